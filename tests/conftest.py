@@ -1,0 +1,40 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = Path(os.environ.get("DARKNET_REFERENCE", ROOT.parent / "shared" / "reference"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_reference = pytest.mark.skip(reason=f"no reference figures at {REFERENCE}")
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "reference" in item.keywords and not REFERENCE.is_dir():
+            item.add_marker(no_reference)
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder with C Darknet's figures."""
+    return REFERENCE
+
+
+@pytest.fixture(scope="session")
+def probe() -> ModuleType:
+    """The generator of deterministic weights and inputs that the reference figures start from."""
+    spec = importlib.util.spec_from_file_location("probe", REFERENCE / "probe.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
