@@ -1,0 +1,118 @@
+"""What an evaluation compares: boxes found and boxes labelled, one record per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darknet_py.errors import DataError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Found(NamedTuple):
+    """Boxes found in one image, one row per (box, class).
+
+    boxes: (K, 4) float centre x, centre y, width, height relative to the image. class_ids: (K,) int.
+    scores: (K,) float, above 0. Rows keep the order in which Darknet would list them (it decides ties).
+    """
+
+    boxes: Floats
+    class_ids: Ints
+    scores: Floats
+
+
+class Truth(NamedTuple):
+    """Boxes labelled in one image. boxes: (T, 4) float, as in `Found`. class_ids: (T,) int."""
+
+    boxes: Floats
+    class_ids: Ints
+
+
+def check(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> None:
+    """Raises DataError where records do not pair up or name a class outside 0 … classes − 1."""
+    if len(found) != len(truth):
+        raise DataError(f"wanted one truth record per image, found {len(truth)} for {len(found)} images")
+    for what, records in (("found", found), ("truth", truth)):
+        for image, record in enumerate(records):
+            ids = record.class_ids
+            if len(ids) != len(record.boxes):
+                raise DataError(f"{what} of image {image}: {len(record.boxes)} boxes but {len(ids)} class ids")
+            if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
+                bad = ids.max() if ids.max() >= classes else ids.min()
+                raise DataError(f"{what} of image {image}: wanted classes 0 to {classes - 1}, found {bad}")
+
+
+def iou_matrix(a: Floats, b: Floats) -> Floats:
+    """(K, 4) and (T, 4) centre boxes → (K, T) intersection over union, 0 where it is undefined (`box_iou`)."""
+    a, b = np.asarray(a, np.float32)[:, None], np.asarray(b, np.float32)[None]
+    low = np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    inner = np.prod(np.maximum(high - low, 0), axis=-1)
+    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - inner
+    defined = (inner != 0) & (union != 0)
+    return np.divide(inner, union, out=np.zeros_like(inner), where=defined)
+
+
+class Matched(NamedTuple):
+    """All boxes found in a set of images (D rows, images in order), each with the truth it hits.
+
+    truth: index over all truths of the set, −1 for none. iou: with that truth (0 for none).
+    difficult: hits no truth but a difficult object, which costs nothing on the curve.
+    """
+
+    class_ids: Ints
+    scores: Floats
+    truth: Ints
+    iou: Floats
+    difficult: NDArray[np.bool_]
+
+
+def match(
+    found: Sequence[Found], truth: Sequence[Truth], iou_thresh: float, difficult: Sequence[Truth] | None = None
+) -> Matched:
+    """Gives each box found the truth of its class that it overlaps most, if that IoU exceeds `iou_thresh`.
+
+    Several boxes may hit one truth; the caller decides which of them counts. Of equal overlaps the first truth wins
+    (`validate_detector_map`).
+    """
+    parts = []
+    offset = 0
+    limit = np.float32(iou_thresh)
+    for image, (hits, labels) in enumerate(zip(found, truth, strict=True)):
+        index, iou = _best(hits, labels, limit)
+        hard = np.zeros(len(index), bool)
+        if difficult is not None:
+            hard = (index < 0) & (_best(hits, difficult[image], limit)[0] >= 0)
+        parts.append((index + offset * (index >= 0), iou, hard))
+        offset += len(labels.boxes)
+    none = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool))]
+    index, iou, hard = (np.concatenate(column) for column in zip(*(parts or none), strict=True))
+    return Matched(
+        np.concatenate([hits.class_ids for hits in found] or [np.zeros(0)]).astype(np.int64),
+        np.concatenate([hits.scores for hits in found] or [np.zeros(0)]).astype(np.float32),
+        index,
+        iou,
+        hard,
+    )
+
+
+def _best(hits: Found, labels: Truth, limit: np.float32) -> tuple[Ints, Floats]:
+    """Per box found: index of the best truth of its class within the image or −1, and the IoU with it."""
+    if not len(hits.boxes) or not len(labels.boxes):
+        return np.full(len(hits.boxes), -1, np.int64), np.zeros(len(hits.boxes), np.float32)
+    iou = iou_matrix(hits.boxes, labels.boxes)
+    iou = np.where((hits.class_ids[:, None] == labels.class_ids[None]) & (iou > limit), iou, np.float32(0))
+    best = iou.max(1)
+    return np.where(best > 0, iou.argmax(1), -1).astype(np.int64), best
+
+
+def first_of_each(values: Ints) -> NDArray[np.bool_]:
+    """True at the first occurrence of each value ≥ 0, False elsewhere."""
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first & (values >= 0)
