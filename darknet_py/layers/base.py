@@ -45,7 +45,7 @@ class Array(NamedTuple):
 
     name: attribute path within the module ("weight", "wf.bias"). role: bias, scale, mean, variance, weight, shortcut
     or implicit. fan_in: inputs summed into one output value (weights only). transposable: files with a major or minor
-    version above 1000 hold it transposed (connected layers).
+    version above 1000 hold it transposed (connected layers). flipped: files always hold it as (fan_in, filters).
     """
 
     name: str
@@ -53,6 +53,7 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
     fan_in: int = 0
     transposable: bool = False
+    flipped: bool = False
 
     @property
     def count(self) -> int:

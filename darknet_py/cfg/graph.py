@@ -1,0 +1,153 @@
+"""Sections to a graph: typed specs with absolute indices, shapes and the last use of each output."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options, did_you_mean
+from darknet_py.cfg.sections import Problems, Section, parse_sections
+from darknet_py.errors import CfgError, CfgWarning, DarknetError, Problem
+from darknet_py.layers import ALIASES, LAYERS
+from darknet_py.layers.base import Common, Node, Shape, ShapeError
+
+# Nobody has a network with more values than this in one layer or one weights file (32 GiB of float32). Refusing it
+# here keeps a typo from asking the machine for terabytes.
+VALUE_LIMIT = 1 << 33
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A cfg, understood: `net` and the layers in cfg order."""
+
+    path: str
+    text: str
+    net: NetSpec
+    layers: tuple[Node, ...]
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def input(self) -> Shape:
+        return _input_shape(self.net)
+
+    @property
+    def parameters(self) -> int:
+        """Floats in the weights file after its header."""
+        return sum(node.parameters for node in self.layers)
+
+    @property
+    def bflops(self) -> float:
+        """Billions of operations for one image, as Darknet's table adds them up."""
+        return sum(node.bflops for node in self.layers)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.layers)
+
+
+def parse(path: str | Path, *, width: int | None = None, height: int | None = None, strict: bool = False) -> Graph:
+    """Reads a cfg file. width, height: another input size than the file's. strict: unknown keys are errors.
+
+    Raises CfgError with every problem found; warns (CfgWarning) about what Darknet would ignore silently.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DarknetError(f"{path}: cannot read the cfg: {error.strerror}") from error
+    return parse_text(text, str(path), width=width, height=height, strict=strict)
+
+
+def parse_text(
+    text: str,
+    path: str = "<text>",
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    strict: bool = False,
+) -> Graph:
+    """As `parse`, from cfg text; `path` is used in messages."""
+    problems = Problems(path, strict)
+    sections = parse_sections(text, problems)
+    if not sections or ALIASES.get(sections[0].name, sections[0].name) != "net":
+        line = sections[0].line if sections else 0
+        problems.error(line, "", f"wanted [net] first, found {f'[{sections[0].name}]' if sections else 'no section'}")
+        problems.raise_errors()
+    options = Options(sections[0], None, problems)
+    net = NetSpec.parse(options)
+    options.report_unknown()
+    if width or height:
+        net = net.resized(width, height)
+    nodes = _resolve(sections[1:], net, problems)
+    if len(sections) == 1:
+        problems.error(sections[0].line, "[net]", "wanted layers after it, found none")
+    problems.raise_errors()
+    for warning in problems.warnings:
+        warnings.warn(str(warning), CfgWarning, stacklevel=3)
+    return Graph(path, text, net, _with_last_use(nodes), tuple(problems.warnings))
+
+
+def resized(graph: Graph, width: int | None, height: int | None) -> Graph:
+    """The same network at another input size. Raises CfgError where a layer does not fit it."""
+    if (width or graph.net.width, height or graph.net.height) == (graph.net.width, graph.net.height):
+        return graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)
+        return parse_text(graph.text, graph.path, width=width, height=height)
+
+
+def _input_shape(net: NetSpec) -> Shape:
+    if net.width and net.height and net.channels:
+        return Shape(net.channels, net.height, net.width)
+    return Shape(net.inputs, 1, 1)
+
+
+def _resolve(sections: list[Section], net: NetSpec, problems: Problems) -> list[Node]:
+    """Typed nodes with shapes. After a fault the shape is unknown (None) and what depends on it is only parsed."""
+    nodes: list[Node] = []
+    shapes: list[Shape | None] = []
+    total = 0
+    for index, section in enumerate(sections):
+        options = Options(section, index, problems)
+        name = ALIASES.get(section.name, section.name)
+        kind = LAYERS.get(name)
+        if kind is None:
+            hint = did_you_mean(section.name, [*LAYERS, *ALIASES]) or f"; known: {', '.join(sorted(LAYERS))}"
+            options.error(f"wanted a known section, found [{section.name}]{hint}")
+            shapes.append(None)
+            continue
+        faults = len(problems.errors)
+        spec = kind.parse(options, net, index)
+        common = Common.parse(options)
+        options.report_unknown()
+        sources = spec.inputs(index)
+        inputs = [_input_shape(net) if source < 0 else shapes[source] for source in sources]
+        known = [shape for shape in inputs if shape is not None]
+        if len(problems.errors) > faults or len(known) < len(inputs):
+            shapes.append(None)
+            continue
+        try:
+            output = spec.infer(known)
+            node = Node(index, name, section.line, spec, common, sources, tuple(known), output, net=net)
+            total += node.parameters
+            if max(output.size, total) > VALUE_LIMIT:
+                raise ShapeError(f"wanted at most {VALUE_LIMIT} values, found {max(output.size, total)}")
+        except ShapeError as error:
+            options.error(str(error))
+            shapes.append(None)
+            continue
+        nodes.append(node)
+        shapes.append(output)
+    return nodes
+
+
+def _with_last_use(nodes: list[Node]) -> tuple[Node, ...]:
+    last = {node.index: node.index for node in nodes}
+    for node in nodes:
+        for source in node.sources:
+            last[source] = node.index
+    return tuple(replace(node, last_use=last[node.index]) for node in nodes)
+
+
+__all__ = ["CfgError", "Graph", "parse", "parse_text", "resized"]

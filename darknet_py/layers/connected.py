@@ -1,0 +1,69 @@
+"""[connected]: every input to every output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.base import Array, Node, Shape, Spec, scaled_uniform
+from darknet_py.layers.normalize import add_batch_norm, batch_norm, batch_norm_arrays
+
+
+def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") -> tuple[Array, ...]:
+    """bias, weight, then scale, mean, variance (`load_connected_weights`). prefix: path of a sub-module, with dot."""
+    arrays = (
+        Array("bias", "bias", (outputs,)),
+        Array("weight", "weight", (outputs, inputs), inputs, transposable=True),
+        *(batch_norm_arrays(outputs) if norm else ()),
+    )
+    return tuple(array._replace(name=prefix + array.name) for array in arrays)
+
+
+@dataclass(frozen=True)
+class Connected(Spec):
+    """Darknet's `parse_connected`."""
+
+    vector: ClassVar[bool] = True
+    output: int
+    activation: str
+    batch_normalize: bool
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Connected:
+        return cls(o.int("output", 1, 1), parse_activation(o, "logistic"), o.flag("batch_normalize"))
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        return Shape(self.output, 1, 1)
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        return connected_arrays(self.output, node.inputs[0].size, self.batch_normalize)
+
+    def build(self, node: Node) -> nn.Module:
+        return FullyConnected(node.inputs[0].size, self.output, self.activation, self.batch_normalize)
+
+
+class FullyConnected(nn.Module):
+    """(B, C, H, W) → (B, outputs, 1, 1). weight (outputs, inputs), bias (outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, activation: str, norm: bool):
+        super().__init__()
+        self.weight = nn.Parameter(scaled_uniform((outputs, inputs), inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.norm = norm
+        if norm:
+            add_batch_norm(self, outputs)
+        self.activate = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x.flatten(1), self.weight, None if self.norm else self.bias)
+        if self.norm:
+            x = batch_norm(self, x)
+        return self.activate(x)[:, :, None, None]

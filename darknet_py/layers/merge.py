@@ -1,0 +1,258 @@
+"""Layers that join earlier outputs: [route], [shortcut], [scale_channels], [sam]; and [activation]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
+
+
+def absolute(o: Options, key: str, index: int) -> tuple[int, ...]:
+    """Reads layer numbers: negative ones count back from `index`, the others are absolute. Faults name the range."""
+    if not o.text(key):
+        o.error(f"wanted {key}= with the layers to read, found none", key)
+    layers = tuple(index + i if i < 0 else i for i in o.ints(key))
+    if any(not 0 <= i < index for i in layers):
+        o.error(f"{key}: wanted layers 0…{index - 1} (or −{index}…−1), found {o.text(key)!r}", key)
+        layers = ()
+    return layers or (index - 1,)
+
+
+def _same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
+    first = inputs[0]
+    for shape, source in zip(inputs, sources, strict=True):
+        if shape[1:] != first[1:]:
+            raise ShapeError(
+                f"wanted inputs of one width and height, found {first.w} x {first.h} from layer {sources[0]} "
+                f"and {shape.w} x {shape.h} from layer {source}"
+            )
+
+
+@dataclass(frozen=True)
+class Route(Spec):
+    """[route]: concatenates outputs along the channels; with groups each is cut first (`forward_route_layer`)."""
+
+    layers: tuple[int, ...]
+    groups: int
+    group_id: int
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Route:
+        groups = o.int("groups", 1, 1)
+        group_id = o.int("group_id", 0)
+        if not 0 <= group_id < groups:
+            o.error(f"group_id: wanted 0…{groups - 1}, found {group_id}", "group_id")
+            group_id = 0
+        for key in ("stream", "wait_stream"):  # C Darknet's CUDA streams
+            o.int(key)
+        return cls(absolute(o, "layers", index), groups, group_id)
+
+    def inputs(self, index: int) -> tuple[int, ...]:
+        return self.layers
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        _same_size(inputs, self.layers)
+        for shape, source in zip(inputs, self.layers, strict=True):
+            if shape.c % self.groups:
+                raise ShapeError(f"groups: wanted a divisor of layer {source}'s {shape.c} channels, found {self.groups}")
+        return Shape(sum(shape.c for shape in inputs) // self.groups, inputs[0].h, inputs[0].w)
+
+    def cost(self, node: Node) -> Cost:
+        return Cost(0.0, node.output.size, node.output.size)
+
+    def build(self, node: Node) -> nn.Module:
+        return Routing(self.groups, self.group_id)
+
+
+class Routing(nn.Module):
+    def __init__(self, groups: int, group_id: int):
+        super().__init__()
+        self.groups = groups
+        self.group_id = group_id
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        parts = inputs
+        if self.groups > 1:
+            parts = tuple(x.chunk(self.groups, 1)[self.group_id] for x in inputs)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+@dataclass(frozen=True)
+class Shortcut(Spec):
+    """[shortcut]: adds outputs to the previous layer's (`shortcut_layer.c`).
+
+    Only the common channels are added where counts differ. Where width and height differ, pjreddie's meaning holds
+    (`shortcut_cpu`): the larger map is sampled every stride-th pixel, the smaller is spread out. weights_type
+    per_feature (or per_layer) has one weight per input, per_channel one per input and channel.
+    """
+
+    layers: tuple[int, ...]
+    activation: str
+    weights_type: str
+    weights_normalization: str
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Shortcut:
+        kind = o.choice("weights_type", "none", ("none", "per_feature", "per_layer", "per_channel"))
+        normalization = o.choice("weights_normalization", "none", ("none", "relu", "avg_relu", "softmax"))
+        return cls(
+            absolute(o, "from", index),
+            parse_activation(o, "linear"),
+            {"per_layer": "per_feature"}.get(kind, kind),
+            {"avg_relu": "relu"}.get(normalization, normalization),
+        )
+
+    def inputs(self, index: int) -> tuple[int, ...]:
+        return (index - 1, *self.layers)
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        x = inputs[0]
+        for shape, source in zip(inputs[1:], self.layers, strict=True):
+            large_h, small_h = max(shape.h, x.h), min(shape.h, x.h)
+            large_w, small_w = max(shape.w, x.w), min(shape.w, x.w)
+            if large_h // small_h != large_w // small_w or (shape.h > x.h) != (shape.w > x.w):
+                raise ShapeError(f"wanted layer {source} at a multiple of {x.w} x {x.h}, found {shape.w} x {shape.h}")
+        return x
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        per_input = {"none": 0, "per_feature": 1, "per_channel": node.output.c}[self.weights_type]
+        return (Array("weight", "shortcut", (len(self.layers) + 1, per_input)),) if per_input else ()
+
+    def cost(self, node: Node) -> Cost:
+        flops = node.output.size * len(self.layers) * (1 if self.weights_type == "none" else 2)
+        return Cost(float(flops), sum(shape.size for shape in node.inputs), node.output.size)
+
+    def build(self, node: Node) -> nn.Module:
+        return Adding(self, node)
+
+
+class Adding(nn.Module):
+    def __init__(self, spec: Shortcut, node: Node):
+        super().__init__()
+        self.activate = ACTIVATIONS[spec.activation]
+        self.normalization = spec.weights_normalization
+        arrays = spec.arrays(node)
+        self.weight = nn.Parameter(torch.ones(arrays[0].shape)) if arrays else None
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        if self.weight is None:
+            for other in others:
+                x = x + other if other.shape == x.shape else x + _fitted(other, x)
+            return self.activate(x)
+        weights = self._normalized(self.weight)[:, None, :, None, None]
+        total = x * weights[0]
+        for other, weight in zip(others, weights[1:], strict=True):
+            total = total + (other if other.shape == x.shape else _fitted(other, x)) * weight
+        return self.activate(total)
+
+    def _normalized(self, weight: Tensor) -> Tensor:
+        """Weights summing to one; Darknet's backward pass takes the normalisation as constant."""
+        if self.normalization == "none":
+            return weight
+        w = weight.detach()
+        share = F.relu(w) if self.normalization == "relu" else torch.exp(w - w.amax(0))
+        return share / (share.sum(0) + 1e-4) + (weight - w)
+
+
+def _fitted(other: Tensor, x: Tensor) -> Tensor:
+    """`other` (B, C2, H2, W2) on the grid and channels of x, zero where nothing is added (`shortcut_cpu`)."""
+    stride = max(other.shape[3] // x.shape[3], 1)
+    sample = max(x.shape[3] // other.shape[3], 1)
+    channels = min(other.shape[1], x.shape[1])
+    rows, columns = min(other.shape[2], x.shape[2]), min(other.shape[3], x.shape[3])
+    part = other[:, :channels, ::stride, ::stride][:, :, :rows, :columns]
+    if part.shape == x.shape:
+        return part
+    out = torch.zeros_like(x)
+    out[:, :channels, ::sample, ::sample][:, :, :rows, :columns] += part
+    return out
+
+
+@dataclass(frozen=True)
+class ScaleChannels(Spec):
+    """[scale_channels]: the output of `from` times the previous layer's value per channel (or pixel with scale_wh)."""
+
+    layer: int
+    scale_wh: bool
+    activation: str
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ScaleChannels:
+        return cls(absolute(o, "from", index)[0], o.flag("scale_wh"), parse_activation(o, "linear"))
+
+    def inputs(self, index: int) -> tuple[int, ...]:
+        return (index - 1, self.layer)
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        scale, x = inputs
+        wanted = Shape(1, x.h, x.w) if self.scale_wh else Shape(x.c, 1, 1)
+        if scale != wanted:
+            raise ShapeError(f"wanted a previous layer of {wanted}, found {scale}")
+        return x
+
+    def build(self, node: Node) -> nn.Module:
+        return Multiplying(self.activation)
+
+
+@dataclass(frozen=True)
+class Sam(Spec):
+    """[sam]: the output of `from` times the previous layer's, value by value."""
+
+    layer: int
+    activation: str
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Sam:
+        return cls(absolute(o, "from", index)[0], parse_activation(o, "linear"))
+
+    def inputs(self, index: int) -> tuple[int, ...]:
+        return (index - 1, self.layer)
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        scale, x = inputs
+        if scale != x:
+            raise ShapeError(f"wanted a previous layer of {x}, found {scale}")
+        return x
+
+    def build(self, node: Node) -> nn.Module:
+        return Multiplying(self.activation)
+
+
+class Multiplying(nn.Module):
+    def __init__(self, activation: str):
+        super().__init__()
+        self.activate = ACTIVATIONS[activation]
+
+    def forward(self, scale: Tensor, x: Tensor) -> Tensor:
+        return self.activate(x * scale)
+
+
+@dataclass(frozen=True)
+class ActivationLayer(Spec):
+    """[activation]: an activation alone."""
+
+    activation: str
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ActivationLayer:
+        return cls(parse_activation(o, "linear"))
+
+    def build(self, node: Node) -> nn.Module:
+        return Activating(self.activation)
+
+
+class Activating(nn.Module):
+    def __init__(self, activation: str):
+        super().__init__()
+        self.activate = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(x)

@@ -1,0 +1,166 @@
+"""The graph as a torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from darknet_py.cfg.graph import Graph
+from darknet_py.errors import DarknetError
+from darknet_py.layers.base import Head, Node, Predictions, TrainState
+from darknet_py.model import weights as weights_file
+
+
+class LossReport(NamedTuple):
+    """What `Network.loss` found for a mini-batch.
+
+    total: scalar; its gradient with respect to each head's input is −(Darknet's delta), summed over the mini-batch.
+    cost: Darknet's cost of the mini-batch before division by its size (a detached scalar). parts: per head's layer
+    index, the named figures of that head.
+    """
+
+    total: Tensor
+    cost: Tensor
+    parts: dict[int, dict[str, Tensor]]
+
+
+class Network(nn.Module):
+    """Runs a graph layer by layer and frees each output after its last use.
+
+    `layers[i]` is the module of cfg layer i. `state` tells heads where training stands.
+    """
+
+    def __init__(self, graph: Graph, names: Sequence[str] = ()):
+        super().__init__()
+        self.graph = graph
+        self.names = list(names)
+        self.state = TrainState(max_batches=graph.net.max_batches)
+        self.layers = nn.ModuleList(_build(node) for node in graph.layers)
+        self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Head)]
+        for layer in self.modules():
+            if hasattr(layer, "state") and layer is not self:
+                layer.state = self.state
+
+    @property
+    def detectors(self) -> list[tuple[int, Head]]:
+        return [(i, head) for i, head in self.heads if head.detects]
+
+    def forward(self, x: Tensor) -> Any:
+        """x: (B, C, H, W) RGB in 0..1.
+
+        Detectors: `Predictions` of all heads together, boxes (B, N, 4) relative to the input. Other networks: the
+        last layer's output, (B, N) for vectors.
+        """
+        decoded: list[Predictions] = []
+        last: list[Tensor] = []
+
+        def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
+            output = module(*inputs)
+            if isinstance(module, Head) and module.detects:
+                decoded.append(module.decode(output))
+            last[:] = [output]
+            return output
+
+        self._run(x, keep)
+        if decoded:
+            return Predictions(*(torch.cat(parts, 1) for parts in zip(*decoded, strict=True)))
+        return _as_darknet(last[0], self.graph.layers[-1])
+
+    def outputs(self, x: Tensor) -> list[Tensor | None]:
+        """What C Darknet keeps in each layer's l.output: (B, C, H, W) or (B, N)."""
+        kept: list[Tensor | None] = []
+
+        def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
+            output = module(*inputs)
+            kept.append(_as_darknet(output, node).clone())
+            return output
+
+        self._run(x, keep)
+        return kept
+
+    def loss(self, x: Tensor, truth: Tensor) -> LossReport:
+        """Forward pass of one mini-batch with losses.
+
+        x: (B, C, H, W). truth: (N, 6) rows (image, class, cx, cy, w, h) relative to the input for detectors;
+        (B, outputs) for classifiers.
+        """
+        totals: list[Tensor] = []
+        costs: list[Tensor] = []
+        parts: dict[int, dict[str, Tensor]] = {}
+
+        def measure(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor | None:
+            if isinstance(module, Head):
+                report = module.loss(inputs[0], truth, self.state)
+                totals.append(report.total)
+                costs.append(report.cost)
+                parts[node.index] = report.parts
+                if node.last_use == node.index:
+                    return None
+            return module(*inputs)
+
+        self.state.truth = truth
+        try:
+            self._run(x, measure)
+        finally:
+            self.state.truth = None
+        if not totals:
+            raise DarknetError(f"{self.graph.path}: no layer of this network has a loss")
+        return LossReport(torch.stack(totals).sum(), torch.stack(costs).sum(), parts)
+
+    def load_weights(self, path: str | Path, cutoff: int | None = None) -> weights_file.Header:
+        """Reads a Darknet `.weights` file; see `model.weights.load`."""
+        header = weights_file.load(self, path, cutoff)
+        self.state.seen = header.seen
+        batch = self.graph.net.batch or 1
+        self.state.iteration = header.seen // batch
+        return header
+
+    def save_weights(self, path: str | Path, cutoff: int | None = None, seen: int | None = None) -> None:
+        """Writes a Darknet `.weights` file; seen: images, as the header keeps them (default: as trained)."""
+        weights_file.save(self, path, cutoff, self.state.seen if seen is None else seen)
+
+    def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[list[Any]]:
+        """Detections on a ready input tensor (B, C, H, W), boxes relative to it; see `model.predict`."""
+        from darknet_py.model.predict import boxes
+
+        return boxes(self, x, thresh, nms)
+
+    def detect(self, images: Any, thresh: float = 0.25, nms: float = 0.45) -> list[list[Any]]:
+        """Detections on images (paths or (H, W, 3) RGB uint8 arrays), relative to each; see `model.predict`."""
+        from darknet_py.model.predict import detect
+
+        return detect(self, images, thresh, nms)
+
+    def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
+        """Calls `step` for each layer in order with its inputs; its result is that layer's output."""
+        self._check_input(x)
+        outputs: dict[int, Tensor] = {-1: x if x.dim() == 4 else x[:, :, None, None]}
+        for _, head in self.heads:
+            head.input_size = (x.shape[3], x.shape[2]) if x.dim() == 4 else (1, 1)
+        for node, module in zip(self.graph.layers, self.layers, strict=True):
+            output = step(node, module, [outputs[source] for source in node.sources])
+            for source in node.sources:
+                if source >= 0 and self.graph.layers[source].last_use == node.index:
+                    outputs.pop(source, None)
+            if output is not None and node.last_use > node.index:
+                outputs[node.index] = output
+
+    def _check_input(self, x: Tensor) -> None:
+        wanted = self.graph.input
+        found = tuple(x.shape[1:])
+        if x.dim() == 2 and wanted.size == x.shape[1]:
+            return
+        if x.dim() != 4 or x.shape[1] != wanted.c:
+            raise DarknetError(f"wanted an input of (batch, {wanted.c}, height, width), found (batch, {found})")
+
+
+def _build(node: Node) -> nn.Module:
+    return node.spec.build(node)
+
+
+def _as_darknet(output: Tensor, node: Node) -> Tensor:
+    return output.flatten(1) if node.spec.vector else output

@@ -1,0 +1,171 @@
+"""Darknet's `.weights` files (`load_weights_upto`, `save_weights_upto`).
+
+A header (major, minor, revision as int32, then `seen`: 64 bit when major·10 + minor >= 2, else 32 bit), then float32
+arrays layer by layer. All integers and floats are little-endian.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from darknet_py.errors import WeightsError
+from darknet_py.layers.base import Array, Node
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
+
+
+class Header(NamedTuple):
+    major: int = 0
+    minor: int = 2
+    revision: int = 5
+    seen: int = 0
+
+    @property
+    def wide(self) -> bool:
+        """`seen` takes 64 bits."""
+        return self.major * 10 + self.minor >= 2
+
+    @property
+    def transposed(self) -> bool:
+        return self.major > 1000 or self.minor > 1000
+
+    @property
+    def size(self) -> int:
+        return 20 if self.wide else 16
+
+    def bytes(self) -> bytes:
+        version = np.array([self.major, self.minor, self.revision], "<i4").tobytes()
+        return version + np.array([self.seen], "<u8" if self.wide else "<u4").tobytes()
+
+
+def read_header(path: str | Path) -> Header:
+    """Raises WeightsError when the file cannot be read or is too short."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(20)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
+    header = Header(*np.frombuffer(raw[:12], "<i4").tolist()) if len(raw) >= 16 else Header()
+    if len(raw) < header.size:
+        raise WeightsError(f"{path}: wanted a weights header of {header.size} bytes, found {len(raw)}")
+    seen = np.frombuffer(raw[12 : header.size], "<u8" if header.wide else "<u4")
+    return header._replace(seen=int(seen[0]))
+
+
+def arrays(net: Network, cutoff: int | None = None) -> Iterator[tuple[Node, Array]]:
+    """All arrays of layers 0 … cutoff−1 in file order."""
+    for node in net.graph.layers[:cutoff]:
+        for array in node.spec.arrays(node):
+            yield node, array
+
+
+def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
+    """Fills the layers before `cutoff` (default: all) from the file.
+
+    A file that ends exactly between two layers is a partial one (`*.conv.N`) and loads up to there, as in Darknet.
+    Raises WeightsError naming layer and tensor when it ends anywhere else, or when floats are left over.
+    """
+    header = read_header(path)
+    # Byte by byte, as a file may have lost its tail within a number.
+    data = np.memmap(path, np.uint8, "r")[header.size :] if os.path.getsize(path) > header.size else np.zeros(0, np.uint8)
+    floats = data[: len(data) // 4 * 4].view("<f4")
+    wanted = [(node, array) for node, array in arrays(net, cutoff) if _in_file(node, array)]
+    total = sum(array.count for _, array in wanted)
+    _check_length(path, wanted, total, len(data), cutoff)
+    position = 0
+    with torch.no_grad():
+        for node, array in wanted:
+            if position >= len(floats):
+                break
+            values = np.array(floats[position : position + array.count])  # a copy: the map is read-only
+            position += array.count
+            target = attrgetter(array.name)(net.layers[node.index])
+            target.copy_(_from_file(torch.from_numpy(values), array, header))
+    return header
+
+
+def save(net: Network, path: str | Path, cutoff: int | None = None, seen: int = 0, header: Header | None = None) -> None:
+    """Writes the file in one step: it is complete or not there. Raises WeightsError when it cannot be written."""
+    header = (header or Header())._replace(seen=seen)
+
+    def chunks() -> Iterator[bytes]:
+        yield header.bytes()
+        for node, array in arrays(net, cutoff):
+            values = attrgetter(array.name)(net.layers[node.index]).detach()
+            yield _to_file(values, array, header).cpu().float().contiguous().numpy().astype("<f4").tobytes()
+
+    write_atomically(path, chunks())
+
+
+def write_atomically(path: str | Path, chunks: Iterator[bytes]) -> None:
+    """Writes to a temporary file beside `path`, syncs and renames. Raises WeightsError."""
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot write: {error.strerror}") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _in_file(node: Node, array: Array) -> bool:
+    if node.common.dontload:
+        return False
+    return not (node.common.dontloadscales and array.role in ("scale", "mean", "variance"))
+
+
+def _from_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tensor:
+    if array.flipped:  # held as (fan_in, filters)
+        return values.view(-1, array.shape[0]).t().reshape(array.shape)
+    if array.transposable and header.transposed:
+        return values.view(array.shape[::-1]).t()
+    return values.view(array.shape)
+
+
+def _to_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tensor:
+    if array.flipped:
+        return values.reshape(array.shape[0], -1).t()
+    if array.transposable and header.transposed:
+        return values.t()
+    return values
+
+
+def _check_length(path: str | Path, wanted: list[tuple[Node, Array]], total: int, size: int, cutoff: int | None) -> None:
+    found, odd = divmod(size, 4)
+    if found == total and not odd:
+        return
+    if found > total or (found == total and odd):
+        if cutoff is not None:
+            return  # only the first layers were asked for
+        raise WeightsError(
+            f"{path}: wanted {total} floats for this network, found {found - total} more"
+            f"{f' and {odd} bytes' if odd else ''} after its last layer"
+        )
+    position = 0
+    for k, (node, array) in enumerate(wanted):
+        if position == found and not odd and (k == 0 or wanted[k - 1][0].index != node.index):
+            return  # ends between two layers: a partial file
+        if position + array.count > found:
+            raise WeightsError(
+                f"{path}: the file ends in layer {node.index} [{node.type}], {array.role}: "
+                f"wanted {total} floats in all, found {found}{f' and {odd} bytes' if odd else ''}"
+            )
+        position += array.count
