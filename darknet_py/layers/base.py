@@ -213,6 +213,15 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
+def windows(size: int, reach: int, stride: int) -> int:
+    """How many windows of `reach` cells fit into `size` cells.
+
+    C's division rounds towards zero, so that one window that sticks out by less than a stride still counts
+    (alexnet.cfg on small images).
+    """
+    return int((size - reach) / stride) + 1
+
+
 def scaled_uniform(shape: Sequence[int], fan_in: int, gain: float = 2.0) -> Tensor:
     """Darknet's initial weights: uniform in ±sqrt(gain / fan_in) (`make_convolutional_layer`)."""
     return (torch.rand(tuple(shape)) * 2 - 1) * math.sqrt(gain / max(fan_in, 1))

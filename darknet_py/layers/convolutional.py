@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
 from darknet_py.layers.normalize import add_batch_norm, batch_norm, batch_norm_arrays
 
 
@@ -58,8 +58,9 @@ class Convolutional(Spec):
                 f"groups: wanted a divisor of {x.c} input channels and {self.filters} filters, found {self.groups}"
             )
         reach = self.dilation * (self.size - 1) + 1
-        height = (x.h + 2 * self.padding * self.dilation - reach) // self.stride_y + 1
-        width = (x.w + 2 * self.padding * self.dilation - reach) // self.stride_x + 1
+        border = 2 * self.padding * self.dilation
+        height = windows(x.h + border, reach, self.stride_y)
+        width = windows(x.w + border, reach, self.stride_x)
         if height < 1 or width < 1:
             raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
         return Shape(self.filters, height, width)
@@ -107,6 +108,9 @@ class Convolution(nn.Module):
         bias = None if spec.batch_normalize else self.bias
         pad = spec.padding * spec.dilation
         stride = (spec.stride_y, spec.stride_x)
+        missing = spec.dilation * (spec.size - 1) + 1 - 2 * pad - min(x.shape[2], x.shape[3])
+        if missing > 0:  # the only window sticks out of a tiny image; see `windows`
+            x = F.pad(x, (0, missing, 0, missing))
         x = F.conv2d(x, self.weight, bias, stride, (pad, pad), spec.dilation, spec.groups)
         if spec.batch_normalize:
             x = batch_norm(self, x)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec
+from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, windows
 
 _SIZE_LIMIT = 1 << 14
 
@@ -42,8 +42,8 @@ class Window(Spec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
-        height = (x.h + self.padding - self.size) // self.stride_y + 1
-        width = (x.w + self.padding - self.size) // self.stride_x + 1
+        height = windows(x.h + self.padding, self.size, self.stride_y)
+        width = windows(x.w + self.padding, self.size, self.stride_x)
         if height < 1 or width < 1:
             raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
         return Shape(x.c, height, width)
@@ -59,8 +59,8 @@ class Window(Spec):
         """(left, right, top, bottom) cells to add around x (negative: cells no window reaches)."""
         first = self.padding // 2
         height, width = x.shape[2:]
-        out_h = (height + self.padding - self.size) // self.stride_y + 1
-        out_w = (width + self.padding - self.size) // self.stride_x + 1
+        out_h = windows(height + self.padding, self.size, self.stride_y)
+        out_w = windows(width + self.padding, self.size, self.stride_x)
         right = (out_w - 1) * self.stride_x + self.size - width - first
         bottom = (out_h - 1) * self.stride_y + self.size - height - first
         return (first, right, first, bottom)
@@ -85,14 +85,12 @@ class MaxPooling(nn.Module):
         stride = (spec.stride_y, spec.stride_x)
         # torch pads both sides alike, with −inf, up to half a window; cells beyond the last window do not matter.
         if right <= left <= spec.size // 2 and bottom <= left:
-            return F.max_pool2d(x, spec.size, stride, left)[..., : _windows(x, spec, 2), : _windows(x, spec, 3)]
+            y = F.max_pool2d(x, spec.size, stride, left)
+            height = windows(x.shape[2] + spec.padding, spec.size, spec.stride_y)
+            width = windows(x.shape[3] + spec.padding, spec.size, spec.stride_x)
+            return y[:, :, :height, :width]
         x = F.pad(x, (left, max(right, 0), top, max(bottom, 0)), value=float("-inf"))
         return F.max_pool2d(x, spec.size, stride)
-
-
-def _windows(x: Tensor, spec: Window, dim: int) -> int:
-    stride = spec.stride_y if dim == 2 else spec.stride_x
-    return (x.shape[dim] + spec.padding - spec.size) // stride + 1
 
 
 @dataclass(frozen=True)
