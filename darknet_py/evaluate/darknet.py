@@ -7,16 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.records import Found, Matched, Truth, check, first_of_each, match
+from darknet_py.evaluate.records import Doubles, Found, Ints, Matched, Truth, check, first_of_each, joined, match
 
 THRESH = 0.005  # a box enters the curve above this confidence
 NMS = 0.45
 POINTS = (0, 11, 101)
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,7 @@ def darknet_map(
         raise DataError(f"points: wanted 0 (area under the curve) or at least 2, found {points}")
     check(found, truth, len(names))
     matched = match(found, truth, iou_thresh, difficult)
-    labels = np.concatenate([record.class_ids for record in truth] or [np.zeros(0, np.int64)])
-    counts = np.bincount(labels, minlength=len(names))
+    counts = np.bincount(joined([record.class_ids for record in truth]), minlength=len(names))
     curves = precision_recall(matched, counts)
     aps = [average_precision(curve, points) for curve in curves]
 
@@ -152,7 +148,7 @@ def label(iou_thresh: float, points: int) -> str:
     return f"Darknet `detector map`: mAP@{iou_thresh:.2f}, {way}, thresh {THRESH}, NMS {NMS}"
 
 
-def precision_recall(matched: Matched, truths: NDArray[np.int64]) -> list[Curve]:
+def precision_recall(matched: Matched, truths: Ints) -> list[Curve]:
     """The curve of each class. truths: (classes,) number of truths per class.
 
     By falling confidence over the whole set; the first box that hits a truth is right, later ones are wrong.

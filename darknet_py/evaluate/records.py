@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from darknet_py.errors import DataError
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -37,7 +38,8 @@ def check(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> None:
     """Raises DataError where records do not pair up or name a class outside 0 … classes − 1."""
     if len(found) != len(truth):
         raise DataError(f"wanted one truth record per image, found {len(truth)} for {len(found)} images")
-    for what, records in (("found", found), ("truth", truth)):
+    sides: list[tuple[str, Sequence[Found] | Sequence[Truth]]] = [("found", found), ("truth", truth)]
+    for what, records in sides:
         for image, record in enumerate(records):
             ids = record.class_ids
             if len(ids) != len(record.boxes):
@@ -93,8 +95,8 @@ def match(
     none = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool))]
     index, iou, hard = (np.concatenate(column) for column in zip(*(parts or none), strict=True))
     return Matched(
-        np.concatenate([hits.class_ids for hits in found] or [np.zeros(0)]).astype(np.int64),
-        np.concatenate([hits.scores for hits in found] or [np.zeros(0)]).astype(np.float32),
+        joined([hits.class_ids for hits in found]).astype(np.int64),
+        joined([hits.scores for hits in found]).astype(np.float32),
         index,
         iou,
         hard,
@@ -109,6 +111,11 @@ def _best(hits: Found, labels: Truth, limit: np.float32) -> tuple[Ints, Floats]:
     iou = np.where((hits.class_ids[:, None] == labels.class_ids[None]) & (iou > limit), iou, np.float32(0))
     best = iou.max(1)
     return np.where(best > 0, iou.argmax(1), -1).astype(np.int64), best
+
+
+def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays end to end; an empty one for none."""
+    return np.concatenate([*arrays, np.zeros(0, arrays[0].dtype if arrays else np.int64)])
 
 
 def first_of_each(values: Ints) -> NDArray[np.bool_]:
