@@ -74,7 +74,7 @@ class Common:
 
     clip: float = 0.0
     onlyforward: bool = False
-    dont_update: bool = False
+    dont_update: int = 0  # iterations
     burnin_update: int = 0
     stopbackward: int = 0
     train_only_bn: bool = False
@@ -87,7 +87,7 @@ class Common:
         return cls(
             clip=o.float("clip", 0.0),
             onlyforward=o.flag("onlyforward"),
-            dont_update=o.flag("dont_update"),
+            dont_update=o.int("dont_update"),
             burnin_update=o.int("burnin_update"),
             stopbackward=o.int("stopbackward"),
             train_only_bn=o.flag("train_only_bn"),

@@ -1,0 +1,217 @@
+"""Darknet's update rules as torch optimizers, and which tensors a cfg lets them touch.
+
+Gradients here are of `Network.loss(...).total`: sums over the images of a batch, with the sign opposite to Darknet's
+`weight_updates`. All arithmetic is done with `torch._foreach_*`, without a host synchronisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.graph import Graph
+    from darknet_py.cfg.net import NetSpec
+    from darknet_py.layers.base import Node
+    from darknet_py.model.network import Network
+
+_DECAYED = ("weight", "shortcut", "implicit")
+_CLIPPED = ("weight", "implicit")
+
+
+class Frozen(NamedTuple):
+    """Layers that a cfg excludes from training, by index.
+
+    still: neither arrays nor running statistics change (`onlyforward`, and all before the last `stopbackward=1`).
+    fixed: arrays stay, running statistics follow the data (`train_only_bn`, which spreads to all earlier layers).
+    """
+
+    still: frozenset[int]
+    fixed: frozenset[int]
+
+
+def frozen(graph: Graph) -> Frozen:
+    """Reads the freezing options (`parse_network_cfg_custom`, `set_train_only_bn`).
+
+    C Darknet decays the weights of a layer with `onlyforward=1` although it gets no gradient; we leave them alone.
+    """
+    last_stop = max((n.index for n in graph.layers if n.common.stopbackward == 1), default=0)
+    last_only_bn = max((n.index for n in graph.layers if n.common.train_only_bn), default=-1)
+    still = (n.index for n in graph.layers if n.index < last_stop or n.common.onlyforward)
+    return Frozen(frozenset(still), frozenset(range(last_only_bn + 1)))
+
+
+def stopped(graph: Graph, iteration: int) -> int:
+    """The last layer whose gradient is not computed at update number `iteration`; -1 when all are.
+
+    `stopbackward=1` holds for ever, `stopbackward=N` for the first N iterations (`backward_network_gpu`). Such a layer
+    and those before it get no gradient; unless they are frozen, weight decay and momentum still move them.
+    """
+    stops = ((n.index, n.common.stopbackward) for n in graph.layers)
+    return max((index for index, until in stops if until == 1 or until >= iteration), default=-1)
+
+
+def set_trainable(network: Network, iteration: int) -> int:
+    """Puts the network in training mode for update number `iteration`; returns `stopped(graph, iteration)`.
+
+    Frozen layers run with their running statistics (`forward_convolutional_layer_gpu`); no gradient is computed for
+    them nor for the layers up to the stop.
+    """
+    still, fixed = frozen(network.graph)
+    stop = stopped(network.graph, iteration)
+    network.train()
+    for node, module in zip(network.graph.layers, network.layers, strict=True):
+        if node.index in still and node.spec.arrays(node):
+            module.eval()
+        gradient = node.index > stop and node.index not in still and node.index not in fixed
+        for parameter in module.parameters():
+            parameter.requires_grad_(gradient)
+    return stop
+
+
+def trainable(network: Network) -> list[tuple[Node, str, nn.Parameter]]:
+    """(node, role, tensor) of each array that training may change, in file order; shared tensors once."""
+    still, fixed = frozen(network.graph)
+    seen: set[int] = set()
+    found = []
+    for node, module in zip(network.graph.layers, network.layers, strict=True):
+        if node.index in still or node.index in fixed:
+            continue
+        tensors = dict(module.named_parameters())
+        for array in node.spec.arrays(node):
+            tensor = tensors.get(array.name)
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found.append((node, array.role, tensor))
+    return found
+
+
+def make_optimizer(network: Network) -> Update:
+    """SGD, or Adam where `[net]` says adam=1, over the trainable tensors grouped by how they are updated."""
+    net = network.graph.net
+    groups: dict[tuple[bool, float, float, int], list[nn.Parameter]] = {}
+    for node, role, tensor in trainable(network):
+        common = node.common
+        # Darknet keeps summing gradients up while it waits, and then applies the sum; we start from nothing.
+        start = max(common.dont_update + 1, common.burnin_update * net.burn_in)
+        clip = common.clip if role in _CLIPPED else 0.0
+        groups.setdefault((role in _DECAYED, common.learning_rate, clip, start), []).append(tensor)
+    rows = [
+        {"params": tensors, "decayed": decayed, "scale": scale, "clip": clip, "start": start}
+        for (decayed, scale, clip, start), tensors in groups.items()
+    ]
+    return Adam(rows, net) if net.adam else SGD(rows, net)
+
+
+class Update(Optimizer):
+    """What both rules share. Groups: decayed (weight decay applies), scale (of the learning rate), clip (bound on the
+    absolute value, 0 none), start (first iteration that updates)."""
+
+    def __init__(self, groups: list[dict[str, Any]], net: NetSpec):
+        # torch refuses an optimizer without tensors, which a cfg may ask for (train_only_bn everywhere).
+        super().__init__(groups or [{"params": [torch.zeros(0)], **_IDLE}], {})
+        self.net = net
+
+    @torch.no_grad()
+    def step(self, closure: None = None, *, rate: float, batch: int, iteration: int) -> None:  # type: ignore[override]
+        """One update from the gradients in `.grad`. batch: images whose gradients they sum. iteration: counts from 1."""
+        for group in self.param_groups:
+            if iteration < group["start"]:
+                continue
+            self._update(group, group["params"], rate * group["scale"], batch, iteration)
+            if group["clip"]:
+                torch._foreach_clamp_max_(group["params"], group["clip"])
+                torch._foreach_clamp_min_(group["params"], -group["clip"])
+
+    def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
+        raise NotImplementedError
+
+    def _buffers(self, tensors: list[Tensor], name: str) -> list[Tensor]:
+        for tensor in tensors:
+            if name not in self.state[tensor]:
+                self.state[tensor][name] = torch.zeros_like(tensor)
+        return [self.state[tensor][name] for tensor in tensors]
+
+
+_IDLE = {"decayed": False, "scale": 1.0, "clip": 0.0, "start": 1}
+
+
+class SGD(Update):
+    """`update_convolutional_layer`: u += gradient + decay·batch·w (weights only), w −= rate/batch·u, u ·= momentum."""
+
+    def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
+        buffers = self._buffers(tensors, "update")
+        with_gradient = [(u, t.grad) for u, t in zip(buffers, tensors, strict=True) if t.grad is not None]
+        if with_gradient:
+            torch._foreach_add_([u for u, _ in with_gradient], [g for _, g in with_gradient])
+        if group["decayed"] and self.net.decay:
+            torch._foreach_add_(buffers, tensors, alpha=self.net.decay * batch)
+        torch._foreach_add_(tensors, buffers, alpha=-rate / batch)
+        torch._foreach_mul_(buffers, self.net.momentum)
+
+
+class Adam(Update):
+    """`adam_update_gpu`: moments of gradient + decay·batch·w with bias correction by the iteration number.
+
+    As in Darknet the gradient is the sum over the batch, eps is added outside the root, and biases and scales decay
+    too. C Darknet uses Adam in convolutional and implicit layers on the GPU only; we use it for all arrays.
+    """
+
+    def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
+        net = self.net
+        first, second = self._buffers(tensors, "first"), self._buffers(tensors, "second")
+        gradients = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
+        if net.decay:
+            gradients = list(torch._foreach_add(gradients, tensors, alpha=net.decay * batch))
+        torch._foreach_mul_(first, net.B1)
+        torch._foreach_add_(first, gradients, alpha=1 - net.B1)
+        torch._foreach_mul_(second, net.B2)
+        torch._foreach_addcmul_(second, gradients, gradients, value=1 - net.B2)
+        divisor = torch._foreach_div(second, 1 - net.B2**iteration)
+        torch._foreach_sqrt_(divisor)
+        torch._foreach_add_(divisor, net.eps)
+        torch._foreach_addcdiv_(tensors, first, divisor, value=-rate / (1 - net.B1**iteration))
+
+
+class Ema:
+    """Exponential moving average of the trainable tensors (`ema_update`, `ema_apply`).
+
+    It starts at half of max_batches; near the end the averages replace the weights and training goes on from them, so
+    that the running statistics fit. Darknet leaves 1,000 iterations for that and so never gets there when max_batches
+    is 2,000 or less; then we leave a quarter.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor], alpha: float, max_batches: int):
+        self.tensors = [tensor.detach() for tensor in tensors]
+        self.alpha = alpha
+        self.start = max_batches // 2
+        self.apply_at = max_batches - (1000 if max_batches > 2000 else max_batches // 4)
+        self.averages: list[Tensor] = []
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Call after update number `iteration`."""
+        if iteration < self.start or not self.tensors:
+            return
+        if not self.averages:
+            self.averages = [tensor.clone() for tensor in self.tensors]
+        if iteration == self.apply_at:
+            torch._foreach_copy_(self.tensors, self.averages)
+        elif iteration < self.apply_at:
+            torch._foreach_lerp_(self.averages, self.tensors, 1 - self.alpha)
+
+    def swap(self) -> None:
+        """Exchanges weights and averages, to save the averages; a second call restores them."""
+        held = [tensor.clone() for tensor in self.tensors]
+        torch._foreach_copy_(self.tensors, self.averages)
+        self.averages = held
+
+    def state_dict(self) -> list[Tensor]:
+        return self.averages
+
+    def load_state_dict(self, averages: list[Tensor]) -> None:
+        self.averages = [a.to(t.device) for a, t in zip(averages, self.tensors, strict=False)]

@@ -1,0 +1,79 @@
+"""Learning rate by iteration: pure functions of `[net]` (Darknet's `get_current_rate` and its neighbours).
+
+Darknet counts the images of a batch before it updates, so the first update asks for iteration 1. All functions here
+take that number: the count of batches whose gradients are complete, the current one included.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.net import NetSpec
+
+_PI = 3.14159265  # Darknet's, so that sgdr gives its figures
+
+
+def learning_rate(net: NetSpec, iteration: int, seed: int = 0) -> float:
+    """The rate of update number `iteration`, 1 being the first (`get_current_rate`).
+
+    `seed` matters for `policy=random` only: Darknet draws afresh at each call, we draw a pure function of
+    (seed, iteration), so that a resumed run goes on with the same rates.
+    """
+    base = net.learning_rate
+    if iteration < net.burn_in:
+        return base * (iteration / net.burn_in) ** net.power
+    match net.policy:
+        case "step":
+            return base * net.scale ** (iteration // net.step)
+        case "steps":
+            for step, scale in zip(net.steps, net.scales, strict=True):
+                if step > iteration:
+                    break
+                base *= scale
+            return base
+        case "exp":
+            return base * net.gamma**iteration
+        case "poly":
+            # Past max_batches C raises a negative number to a power; we stay at zero.
+            return base * max(1 - iteration / max(net.max_batches, 1), 0.0) ** net.power
+        case "random":
+            return base * random.Random(f"{seed}/{iteration}").random() ** net.power
+        case "sigmoid":
+            return base / (1 + math.exp(min(net.gamma * (iteration - net.step), 700.0)))
+        case "sgdr":
+            return _cosine_restarts(net, iteration)
+    return base
+
+
+def _cosine_restarts(net: NetSpec, iteration: int) -> float:
+    start, length = 0, max(net.sgdr_cycle, 1)
+    while start + length < iteration:
+        start += length
+        length *= net.sgdr_mult
+    low, high = net.learning_rate_min, net.learning_rate
+    return low + 0.5 * (high - low) * (1 + math.cos((iteration - start) * _PI / length))
+
+
+def sequential_subdivisions(net: NetSpec, iteration: int) -> int:
+    """How many subdivisions of a tracking net start a sequence of their own (`get_current_seq_subdivisions`)."""
+    count = net.sequential_subdivisions
+    for step, scale in zip(net.steps, net.seq_scales, strict=False):
+        if step > iteration:
+            break
+        count = int(count * scale)
+    return min(max(count, 1), net.subdivisions)
+
+
+def batch_images(net: NetSpec) -> int:
+    """Images of one iteration, which Darknet divides `seen` by to get the iteration (`parse_net_options`)."""
+    return net.mini_batch * net.subdivisions * net.time_steps
+
+
+def update_batch(net: NetSpec, iteration: int) -> int:
+    """What update number `iteration` divides the summed gradient by (`update_network_gpu`): the batch, times the
+    length of a sequence where subdivisions are taken in sequence (`get_sequence_value`)."""
+    count = sequential_subdivisions(net, iteration - 1) if net.track else net.sequential_subdivisions
+    return batch_images(net) * max(net.subdivisions // count, 1)
