@@ -1,0 +1,57 @@
+"""The command line: `darknet_py COMMAND …`. One module per command, imported only when it is needed.
+
+A command module has NAME, HELP, `configure(parser)` and `run(args) -> exit code`; nothing heavy at its top.
+Exit codes: 0 done, 1 a DarknetError (one line), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from darknet_py.errors import CfgWarning, DarknetError
+
+COMMANDS = ("train", "detect", "evaluate", "convert", "info", "bench")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", CfgWarning)
+    try:
+        return int(args.run(args) or 0)
+    except DarknetError as error:
+        print(f"darknet_py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("darknet_py: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from darknet_py import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="darknet_py", description="Darknet networks in PyTorch: read, run, train, evaluate and convert them."
+    )
+    parser.add_argument("--version", action="version", version=f"darknet_py {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f"darknet_py.cli.{name}")
+        sub = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.configure(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    place = "" if issubclass(category, CfgWarning) else f"{filename}:{lineno}: "
+    print(f"warning: {place}{message}", file=sys.stderr)

@@ -108,9 +108,9 @@ class Convolution(nn.Module):
         bias = None if spec.batch_normalize else self.bias
         pad = spec.padding * spec.dilation
         stride = (spec.stride_y, spec.stride_x)
-        missing = spec.dilation * (spec.size - 1) + 1 - 2 * pad - min(x.shape[2], x.shape[3])
-        if missing > 0:  # the only window sticks out of a tiny image; see `windows`
-            x = F.pad(x, (0, missing, 0, missing))
+        inside = spec.dilation * (spec.size - 1) + 1 - 2 * pad
+        if inside > min(x.shape[2], x.shape[3]):  # the only window sticks out of a tiny image; see `windows`
+            x = F.pad(x, (0, max(inside - x.shape[3], 0), 0, max(inside - x.shape[2], 0)))
         x = F.conv2d(x, self.weight, bias, stride, (pad, pad), spec.dilation, spec.groups)
         if spec.batch_normalize:
             x = batch_norm(self, x)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.graph import Graph
 from darknet_py.errors import DarknetError
 from darknet_py.layers.base import Head, Node, Predictions, TrainState
+from darknet_py.model import checkpoint
 from darknet_py.model import weights as weights_file
 
 
@@ -39,7 +40,7 @@ class Network(nn.Module):
         self.graph = graph
         self.names = list(names)
         self.state = TrainState(max_batches=graph.net.max_batches)
-        self.layers = nn.ModuleList(_build(node) for node in graph.layers)
+        self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Head)]
         for layer in self.modules():
             if hasattr(layer, "state") and layer is not self:
@@ -48,6 +49,12 @@ class Network(nn.Module):
     @property
     def detectors(self) -> list[tuple[int, Head]]:
         return [(i, head) for i, head in self.heads if head.detects]
+
+    @property
+    def nms_kind(self) -> tuple[str, float]:
+        """(nms_kind, beta_nms) of the last detection layer: Darknet looks at that one alone."""
+        spec = self.graph.layers[self.detectors[-1][0]].spec
+        return getattr(spec, "nms_kind", "default"), getattr(spec, "beta_nms", 0.6)
 
     def forward(self, x: Tensor) -> Any:
         """x: (B, C, H, W) RGB in 0..1.
@@ -112,8 +119,9 @@ class Network(nn.Module):
         return LossReport(torch.stack(totals).sum(), torch.stack(costs).sum(), parts)
 
     def load_weights(self, path: str | Path, cutoff: int | None = None) -> weights_file.Header:
-        """Reads a Darknet `.weights` file; see `model.weights.load`."""
-        header = weights_file.load(self, path, cutoff)
+        """Reads a `.weights` file or a checkpoint; see `model.weights.load`. cutoff: only layers before it."""
+        reader = checkpoint if checkpoint.is_checkpoint(path) else weights_file
+        header = reader.load(self, path, cutoff)
         self.state.seen = header.seen
         batch = self.graph.net.batch or 1
         self.state.iteration = header.seen // batch
@@ -125,7 +133,7 @@ class Network(nn.Module):
 
     def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[list[Any]]:
         """Detections on a ready input tensor (B, C, H, W), boxes relative to it; see `model.predict`."""
-        from darknet_py.model.predict import boxes
+        from darknet_py.model.predict import boxes  # it needs the data room, a network does not
 
         return boxes(self, x, thresh, nms)
 
@@ -156,10 +164,6 @@ class Network(nn.Module):
             return
         if x.dim() != 4 or x.shape[1] != wanted.c:
             raise DarknetError(f"wanted an input of (batch, {wanted.c}, height, width), found (batch, {found})")
-
-
-def _build(node: Node) -> nn.Module:
-    return node.spec.build(node)
 
 
 def _as_darknet(output: Tensor, node: Node) -> Tensor:

@@ -1,0 +1,86 @@
+"""Darknet networks in PyTorch: a cfg means here exactly what it means in Darknet.
+
+    import darknet_py
+
+    net = darknet_py.load("cfg/yolov4-tiny.cfg", "yolov4-tiny.weights")
+    for detection in net.detect("dog.jpg")[0]:
+        print(detection.name, detection.confidence, detection.box)
+
+Names are imported on first use, so that importing the package (and `--help`) is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.graph import Graph, parse, parse_text
+    from darknet_py.convert import convert
+    from darknet_py.errors import (
+        CfgError,
+        CfgWarning,
+        DarknetError,
+        DataError,
+        MissingExtra,
+        TrainError,
+        WeightsError,
+    )
+    from darknet_py.model.load import load
+    from darknet_py.model.network import LossReport, Network
+    from darknet_py.model.predict import Detection
+    from darknet_py.train.trainer import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CfgError": "errors",
+    "CfgWarning": "errors",
+    "DarknetError": "errors",
+    "DataError": "errors",
+    "Detection": "model.predict",
+    "Graph": "cfg.graph",
+    "LossReport": "model.network",
+    "MissingExtra": "errors",
+    "Network": "model.network",
+    "TrainError": "errors",
+    "WeightsError": "errors",
+    "convert": "convert",
+    "load": "model.load",
+    "parse": "cfg.graph",
+    "parse_text": "cfg.graph",
+    "train": "train.trainer",
+}
+
+__all__ = [
+    "CfgError",
+    "CfgWarning",
+    "DarknetError",
+    "DataError",
+    "Detection",
+    "Graph",
+    "LossReport",
+    "MissingExtra",
+    "Network",
+    "TrainError",
+    "WeightsError",
+    "__version__",
+    "convert",
+    "load",
+    "parse",
+    "parse_text",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'darknet_py' has no attribute {name!r}")
+    # Set on the package, as importing the rooms `convert` and `train` would otherwise leave their modules here.
+    value = getattr(import_module(f"darknet_py.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,37 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights") -> None:
+    """CFG, --weights, --width, --height, --device."""
+    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own")
+    parser.add_argument("--weights", metavar="FILE", help=f"{weights}: a .weights file or a .pt checkpoint")
+    parser.add_argument("--width", type=positive, help="input width, instead of the cfg's")
+    parser.add_argument("--height", type=positive, help="input height, instead of the cfg's")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted an integer of at least 1, found {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number in 0…1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"wanted a number from 0 to 1, found {text}")
+    return value
+
+
+# argparse prints the function's name when a text does not convert at all.
+_NAMES: dict[Callable, str] = {positive: "integer", fraction: "number"}
+for _function, _name in _NAMES.items():
+    _function.__name__ = _name

@@ -1,0 +1,26 @@
+"""`convert CFG WEIGHTS OUT`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "convert"
+HELP = "turn cfg + weights into a PyTorch checkpoint (.pt), or a checkpoint back into .weights"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cfg", metavar="CFG", help="the Darknet cfg; leave it out when WEIGHTS is a .pt", nargs="?")
+    parser.add_argument("weights", metavar="WEIGHTS", help="a .weights file or a .pt checkpoint")
+    parser.add_argument("out", metavar="OUT", help="the file to write; its ending (.pt, .weights) chooses the format")
+    parser.add_argument("--names", metavar="FILE", help="class names, one a line, to keep in the checkpoint")
+
+
+def run(args: argparse.Namespace) -> int:
+    from darknet_py.convert import convert
+    from darknet_py.data.datafile import read_names
+
+    names = read_names(args.names) if args.names else ()
+    out = convert(args.cfg, args.weights, args.out, names)
+    print(f"wrote {out} ({Path(out).stat().st_size} bytes)")
+    return 0

@@ -1,0 +1,69 @@
+"""cfg and weights to a ready network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from darknet_py.cfg.graph import parse, resized
+from darknet_py.errors import DarknetError, WeightsError
+from darknet_py.model import checkpoint
+from darknet_py.model.network import Network
+from darknet_py.model.weights import Header
+
+
+def load(
+    cfg: str | Path | None,
+    weights: str | Path | None = None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    device: str | torch.device = "cpu",
+    names: Sequence[str] = (),
+) -> Network:
+    """A network in eval mode.
+
+    cfg: path; None when `weights` is a checkpoint (`.pt`), which holds its cfg. weights: `.weights` file or checkpoint;
+    None leaves the weights as Darknet initialises them. width, height: another input size than the cfg's.
+    Raises CfgError, WeightsError.
+    """
+    return load_with_header(cfg, weights, width=width, height=height, device=device, names=names)[0]
+
+
+def load_with_header(
+    cfg: str | Path | None,
+    weights: str | Path | None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    device: str | torch.device = "cpu",
+    names: Sequence[str] = (),
+) -> tuple[Network, Header]:
+    """As `load`, with the header of the weights file."""
+    stored = None
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise WeightsError(f"{weights}: wanted a weights file, found none")
+        if checkpoint.is_checkpoint(weights):
+            stored = checkpoint.read(weights)
+    if cfg is not None:
+        graph = parse(cfg, width=width, height=height)
+    elif stored:
+        graph = resized(stored.graph, width, height)
+    else:
+        raise DarknetError("wanted a cfg, found none (only a .pt checkpoint holds its own)")
+    net = Network(graph, names or (stored.names if stored else ()))
+    header = net.load_weights(weights) if weights is not None else Header()
+    return net.to(_device(device)).eval(), header
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DarknetError(f"wanted a device like cpu or cuda:0, found {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DarknetError(f"wanted the device {name}, found no CUDA here")
+    return device
