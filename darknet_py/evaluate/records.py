@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from darknet_py.boxes import iou
 from darknet_py.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -38,26 +40,23 @@ def check(found: Sequence[Found], truth: Sequence[Truth], classes: int) -> None:
     """Raises DataError where records do not pair up or name a class outside 0 … classes − 1."""
     if len(found) != len(truth):
         raise DataError(f"wanted one truth record per image, found {len(truth)} for {len(found)} images")
-    sides: list[tuple[str, Sequence[Found] | Sequence[Truth]]] = [("found", found), ("truth", truth)]
-    for what, records in sides:
-        for image, record in enumerate(records):
-            ids = record.class_ids
-            if len(ids) != len(record.boxes):
-                raise DataError(f"{what} of image {image}: {len(record.boxes)} boxes but {len(ids)} class ids")
-            if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
-                bad = ids.max() if ids.max() >= classes else ids.min()
-                raise DataError(f"{what} of image {image}: wanted classes 0 to {classes - 1}, found {bad}")
+    for image, (hits, labels) in enumerate(zip(found, truth, strict=True)):
+        _check_ids(f"found of image {image}", hits.boxes, hits.class_ids, classes)
+        _check_ids(f"truth of image {image}", labels.boxes, labels.class_ids, classes)
+
+
+def _check_ids(what: str, boxes: Floats, ids: Ints, classes: int) -> None:
+    if len(ids) != len(boxes):
+        raise DataError(f"{what}: {len(boxes)} boxes but {len(ids)} class ids")
+    if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
+        bad = ids.max() if ids.max() >= classes else ids.min()
+        raise DataError(f"{what}: wanted classes 0 to {classes - 1}, found {bad}")
 
 
 def iou_matrix(a: Floats, b: Floats) -> Floats:
-    """(K, 4) and (T, 4) centre boxes → (K, T) intersection over union, 0 where it is undefined (`box_iou`)."""
-    a, b = np.asarray(a, np.float32)[:, None], np.asarray(b, np.float32)[None]
-    low = np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
-    high = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
-    inner = np.prod(np.maximum(high - low, 0), axis=-1)
-    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - inner
-    defined = (inner != 0) & (union != 0)
-    return np.divide(inner, union, out=np.zeros_like(inner), where=defined)
+    """(K, 4) and (T, 4) centre boxes → (K, T) intersection over union in float32, as in C; 0 where undefined."""
+    left, right = (torch.from_numpy(np.ascontiguousarray(side, np.float32)) for side in (a, b))
+    return iou(left[:, None], right[None]).numpy()
 
 
 class Matched(NamedTuple):
@@ -86,19 +85,19 @@ def match(
     offset = 0
     limit = np.float32(iou_thresh)
     for image, (hits, labels) in enumerate(zip(found, truth, strict=True)):
-        index, iou = _best(hits, labels, limit)
+        index, overlap = _best(hits, labels, limit)
         hard = np.zeros(len(index), bool)
         if difficult is not None:
             hard = (index < 0) & (_best(hits, difficult[image], limit)[0] >= 0)
-        parts.append((index + offset * (index >= 0), iou, hard))
+        parts.append((index + offset * (index >= 0), overlap, hard))
         offset += len(labels.boxes)
     none = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool))]
-    index, iou, hard = (np.concatenate(column) for column in zip(*(parts or none), strict=True))
+    index, overlap, hard = (np.concatenate(column) for column in zip(*(parts or none), strict=True))
     return Matched(
         joined([hits.class_ids for hits in found]).astype(np.int64),
         joined([hits.scores for hits in found]).astype(np.float32),
         index,
-        iou,
+        overlap,
         hard,
     )
 
@@ -107,10 +106,11 @@ def _best(hits: Found, labels: Truth, limit: np.float32) -> tuple[Ints, Floats]:
     """Per box found: index of the best truth of its class within the image or −1, and the IoU with it."""
     if not len(hits.boxes) or not len(labels.boxes):
         return np.full(len(hits.boxes), -1, np.int64), np.zeros(len(hits.boxes), np.float32)
-    iou = iou_matrix(hits.boxes, labels.boxes)
-    iou = np.where((hits.class_ids[:, None] == labels.class_ids[None]) & (iou > limit), iou, np.float32(0))
-    best = iou.max(1)
-    return np.where(best > 0, iou.argmax(1), -1).astype(np.int64), best
+    overlap = iou_matrix(hits.boxes, labels.boxes)
+    same = hits.class_ids[:, None] == labels.class_ids[None]
+    overlap = np.where(same & (overlap > limit), overlap, np.float32(0))
+    best = overlap.max(1)
+    return np.where(best > 0, overlap.argmax(1), -1).astype(np.int64), best
 
 
 def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
