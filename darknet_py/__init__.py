@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph, parse, parse_text
-    from darknet_py.convert import convert
+    from darknet_py.conversion import convert
     from darknet_py.errors import (
         CfgError,
         CfgWarning,
@@ -45,7 +45,7 @@ _HOMES = {
     "Network": "model.network",
     "TrainError": "errors",
     "WeightsError": "errors",
-    "convert": "convert",
+    "convert": "conversion",
     "load": "model.load",
     "parse": "cfg.graph",
     "parse_text": "cfg.graph",

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.convert import convert
+    from darknet_py.conversion import convert
     from darknet_py.data.datafile import read_names
 
     names = read_names(args.names) if args.names else ()
