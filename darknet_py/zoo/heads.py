@@ -1,0 +1,115 @@
+"""Heads: what turns features into boxes or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from darknet_py.zoo.text import Cfg, Value
+
+COCO_V2 = (0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828)  # in cells
+COCO_V3 = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)  # in pixels, so are the next
+COCO_V4 = (12, 16, 19, 36, 40, 28, 36, 75, 76, 55, 72, 146, 142, 110, 192, 243, 459, 401)
+COCO_TINY = (10, 14, 23, 27, 37, 58, 81, 82, 135, 169, 344, 319)
+COCO_FASTEST = (12, 18, 37, 49, 52, 132, 115, 73, 119, 199, 242, 238)
+
+THREE_SCALES = {8: (0, 1, 2), 16: (3, 4, 5), 32: (6, 7, 8)}
+TWO_SCALES = {16: (0, 1, 2), 32: (3, 4, 5)}
+
+V3_LOSS: Mapping[str, Value] = {"jitter": 0.3, "ignore_thresh": 0.7, "truth_thresh": 1, "random": 1}
+# YOLOv4: boxes by complete IoU, more than one anchor for an object, suppression that also looks at centres
+CIOU: Mapping[str, Value] = {
+    "iou_loss": "ciou",
+    "iou_normalizer": 0.07,
+    "cls_normalizer": 1.0,
+    "nms_kind": "greedynms",
+    "beta_nms": 0.6,
+}
+V4_LOSS: Mapping[str, Value] = {"jitter": 0.3, "ignore_thresh": 0.7, "truth_thresh": 1, "iou_thresh": 0.213, **CIOU}
+# Scaled-YOLOv4: the convolution before it is logistic already, and sides are (2 sigma)^2 times the anchor's
+CSP_LOSS: Mapping[str, Value] = {
+    "new_coords": 1,
+    "scale_x_y": 2.0,
+    "jitter": 0.1,
+    "resize": 1.5,
+    "ignore_thresh": 0.7,
+    "truth_thresh": 1,
+    "iou_thresh": 0.2,
+    "iou_loss": "ciou",
+    "iou_normalizer": 0.05,
+    "cls_normalizer": 0.5,
+    "nms_kind": "diounms",
+    "beta_nms": 0.6,
+}
+
+
+@dataclass(frozen=True)
+class Yolo:
+    """`[yolo]` heads, one for each stride.
+
+    masks: stride → which of the anchors its head predicts. options: of the loss, the same everywhere; at: stride →
+    those that differ. activation: of the convolution before it.
+    """
+
+    classes: int
+    anchors: tuple[int, ...]
+    masks: Mapping[int, tuple[int, ...]]
+    options: Mapping[str, Value]
+    at: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
+    activation: str = "linear"
+
+    @property
+    def strides(self) -> list[int]:
+        """Finest first."""
+        return sorted(self.masks)
+
+    def write(self, cfg: Cfg, stride: int) -> None:
+        mask = self.masks[stride]
+        cfg.note(f"Head at stride {stride}: {len(mask)} anchors x (4 of the box + objectness + {self.classes} classes)")
+        cfg.conv(len(mask) * (5 + self.classes), activation=self.activation, norm=False)
+        cfg.section(
+            "yolo",
+            mask=mask,
+            anchors=self.anchors,
+            classes=self.classes,
+            num=len(self.anchors) // 2,
+            **self.options,
+            **self.at.get(stride, {}),
+        )
+
+
+def region(cfg: Cfg, classes: int, *, jitter: float, rescore: int) -> None:
+    """YOLOv2's head: anchors in cells, one class of a softmax for each box."""
+    boxes = len(COCO_V2) // 2
+    cfg.note(f"{boxes} anchors x (4 of the box + objectness + {classes} classes)")
+    cfg.conv(boxes * (5 + classes), activation="linear", norm=False)
+    cfg.section(
+        "region",
+        anchors=COCO_V2,
+        bias_match=1,
+        classes=classes,
+        coords=4,
+        num=boxes,
+        softmax=1,
+        jitter=jitter,
+        rescore=rescore,
+        object_scale=5,
+        noobject_scale=1,
+        class_scale=1,
+        coord_scale=1,
+        absolute=1,
+        thresh=0.6,
+        random=1,
+    )
+
+
+def classifier(cfg: Cfg, classes: int, *, pool_first: bool = True) -> None:
+    """Mean over the image, a score for each class, softmax. The mean may follow the scores: it is the same."""
+    cfg.chapter("Classifier")
+    cfg.part(f"{classes} classes")
+    if pool_first:
+        cfg.section("avgpool")
+    cfg.conv(classes, activation="linear", norm=False)
+    if not pool_first:
+        cfg.section("avgpool")
+    cfg.section("softmax", groups=1)

@@ -1,0 +1,124 @@
+"""Cfg text under construction: one call, one section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+Value = int | float | str | Iterable[int] | Iterable[float]
+_WIDTH = 100
+
+
+@dataclass
+class _Part:
+    title: str
+    chapter: str
+    first: int  # index of its first layer
+    sections: list[str] = field(default_factory=list)
+
+
+class Cfg:
+    """Writes a cfg. Every call that adds a section gives its layer index; later calls name layers by it.
+
+    A chapter (backbone, neck and heads) holds parts (a stage, one step of a pyramid), and each part opens with a
+    banner that says what it is and which layers it has. Inside a chapter layers are written by distance (`-3`), so
+    that a layer can be put in before it; layers of another chapter by number (`61`).
+    """
+
+    def __init__(self, about: str, net: Mapping[str, Mapping[str, Value]]):
+        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (recipes.py)."""
+        self.activation = "leaky"  # of every convolution and shortcut that is not given another
+        self.last = -1
+        self._chapter = ""
+        self._chapter_first = 0
+        self._note = ""
+        self._parts: list[_Part] = []
+        options = "\n".join(_comment(why) + _options(net[why]) for why in net)
+        self._head = (
+            f"{_comment(about)}# Written by darknet_py.zoo: change it there, then `make cfgs`.\n\n[net]\n{options}"
+        )
+
+    def chapter(self, title: str) -> None:
+        self._chapter, self._chapter_first = title, self.last + 1
+
+    def part(self, title: str) -> None:
+        self._parts.append(_Part(title, self._chapter, self.last + 1))
+
+    def note(self, text: str) -> None:
+        """A comment above the next section."""
+        self._note = text
+
+    def section(self, name: str, **options: Value) -> int:
+        """Adds a section; gives its layer index."""
+        self._parts[-1].sections.append(_comment(self._note) + f"[{name}]\n" + _options(options))
+        self._note = ""
+        self.last += 1
+        return self.last
+
+    def conv(
+        self,
+        filters: int,
+        size: int = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        activation: str | None = None,
+        norm: bool = True,
+    ) -> int:
+        """A convolution that keeps width and height, divided by the stride; batch-normalised unless `norm` is off."""
+        options: dict[str, Value] = {"batch_normalize": 1} if norm else {}
+        options.update(filters=filters, size=size, stride=stride, pad=1)
+        if groups > 1:
+            options["groups"] = groups
+        return self.section("convolutional", **options, activation=activation or self.activation)
+
+    def depthwise(self, channels: int, size: int = 3, stride: int = 1) -> int:
+        """A convolution that filters each of the `channels` by itself."""
+        return self.conv(channels, size, stride, groups=channels)
+
+    def maxpool(self, size: int, stride: int) -> int:
+        return self.section("maxpool", size=size, stride=stride)
+
+    def upsample(self) -> int:
+        """Doubles width and height by repetition."""
+        return self.section("upsample", stride=2)
+
+    def route(self, *layers: int) -> int:
+        """The channels of the given layers, one after the other; of a single one: go back to it."""
+        return self.section("route", layers=[self._named(layer) for layer in layers])
+
+    def route_half(self, layer: int, half: int) -> int:
+        """The first (0) or second (1) half of a layer's channels."""
+        return self.section("route", layers=self._named(layer), groups=2, group_id=half)
+
+    def shortcut(self, layer: int, activation: str = "linear") -> int:
+        """Adds a layer to the last one, over the channels that both have."""
+        return self.section("shortcut", **{"from": self._named(layer)}, activation=activation)
+
+    def text(self) -> str:
+        """The whole file."""
+        blocks, chapter = [self._head], ""
+        for part in self._parts:
+            if part.chapter != chapter:
+                chapter = part.chapter
+                blocks.append(f"# {'=' * (_WIDTH - 4 - len(chapter))}  {chapter}\n")
+            end = part.first + len(part.sections) - 1
+            layers = f"Layers {part.first}-{end}" if end > part.first else f"Layer {end}"
+            blocks.append(f"# ---- {layers}: {part.title}\n")
+            blocks.extend(part.sections)
+        return "\n".join(blocks)
+
+    def _named(self, layer: int) -> int:
+        return layer - self.last - 1 if layer >= self._chapter_first or layer == self.last else layer
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in text.splitlines())
+
+
+def _options(options: Mapping[str, Value]) -> str:
+    return "".join(f"{key}={_value(value)}\n" for key, value in options.items())
+
+
+def _value(value: Value) -> str:
+    return str(value) if isinstance(value, (int, float, str)) else ",".join(map(str, value))
