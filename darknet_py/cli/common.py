@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
 
 
 def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights") -> None:
@@ -13,6 +18,17 @@ def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights")
     parser.add_argument("--width", type=positive, help="input width, instead of the cfg's")
     parser.add_argument("--height", type=positive, help="input height, instead of the cfg's")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
+
+
+def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network:
+    """The network that `network_arguments` describe."""
+    from darknet_py.model.load import load
+
+    cfg: str | None = args.cfg
+    weights: str | None = args.weights
+    if Path(args.cfg).suffix in (".pt", ".pth"):
+        cfg, weights = None, weights or args.cfg
+    return load(cfg, weights, width=args.width, height=args.height, device=args.device, names=names)
 
 
 def positive(text: str) -> int:

@@ -53,8 +53,9 @@ class Network(nn.Module):
     @property
     def nms_kind(self) -> tuple[str, float]:
         """(nms_kind, beta_nms) of the last detection layer: Darknet looks at that one alone."""
-        spec = self.graph.layers[self.detectors[-1][0]].spec
-        return getattr(spec, "nms_kind", "default"), getattr(spec, "beta_nms", 0.6)
+        specs = [self.graph.layers[i].spec for i, _ in self.detectors]
+        last = specs[-1] if specs else None
+        return getattr(last, "nms_kind", "default"), getattr(last, "beta_nms", 0.6)
 
     def forward(self, x: Tensor) -> Any:
         """x: (B, C, H, W) RGB in 0..1.

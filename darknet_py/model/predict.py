@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darknet_py.data.images import letterbox, load_image, resize, unletterbox
+from darknet_py.data.images import from_letterbox, letterbox, load_image, resize, to_tensor
 from darknet_py.errors import DarknetError
 from darknet_py.model.nms import Found, candidates
 
@@ -62,7 +62,7 @@ def detect(
         for array, found in zip(arrays, find(net, x, thresh, nms), strict=True):
             relative = found.boxes
             if net.graph.net.letter_box:
-                relative = unletterbox(relative, array.shape[1], array.shape[0], width, height)
+                relative = from_letterbox(relative, (array.shape[1], array.shape[0]), (width, height))
             results.append(_detections(net, found, relative))
     return results
 
@@ -71,7 +71,7 @@ def prepare(net: Network, image: np.ndarray) -> Tensor:
     """(H, W, C) RGB uint8 → (C, net height, net width) float in 0..1."""
     spec = net.graph.net
     fit = letterbox if spec.letter_box else resize
-    return torch.from_numpy(np.ascontiguousarray(fit(image, spec.width, spec.height).transpose(2, 0, 1)))
+    return to_tensor(fit(image, spec.width, spec.height))
 
 
 def _array(image: Image, channels: int) -> np.ndarray:
