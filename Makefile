@@ -13,6 +13,10 @@ $(VENV)/ready: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# PyPI's opencv-python links against libGL, which a bare server lacks; the headless build of it does not.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt opencv-python-headless; }
 	@touch $@
 
 demo: $(VENV)/ready

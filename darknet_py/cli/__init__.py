@@ -28,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DarknetError as error:
         print(f"darknet_py: {error}", file=sys.stderr)
         return 1
+    except ImportError as error:
+        if "libGL" not in str(error):
+            raise
+        print("darknet_py: OpenCV cannot start without libGL: pip install opencv-python-headless", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("darknet_py: interrupted", file=sys.stderr)
         return 130
