@@ -1,0 +1,94 @@
+"""Boxes on images and pictures to files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+from darknet_py.errors import DataError
+from darknet_py.view import draw as view
+from darknet_py.view.draw import colour, draw, save_picture
+
+GREY = np.full((120, 200, 3), 90, np.uint8)
+
+
+class Found(NamedTuple):
+    class_id: int
+    name: str
+    confidence: float
+    box: tuple[float, float, float, float]
+
+
+def test_box_lies_where_it_should_and_the_input_is_untouched() -> None:
+    image = GREY.copy()
+    picture = draw(image, [Found(3, "dog", 0.9, (0.5, 0.6, 0.5, 0.5))])
+    assert (image == GREY).all() and picture.shape == image.shape and picture.dtype == np.uint8
+    edge = (picture == colour(3)).all(-1)
+    assert edge[80, 50] and edge[80, 150] and edge[102, 100]  # left, right and bottom edge
+    assert not edge[60:95, 60:140].any()  # nothing inside
+    assert edge[:42].any()  # the label above
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (16, 16, 3), (40, 2000, 3), (2000, 40, 3), (600, 800), (64, 64, 1)])
+def test_any_size_of_image(shape: tuple[int, ...]) -> None:
+    boxes = [
+        Found(0, "a very long class name indeed", 0.5, (0.01, 0.01, 0.5, 0.5)),
+        Found(1, "b", 0.4, (0.99, 0.99, 3.0, 3.0)),
+    ]
+    picture = draw(np.zeros(shape, np.uint8), boxes)
+    assert picture.shape == (*shape[:2], 3) and picture.any()
+
+
+@pytest.mark.parametrize("box", [(5, 5, 0.1, 0.1), (float("nan"), 0.5, 0.1, 0.1), (0.5, 0.5, float("inf"), 0.1)])
+def test_boxes_outside_or_not_finite_are_left_out(box: tuple[float, float, float, float]) -> None:
+    assert (draw(GREY, [Found(0, "x", 0.5, box)]) == GREY).all()
+
+
+def test_names_in_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["größer", "細胞", "été", ""]
+    for utf8 in (True, False):
+        monkeypatch.setattr(view, "_UTF8", utf8)
+        for name in names:
+            assert (draw(GREY, [Found(7, name, 0.5, (0.5, 0.5, 0.4, 0.4))]) != GREY).any()
+    assert [view._printable(Found(7, name, 0.5, (0, 0, 0, 0))) for name in names] == [
+        "groer",
+        "class 7",
+        "ete",
+        "class 7",
+    ]
+
+
+def test_colours_of_neighbouring_classes_differ() -> None:
+    colours = np.array([colour(k) for k in range(80)], int)
+    assert len(np.unique(colours, axis=0)) == 80
+    assert (np.abs(np.diff(colours, axis=0)).max(1) > 80).all()
+    assert colour(5) == colour(5)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_not_a_picture(image: np.ndarray) -> None:
+    with pytest.raises(DataError, match="wanted a"):
+        draw(image, [])
+
+
+def test_save_is_rgb_and_complete(tmp_path: Path) -> None:
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    save_picture(tmp_path / "red.png", red)
+    assert cv2.imread(str(tmp_path / "red.png"))[0, 0].tolist() == [0, 0, 255]
+    assert os.listdir(tmp_path) == ["red.png"]
+
+
+def test_save_says_why_it_cannot(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no ending"):
+        save_picture(tmp_path / "picture", GREY)
+    with pytest.raises(DataError, match=r"nowhere.*x\.png: cannot write: No such file"):
+        save_picture(tmp_path / "nowhere" / "x.png", GREY)
+    with pytest.raises(DataError, match="cannot be encoded"):
+        save_picture(tmp_path / "x.jpg", np.zeros((1, 70000, 3), np.uint8))
+    assert os.listdir(tmp_path) == []
