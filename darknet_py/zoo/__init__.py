@@ -22,7 +22,7 @@ them together, and its row in the table:
         return cfg
 
 `make cfgs` then writes its file, and its figures go into `tests/golden/zoo.json`. A network that somebody published
-is compared with that file in `tests/zoo/test_published.py`: same sections, same meaning of every option.
+is compared with that file in `tests/zoo/test_zoo_published.py`: same sections, same meaning of every option.
 """
 
 from __future__ import annotations

@@ -34,8 +34,7 @@ def darknet53(cfg: Cfg, csp: Sequence[bool] = (False,) * 5) -> Features:
             block = partial(blocks.darknet, cfg, part, part if stage else part // 2)
             features[stride] = blocks.csp(cfg, block, count, part, width)
         else:
-            for _ in range(count):
-                features[stride] = blocks.darknet(cfg, width, width // 2)
+            features[stride] = blocks.repeat(cfg, partial(blocks.darknet, cfg, width, width // 2), count)
     return features
 
 
@@ -53,6 +52,7 @@ def resnet(cfg: Cfg, counts: Sequence[int] = (3, 4, 6, 3), groups: int = 1) -> F
         cfg.part(f"stage at stride {stride}, {width} channels: {_plural(count, 'bottleneck')}")
         for number in range(count):
             step = 2 if stage and not number else 1
+            cfg.note(f"Block {number + 1} of {count}")
             features[stride] = blocks.bottleneck(cfg, width, width // (2 if groups > 1 else 4), step, groups)
     return features
 
@@ -88,7 +88,10 @@ def darknet19(cfg: Cfg) -> Features:
         if stage:
             cfg.maxpool(2, 2)
         for number in range(count):
-            cfg.conv(width // 2) if number % 2 else cfg.conv(width, 3)
+            if number % 2:
+                cfg.conv(width // 2)
+            else:
+                cfg.conv(width, 3)
         features[stride] = cfg.last
     return features
 
@@ -123,9 +126,8 @@ def csp_darknet_tiny(cfg: Cfg) -> Features:
     for width in (64, 128, 256):
         stride = width // 16
         cfg.part(f"stage at stride {stride}, {width} channels: cross stage partial, two convolutions")
-        # A stage's features are read before they are joined, and its maximum brings the next stride.
-        features[stride], _ = blocks.csp_tiny(cfg, width)
-        cfg.maxpool(2, 2)
+        features[stride] = blocks.csp_tiny(cfg, width)
+        cfg.maxpool(2, 2)  # brings the next stride
     cfg.part("top, stride 32, 512 channels")
     features[32] = cfg.conv(512, 3)
     return features
@@ -150,8 +152,8 @@ def fastest(cfg: Cfg) -> Features:
         stride *= step
         cfg.part(f"stage at stride {stride}, {width} channels: {_plural(count, 'inverted residual block')}")
         blocks.inverted(cfg, width, opening, step)
-        for _ in range(count):
-            features[stride] = blocks.inverted_residual(cfg, width, expanded, dropout=0.15)
+        block = partial(blocks.inverted_residual, cfg, width, expanded, dropout=0.15)
+        features[stride] = blocks.repeat(cfg, block, count)
     return features
 
 

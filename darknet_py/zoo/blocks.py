@@ -39,6 +39,13 @@ def inverted_residual(cfg: Cfg, width: int, expanded: int, dropout: float) -> in
     return cfg.shortcut(x)
 
 
+def repeat(cfg: Cfg, block: Callable[[], int], count: int) -> int:
+    for number in range(count):
+        cfg.note(f"Block {number + 1} of {count}")
+        block()
+    return cfg.last
+
+
 def csp(
     cfg: Cfg,
     block: Callable[[], int],
@@ -61,8 +68,7 @@ def csp(
     cfg.route(x)
     cfg.note("... and the part that goes through them")
     cfg.conv(second or width, activation=split)
-    for _ in range(count):
-        block()
+    repeat(cfg, block, count)
     cfg.note("Transition of that part, then both are joined")
     through = cfg.conv(width)
     cfg.route(through, skipped)
@@ -70,11 +76,11 @@ def csp(
     return cfg.conv(out)
 
 
-def csp_tiny(cfg: Cfg, width: int) -> tuple[int, int]:
+def csp_tiny(cfg: Cfg, width: int) -> int:
     """CSP stage of the tiny networks: two 3x3 convolutions on half of the channels, both kept. Doubles the channels.
 
-    The split takes the second half of the channels as they are. Returns the convolution that closes the block, which
-    necks read, and the stage's output: the whole input followed by it.
+    The split takes the second half of the channels as they are. The stage's output is the whole input followed by
+    the convolution that closes the block; that convolution's index is given, for it is what necks read.
     """
     x = cfg.conv(width, 3)
     cfg.note("Split: half of the channels goes through the block")
@@ -84,7 +90,8 @@ def csp_tiny(cfg: Cfg, width: int) -> tuple[int, int]:
     cfg.route(second, first)
     closing = cfg.conv(width)
     cfg.note("Joined with all channels from before the split")
-    return closing, cfg.route(x, closing)
+    cfg.route(x, closing)
+    return closing
 
 
 def spp(cfg: Cfg, sizes: Sequence[int] = (5, 9, 13)) -> int:
@@ -103,7 +110,10 @@ def spp(cfg: Cfg, sizes: Sequence[int] = (5, 9, 13)) -> int:
 def conv_set(cfg: Cfg, width: int, count: int = 5) -> int:
     """`count` convolutions, in turn 1x1 to `width` channels and 3x3 to twice as many."""
     for number in range(count):
-        cfg.conv(2 * width, 3) if number % 2 else cfg.conv(width)
+        if number % 2:
+            cfg.conv(2 * width, 3)
+        else:
+            cfg.conv(width)
     return cfg.last
 
 

@@ -1,0 +1,60 @@
+"""The files of cfg/ are what the zoo writes, and have C Darknet's figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from darknet_py.cfg.graph import parse_text
+from darknet_py.errors import DarknetError
+from darknet_py.zoo import ZOO, build
+from darknet_py.zoo.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "zoo.json").read_text())
+
+
+def test_every_network_has_its_file_and_no_file_is_left_over():
+    assert {path.stem for path in (ROOT / "cfg").glob("*.cfg")} == set(ZOO) == set(GOLDEN["networks"])
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_file_is_up_to_date(name: str):
+    assert (ROOT / "cfg" / f"{name}.cfg").read_text() == build(name), "python -m darknet_py.zoo --write cfg"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_figures_are_those_of_c_darknet(name: str):
+    graph = parse_text(build(name), width=GOLDEN["width"], height=GOLDEN["height"], strict=True)
+    figures = GOLDEN["networks"][name]
+    assert len(graph.layers) == figures["layers"]
+    assert graph.parameters == figures["parameters"]
+    assert graph.bflops == pytest.approx(figures["bflops"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["yolov3", "yolov4-csp", "yolo-fastest-1.1", "yolov2", "darknet53", "yolov4-tiny-3l"])
+def test_another_number_of_classes(name: str):
+    graph = parse_text(build(name, classes=7), strict=True)
+    boxes = {"region": 5, "softmax": 1}
+    for node in graph.layers:
+        if node.type in ("yolo", "region", "softmax"):
+            entries = 7 if node.type == "softmax" else 12
+            assert node.inputs[0].c == boxes.get(node.type, 3) * entries
+
+
+def test_an_unknown_name_is_answered_with_a_near_one(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(DarknetError, match="found 'yolov44'; did you mean 'yolov4'"):
+        build("yolov44")
+    assert main(["yolov44"]) == 1
+    assert "yolov44" in capsys.readouterr().err
+
+
+def test_the_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == list(ZOO)
+    assert main(["yolov4-tiny", "--classes", "3"]) == 0
+    assert capsys.readouterr().out.rstrip() == build("yolov4-tiny", 3).rstrip()
+    assert main(["--write", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.iterdir()} == set(ZOO)

@@ -1,0 +1,79 @@
+"""The writer of cfg text."""
+
+from __future__ import annotations
+
+from darknet_py.cfg.sections import Problems, Section, parse_sections
+from darknet_py.zoo.text import Cfg
+
+
+def small() -> Cfg:
+    cfg = Cfg(
+        "A test.\nOf two lines.", {"Input": {"width": 32, "height": 32, "channels": 3}, "Rate": {"steps": (1, 2)}}
+    )
+    cfg.chapter("Backbone")
+    cfg.part("stem")
+    first = cfg.conv(4, 3)
+    cfg.conv(4, 3, 2)
+    cfg.part("stage")
+    cfg.route(first)
+    cfg.chapter("Neck")
+    cfg.part("all of it")
+    second = cfg.upsample()
+    cfg.note("Joins two")
+    cfg.route(second, first)
+    return cfg
+
+
+def sections(cfg: Cfg) -> list[Section]:
+    problems = Problems("<test>")
+    found = parse_sections(cfg.text(), problems)
+    problems.raise_errors()
+    return found
+
+
+def test_layers_are_numbered_from_0():
+    cfg = Cfg("", {})
+    cfg.part("")
+    assert [cfg.conv(8), cfg.maxpool(2, 2), cfg.route(0)] == [0, 1, 2]
+    assert cfg.last == 2
+
+
+def test_layers_are_named_by_distance_inside_a_chapter_and_by_number_outside():
+    routes = [section.options[0].value for section in sections(small()) if section.name == "route"]
+    assert routes == ["-2", "-1,0"]
+
+
+def test_the_layer_before_is_minus_1_even_across_chapters():
+    cfg = Cfg("", {})
+    cfg.chapter("one")
+    cfg.part("")
+    cfg.conv(8)
+    cfg.chapter("two")
+    cfg.part("")
+    cfg.route(cfg.last)
+    assert sections(cfg)[-1].options[0].value == "-1"
+
+
+def test_text_has_comments_for_parts_with_their_layers():
+    comments = [line for line in small().text().splitlines() if line.startswith("#")]
+    assert comments[:2] == ["# A test.", "# Of two lines."]
+    assert [line.strip("# =") for line in comments[3:]] == [
+        "Input",
+        "Rate",
+        "Backbone",
+        "---- Layers 0-1: stem",
+        "---- Layer 2: stage",
+        "Neck",
+        "---- Layers 3-4: all of it",
+        "Joins two",
+    ]
+
+
+def test_options_that_are_off_are_not_written():
+    cfg = Cfg("", {})
+    cfg.part("")
+    cfg.conv(255, norm=False, activation="linear")
+    cfg.depthwise(16, 5)
+    head, depthwise = ({option.key: option.value for option in section.options} for section in sections(cfg)[1:])
+    assert head == {"filters": "255", "size": "1", "stride": "1", "pad": "1", "activation": "linear"}
+    assert depthwise["groups"] == depthwise["filters"] == "16"
