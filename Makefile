@@ -35,7 +35,7 @@ suite: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 cfgs: $(VENV)/ready
-	$(BIN)/python -m darknet_py.zoo
+	$(BIN)/python -m darknet_py.zoo --write cfg
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
