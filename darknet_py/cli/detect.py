@@ -20,12 +20,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "trained weights")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or globs")
     parser.add_argument("--thresh", type=fraction, default=0.25, help="least confidence (default: 0.25)")
-    parser.add_argument("--nms", type=fraction, default=0.45, help="overlap above which boxes are joined (default: 0.45)")
+    parser.add_argument(
+        "--nms", type=fraction, default=0.45, help="overlap above which boxes are joined (default: 0.45)"
+    )
     parser.add_argument("--data", metavar="FILE", help=".data file, for the class names")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line")
-    parser.add_argument("--out", metavar="DIR", default="predictions", help="folder of the pictures (default: predictions)")
+    parser.add_argument(
+        "--out", metavar="DIR", default="predictions", help="folder of the pictures (default: predictions)"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout"
+    )
     parser.add_argument("--batch", type=positive, default=1, help="images per forward pass (default: 1)")
 
 

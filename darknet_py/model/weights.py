@@ -76,7 +76,9 @@ def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
     """
     header = read_header(path)
     # Byte by byte, as a file may have lost its tail within a number.
-    data = np.memmap(path, np.uint8, "r")[header.size :] if os.path.getsize(path) > header.size else np.zeros(0, np.uint8)
+    data = (
+        np.memmap(path, np.uint8, "r")[header.size :] if os.path.getsize(path) > header.size else np.zeros(0, np.uint8)
+    )
     floats = data[: len(data) // 4 * 4].view("<f4")
     wanted = [(node, array) for node, array in arrays(net, cutoff) if _in_file(node, array)]
     total = sum(array.count for _, array in wanted)
@@ -93,7 +95,9 @@ def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
     return header
 
 
-def save(net: Network, path: str | Path, cutoff: int | None = None, seen: int = 0, header: Header | None = None) -> None:
+def save(
+    net: Network, path: str | Path, cutoff: int | None = None, seen: int = 0, header: Header | None = None
+) -> None:
     """Writes the file in one step: it is complete or not there. Raises WeightsError when it cannot be written."""
     header = (header or Header())._replace(seen=seen)
 
@@ -148,7 +152,9 @@ def _to_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tensor
     return values
 
 
-def _check_length(path: str | Path, wanted: list[tuple[Node, Array]], total: int, size: int, cutoff: int | None) -> None:
+def _check_length(
+    path: str | Path, wanted: list[tuple[Node, Array]], total: int, size: int, cutoff: int | None
+) -> None:
     found, odd = divmod(size, 4)
     if found == total and not odd:
         return

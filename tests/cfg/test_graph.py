@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from darknet_py.cfg.graph import parse, parse_text, resized
+from darknet_py.errors import CfgError, CfgWarning, DarknetError
+
+NET = "[net]\nwidth=32\nheight=24\nchannels=3\n"
+CONV = "[convolutional]\nfilters=8\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
+
+
+def test_shapes_sources_and_last_use() -> None:
+    graph = parse_text(NET + CONV + CONV + "[route]\nlayers=-1\n" + CONV)
+    assert [node.output for node in graph] == [(8, 12, 16), (8, 6, 8), (8, 6, 8), (8, 3, 4)]
+    assert [node.sources for node in graph] == [(-1,), (0,), (1,), (2,)]
+    assert [node.last_use for node in graph] == [1, 2, 3, 3]
+    assert graph.parameters == (8 + 8 * 27) + 2 * (8 + 8 * 72)
+    assert graph.bflops == pytest.approx(2 * (216 * 192 + 576 * 48 + 576 * 12) / 1e9)
+
+
+def test_route_cuts_each_input_before_it_joins_them() -> None:
+    graph = parse_text(
+        NET + CONV + CONV.replace("stride=2", "stride=1") + "[route]\nlayers=0,-1\ngroups=2\ngroup_id=1\n"
+    )
+    assert graph.layers[2].output == (8, 12, 16)
+    assert graph.layers[2].sources == (0, 1)
+
+
+def test_aliases_name_the_same_layers() -> None:
+    graph = parse_text(
+        NET.replace("[net]", "[network]") + "[conv]\nfilters=4\n[max]\nsize=2\nstride=2\n[avg]\n[conn]\noutput=5\n"
+    )
+    assert [node.type for node in graph] == ["convolutional", "maxpool", "avgpool", "connected"]
+
+
+def test_all_problems_come_at_once() -> None:
+    text = (
+        "[net]\nwidth=32\nheight=-1\nchannels=3\npolicy=sometimes\n"  # 3, 5
+        "[convolutional]\nfilters=0\nsize=x\nactivation=laeky\n"  # 7, 8, 9
+        "[convolutonal]\nfilters=3\n"  # 10
+        "[route]\nlayers=5\ngroups=2\ngroup_id=2\n"  # 13, 15
+        "[shortcut]\nactivation=linear\n"  # 16
+        "[upsample]\nstride=0\n"  # 19
+        "[maxpool]\nsize=-2\nstride=two\n"  # 21, 22
+    )
+    with pytest.raises(CfgError) as caught:
+        parse_text(text, "ten.cfg")
+    lines = [problem.line for problem in caught.value.problems]
+    assert lines == sorted(lines)
+    assert {3, 5, 7, 8, 9, 10, 13, 15, 16, 19, 21, 22} <= set(lines)
+    message = str(caught.value)
+    assert (
+        "ten.cfg:10: [convolutonal] #1: wanted a known section, found [convolutonal]; did you mean 'convolutional'?"
+        in message
+    )
+    assert (
+        "ten.cfg:9: [convolutional] #0: activation: wanted a known activation, found 'laeky'; did you mean 'leaky'?"
+        in message
+    )
+
+
+def test_a_fault_does_not_hide_later_ones_nor_invent_more() -> None:
+    with pytest.raises(CfgError) as caught:
+        parse_text(NET + "[convolutional]\nfilters=x\n" + CONV * 5 + "[route]\nlayers=-1,99\n")
+    assert len(caught.value.problems) == 2
+
+
+def test_shapes_that_do_not_fit_name_the_layers() -> None:
+    with pytest.raises(
+        CfgError, match=r"\[route\] #2: wanted inputs of one width and height, found 8 x 6 from layer 1"
+    ):
+        parse_text(NET + CONV + CONV + "[route]\nlayers=-1,-2\n")
+    with pytest.raises(CfgError, match="groups: wanted a divisor of 3 input channels and 8 filters, found 2"):
+        parse_text(NET + CONV.replace("pad=1", "pad=1\ngroups=2"))
+
+
+def test_terabytes_are_refused_by_layer_before_anything_is_allocated() -> None:
+    with pytest.raises(CfgError, match=r"\[connected\] #0: wanted at most \d+ values"):
+        parse_text("[net]\ninputs=1000000000\n[connected]\noutput=2000000000\n")
+    with pytest.raises(CfgError, match=r"\[convolutional\] #0"):
+        parse_text(NET + "[convolutional]\nfilters=2000000000\nsize=3\npad=1\n")
+
+
+def test_unknown_keys_warn_and_strict_refuses_them() -> None:
+    text = NET + CONV + "filtres=3\n"
+    with pytest.warns(CfgWarning, match=r"<text>:11: \[convolutional\] #0: unknown key 'filtres' is ignored"):
+        parse_text(text)
+    with pytest.raises(CfgError, match="filtres"):
+        parse_text(text, strict=True)
+
+
+def test_another_input_size(tmp_path) -> None:
+    path = tmp_path / "a.cfg"
+    path.write_text(NET + CONV)
+    graph = parse(path, width=64, height=64)
+    assert graph.layers[0].output == (8, 32, 32)
+    assert resized(graph, 32, 64).layers[0].output == (8, 32, 16)
+    assert resized(graph, None, None) is graph
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "[convolutional]\nfilters=3\n", "[net]\nwidth=8\nheight=8\nchannels=3\n"]
+)
+def test_a_cfg_needs_net_and_layers(text: str) -> None:
+    with pytest.raises(CfgError):
+        parse_text(text)
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path) -> None:
+    with pytest.raises(DarknetError, match="cannot read the cfg: No such file"):
+        parse(tmp_path / "none.cfg")
+
+
+def test_a_clean_cfg_does_not_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parse_text(NET + CONV)
