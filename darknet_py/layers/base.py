@@ -179,6 +179,8 @@ class TrainState:
     iteration: int = 0  # batches done
     max_batches: int = 0
     truth: Tensor | None = None  # rows (image, class, cx, cy, w, h) of the mini-batch, while a loss is computed
+    adversarial: bool = False  # first pass of self-adversarial training: heads teach that there is nothing
+    scale_delta: bool = False  # apply delta_normalizer, as Darknet's GPU build does in backward (its CPU build does not)
 
 
 class HeadLoss(NamedTuple):
