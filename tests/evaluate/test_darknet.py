@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +66,33 @@ def test_difficult_objects_are_free_on_the_curve_and_wrong_at_the_threshold() ->
     result = darknet_map(hits, [truth((BOX, 0))], ["a"], difficult=hard)
     assert (result.map, result.tp, result.fp, result.detections) == (1.0, 1, 1, 1)
     assert darknet_map(hits, [truth((BOX, 0))], ["a"]).map == 0.5
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = json.loads((GOLDEN / "evaluate_map.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "case", CASES["cases"], ids=lambda case: f"{case['iou_thresh']}-{case['points']}-{case['difficult']}"
+)
+def test_equals_c_on_the_boxes_that_c_compared(case: dict[str, Any]) -> None:
+    data = np.load(GOLDEN / "evaluate_map.npz")
+    hits = [
+        Found(data["found"][rows, 1:], data["class_id"][rows].astype(int), data["found"][rows, 0])
+        for rows in (data["image"] == image for image in range(4))
+    ]
+    easy, hard = (
+        [Truth(rows[:, 2:], rows[:, 1].astype(int)) for rows in (table[table[:, 0] == image] for image in range(4))]
+        for table in (data["truth"], data["difficult"])
+    )
+    settings = {key: case[key] for key in ("points", "iou_thresh", "thresh")}
+    result = darknet_map(hits, easy, CASES["names"], difficult=hard if case["difficult"] else None, **settings)
+    assert result.map == pytest.approx(case["map"], abs=1e-6)
+    assert [row.ap for row in result.classes] == pytest.approx(case["ap"], abs=1e-9)
+    assert [row.tp for row in result.classes] == case["tp"]
+    assert [row.fp for row in result.classes] == case["fp"]
+    assert (result.fn, result.detections) == (case["fn"], case["detections"])
+    assert result.average_iou == pytest.approx(case["average_iou"], abs=1e-6)
 
 
 def test_classes_without_truth_count_as_zero() -> None:
