@@ -1,0 +1,70 @@
+"""Images with their labels, read on demand or kept in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from darknet_py.data.images import Image, load_image
+from darknet_py.data.labels import Labels, find_labels, load_labels
+from darknet_py.errors import DataError
+
+
+class DetectionDataset:
+    """Images and boxes in Darknet's layout.
+
+    paths: image files. classes: number of classes, to find wrong labels. channels: what the network takes.
+    """
+
+    def __init__(self, paths: Sequence[str], classes: int, channels: int = 3):
+        if not paths:
+            raise DataError("wanted at least one image, found an empty list")
+        self.paths = list(paths)
+        self.classes = classes
+        self.channels = channels
+        self._cache: dict[int, Image] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> Image:
+        """uint8 (H, W, channels); not to be written to. Raises DataError."""
+        image = self._cache.get(index)
+        return load_image(self.paths[index], self.channels) if image is None else image
+
+    def labels(self, index: int) -> Labels:
+        return load_labels(find_labels(self.paths[index]), self.classes)
+
+    def cache(self, limit: int | None = None, progress: Callable[[int, int], None] | None = None) -> int:
+        """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many fitted.
+
+        Loader processes share them (they are forked). Unreadable images are left for the loader to report.
+        `progress(done, total)` is called as it goes.
+        """
+        left = _free_memory() // 2 if limit is None else limit
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+            for start in range(0, len(self), 256):  # in pieces, so that the limit stops the reading
+                piece = range(start, min(start + 256, len(self)))
+                for index, image in zip(piece, pool.map(self._try, piece), strict=True):
+                    if image is not None and image.nbytes <= left:
+                        self._cache[index] = image
+                        left -= image.nbytes
+                    elif image is not None:
+                        return len(self._cache)
+                if progress:
+                    progress(piece.stop, len(self))
+        return len(self._cache)
+
+    def _try(self, index: int) -> Image | None:
+        with suppress(DataError):
+            return self.image(index)
+        return None
+
+
+def _free_memory() -> int:
+    """Bytes of memory that are free, or 4 GiB where the system does not say."""
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 4 << 30

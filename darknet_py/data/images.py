@@ -1,0 +1,147 @@
+"""Images: reading, Darknet's resize and letterbox, and how boxes map back.
+
+An image is a uint8 array (H, W, C), RGB or gray. A network input is float32 (H, W, C) in 0..1 until `to_tensor`
+turns it into (C, H, W).
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from darknet_py.errors import DataError
+
+Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
+Pixels = NDArray[np.float32]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def load_image(path: str | PathLike[str], channels: int = 3) -> Image:
+    """Reads an image: uint8 (H, W, channels). Three channels are RGB; EXIF rotation is applied, as OpenCV does.
+
+    Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
+    """
+    name = fspath(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise DataError(f"{name}: cannot read the image: {error.strerror or error}") from None
+    return decode_image(data, channels, name)
+
+
+def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image:
+    """`load_image` for a file's content."""
+    if not data:
+        raise DataError(f"{name}: wanted an image, found an empty file")
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        # OpenCV would fill the missing part with gray and say nothing that a program can see.
+        raise DataError(f"{name}: the JPEG is cut off (no end marker)")
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}.get(channels, cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:  # OpenCV refuses sizes above 2^30 pixels with an exception
+        image = None
+    if image is None:
+        raise DataError(f"{name}: wanted an image, found a file that no image reader understands")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.dtype != np.uint8 or image.shape[2] != channels:
+        raise DataError(f"{name}: wanted {channels} channels of 8 bits, found {image.shape[2]} of {image.dtype}")
+    return image
+
+
+def resize(image: NDArray[Any], width: int, height: int) -> Pixels:
+    """Darknet's `resize_image`: bilinear with aligned corners, in float32.
+
+    image: (H, W, C), uint8 (scaled to 0..1) or float32 (taken as it is). Returns float32 (height, width, C).
+    """
+    image = _check(image, width, height)
+    if image.shape[:2] != (height, width):
+        # Rows first: whole rows are copied fast and the second pass then sees the smaller image.
+        image = _interpolate(image, height, axis=0)
+        image = _interpolate(image, width, axis=1)
+    return image / np.float32(255) if image.dtype == np.uint8 else image
+
+
+def letterbox(image: NDArray[Any], width: int, height: int) -> Pixels:
+    """Darknet's `letterbox_image`: the whole image at its own aspect ratio, centred, the rest .5."""
+    image = _check(image, width, height)
+    new_width, new_height = letterbox_size(image.shape[1], image.shape[0], width, height)
+    boxed = np.full((height, width, image.shape[2]), 0.5, np.float32)
+    top, left = (height - new_height) // 2, (width - new_width) // 2
+    boxed[top : top + new_height, left : left + new_width] = resize(image, new_width, new_height)
+    return boxed
+
+
+def letterbox_size(image_width: int, image_height: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height of the image within the letterbox, at least one pixel."""
+    if np.float32(width) / np.float32(image_width) < np.float32(height) / np.float32(image_height):
+        return width, max(image_height * width // image_width, 1)
+    return max(image_width * height // image_height, 1), height
+
+
+def from_letterbox(boxes: Tensor, image_size: tuple[int, int], net_size: tuple[int, int]) -> Tensor:
+    """Boxes of a letterboxed input → boxes of the image (Darknet's `correct_yolo_boxes`).
+
+    boxes: (…, 4) centre x, centre y, width, height relative to the network input; the result is relative to the
+    image. Sizes are (width, height) in pixels. A stretched input needs no mapping.
+    """
+    scale, offset = _letterbox_map(image_size, net_size)
+    return torch.cat([(boxes[..., :2] - boxes.new_tensor(offset)), boxes[..., 2:4]], -1) / boxes.new_tensor(scale * 2)
+
+
+def to_letterbox(boxes: Tensor, image_size: tuple[int, int], net_size: tuple[int, int]) -> Tensor:
+    """The inverse of `from_letterbox`: boxes relative to the image → relative to the letterboxed input."""
+    scale, offset = _letterbox_map(image_size, net_size)
+    scaled = boxes[..., :4] * boxes.new_tensor(scale * 2)
+    return torch.cat([scaled[..., :2] + boxes.new_tensor(offset), scaled[..., 2:]], -1)
+
+
+def to_tensor(image: NDArray[Any]) -> Tensor:
+    """(H, W, C) → float32 (C, H, W) in 0..1, channels-last in memory. uint8 is divided by 255, float kept."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return torch.div(tensor, 255) if tensor.dtype == torch.uint8 else tensor.float()
+
+
+def _letterbox_map(image_size: tuple[int, int], net_size: tuple[int, int]) -> tuple[list[float], list[float]]:
+    inner = letterbox_size(*image_size, *net_size)
+    scale = [part / whole for part, whole in zip(inner, net_size, strict=True)]
+    offset = [(whole - part) / 2 / whole for part, whole in zip(inner, net_size, strict=True)]
+    return scale, offset
+
+
+def _check(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or 0 in image.shape:
+        raise DataError(f"wanted an image (height, width, channels), found shape {image.shape}")
+    if image.dtype not in (np.uint8, np.float32):
+        raise DataError(f"wanted an image of uint8 or float32, found {image.dtype}")
+    if width < 1 or height < 1:
+        raise DataError(f"wanted a size of at least 1 x 1, found {width} x {height}")
+    return image
+
+
+def _interpolate(image: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
+    """Linear interpolation along one axis so that first and last samples coincide."""
+    old = image.shape[axis]
+    if old == size:
+        return image
+    scale = np.float32(old - 1) / np.float32(max(size - 1, 1))
+    position = np.arange(size, dtype=np.float32) * scale
+    position[-1] = old - 1  # exactly the last sample, whatever the rounding
+    low = np.minimum(position.astype(np.intp), old - 1)
+    weight = (position - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1)).astype(np.float32)
+    unit = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
+    result = image.take(low, axis) * ((1 - weight) * unit)
+    result += image.take(np.minimum(low + 1, old - 1), axis) * (weight * unit)
+    return result

@@ -1,0 +1,162 @@
+"""Darknet's label files: where they are, what they hold, what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darknet_py.errors import DataError
+
+Boxes = NDArray[np.float32]  # rows (class, centre x, centre y, width, height, track), relative to the image
+
+_FOLDERS = (
+    ("/images/train2017/", "/labels/train2017/"),
+    ("/images/val2017/", "/labels/val2017/"),
+    ("/JPEGImages/", "/labels/"),
+    ("/images/train2014/", "/labels/train2014/"),
+    ("/images/val2014/", "/labels/val2014/"),
+)
+_FILES = _OBJECTS = 4000  # Darknet's max_obj_img: objects of different files hardly ever get one identity
+
+
+@dataclass
+class Labels:
+    """The boxes of one image and what was wrong with its file (one line each, `file:line: …`)."""
+
+    boxes: Boxes
+    problems: list[str] = field(default_factory=list)
+    missing: bool = False
+
+
+def label_path(image: str | os.PathLike[str]) -> str:
+    """Where Darknet looks for an image's labels (`replace_image_to_label`).
+
+    `/JPEGImages/` and COCO's `/images/train2017/` (val, 2014) become `/labels/…`, and the ending becomes `.txt`.
+    """
+    path = os.fspath(image).replace("\\", "/") if os.sep == "\\" else os.fspath(image)
+    for folder, labels in _FOLDERS:
+        path = path.replace(folder, labels, 1)
+    return os.path.splitext(path)[0] + ".txt"
+
+
+def find_labels(image: str | os.PathLike[str]) -> str:
+    """`label_path`, or, where that file is not there, the same below `labels` for any folder `images`."""
+    path = label_path(image)
+    head, images, tail = path.rpartition("/images/")
+    if images and not os.path.exists(path):
+        other = f"{head}/labels/{tail}"
+        if os.path.exists(other):
+            return other
+    return path
+
+
+def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Labels:
+    """Reads a label file: rows `class cx cy w h`, relative to the image.
+
+    A row that Darknet's `fill_truth_detection` would drop with "Wrong annotation" (class outside 0 … classes-1, box
+    outside the image, centre 0 0), or that holds no five finite numbers (Darknet stops reading or trains on NaN), is
+    left out and reported. A missing file is no box and reported as missing. The last column identifies the object
+    (Darknet's track_id).
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            text = file.read().decode("utf-8-sig", "replace")
+    except FileNotFoundError:
+        return Labels(_NO_BOXES, [f"{name}: no label file; the image counts as a negative"], missing=True)
+    except OSError as error:
+        return Labels(_NO_BOXES, [f"{name}: cannot read the labels: {error.strerror or error}"], missing=True)
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        return Labels(_NO_BOXES)
+    rows = _fast(lines)
+    if rows is None or not _valid(rows, classes).all():
+        rows, problems = _careful(name, lines, classes)
+    else:
+        problems = []
+    boxes = np.empty((len(rows), 6), np.float32)
+    boxes[:, :5] = rows
+    boxes[:, 5] = np.arange(len(rows)) + crc32(name.encode("utf-8", "surrogateescape")) % _FILES * _OBJECTS
+    return Labels(boxes, problems)
+
+
+def check_labels(images: Sequence[str], classes: int, limit: int = 10) -> None:
+    """Reads all labels before a training. Raises one DataError naming the first `limit` wrong rows.
+
+    Missing label files are no error (negatives), except when all are missing.
+    """
+    problems: list[str] = []
+    missing = 0
+    for image in images:
+        labels = load_labels(find_labels(image), classes)
+        missing += labels.missing
+        if not labels.missing:
+            problems += labels.problems
+    if images and missing == len(images):
+        raise DataError(f"{find_labels(images[0])}: no label file; none of the {len(images)} images has labels")
+    if problems:
+        more = f" (and {len(problems) - limit} more)" if len(problems) > limit else ""
+        raise DataError("; ".join(problems[:limit]) + more)
+
+
+def save_labels(path: str | os.PathLike[str], rows: Iterable[Sequence[float]]) -> None:
+    """Writes a label file from rows (class, cx, cy, w, h)."""
+    lines = (f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:5]) + "\n" for row in rows)
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+_NO_BOXES: Boxes = np.zeros((0, 6), np.float32)
+
+
+def _fast(lines: list[tuple[int, list[str]]]) -> NDArray[np.float64] | None:
+    """All rows at once; None when one is not five numbers."""
+    try:
+        rows = np.array([words for _, words in lines], np.float64)
+    except ValueError:
+        return None
+    return rows if rows.ndim == 2 and rows.shape[1] == 5 else None
+
+
+def _valid(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(rows).all(1) & _known(rows, classes) & _inside(rows)
+
+
+def _known(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
+    kind = rows[:, 0]
+    return (kind >= 0) & (kind == np.floor(kind)) & (kind < (np.inf if classes is None else classes))
+
+
+def _inside(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """At least partly inside the image; a centre of exactly 0 0 is no box to Darknet."""
+    _, x, y, w, h = rows.T
+    near = (abs(x - 0.5) <= 0.5 + w / 2) & (abs(y - 0.5) <= 0.5 + h / 2)
+    return near & ((x != 0) | (y != 0)) & (w >= 0) & (h >= 0)
+
+
+def _careful(
+    name: str, lines: list[tuple[int, list[str]]], classes: int | None
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Row by row, to say what is wrong with which line."""
+    rows, problems = [], []
+    for number, words in lines:
+        row = _fast([(number, words)])
+        if row is None:
+            shown = " ".join(words)
+            problems.append(f"{name}:{number}: wanted 'class cx cy w h', found {shown[:60]!r}")
+        elif not np.isfinite(row).all():
+            problems.append(f"{name}:{number}: wanted finite numbers, found {' '.join(words)!r}")
+        elif not _known(row, classes).all():
+            wanted = "a class" if classes is None else f"a class of 0 to {classes - 1}"
+            problems.append(f"{name}:{number}: wanted {wanted}, found {words[0]}")
+        elif not _inside(row).all():
+            problems.append(f"{name}:{number}: wanted a box inside the image, found {' '.join(words[1:])}")
+        else:
+            rows.append(row[0])
+    return np.array(rows, np.float64).reshape(-1, 5), problems
