@@ -55,14 +55,13 @@ def stopped(graph: Graph, iteration: int) -> int:
     return max((index for index, until in stops if until == 1 or until >= iteration), default=-1)
 
 
-def set_trainable(network: Network, iteration: int) -> int:
-    """Puts the network in training mode for update number `iteration`; returns `stopped(graph, iteration)`.
+def set_trainable(network: Network, stop: int) -> None:
+    """Puts the network in training mode; stop: as `stopped` gives it.
 
     Frozen layers run with their running statistics (`forward_convolutional_layer_gpu`); no gradient is computed for
     them nor for the layers up to the stop.
     """
     still, fixed = frozen(network.graph)
-    stop = stopped(network.graph, iteration)
     network.train()
     for node, module in zip(network.graph.layers, network.layers, strict=True):
         if node.index in still and node.spec.arrays(node):
@@ -70,7 +69,6 @@ def set_trainable(network: Network, iteration: int) -> int:
         gradient = node.index > stop and node.index not in still and node.index not in fixed
         for parameter in module.parameters():
             parameter.requires_grad_(gradient)
-    return stop
 
 
 def trainable(network: Network) -> list[tuple[Node, str, nn.Parameter]]:
@@ -118,7 +116,7 @@ class Update(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None, *, rate: float, batch: int, iteration: int) -> None:  # type: ignore[override]
-        """One update from the gradients in `.grad`. batch: images whose gradients they sum. iteration: counts from 1."""
+        """One update from the gradients in `.grad`, sums over `batch` images. iteration: counts from 1."""
         for group in self.param_groups:
             if iteration < group["start"]:
                 continue

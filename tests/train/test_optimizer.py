@@ -32,7 +32,7 @@ def forward_backward(net: Network, seed: int) -> None:
 def train(net: Network, steps: int, rate: float = 0.1) -> None:
     optimizer = make_optimizer(net)
     for iteration in range(1, steps + 1):
-        set_trainable(net, iteration)
+        set_trainable(net, stopped(net.graph, iteration))
         forward_backward(net, iteration)
         optimizer.step(rate=rate, batch=2, iteration=iteration)
         optimizer.zero_grad()
@@ -46,7 +46,7 @@ def test_sgd_is_darknets_update() -> None:
     rate, batch = 0.1 * 0.5, 2
     optimizer = make_optimizer(net)
     for iteration in (1, 2, 3):
-        set_trainable(net, iteration)
+        set_trainable(net, stopped(net.graph, iteration))
         forward_backward(net, iteration)
         for name, p in net.named_parameters():
             updates[name] += -p.grad.double().numpy()  # Darknet's delta
@@ -69,7 +69,7 @@ def test_adam_is_darknets_update() -> None:
     v = {name: np.zeros_like(value) for name, value in w.items()}
     optimizer = make_optimizer(net)
     for t in (5, 6, 7):  # the iteration number counts, not the updates made
-        set_trainable(net, t)
+        set_trainable(net, stopped(net.graph, t))
         forward_backward(net, t)
         for name, p in net.named_parameters():
             d = -p.grad.double().numpy() - 0.01 * 2 * w[name]  # biases and scales decay too
@@ -86,7 +86,7 @@ def test_state_dict_continues_exactly() -> None:
     net = network("", "learning_rate=2")
     optimizer = make_optimizer(net)
     for iteration in (1, 2):
-        set_trainable(net, iteration)
+        set_trainable(net, stopped(net.graph, iteration))
         forward_backward(net, iteration)
         optimizer.step(rate=0.1, batch=2, iteration=iteration)
         optimizer.zero_grad()

@@ -1,0 +1,129 @@
+"""Training by several processes, started by `torchrun`: who we are, how a batch is shared, what is summed.
+
+A batch of the cfg stays one batch: each process takes its share of the subdivisions (or, where there are too few, of
+each mini-batch), so that rate, schedule and iteration count mean the same with any number of processes. Losses are
+sums over images, so gradients are summed over processes, where DistributedDataParallel alone would average them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from darknet_py.errors import TrainError
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.net import NetSpec
+    from darknet_py.model.network import Network
+
+
+class Team(NamedTuple):
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # on this machine: the number of its GPU
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process prints and writes files."""
+        return self.rank == 0
+
+
+class Share(NamedTuple):
+    """What one process does in an iteration."""
+
+    mini_batches: int
+    images: int  # per mini-batch
+
+
+def share(net: NetSpec, team: Team) -> Share:
+    """Raises TrainError where the batch cannot be split evenly."""
+    total = net.mini_batch * net.subdivisions
+    own = total // team.size
+    images = min(net.mini_batch, own)
+    if total % team.size or not images or own % images:
+        raise TrainError(
+            f"wanted a batch that {team.size} processes can share evenly, "
+            f"found batch={net.batch} subdivisions={net.subdivisions}"
+        )
+    return Share(own // images, images)
+
+
+@contextmanager
+def team(device: str | None = None) -> Iterator[Team]:
+    """Joins the processes that `torchrun` started; alone when it did not."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team()
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(local)
+    joined = not dist.is_initialized()
+    if joined:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Team(dist.get_rank(), size, local)
+    finally:
+        if joined:
+            dist.destroy_process_group()
+
+
+class Loss(nn.Module):
+    """`Network.loss` as a forward pass, which is what DistributedDataParallel can wrap."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, truth: Tensor) -> Any:
+        return self.network.loss(x, truth)
+
+
+def shared(loss: Loss, team: Team) -> nn.Module:
+    """`loss` with gradients averaged over the team. To be made anew when `requires_grad` of a tensor changes."""
+    if team.size == 1 or not any(p.requires_grad for p in loss.parameters()):
+        return loss
+    devices = [team.local_rank] if next(loss.parameters()).is_cuda else None
+    # Running statistics are averaged by `average_statistics`; a layer may feed no head and so get no gradient.
+    return DistributedDataParallel(loss, devices, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def held(loss: nn.Module, hold: bool) -> Any:
+    """A context in which gradients stay with this process; they are exchanged by the first backward outside."""
+    return loss.no_sync() if hold and isinstance(loss, DistributedDataParallel) else nullcontext()
+
+
+def total(value: Tensor, team: Team) -> Tensor:
+    """The sum of `value` over the team."""
+    if team.size > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def agree(flag: bool, team: Team, device: torch.device) -> bool:
+    """Whether the flag is set in any process."""
+    if team.size == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def average_statistics(network: Network, team: Team) -> None:
+    """Gives all processes the mean of their running means and variances."""
+    if team.size == 1:
+        return
+    for name, buffer in network.named_buffers():
+        if name.rpartition(".")[2] in ("mean", "variance"):
+            dist.all_reduce(buffer)
+            buffer /= team.size

@@ -1,0 +1,128 @@
+"""What a caller of `train` may ask for: options of the run, and new values for keys of `[net]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.cfg.options import did_you_mean
+from darknet_py.cfg.sections import Problems, parse_sections
+from darknet_py.errors import CfgWarning, TrainError
+
+_ALIASES = {"ema": "ema_alpha"}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of the run; what they leave out is the cfg's.
+
+    out: folder for weights, state, log and chart (default: `backup` of the .data file). resume: go on from
+    NAME_last.state there, as if training had never stopped. clear: count iterations from 0, whatever the weights say.
+    cutoff: load the weights of the first N layers only. map: mAP on the validation list every N iterations; True is
+    Darknet's cadence, False never. save_every: NAME_last every N iterations. log_every: read losses back from the
+    device, and print a line where there is no terminal, every N iterations. limit: use the first N images of each list.
+    amp: bf16 or fp16. workers: processes that load images (None: by the machine).
+    """
+
+    out: str | Path | None = None
+    device: str | None = None
+    seed: int = 0
+    workers: int | None = None
+    resume: bool = False
+    clear: bool = False
+    cutoff: int | None = None
+    map: bool | int = True
+    map_epochs: int = 4
+    iou_thresh: float = 0.5
+    points: int = 0
+    thresh: float = 0.25
+    save_every: int | None = None
+    log_every: int | None = None
+    limit: int | None = None
+    amp: str | None = None
+    chart: bool = True
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.amp not in (None, "bf16", "fp16"):
+            raise TrainError(f"amp: wanted bf16 or fp16, found {self.amp!r}")
+        for name in ("save_every", "log_every", "limit", "cutoff"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainError(f"{name}: wanted an integer of at least 1, found {value}")
+
+
+def split(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
+    """Options of the run, and keys of `[net]`. A value of None counts as not given."""
+    given = {_ALIASES.get(key, key): value for key, value in overrides.items() if value is not None}
+    own = {field.name for field in dataclasses.fields(TrainOptions)}
+    return TrainOptions(**{k: given[k] for k in given if k in own}), {k: given[k] for k in given if k not in own}
+
+
+def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]:
+    """The graph with new values in `[net]`, and lines that tell what followed from them.
+
+    Sequences become comma separated lists. Where max_batches is new and `steps` or `burn_in` are not, these follow in
+    proportion, as Darknet's users do by hand: a schedule for 500,000 iterations teaches nothing in 500. Raises
+    TrainError for a key that `[net]` does not have.
+    """
+    if not values:
+        return graph, []
+    changes = dict(values)
+    told = _follow(graph, changes)
+    known = _keys_read(graph)
+    for key in values:
+        if key not in known:
+            hint = did_you_mean(key, sorted(known | {f.name for f in dataclasses.fields(TrainOptions)}))
+            raise TrainError(f"wanted an option of training or a key of [net], found {key!r}{hint}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
+        return parse_text(_edited(graph.text, changes), graph.path), told
+
+
+def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
+    net, told = graph.net, []
+    if "max_batches" not in changes or not net.max_batches:
+        return told
+    factor = int(changes["max_batches"]) / net.max_batches
+    if net.steps and "steps" not in changes and factor != 1:
+        changes["steps"] = [round(step * factor) for step in net.steps]
+        told.append(f"steps={_text(changes['steps'])}")
+    if "burn_in" not in changes and net.burn_in and factor < 1:
+        changes["burn_in"] = max(round(net.burn_in * factor), min(net.burn_in, int(changes["max_batches"]) // 10))
+        told.append(f"burn_in={changes['burn_in']}")
+    return [f"max_batches={changes['max_batches']}, so {' and '.join(told)}"] if told else []
+
+
+def _keys_read(graph: Graph) -> set[str]:
+    """The keys that `[net]` may have: all fields of NetSpec, and Darknet's names where they differ."""
+    return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic"}
+
+
+def _edited(text: str, changes: Mapping[str, Any]) -> str:
+    """cfg text with `key=value` lines of its first section replaced or added; comments and order stay."""
+    lines = text.splitlines()
+    sections = parse_sections(text, Problems("<text>"))
+    added = []
+    for key, value in changes.items():
+        line = f"{key}={_text(value)}"
+        at = next((option.line for option in sections[0].options if option.key == key), None)
+        if at is None:
+            added.append(line)
+        else:
+            lines[at - 1] = line
+    lines[sections[0].line : sections[0].line] = added
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value))
+    return str(value)

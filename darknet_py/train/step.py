@@ -1,0 +1,121 @@
+"""One iteration of training: the mini-batches of a batch forward and backward, then an update.
+
+`Learner.step` is what the trainer runs and what tests call (`train_network`, `train_network_datum` in Darknet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from darknet_py.train.distributed import Loss, Team, held, share, shared, total
+from darknet_py.train.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
+from darknet_py.train.schedule import batch_images, learning_rate, update_batch
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LOSS_SCALE = 128.0  # to begin with, as Darknet's own half precision; the scaler adapts it
+_SEED_STRIDE = 1_000_003
+
+
+class Step(NamedTuple):
+    """What an iteration came to.
+
+    loss: Darknet's printed loss, a detached scalar that is still on the device. parts: per mini-batch and head (by
+    layer index) the head's named figures.
+    """
+
+    iteration: int
+    rate: float
+    loss: Tensor
+    parts: list[dict[int, dict[str, Tensor]]]
+
+
+class Learner:
+    """A network with what an iteration changes: optimizer, averages, loss scale and the count of iterations."""
+
+    def __init__(self, network: Network, *, seed: int = 0, amp: str | None = None, team: Team | None = None):
+        net = network.graph.net
+        self.network = network
+        self.device = next(network.parameters()).device
+        self.seed = seed
+        self.team = team or Team()
+        self.share = share(net, self.team)
+        self.amp = AMP[amp] if amp else None
+        self.iteration = network.state.seen // batch_images(net)
+        self.optimizer = make_optimizer(network)
+        tensors = [tensor for _, _, tensor in trainable(network)]
+        self.ema = Ema(tensors, net.ema_alpha, net.max_batches) if net.ema_alpha else None
+        self.scaler = torch.amp.GradScaler(self.device.type, _LOSS_SCALE, enabled=self.amp is torch.float16)
+        self._loss = Loss(network)
+        self._model: Any = None
+        self._stop = -2
+
+    def step(self, mini_batches: Iterable[tuple[Tensor, Tensor]]) -> Step:
+        """mini_batches: (images (B, C, H, W) in 0..1, truth) of this process's share, on the network's device.
+
+        Nothing is read back from the device. With dropout and the like the result is a pure function of weights,
+        iteration, seed and data.
+        """
+        net, state, team = self.network.graph.net, self.network.state, self.team
+        iteration = self.iteration + 1
+        self._prepare(iteration)
+        cost: Tensor = torch.zeros((), dtype=torch.float64, device=self.device)
+        parts = []
+        state.iteration = self.iteration
+        state.seen = self.iteration * batch_images(net)
+        for number, (images, truth) in enumerate(mini_batches, 1):
+            with held(self._model, number < self.share.mini_batches):
+                with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
+                    report = self._model(images, truth)
+                if report.total.requires_grad:
+                    self.scaler.scale(report.total * team.size).backward()
+            cost += report.cost
+            parts.append(report.parts)
+            state.seen += len(images) * team.size
+        rate = learning_rate(net, iteration, self.seed)
+        self.scaler.step(self.optimizer, rate=rate, batch=update_batch(net, iteration), iteration=iteration)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.iteration = state.iteration = iteration
+        state.seen = iteration * batch_images(net)
+        if self.ema:
+            self.ema.update(iteration)
+        # `get_network_cost` averages over the heads, `train_network` over the images.
+        loss = total(cost, team) / (len(self.network.heads) * batch_images(net))
+        return Step(iteration, rate, loss, parts)
+
+    def _prepare(self, iteration: int) -> None:
+        torch.manual_seed(((self.seed * _SEED_STRIDE + iteration) * _SEED_STRIDE + self.team.rank) % (1 << 63))
+        stop = stopped(self.network.graph, iteration)
+        if stop != self._stop or not self.network.training:  # an evaluation came between
+            set_trainable(self.network, stop)
+            self._stop = stop
+            self._model = shared(self._loss, self.team)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `step` changes, weights included; loads with `torch.load(weights_only=True)`."""
+        return {
+            "iteration": self.iteration,
+            "seed": self.seed,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else [],
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.iteration = state["iteration"]
+        self.seed = state["seed"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.network.state.iteration = self.iteration
+        self.network.state.seen = self.iteration * batch_images(self.network.graph.net)
