@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from darknet_py.train.distributed import Loss, Team, held, share, shared, total
-from darknet_py.train.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
-from darknet_py.train.schedule import batch_images, learning_rate, update_batch
+from darknet_py.training.distributed import Loss, Team, held, share, shared, total
+from darknet_py.training.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
+from darknet_py.training.schedule import batch_images, learning_rate, update_batch
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network

@@ -10,7 +10,7 @@ import torch
 
 from darknet_py.cfg.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.train.optimizer import Ema, frozen, make_optimizer, set_trainable, stopped
+from darknet_py.training.optimizer import Ema, frozen, make_optimizer, set_trainable, stopped
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.train.schedule import batch_images, learning_rate, sequential_subdivisions, update_batch
+from darknet_py.training.schedule import batch_images, learning_rate, sequential_subdivisions, update_batch
 
 
 def rates(net: NetSpec, *iterations: int) -> list[float]:

@@ -13,8 +13,8 @@ import torch
 from darknet_py.cfg.graph import parse_text
 from darknet_py.model.network import Network
 from darknet_py.model.weights import arrays
-from darknet_py.train.step import Learner
-from tests.train.cpu_build import cpu_build
+from darknet_py.training.step import Learner
+from tests.training.cpu_build import cpu_build
 
 RUNS = ("yolo_mse_nobn", "yolo_v4_nobn", "yolo_v4_bn", "yolo_frozen", "classifier_softmax", "region_v2")
 
