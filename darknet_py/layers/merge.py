@@ -169,10 +169,11 @@ def _fitted(other: Tensor, x: Tensor) -> Tensor:
     channels = min(other.shape[1], x.shape[1])
     rows, columns = min(other.shape[2], x.shape[2]), min(other.shape[3], x.shape[3])
     part = other[:, :channels, ::stride, ::stride][:, :, :rows, :columns]
-    if part.shape == x.shape:
-        return part
-    out = torch.zeros_like(x)
-    out[:, :channels, ::sample, ::sample][:, :, :rows, :columns] += part
+    if part.shape[2:] == x.shape[2:]:
+        return F.pad(part, (0, 0, 0, 0, 0, x.shape[1] - channels))
+    out = x.new_zeros(x.shape)
+    grid = out[:, :channels, ::sample, ::sample]
+    grid[:, :, :rows, :columns] = part
     return out
 
 
