@@ -127,6 +127,13 @@ class Spec:
         """A module with random weights as Darknet initialises them."""
         raise NotImplementedError
 
+    def link(self, module: nn.Module, modules: Sequence[nn.Module]) -> None:
+        """Called once all modules are built, for a layer that uses another one's arrays. Raises ShapeError."""
+
+    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+        """What C Darknet keeps in l.output when the module gave `output`: (B, C, H, W), or (B, N) for vectors."""
+        return output.flatten(1) if self.vector else output
+
     def kernel(self) -> tuple[int, int, int]:
         """(size, stride, dilation) for the receptive field and the table; (1, 1, 1) where it has none."""
         return (1, 1, 1)

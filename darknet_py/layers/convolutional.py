@@ -13,12 +13,25 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
-from darknet_py.layers.normalize import add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.excitation import AssistedExcitation
+from darknet_py.layers.filters import Tied, binarized, centred, signs, with_gradient
+from darknet_py.layers.normalize import CrossBatch, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.resample import Blur, overlaid
+
+_NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
+_DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 
 
 @dataclass(frozen=True)
 class Convolutional(Spec):
-    """Darknet's `parse_convolutional`. `pad=1` means padding size/2; `padding=` sets it outright."""
+    """Darknet's `parse_convolutional`. `pad=1` means padding size/2; `padding=` sets it outright.
+
+    antialiasing: the strides belong to a blur after a layer of stride 1 (1: 3×3, 2: 2×2). share: index of the layer
+    whose arrays it uses. xnor: signs of filters and inputs. assisted_excitation, cbn, grad_centr and deformation act
+    while training only. Read but without effect, as in C's CPU build: binary (its GPU build binarises the filters; set
+    the module's `binary` to do so), coordconv (its GPU kernel writes to wrong places), dot, bin_output (which only
+    packs bits) and reverse.
+    """
 
     filters: int
     size: int
@@ -30,6 +43,14 @@ class Convolutional(Spec):
     batch_normalize: bool
     activation: str
     flipped: bool
+    antialiasing: int = 0
+    share: int | None = None
+    xnor: bool = False
+    assisted_excitation: int = 0
+    cbn: bool = False
+    grad_centr: bool = False
+    deformation: str = ""
+    angle: float = 15.0
 
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> Convolutional:
@@ -38,6 +59,14 @@ class Convolutional(Spec):
         stride_x, stride_y = o.int("stride_x", -1), o.int("stride_y", -1)
         padding = o.int("padding", 0, 0)
         dilation = o.int("dilation", 1, 1)
+        groups = o.int("groups", 1, 1)
+        xnor = o.flag("xnor")
+        norm, cbn = o.int("batch_normalize"), o.flag("cbn")
+        for key in ("stream", "wait_stream", "bin_output"):  # how C Darknet runs it on a GPU
+            o.int(key)
+        for key in ("binary", "coordconv", "dot", "reverse"):
+            if o.float(key):
+                o.warn(f"{key} has no effect, as in C Darknet's CPU build", key)
         return cls(
             filters=o.int("filters", 1, 1),
             size=size,
@@ -45,10 +74,18 @@ class Convolutional(Spec):
             stride_y=stride_y if stride_y > 0 else stride,
             dilation=1 if size == 1 else dilation,
             padding=size // 2 if o.flag("pad") else padding,
-            groups=o.int("groups", 1, 1),
-            batch_normalize=o.flag("batch_normalize"),
+            groups=1 if xnor else groups,
+            batch_normalize=bool(norm) or cbn,
             activation=parse_activation(o, "logistic"),
             flipped=o.flag("flipped"),
+            antialiasing=o.int("antialiasing", 0, 0),
+            share=_shared(o, index),
+            xnor=xnor,
+            assisted_excitation=int(o.float("assisted_excitation", 0.0, 0.0)),
+            cbn=cbn or norm == 2,
+            grad_centr=o.flag("grad_centr"),
+            deformation=_deformation(o, size),
+            angle=o.float("angle", 15.0),
         )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -57,61 +94,156 @@ class Convolutional(Spec):
             raise ShapeError(
                 f"groups: wanted a divisor of {x.c} input channels and {self.filters} filters, found {self.groups}"
             )
+        if self.deformation and self.filters * (x.c // self.groups) % Tied.stages(self.deformation):
+            raise ShapeError(
+                f"{self.deformation}: wanted a multiple of {Tied.stages(self.deformation)} kernels, "
+                f"found {self.filters} filters of {x.c // self.groups} channels"
+            )
+        host = self._host(x)
+        output = Blur.infer(host, self.antialiasing, self.stride_x, self.stride_y)
+        if min(host.h, host.w, output.h, output.w) < 1:
+            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
+        return output
+
+    def _host(self, x: Shape) -> Shape:
+        """The output before the blur."""
         reach = self.dilation * (self.size - 1) + 1
         border = 2 * self.padding * self.dilation
-        height = windows(x.h + border, reach, self.stride_y)
-        width = windows(x.w + border, reach, self.stride_x)
-        if height < 1 or width < 1:
-            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
-        return Shape(self.filters, height, width)
+        stride_y, stride_x = self.strides
+        return Shape(self.filters, windows(x.h + border, reach, stride_y), windows(x.w + border, reach, stride_x))
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """(y, x) of the convolution itself."""
+        return (1, 1) if self.antialiasing else (self.stride_y, self.stride_x)
 
     def arrays(self, node: Node) -> tuple[Array, ...]:
-        per_group = node.inputs[0].c // self.groups
-        shape = (self.filters, per_group, self.size, self.size)
-        weight = Array("weight", "weight", shape, per_group * self.size**2, flipped=self.flipped)
-        bias = Array("bias", "bias", (self.filters,))
-        norm = batch_norm_arrays(self.filters) if self.batch_normalize else ()
-        return (bias, *norm, weight)
+        if self.share is not None:
+            return ()
+        return convolution_arrays(self, node.inputs[0].c)
 
     def cost(self, node: Node) -> Cost:
         weights = self.filters * (node.inputs[0].c // self.groups) * self.size**2
-        flops = 2.0 * weights * node.output.h * node.output.w
+        host = self._host(node.inputs[0])
+        flops = 2.0 * weights * host.h * host.w / (32 if self.xnor else 1)
         return Cost(flops, node.inputs[0].size, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return Convolution(self, node.inputs[0].c)
+        return Convolution(self, node.inputs[0].c, node.net)
+
+    def link(self, module: nn.Module, modules: Sequence[nn.Module]) -> None:
+        if self.share is None:
+            return
+        host = modules[self.share]
+        assert isinstance(module, Convolution)
+        if not isinstance(host, Convolution) or host.layout != module.layout:
+            raise ShapeError(f"share_index: wanted a [convolutional] layer of the same shape, found layer {self.share}")
+        module.owners = (host.owner,)
+
+    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+        assert isinstance(module, Convolution)
+        return overlaid(module.convolve(inputs[0]), output) if self.antialiasing else output
 
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride_x, self.dilation)
 
 
-class Convolution(nn.Module):
-    """weight (filters, channels/groups, size, size), bias (filters), and scale, mean, variance with batch norm."""
+def _shared(o: Options, index: int) -> int | None:
+    share = o.int("share_index", _NOT_SHARED)
+    if share == _NOT_SHARED:
+        return None
+    share = share if share >= 0 else index + share
+    if not 0 <= share < index:
+        o.error(f"share_index: wanted a layer 0…{index - 1}, found {o.text('share_index')!r}", "share_index")
+        return None
+    return share
 
-    def __init__(self, spec: Convolutional, channels: int):
+
+def _deformation(o: Options, size: int) -> str:
+    chosen = [name for name in _DEFORMATIONS if o.flag(name)]
+    if len(chosen) > 1:
+        o.error(f"wanted one of {', '.join(_DEFORMATIONS)}, found {' and '.join(chosen)}", chosen[1])
+    if chosen and size == 1:
+        o.error(f"{chosen[0]}: wanted a size of 2 or more, found 1", chosen[0])
+    return chosen[0] if chosen else ""
+
+
+def convolution_arrays(spec: Convolutional, channels: int, prefix: str = "") -> tuple[Array, ...]:
+    """bias, scale, mean, variance, weight (`load_convolutional_weights`). prefix: path of a sub-module, with dot."""
+    per_group = channels // spec.groups
+    shape = (spec.filters, per_group, spec.size, spec.size)
+    arrays = (
+        Array("bias", "bias", (spec.filters,)),
+        *(batch_norm_arrays(spec.filters) if spec.batch_normalize else ()),
+        Array("weight", "weight", shape, per_group * spec.size**2, flipped=spec.flipped),
+    )
+    return tuple(array._replace(name=prefix + array.name) for array in arrays)
+
+
+class Convolution(nn.Module):
+    """weight (filters, channels/groups, size, size), bias (filters), and scale, mean, variance with batch norm.
+
+    A layer with share_index has none of its own and uses those of `owner`.
+    """
+
+    def __init__(self, spec: Convolutional, channels: int, net: NetSpec | None = None):
         super().__init__()
+        net = net or NetSpec()
         self.spec = spec
+        self.layout = (spec.filters, channels // spec.groups, spec.size, spec.batch_normalize)
+        self.owners: tuple[Convolution, ...] = ()  # in a tuple, so that its arrays are registered once
+        self.binary = spec.xnor
+        if spec.share is None:
+            self._add_arrays(channels)
+        # Neither batch norm's nor the convolution's backward pass reads its own output.
+        self.activate = IN_PLACE.get(spec.activation, ACTIVATIONS[spec.activation])
+        self.cross = CrossBatch(spec.filters, net) if spec.cbn else None
+        self.excite = AssistedExcitation(spec.assisted_excitation, net.burn_in) if spec.assisted_excitation else None
+        self.tie = Tied(spec.deformation, spec.size, spec.angle) if spec.deformation else None
+        self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
+
+    def _add_arrays(self, channels: int) -> None:
+        spec = self.spec
         per_group = channels // spec.groups
         shape = (spec.filters, per_group, spec.size, spec.size)
-        if spec.activation.startswith("normalize_channels"):
-            self.weight = nn.Parameter(torch.ones(shape))
-        else:
-            self.weight = nn.Parameter(scaled_uniform(shape, per_group * spec.size**2))
+        self.weight = nn.Parameter(scaled_uniform(shape, per_group * spec.size**2))
         self.bias = nn.Parameter(torch.zeros(spec.filters))
         if spec.batch_normalize:
             add_batch_norm(self, spec.filters)
-        # Neither batch norm's nor the convolution's backward pass reads its own output.
-        self.activate = IN_PLACE.get(spec.activation, ACTIVATIONS[spec.activation])
+
+    @property
+    def owner(self) -> Convolution:
+        """The layer whose arrays it uses: itself without share_index."""
+        return self.owners[0] if self.owners else self
 
     def forward(self, x: Tensor) -> Tensor:
-        spec = self.spec
-        bias = None if spec.batch_normalize else self.bias
+        x = self.convolve(x)
+        return x if self.blur is None else self.blur(x)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Everything but the blur of antialiasing."""
+        spec, owner = self.spec, self.owner
+        norm = owner.spec.batch_normalize
+        bias = None if norm else owner.bias
         pad = spec.padding * spec.dilation
-        stride = (spec.stride_y, spec.stride_x)
-        inside = spec.dilation * (spec.size - 1) + 1 - 2 * pad
-        if inside > min(x.shape[2], x.shape[3]):  # the only window sticks out of a tiny image; see `windows`
-            x = F.pad(x, (0, max(inside - x.shape[3], 0), 0, max(inside - x.shape[2], 0)))
-        x = F.conv2d(x, self.weight, bias, stride, (pad, pad), spec.dilation, spec.groups)
-        if spec.batch_normalize:
-            x = batch_norm(self, x)
-        return self.activate(x)
+        missing = spec.dilation * (spec.size - 1) + 1 - 2 * pad - min(x.shape[2], x.shape[3])
+        if spec.xnor:
+            x = signs(x)
+        if missing > 0:  # the only window sticks out of a tiny image; see `windows`
+            x = F.pad(x, (0, missing, 0, missing))
+        x = F.conv2d(x, self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups)
+        if norm:
+            x = batch_norm(owner, x) if self.cross is None else self.cross(owner, x)
+        x = self.activate(x)
+        return x if self.excite is None else self.excite(x)
+
+    def _filters(self) -> Tensor:
+        owner = self.owner
+        weight: Tensor = owner.weight
+        if self.training:
+            if self.spec.grad_centr and self.spec.batch_normalize:
+                weight = with_gradient(weight, centred)
+            if self.tie is not None:
+                weight = self.tie(weight)
+        return binarized(weight) if self.binary else weight
+

@@ -1,4 +1,4 @@
-"""Batch normalisation, as a part of other layers and as the section [batchnorm]."""
+"""Batch normalisation (as a part of other layers and as [batchnorm]), [normalization] and [l2norm]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Array, Node, Spec
+from darknet_py.layers.base import Array, Node, Spec, TrainState
 
 EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
 MOMENTUM = 0.01  # of the running statistics: C Darknet's GPU build, which trained the published weights
@@ -39,6 +39,45 @@ def batch_norm(module: nn.Module, x: Tensor) -> Tensor:
     )
 
 
+class CrossBatch(nn.Module):
+    """Cross-iteration batch norm (cbn=1): statistics averaged over the mini-batches of one update so far.
+
+    `fast_v_cbn_gpu`: mean and mean square are running averages over the mini-batches 1 … k of the update; earlier ones
+    take no gradient. Outside training it is batch norm with the running statistics.
+    """
+
+    mean: Tensor
+    square: Tensor
+
+    def __init__(self, n: int, net: NetSpec):
+        super().__init__()
+        self.mini_batch = net.mini_batch
+        self.subdivisions = net.subdivisions
+        self.register_buffer("mean", torch.zeros(n), persistent=False)
+        self.register_buffer("square", torch.zeros(n), persistent=False)
+        self.state = TrainState()
+
+    def forward(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """norm: the module with scale, bias, mean and variance. x: (B, C, H, W)."""
+        if not self.training:
+            return batch_norm(norm, x)
+        share = 1 / (self.state.seen // self.mini_batch % self.subdivisions + 1)
+        values = x.float()
+        count = values.numel() // values.shape[1]
+        mean = values.mean((0, 2, 3))
+        square = torch.maximum(values.square().sum((0, 2, 3)) / max(count - 1, 1), mean.square())
+        mean = share * mean + (1 - share) * self.mean
+        square = share * square + (1 - share) * self.square
+        variance = (square - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            self.mean.copy_(mean)
+            self.square.copy_(square)
+            norm.mean.lerp_(mean, norm.momentum)
+            norm.variance.lerp_(variance, norm.momentum)
+        factor = norm.scale * torch.rsqrt(variance + EPS)
+        return (x - mean[:, None, None]) * factor[:, None, None] + norm.bias[:, None, None]
+
+
 @dataclass(frozen=True)
 class BatchNorm(Spec):
     """[batchnorm] (`make_batchnorm_layer`)."""
@@ -63,3 +102,62 @@ class Normalization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return batch_norm(self, x)
+
+
+@dataclass(frozen=True)
+class Lrn(Spec):
+    """[normalization]: local response normalisation over neighbouring channels (`normalization_layer.c`)."""
+
+    size: int
+    alpha: float
+    beta: float
+    kappa: float
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Lrn:
+        return cls(
+            o.int("size", 5, 1, 1 << 16), o.float("alpha", 0.0001), o.float("beta", 0.75), o.float("kappa", 1.0)
+        )
+
+    def build(self, node: Node) -> nn.Module:
+        return LocalResponse(self)
+
+
+class LocalResponse(nn.Module):
+    """x / (kappa + alpha · sum of squares over `size` channels)^beta.
+
+    A peculiarity of C is kept: its running sum never takes in channel size//2, yet later takes it out, so that all
+    sums lack that channel's square. Its backward pass takes the divisor as constant; ours is the true derivative.
+    """
+
+    def __init__(self, spec: Lrn):
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        squares = x.square()
+        window = F.pad(squares, (0, 0, 0, 0, (spec.size - 1) // 2, spec.size // 2)).unfold(1, spec.size, 1).sum(-1)
+        lost = spec.size // 2
+        if 0 < lost < x.shape[1]:
+            window = window - squares[:, lost : lost + 1]
+        return x * (spec.kappa + spec.alpha * window) ** -spec.beta
+
+
+@dataclass(frozen=True)
+class L2Norm(Spec):
+    """[l2norm] (pjreddie): the channels of each pixel as a unit vector (`l2normalize_cpu`)."""
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> L2Norm:
+        return cls()
+
+    def build(self, node: Node) -> nn.Module:
+        return UnitLength()
+
+
+class UnitLength(nn.Module):
+    """C's CPU build passes the gradient through unchanged and its GPU build adds a term of its own; ours is true."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)

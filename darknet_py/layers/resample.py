@@ -1,16 +1,17 @@
-"""[upsample], [reorg]: layers that move pixels."""
+"""[upsample], [reorg], [reorg3d], and the blur of antialiasing: layers that move pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Node, Shape, ShapeError, Spec
+from darknet_py.layers.base import Node, Shape, ShapeError, Spec, windows
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,75 @@ class Reorganize(nn.Module):
             return phases.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
         phases = x.reshape(b, c // s**2, h, s, w, s)
         return phases.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
+
+
+@dataclass(frozen=True)
+class Reorg3d(Reorg):
+    """[reorg3d]: each s × s block of pixels becomes s² channel groups, or back (`reorg_cpu` of blas.c)."""
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        c, h, w = inputs[0]
+        s = self.stride
+        if self.reverse:
+            return super().infer(inputs)
+        if h % s or w % s:
+            raise ShapeError(f"wanted width and height divisible by {s}, found {w} x {h}")
+        return Shape(c * s**2, h // s, w // s)
+
+    def build(self, node: Node) -> nn.Module:
+        return Blocks(self.stride, self.reverse)
+
+
+class Blocks(nn.Module):
+    def __init__(self, stride: int, reverse: bool):
+        super().__init__()
+        self.stride = stride
+        self.reverse = reverse
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.stride
+        if self.reverse:
+            blocks = x.reshape(b, s, s, c // s**2, h, w)
+            return blocks.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
+        blocks = x.reshape(b, c, h // s, s, w // s, s)
+        return blocks.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
+
+
+class Blur(nn.Module):
+    """The low-pass filter of antialiasing, with the stride that the layer itself gave up (`make_maxpool_layer`).
+
+    kind: 2 is a 2 × 2 mean without padding, anything else a 3 × 3 binomial filter with zeros around the image.
+    """
+
+    def __init__(self, kind: int, stride_x: int, stride_y: int):
+        super().__init__()
+        self.stride = (stride_y, stride_x)
+        side = torch.ones(2) / 2 if kind == 2 else torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("filter", side[:, None] * side, persistent=False)
+
+    filter: Tensor
+
+    @staticmethod
+    def infer(shape: Shape, kind: int, stride_x: int, stride_y: int) -> Shape:
+        """Its output's shape; kind 0 is no blur."""
+        if not kind or min(shape) < 1:
+            return shape
+        size, border = (2, 0) if kind == 2 else (3, 2)
+        return Shape(shape.c, windows(shape.h + border, size, stride_y), windows(shape.w + border, size, stride_x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.filter.shape[0]
+        weight = self.filter.to(x.dtype).expand(x.shape[1], 1, size, size)
+        return F.conv2d(x, weight, None, self.stride, size // 2 if size == 3 else 0, 1, x.shape[1])
+
+
+def overlaid(host: Tensor, output: Tensor) -> Tensor:
+    """What C keeps in l.output of an antialiased layer: the blurred values, written over the front of the layer's own.
+
+    Layers after it read the blurred values only. (C's [route] and [shortcut] take the sharp layer's size and read
+    beyond them; here they see the blurred map.)
+    """
+    memory = host.flatten().clone()
+    memory[: output.numel()] = output.flatten()
+    return memory.view(host.shape)

@@ -23,7 +23,7 @@ def fuse(net: Network) -> Network:
     """
     fused = copy.deepcopy(net).eval().requires_grad_(False)
     for module in fused.modules():
-        if isinstance(module, Convolution) and module.spec.batch_normalize:
+        if isinstance(module, Convolution) and module.spec.batch_normalize and module.owner is module:
             _fold(module)
     return fused.to(memory_format=torch.channels_last)
 

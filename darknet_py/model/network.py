@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from darknet_py.cfg.graph import Graph
-from darknet_py.errors import DarknetError
-from darknet_py.layers.base import Head, Node, Predictions, TrainState
+from darknet_py.errors import CfgError, DarknetError, Problem
+from darknet_py.layers.base import Head, Node, Predictions, ShapeError, TrainState
 from darknet_py.model import checkpoint
 from darknet_py.model import weights as weights_file
 
@@ -41,6 +41,12 @@ class Network(nn.Module):
         self.names = list(names)
         self.state = TrainState(max_batches=graph.net.max_batches)
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
+        for node, layer in zip(graph.layers, self.layers, strict=True):
+            try:
+                node.spec.link(layer, self.layers)
+            except ShapeError as error:
+                where = f"[{node.type}] #{node.index}"
+                raise CfgError([Problem(graph.path, node.line, where, str(error))]) from None
         self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Head)]
         for layer in self.modules():
             if hasattr(layer, "state") and layer is not self:
@@ -84,7 +90,7 @@ class Network(nn.Module):
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             output = module(*inputs)
-            kept.append(_as_darknet(output, node).clone())
+            kept.append(node.spec.kept(module, inputs, output).clone())
             return output
 
         self._run(x, keep)
