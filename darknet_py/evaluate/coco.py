@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from darknet_py.errors import MissingExtra
 from darknet_py.evaluate.records import Doubles, Floats, Found, Truth, check, joined
 
 THRESH = 0.001
@@ -71,15 +72,9 @@ def coco_ap(
 ) -> CocoResult:
     """The twelve figures and each class's AP. sizes: (width, height) of each image in pixels.
 
-    Works class by class, so memory is that of one class. Raises DataError on records that do not fit together and
-    MissingExtra without pycocotools.
+    Works class by class, so memory is that of one class. Raises DataError on records that do not fit together.
     """
     check(found, truth, len(names))
-    try:
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise MissingExtra("pycocotools", "coco", "COCO's AP") from None
-
     pixels = [clipped(record.boxes, size) for record, size in zip(found, sizes, strict=True)]
     precisions, recalls = [], []
     with redirect_stdout(io.StringIO()):
@@ -114,9 +109,6 @@ def _class_eval(
     pixels: Sequence[Doubles],
 ) -> dict[str, Any]:
     """pycocotools' precision (10, 101, 1, 4, 3) and recall (10, 1, 4, 3) of class k."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     labels: list[dict[str, Any]] = []
     hits: list[dict[str, Any]] = []
     for image, (record, label, size) in enumerate(zip(found, truth, sizes, strict=True)):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 
 from darknet_py.evaluate.records import Found, Truth
@@ -31,3 +34,58 @@ def dataset(seed: int, images: int = 8, classes: int = 4, ties: bool = True) -> 
     rng = np.random.default_rng(seed)
     labels = [truth(rng, int(rng.integers(0, 6)), classes) for _ in range(images)]
     return [found(rng, record, classes, ties=ties) for record in labels], labels
+
+
+CFG = """[net]
+width=64
+height=48
+channels=3
+letter_box={letter_box}
+
+[convolutional]
+filters=12
+size=5
+stride=4
+pad=1
+activation=leaky
+
+[convolutional]
+filters=18
+size=1
+activation=linear
+
+[yolo]
+mask=0,1
+anchors=14,12, 26,22
+classes=4
+num=2
+scale_x_y=1.1
+nms_kind={nms_kind}
+beta_nms=0.8
+"""
+WEIGHTS = 12 + 12 * 3 * 25 + 18 + 18 * 12
+
+
+def small_network(folder: Path, letter_box: int, nms_kind: str) -> tuple[Path, Path]:
+    """A cfg and weights for it: random, spread so that many boxes pass the thresholds."""
+    cfg, weights = folder / f"small-{letter_box}-{nms_kind}.cfg", folder / "small.weights"
+    cfg.write_text(CFG.format(letter_box=letter_box, nms_kind=nms_kind))
+    values = np.random.default_rng(5).uniform(-1, 1, WEIGHTS).astype("<f4")
+    values[:912] *= 0.35
+    values[912:930] = np.tile([0, 0, 0, 0, -4, 1, 0, -1, 2], 2)
+    values[930:] *= np.repeat(np.tile([1, 1, 0.3, 0.3, 6, 4, 4, 4, 4], 2), 12)
+    header = np.array([0, 2, 5], "<i4").tobytes() + np.array([0], "<i8").tobytes()
+    weights.write_bytes(header + values.tobytes())
+    return cfg, weights
+
+
+def images(folder: Path) -> list[str]:
+    """Six small pictures of different shapes, as PNG, which every reader decodes alike."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(6)
+    paths = []
+    for i, (width, height) in enumerate([(64, 48), (80, 40), (40, 80), (64, 48), (100, 90), (31, 57)]):
+        picture = rng.integers(0, 200, (5, 6, 3)).astype(np.uint8).repeat(20, 0).repeat(20, 1)[:height, :width]
+        paths.append(str(folder / "images" / f"{i}.png"))
+        cv2.imwrite(paths[-1], picture + rng.integers(0, 50, picture.shape).astype(np.uint8))
+    return paths

@@ -1,0 +1,229 @@
+"""A detector over a set of images: boxes found, boxes labelled, and what both protocols say about them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.images import from_letterbox
+from darknet_py.data.labels import find_labels, load_labels
+from darknet_py.data.loader import EvalBatch, EvalLoader
+from darknet_py.errors import DarknetError, DataError
+from darknet_py.evaluate import coco, darknet
+from darknet_py.evaluate.records import Found, Truth
+from darknet_py.layers.base import Predictions
+from darknet_py.model import nms
+from darknet_py.model.fuse import fuse
+from darknet_py.model.network import Network
+
+PROTOCOLS = ("darknet", "coco")
+
+
+class Boxes(NamedTuple):
+    """Everything that was compared, one entry per readable image, in the order of the list.
+
+    sizes: (width, height) in pixels. found: per protocol, with its own thresholds. difficult: None without such a list.
+    """
+
+    paths: list[str]
+    sizes: list[tuple[int, int]]
+    truth: list[Truth]
+    found: dict[str, list[Found]]
+    difficult: list[Truth] | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found. darknet, coco: None where that protocol was not asked for.
+
+    skipped: one line per unreadable image or wrong label. seconds: reading, network and NMS, without the scoring.
+    """
+
+    names: tuple[str, ...]
+    darknet: darknet.DarknetResult | None
+    coco: coco.CocoResult | None
+    boxes: Boxes
+    skipped: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts; the boxes themselves are left out."""
+        return {
+            "images": len(self.boxes.paths),
+            "skipped": list(self.skipped),
+            "seconds": self.seconds,
+            "darknet": self.darknet.to_json() if self.darknet else None,
+            "coco": self.coco.to_json() if self.coco else None,
+        }
+
+
+def evaluate_detector(
+    net: Network,
+    images: DetectionDataset | Sequence[str],
+    names: Sequence[str] = (),
+    *,
+    protocols: Sequence[str] = PROTOCOLS,
+    points: int = 0,
+    iou_thresh: float = 0.5,
+    thresh: float = 0.25,
+    difficult: Sequence[str] | None = None,
+    batch: int = 8,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Runs the network over labelled images and scores it by "darknet" (`detector map`) and/or "coco".
+
+    net: left as it is (training mode, gradients); a fused copy runs. images: a dataset or image paths. names: class
+    names (default: the network's). points, iou_thresh, thresh: of Darknet's mAP. difficult: paths, one per image, whose
+    label files hold the difficult objects. batch: images per forward pass. workers: loader processes.
+    An image that cannot be read is left out and reported. Raises DarknetError for a network that does not detect and
+    DataError for data that cannot be used at all.
+    """
+    unknown = [name for name in protocols if name not in PROTOCOLS]
+    if unknown or not protocols:
+        raise DarknetError(f"protocols: wanted some of {', '.join(PROTOCOLS)}, found {', '.join(unknown) or 'none'}")
+    names = class_names(net, names)
+    dataset = images
+    if not isinstance(dataset, DetectionDataset):
+        dataset = DetectionDataset(dataset, len(names), net.graph.net.channels)
+    if difficult is not None and len(difficult) != len(dataset):
+        raise DataError(f"difficult: wanted one entry per image ({len(dataset)}), found {len(difficult)}")
+
+    start = time.perf_counter()
+    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress)
+    seconds = time.perf_counter() - start
+    by_darknet = by_coco = None
+    if "darknet" in protocols:
+        by_darknet = darknet.darknet_map(
+            boxes.found["darknet"],
+            boxes.truth,
+            names,
+            iou_thresh=iou_thresh,
+            points=points,
+            thresh=thresh,
+            difficult=boxes.difficult,
+        )
+    if "coco" in protocols:
+        by_coco = coco.coco_ap(boxes.found["coco"], boxes.truth, boxes.sizes, names)
+    return Evaluation(tuple(names), by_darknet, by_coco, boxes, tuple(skipped), seconds)
+
+
+def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
+    """A name for each class of the last detection layer, from `names`, the network, or else numbers.
+
+    Raises DarknetError when there is no such layer and DataError when the number of names is another one.
+    """
+    if not net.detectors:
+        raise DarknetError(f"{net.graph.path}: this network has no detection layer")
+    classes: int = net.graph.layers[net.detectors[-1][0]].spec.classes  # type: ignore[attr-defined]
+    names = list(names or net.names)
+    if not names:
+        return [str(k) for k in range(classes)]
+    if len(names) != classes:
+        raise DataError(f"wanted {classes} class names (classes in {net.graph.path}), found {len(names)}")
+    return names
+
+
+def collect(
+    net: Network,
+    dataset: DetectionDataset,
+    protocols: Sequence[str] = PROTOCOLS,
+    difficult: Sequence[str] | None = None,
+    batch: int = 8,
+    workers: int | None = None,
+    progress: bool = False,
+) -> tuple[Boxes, list[str]]:
+    """Boxes of all readable images, and lines about what could not be used; see `evaluate_detector`.
+
+    One forward pass per image, one NMS per protocol. Raises DataError when no image can be read.
+    """
+    spec = net.graph.net
+    device = next(net.parameters()).device
+    net = fuse(net)
+    loader = EvalLoader(
+        dataset, (spec.width, spec.height), batch=batch, letter_box=spec.letter_box, workers=workers, device=device
+    )
+    boxes = Boxes([], [], [], {name: [] for name in protocols}, None if difficult is None else [])
+    skipped: list[str] = []
+    bar = tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if progress else True)
+    for step in loader:
+        skipped += step.skipped
+        bar.update(len(step.indices))
+        if not step.indices:
+            continue
+        boxes.paths.extend(dataset.paths[index] for index in step.indices)
+        boxes.sizes.extend(step.sizes)
+        boxes.truth.extend(_truth(step))
+        if difficult is not None and boxes.difficult is not None:
+            boxes.difficult.extend(_labels(difficult[index], dataset.classes) for index in step.indices)
+        with torch.inference_mode():
+            predictions: Predictions = net(step.images)
+            if spec.letter_box:
+                predictions = _out_of_the_letterbox(predictions, step.sizes, (spec.width, spec.height))
+            for name in protocols:
+                suppress = _by_darknet if name == "darknet" else _by_coco
+                boxes.found[name].extend(suppress(predictions, step.sizes, *net.nms_kind))
+    bar.close()
+    if not boxes.paths:
+        raise DataError(f"none of the {len(dataset)} images can be read, the first: {skipped[0]}")
+    return boxes, skipped
+
+
+def _by_darknet(predictions: Predictions, sizes: Sequence[tuple[int, int]], kind: str, beta: float) -> list[Found]:
+    """As `validate_detector_map`: NMS on boxes relative to the image; rows in Darknet's order."""
+    found = nms.candidates(predictions, darknet.THRESH, darknet.NMS, kind, beta)
+    return [_in_darknets_order(part, scores) for part, scores in zip(found, predictions.scores, strict=True)]
+
+
+def _by_coco(predictions: Predictions, sizes: Sequence[tuple[int, int]], kind: str, beta: float) -> list[Found]:
+    """As `validate_detector`: NMS on boxes in pixels of the image (greedynms and diounms depend on its shape)."""
+    scale = predictions.boxes.new_tensor([size * 2 for size in sizes])
+    pixels = predictions._replace(boxes=predictions.boxes * scale[:, None])
+    found = nms.candidates(pixels, coco.THRESH, coco.NMS, kind, beta)
+    return [
+        Found((part.boxes / part.boxes.new_tensor(size * 2)).numpy(), part.class_ids.numpy(), part.scores.numpy())
+        for part, size in zip(found, sizes, strict=True)
+    ]
+
+
+def _in_darknets_order(found: nms.Found, scores: Tensor) -> Found:
+    """Rows by box, then class, where boxes come in the order that Darknet's NMS leaves them in.
+
+    `do_nms_sort` sorts the boxes by their score before NMS for one class after the other, so that they end up sorted by
+    the last class, ties by the one before, and so on. At a confidence threshold the first box on a truth takes it, so
+    this decides Darknet's counts. scores: (N, classes) of this image.
+    """
+    index, place = found.index.unique(return_inverse=True)
+    table = scores[index.to(scores.device)].float().cpu().numpy()
+    table = np.where(table > darknet.THRESH, table, 0)
+    order = np.lexsort(-table[:, table.any(0)].T) if len(table) else np.zeros(0, int)
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    rows = np.lexsort((found.class_ids.numpy(), rank[place.numpy()]))
+    return Found(found.boxes.numpy()[rows], found.class_ids.numpy()[rows], found.scores.numpy()[rows])
+
+
+def _out_of_the_letterbox(
+    predictions: Predictions, sizes: Sequence[tuple[int, int]], net_size: tuple[int, int]
+) -> Predictions:
+    parts = [from_letterbox(boxes, size, net_size) for boxes, size in zip(predictions.boxes, sizes, strict=True)]
+    return predictions._replace(boxes=torch.stack(parts))
+
+
+def _truth(step: EvalBatch) -> list[Truth]:
+    rows = step.truth.numpy()
+    split = np.searchsorted(rows[:, 0], np.arange(1, len(step.indices)))
+    return [Truth(part[:, 2:6], part[:, 1].astype(np.int64)) for part in np.split(rows, split)]
+
+
+def _labels(path: str, classes: int) -> Truth:
+    rows = load_labels(find_labels(path), classes).boxes
+    return Truth(rows[:, 1:5], rows[:, 0].astype(np.int64))
