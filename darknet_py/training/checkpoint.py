@@ -66,7 +66,7 @@ class Backup:
         """Writes NAME_last.state, then NAME_last.weights."""
         buffer = io.BytesIO()
         torch.save({"version": VERSION, "cfg": layers_hash(network.graph.text), **state}, buffer)
-        write_atomically(self.path("last.state"), [buffer.getbuffer()], TrainError)
+        write_atomically(self.path("last.state"), buffer.getvalue(), TrainError)
         self.save_weights(network, "last")
 
     def load_last(self, network: Network) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -58,7 +59,7 @@ def share(net: NetSpec, team: Team) -> Share:
 
 
 @contextmanager
-def team(device: str | None = None) -> Iterator[Team]:
+def joined(device: str | None = None) -> Iterator[Team]:
     """Joins the processes that `torchrun` started; alone when it did not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -68,13 +69,14 @@ def team(device: str | None = None) -> Iterator[Team]:
     cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     if cuda:
         torch.cuda.set_device(local)
-    joined = not dist.is_initialized()
-    if joined:
-        dist.init_process_group("nccl" if cuda else "gloo")
+    ours = not dist.is_initialized()
+    if ours:
+        # The others wait while the first one measures mAP, which may take long.
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12))
     try:
         yield Team(dist.get_rank(), size, local)
     finally:
-        if joined:
+        if ours:
             dist.destroy_process_group()
 
 

@@ -24,7 +24,8 @@ class TrainOptions:
     out: folder for weights, state, log and chart (default: `backup` of the .data file). resume: go on from
     NAME_last.state there, as if training had never stopped. clear: count iterations from 0, whatever the weights say.
     cutoff: load the weights of the first N layers only. map: mAP on the validation list every N iterations; True is
-    Darknet's cadence, False never. save_every: NAME_last every N iterations. log_every: read losses back from the
+    Darknet's cadence, False never, None Darknet's cadence where the validation list is not the training list.
+    save_every: NAME_last every N iterations. log_every: read losses back from the
     device, and print a line where there is no terminal, every N iterations. limit: use the first N images of each list.
     amp: bf16 or fp16. workers: processes that load images (None: by the machine).
     """
@@ -36,7 +37,7 @@ class TrainOptions:
     resume: bool = False
     clear: bool = False
     cutoff: int | None = None
-    map: bool | int = True
+    map: bool | int | None = None
     map_epochs: int = 4
     iou_thresh: float = 0.5
     points: int = 0
@@ -86,7 +87,8 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
 
 
 def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
-    net, told = graph.net, []
+    net = graph.net
+    told: list[str] = []
     if "max_batches" not in changes or not net.max_batches:
         return told
     factor = int(changes["max_batches"]) / net.max_batches

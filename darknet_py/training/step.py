@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -89,6 +90,18 @@ class Learner:
         # `get_network_cost` averages over the heads, `train_network` over the images.
         loss = total(cost, team) / (len(self.network.heads) * batch_images(net))
         return Step(iteration, rate, loss, parts)
+
+    @contextmanager
+    def averaged(self) -> Iterator[bool]:
+        """While it is entered the network has the averages for weights; False where there are none yet."""
+        if self.ema is None or not self.ema.averages:
+            yield False
+            return
+        self.ema.swap()
+        try:
+            yield True
+        finally:
+            self.ema.swap()
 
     def _prepare(self, iteration: int) -> None:
         torch.manual_seed(((self.seed * _SEED_STRIDE + iteration) * _SEED_STRIDE + self.team.rank) % (1 << 63))

@@ -1,0 +1,96 @@
+"""`darknet_py train`: a cfg and labelled images to weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from darknet_py.cli.common import positive
+
+NAME = "train"
+HELP = "train a detector; without --data on a small built-in set"
+
+# Shown in --help; `--set` takes every other key of [net].
+_NET = {"width": positive, "height": positive, "batch": positive, "subdivisions": positive, "max_batches": positive}
+_NET_FLOATS = {"learning_rate": float, "burn_in": int, "momentum": float, "decay": float}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own")
+    parser.add_argument("--data", metavar="FILE", help="a .data file (default: the built-in shapes)")
+    parser.add_argument("--weights", metavar="FILE", help="start from a .weights file or a .pt checkpoint")
+    parser.add_argument("--cutoff", type=positive, metavar="N", help="load the first N layers only, and count from 0")
+    parser.add_argument("--clear", action="store_true", help="count iterations from 0, whatever the weights say")
+    parser.add_argument("--resume", action="store_true", help="continue from NAME_last.state as if never stopped")
+    parser.add_argument("--out", metavar="FOLDER", help="weights, state, log and chart (default: backup= of the data)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="use the first N images of each list")
+    parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
+    parser.add_argument("--log-every", type=positive, metavar="N", help="a log line every N iterations")
+    parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
+    parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
+
+    measure = parser.add_argument_group("mAP while training")
+    measure.add_argument("--map", type=_cadence, metavar="N|on|off", help="every N iterations, or Darknet's cadence")
+    measure.add_argument("--map-epochs", type=positive, metavar="N", help="epochs in Darknet's cadence (default: 4)")
+    measure.add_argument("--iou-thresh", type=float, metavar="T", help="IoU of a hit (default: 0.5)")
+    measure.add_argument("--points", type=int, choices=(0, 11, 101), help="recall points; 0 is the area (default)")
+    measure.add_argument(
+        "--thresh", type=float, metavar="T", help="confidence for precision and recall (default: 0.25)"
+    )
+
+    net = parser.add_argument_group("instead of the cfg's [net]")
+    for key, kind in (_NET | _NET_FLOATS).items():
+        net.add_argument(f"--{key.replace('_', '-')}", type=kind, metavar="N" if kind is not float else "X")
+    net.add_argument("--ema", type=float, metavar="ALPHA", help="ema_alpha: average the weights, such as 0.9998")
+    net.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE", help="any other key")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from darknet_py.training.trainer import train
+
+    given: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _HERE}
+    result = train(args.cfg, args.data, args.weights, chart=not args.no_chart, **given, **dict(args.set))
+    if args.json:
+        import json
+
+        print(json.dumps({key: _plain(value) for key, value in result._asdict().items()}))
+        return 0
+    accuracy = "" if result.best_map is None else f", best mAP {result.best_map:.2%}"
+    print(f"{result.iterations} iterations, average loss {result.average:.4g}{accuracy}", file=sys.stderr)
+    for path in (result.weights, result.best, result.state, result.log, result.chart):
+        if path:
+            print(path)
+    return 0
+
+
+_HERE = ("cfg", "data", "weights", "no_chart", "set", "json", "command", "run")
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (int, float)) else str(value)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"wanted an integer of at least 0, found {text}")
+    return value
+
+
+def _cadence(text: str) -> bool | int:
+    return {"on": True, "off": False}[text] if text in ("on", "off") else positive(text)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise argparse.ArgumentTypeError(f"wanted KEY=VALUE, found {text!r}")
+    return key, value

@@ -1,0 +1,272 @@
+"""Training, from a cfg to weights: reads top-down, one thing after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from darknet_py.data.datafile import write_list
+from darknet_py.data.loader import Batch
+from darknet_py.errors import TrainError
+from darknet_py.model.network import Network
+from darknet_py.training.checkpoint import Backup, keeps_numbered
+from darknet_py.training.distributed import Team, agree, average_statistics, joined
+from darknet_py.training.interrupt import Stop
+from darknet_py.training.journal import Journal
+from darknet_py.training.options import TrainOptions, split, with_net
+from darknet_py.training.schedule import batch_images
+from darknet_py.training.setup import Data, check, images_of, make_loader, notes, pick_device, read_data, read_graph
+from darknet_py.training.step import Learner
+from darknet_py.training.validation import mean_average_precision, next_measurement
+
+PathLike = str | Path
+
+_SHOWN = 10  # bad images and labels that are printed; all of them are listed in a file
+
+
+class TrainResult(NamedTuple):
+    """What a training left behind.
+
+    weights: NAME_final.weights. best, chart: None where there is none. loss: the last iteration's. average: Darknet's
+    running average. map: the last one measured, 0 … 1, None where none was; best_map: of `best`.
+    """
+
+    weights: Path
+    best: Path | None
+    state: Path
+    log: Path
+    chart: Path | None
+    iterations: int
+    loss: float
+    average: float
+    map: float | None
+    best_map: float | None
+
+
+def train(
+    cfg: PathLike, data: PathLike | None = None, weights: PathLike | None = None, **overrides: Any
+) -> TrainResult:
+    """Trains a detector as Darknet does.
+
+    cfg: path of a cfg, or of a .pt checkpoint, which holds its own. data: a `.data` file; None: the built-in shapes.
+    weights: a .weights file or checkpoint to start from. overrides: see `TrainOptions`; besides, any key of `[net]`
+    (batch, learning_rate, max_batches, width …) with a new value.
+
+    The files it writes are named in `training.checkpoint`. Ctrl-C and SIGTERM save after the current iteration and
+    then raise KeyboardInterrupt. Under `torchrun` the processes share each batch. Raises DarknetError: CfgError,
+    WeightsError, DataError, or TrainError when training cannot start or go on.
+    """
+    options, changes = split(overrides)
+    with joined(options.device) as team, Stop() as stop:
+        training = Training(Path(cfg), data, weights, options, changes, team)
+        try:
+            training.run(stop)
+        finally:
+            training.close()
+        return training.result()
+
+
+class Training:
+    """Everything a training holds. `run` is the loop."""
+
+    def __init__(
+        self,
+        cfg: Path,
+        data: PathLike | None,
+        weights: PathLike | None,
+        options: TrainOptions,
+        changes: dict[str, Any],
+        team: Team,
+    ):
+        self.options, self.team = options, team
+        graph, followed = with_net(read_graph(cfg), changes)
+        self.net = graph.net
+        head = check(graph, changes)
+        self.data: Data = read_data(data, graph, head.classes, options)
+        self.backup = Backup(Path(options.out or self.data.file.backup), cfg.stem)
+        if team.leads:
+            self.backup.prepare()
+
+        torch.manual_seed(options.seed)
+        self.network = Network(graph, self.data.names)
+        if weights is not None:
+            self.network.load_weights(Path(weights), options.cutoff)
+        if options.clear or options.cutoff:
+            self.network.state.seen = 0
+        self.device = pick_device(options.device, team)
+        self.network.to(self.device)
+        if self.device.type == "cuda":
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
+
+        images = batch_images(self.net)
+        label = f"mAP@{options.iou_thresh:.2f}"
+        self.journal = Journal(self.backup, self.net, images, label, loud=team.leads, quiet=options.quiet)
+        for line in followed + notes(graph, cfg, data, self.data, head.classes):
+            self.journal.say(line)
+        self.best = -1.0 if self.learner.iteration == 0 else self.backup.best()
+        self.measured = self.learner.iteration
+        if options.resume:
+            self._resume()
+        elif self.learner.iteration >= self.net.max_batches:
+            raise TrainError(
+                f"{weights}: wanted weights of less than max_batches={self.net.max_batches} iterations, "
+                f"found {self.learner.iteration}; clear=True (--clear) counts from 0"
+            )
+        self.loader = make_loader(
+            graph, head, self.data, self.learner.share, team, self.learner.seed, options.workers, self.device
+        )
+        self.batches: Iterator[Batch] = self.loader.batches(self.learner.iteration * self.learner.share.mini_batches)
+
+    def run(self, stop: Stop) -> None:
+        """The loop, up to max_batches or until `stop` is asked for (then KeyboardInterrupt, all saved)."""
+        learner, journal, last = self.learner, self.journal, self.net.max_batches
+        save_every = self.options.save_every or self.data.file.savelast or 100
+        log_every = self.options.log_every or (10 if self.device.type == "cuda" else 1)
+        journal.start(learner.iteration)
+        while learner.iteration < last:
+            step = learner.step(self._mini_batches())
+            journal.add(step)
+
+            iteration = step.iteration
+            measuring = self.data.valid is not None and iteration >= self._due()
+            saving = iteration % save_every == 0 or iteration == last or measuring
+            numbered = self._numbered(iteration)
+            alone_and_stopped = self.team.size == 1 and stop.asked
+            if not (iteration % log_every == 0 or saving or numbered or alone_and_stopped):
+                continue
+
+            journal.flush(self._images)
+            stopping = agree(stop.asked, self.team, self.device) and iteration < last
+            if measuring:
+                self._measure(iteration)
+            if saving or stopping:
+                self._save()
+            if numbered and self.team.leads:
+                self.backup.save_weights(self.network, str(iteration))
+            journal.pause()
+            if stopping:
+                journal.say(
+                    f"saved iteration {iteration} in {self.backup.path('last.state')}; --resume continues from it"
+                )
+                raise KeyboardInterrupt
+        if self.team.leads:
+            self.backup.save_weights(self.network, "final")
+
+    def close(self) -> None:
+        """Ends the loader's processes and the progress bar."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
+        self.journal.close()
+
+    def result(self) -> TrainResult:
+        backup, journal = self.backup, self.journal
+        best, chart, row = backup.path("best.weights"), journal.chart, journal.rows[-1] if journal.rows else None
+        return TrainResult(
+            backup.path("final.weights"),
+            best if self.best >= 0 else None,
+            backup.path("last.state"),
+            backup.path("log.csv"),
+            chart if self.options.chart else None,
+            self.learner.iteration,
+            row.loss if row else math.nan,
+            row.average if row else math.nan,
+            journal.maps[-1]["map"] if journal.maps else None,
+            self.best if self.best >= 0 else None,
+        )
+
+    def _mini_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in islice(self.batches, self.learner.share.mini_batches):
+            if batch.skipped:
+                self._tell_bad(batch.skipped)
+            yield batch.images, batch.truth.to(self.device, non_blocking=True)
+
+    def _measure(self, iteration: int) -> None:
+        """mAP on the validation list; NAME_best.weights when it is the best so far (the later of equals)."""
+        average_statistics(self.network, self.team)
+        self.measured = iteration
+        if not self.team.leads or self.data.valid is None:
+            return
+        options = self.options
+        result = mean_average_precision(
+            self.network,
+            self.data.valid,
+            self.data.names,
+            iou_thresh=options.iou_thresh,
+            points=options.points,
+            thresh=options.thresh,
+            difficult=self.data.difficult,
+            batch=self.net.mini_batch,
+            workers=options.workers,
+        )
+        if result.map >= self.best:
+            self.best = result.map
+            self.backup.save_best(self.network, result.map, iteration)
+        self.journal.measured(iteration, result, self.best)
+
+    def _save(self) -> None:
+        average_statistics(self.network, self.team)
+        if not self.team.leads:
+            return
+        state = {
+            "learner": self.learner.state_dict(),
+            "journal": self.journal.state_dict(),
+            "best": self.best,
+            "measured": self.measured,
+        }
+        self.backup.save_last(self.network, state)
+        with self.learner.averaged() as averaged:
+            if averaged:
+                self.backup.save_weights(self.network, "ema")
+        if self.options.chart:
+            self.journal.draw_chart()
+        for name, lines in (("bad.list", self.loader.bad_images), ("bad_label.list", self.loader.bad_labels)):
+            if lines:
+                write_list(self.backup.folder / name, lines)
+
+    def _resume(self) -> None:
+        """Takes up NAME_last.state; without one NAME_last.weights (of Darknet, say); without either, from the start."""
+        state = self.backup.load_last(self.network)
+        last = self.backup.path("last.weights")
+        if state:
+            self.learner.load_state_dict(state["learner"])
+            self.journal.load_state_dict(state["journal"])
+            self.best, self.measured = max(state["best"], self.backup.best()), state["measured"]
+            if self.team.leads:
+                self.backup.save_weights(self.network, "last")  # a crash may have come between the two files
+            self.journal.say(f"resuming at iteration {self.learner.iteration} of {self.net.max_batches}")
+        elif last.exists():
+            self.network.load_weights(last)
+            self.learner.iteration = self.measured = self.network.state.seen // batch_images(self.net)
+            self.best = self.backup.best()
+            self.journal.say(f"no {self.backup.path('last.state')}: going on from {last} with a new optimizer")
+        else:
+            self.journal.say(f"nothing to resume in {self.backup.folder}: starting from the beginning")
+
+    def _due(self) -> int:
+        every = True if self.options.map is None else self.options.map
+        images, batch = len(self.data.train), batch_images(self.net)
+        return next_measurement(self.net, self.measured, images, batch, every, self.options.map_epochs)
+
+    def _numbered(self, iteration: int) -> bool:
+        every = self.data.file.saveweights
+        return iteration % every == 0 if every else keeps_numbered(iteration)
+
+    def _images(self, iteration: int) -> list[str]:
+        count = self.learner.share.mini_batches
+        return images_of(self.loader, range((iteration - 1) * count, iteration * count))
+
+    def _tell_bad(self, lines: list[str]) -> None:
+        before = len(self.loader.bad_images) + len(self.loader.bad_labels) - len(lines)
+        for line in lines[: max(_SHOWN - before, 0)]:
+            self.journal.say(f"skipped: {line}")
+        if before < _SHOWN <= before + len(lines):
+            self.journal.say(
+                f"more bad images and labels are only listed, in {self.backup.folder}/bad.list and bad_label.list"
+            )
