@@ -332,7 +332,8 @@ def _stack(images: Sequence[Any]) -> Tensor:
 def _truth(boxes: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
     """Per image rows (class, cx, cy, w, h, track) → truth (N, 6) and tracks (N,)."""
     rows = torch.from_numpy(np.concatenate([np.zeros((0, 6), np.float32), *boxes]))
-    image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(each) for each in boxes]))
+    counts = torch.tensor([len(each) for each in boxes], dtype=torch.long)
+    image = torch.repeat_interleave(torch.arange(len(boxes)), counts)
     return torch.cat([image[:, None].float(), rows[:, :5]], 1), rows[:, 5].long()
 
 
