@@ -256,9 +256,7 @@ def write_classes(
 
     again = (target - own) * rule.weight(labels)
     if rule.focal:
-        # Half of the derivative of the focal loss with gamma 2, as Darknet approximates it.
-        p = own + 1e-15
-        slope = -(1 - p) * (2 * p * torch.log(p) + p - 1) * 0.5
+        slope = focal_slope(own)
         row, value = -probability * slope[:, None], (1 - own) * slope
     else:
         row, value = other - probability, target - own
@@ -276,6 +274,12 @@ def write_classes(
     at = grid.at(only(slots, runs.first, bin_slot), entry, grid.entries - entry)
     flat.index_put_((at,), torch.nan_to_num(row, nan=0.0, posinf=0.0, neginf=0.0))
     flat.index_put_((grid.at(slots, entry).squeeze(1) + labels * grid.cells,), torch.nan_to_num(value, nan=0.0))
+
+
+def focal_slope(p: Tensor) -> Tensor:
+    """Half of the derivative of the focal loss with gamma 2, as Darknet writes it."""
+    p = p + 1e-15
+    return -(1 - p) * (2 * p * torch.log(p) + p - 1) * 0.5
 
 
 def squares(delta: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def candidates(
     """
     if kind not in KINDS:
         raise ValueError(f"nms kind: wanted one of {', '.join(KINDS)}, found {kind!r}")
-    alike = {"greedynms": boxes.diou, "diounms": partial(boxes.diou, beta=beta)}.get(kind, boxes.iou)
+    special: dict[str, Likeness] = {"greedynms": boxes.diou, "diounms": partial(boxes.diou, beta=beta)}
+    alike = special.get(kind, boxes.iou)
     image, box = (predictions.objectness > thresh).nonzero(as_tuple=True)
     scores = predictions.scores[image, box]
     row, class_ids = (scores > thresh).nonzero(as_tuple=True)
