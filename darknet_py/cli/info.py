@@ -1,26 +1,75 @@
-"""`info CFG`: the network's table."""
+"""`info CFG [CFG]`: the network's table, or two networks side by side."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from darknet_py.cli.common import positive
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.graph import Graph
 
 NAME = "info"
-HELP = "print a cfg's layers, shapes, parameters and BFLOPs"
+HELP = "print a cfg's layers, shapes, parameters, BFLOPs and memory traffic; of two cfgs, what differs"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--height", type=int)
+    parser.add_argument("other", metavar="OTHER", nargs="?", help="a second cfg, to print beside the first")
+    parser.add_argument("--width", type=positive, help="input width, instead of the cfg's")
+    parser.add_argument("--height", type=positive, help="input height, instead of the cfg's")
     parser.add_argument("--strict", action="store_true", help="unknown keys are errors")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    form.add_argument("--csv", action="store_true", help="print a line of comma-separated values per layer")
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.cfg.account import as_dict, table
+    from darknet_py.cfg.account import side_by_side, table
     from darknet_py.cfg.graph import parse
 
-    graph = parse(args.cfg, width=args.width, height=args.height, strict=args.strict)
-    print(json.dumps(as_dict(graph), indent=1) if args.json else table(graph))
+    paths = [path for path in (args.cfg, args.other) if path is not None]
+    graphs = [parse(path, width=args.width, height=args.height, strict=args.strict) for path in paths]
+    if args.json:
+        print(json.dumps(_plain(graphs), indent=1))
+    elif args.csv:
+        _print_csv(graphs)
+    else:
+        print(table(graphs[0]) if len(graphs) == 1 else side_by_side(graphs[0], graphs[1]))
     return 0
+
+
+def _plain(graphs: list[Graph]) -> Any:
+    from darknet_py.cfg.account import as_dict, pairs, same
+
+    if len(graphs) == 1:
+        return as_dict(graphs[0])
+    lines = [
+        {
+            "first": pair.first.node.index if pair.first else None,
+            "second": pair.second.node.index if pair.second else None,
+            "same": same(pair),
+        }
+        for pair in pairs(graphs[0], graphs[1])
+    ]
+    return {"networks": [as_dict(graph) for graph in graphs], "pairs": lines}
+
+
+def _print_csv(graphs: list[Graph]) -> None:
+    from darknet_py.cfg.account import layer_dict, rows
+
+    writer = None
+    for graph in graphs:
+        for row in rows(graph):
+            values = {"cfg": graph.path, **layer_dict(row)}
+            values["sources"] = " ".join(map(str, values["sources"]))
+            for side in ("input", "output"):
+                values[side] = "x".join(str(number) for number in reversed(values[side]))
+            if writer is None:
+                writer = csv.DictWriter(sys.stdout, list(values), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(values)
