@@ -11,6 +11,7 @@ from pathlib import Path
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.errors import CfgWarning, DataError
+from darknet_py.files import write_atomically
 
 _KEYS = ["classes", "train", "valid", "test", "names", "labels", "backup", "results", "eval", "map", "difficult"]
 _KEYS += ["tree", "leaves", "top", "saveweights", "savelast"]
@@ -141,9 +142,9 @@ def read_list(path: str | os.PathLike[str]) -> list[str]:
 
 
 def write_list(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
-    """Writes a list or a names file: one a line, UTF-8, bytes of odd file names kept."""
-    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    """Writes a list or a names file in one step: one a line, UTF-8, bytes of odd file names kept."""
+    text = "".join(f"{line}\n" for line in lines)
+    write_atomically(Path(path), text.encode("utf-8", "surrogateescape"))
 
 
 def _bases(anchor: Path) -> tuple[Path, ...]:

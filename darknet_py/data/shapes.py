@@ -340,20 +340,11 @@ def _write_lists(folder: Path, counts: dict[str, int]) -> None:
         lines = [str(folder / split / f"{number:05}.jpg") for number in range(count)]
         if path.is_file() and path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() == lines:
             continue
-        _replace(path, lines)
+        write_list(path, lines)
     if not (folder / "shapes.data").is_file():
         lines = [f"{key} = {folder / name}" for key, name in (("train", "train.txt"), ("valid", "valid.txt"))]
         lines = [f"classes = {len(NAMES)}", *lines, f"names = {folder / 'shapes.names'}", "eval = coco"]
-        _replace(folder / "shapes.data", lines)
-
-
-def _replace(path: Path, lines: Sequence[str]) -> None:
-    """Writes a file in one step: readers see the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    os.close(handle)
-    write_list(name, lines)
-    os.chmod(name, 0o644)
-    os.replace(name, path)
+        write_list(folder / "shapes.data", lines)
 
 
 def _complete(folder: Path, stamp: str) -> bool:

@@ -1,0 +1,98 @@
+"""Reading, resize and letterbox, against figures from C Darknet's functions (tests/golden/images.npz)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from darknet_py.data.images import decode_image, from_letterbox, letterbox, load_image, resize, to_letterbox, to_tensor
+from darknet_py.errors import DataError
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "images.npz")
+
+
+def of(kind: str) -> list[str]:
+    return [name for name in GOLDEN.files if name.startswith(kind)]
+
+
+@pytest.mark.parametrize("name", of("resize") + of("letterbox"))
+def test_equals_darknets_own(name: str) -> None:
+    kind, _, size = name.partition("_")
+    width, height = map(int, size.split("x"))
+    result = {"resize": resize, "letterbox": letterbox}[kind](GOLDEN["image"], width, height)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, GOLDEN[name], atol=3e-7)
+
+
+def test_resize_keeps_the_last_row_and_handles_one_pixel() -> None:
+    # 4 % of the heights make C's r * h_scale fall just short of the last row, which then comes out black.
+    image = np.full((462, 5, 3), 200, np.uint8)
+    for height in (320, 416, 461, 1):
+        np.testing.assert_allclose(resize(image, 4, height), 200 / 255, rtol=1e-6)
+    assert resize(np.full((1, 1, 1), 7, np.uint8), 3, 2).shape == (2, 3, 1)
+
+
+def test_float_images_are_taken_as_they_are() -> None:
+    image = GOLDEN["image"].astype(np.float32) / np.float32(255)
+    np.testing.assert_allclose(resize(image, 32, 20), GOLDEN["resize_32x20"], atol=3e-7)
+
+
+@pytest.mark.parametrize("image_size", [(640, 480), (300, 500), (416, 416)])
+def test_boxes_go_into_the_letterbox_and_back(image_size: tuple[int, int]) -> None:
+    boxes = torch.rand(5, 4)
+    inside = to_letterbox(boxes, image_size, (416, 352))
+    torch.testing.assert_close(from_letterbox(inside, image_size, (416, 352)), boxes)
+
+
+def test_a_letterboxed_pixel_is_where_the_box_says() -> None:
+    image = np.zeros((100, 200, 1), np.uint8)
+    image[40:60, 50:90] = 255
+    box = torch.tensor([0.35, 0.5, 0.2, 0.2])
+    x, y, w, h = (to_letterbox(box, (200, 100), (200, 200)) * 200).tolist()
+    boxed = letterbox(image, 200, 200)[:, :, 0]
+    assert (boxed[round(y - h / 2) : round(y + h / 2), round(x - w / 2) : round(x + w / 2)] == 1).all()
+    assert (boxed[:50] == 0.5).all() and boxed[50 : 50 + 39].max() == 0
+
+
+def test_to_tensor_is_channels_last() -> None:
+    tensor = to_tensor(GOLDEN["image"])
+    assert tensor.shape == (3, 13, 17) and tensor.stride() == (1, 51, 3)
+    assert tensor[2, 4, 5] == np.float32(GOLDEN["image"][4, 5, 2]) / np.float32(255)
+
+
+def test_channels(tmp_path: Path) -> None:
+    path = str(tmp_path / "ein Bild ü.png")
+    bgra = np.zeros((4, 5, 4), np.uint8) + np.array([10, 20, 30, 255], np.uint8)
+    cv2.imencode(".png", bgra)[1].tofile(path)
+    assert load_image(path)[0, 0].tolist() == [30, 20, 10]
+    assert load_image(path, 4)[0, 0].tolist() == [30, 20, 10, 255]
+    assert load_image(path, 1).shape == (4, 5, 1)
+    with pytest.raises(DataError, match="wanted 5 channels of 8 bits, found 4"):
+        load_image(path, 5)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    good = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))[1].tobytes()
+    assert decode_image(good).shape == (90, 90, 3)
+    assert decode_image(good + b"\0\0more").shape == (90, 90, 3)
+    for data, message in (
+        (b"", "found an empty file"),
+        (b"no image", "no image reader"),
+        (good[: len(good) // 2], "cut off"),
+        (good[:20], "no image reader"),
+    ):
+        path = tmp_path / "bad.jpg"
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=f"bad.jpg: .*{message}") as error:
+            load_image(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"none.jpg: cannot read the image: No such file"):
+        load_image(tmp_path / "none.jpg")
+    with pytest.raises(DataError, match="wanted an image"):
+        resize(np.zeros((0, 4, 3), np.uint8), 3, 3)
+    with pytest.raises(DataError, match="uint8 or float32"):
+        resize(np.zeros((4, 4, 3)), 3, 3)

@@ -1,0 +1,238 @@
+"""Loaders: samples are functions of (seed, number), bad files are skipped, evaluation keeps the order."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.data.augment import Augmentation
+from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.images import letterbox, load_image, resize
+from darknet_py.data.labels import save_labels
+from darknet_py.data.loader import Batch, EvalLoader, TrainLoader, input_size, training_sample
+from darknet_py.errors import DataError
+
+NET = NetSpec(width=64, height=32, channels=3, batch=8, subdivisions=2, max_batches=1000, hue=0.1, exposure=1.5)
+OPTIONS = replace(Augmentation.of(NET), mixup=3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six noisy images 0.png … 5.png; image k has k boxes."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 256, (40, 50, 3), dtype=np.uint8))
+        save_labels(tmp_path / f"{number}.txt", [(k % 3, 0.5, 0.5, 0.3 + k / 20, 0.4) for k in range(number)])
+    return tmp_path
+
+
+def dataset(folder: Path, count: int = 6) -> DetectionDataset:
+    return DetectionDataset([str(folder / f"{number}.png") for number in range(count)], classes=3)
+
+
+def take(loader: TrainLoader, count: int, start: int = 0) -> list[Batch]:
+    batches = loader.batches(start)
+    result = list(itertools.islice(batches, count))
+    batches.close()  # type: ignore[attr-defined]
+    return result
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return torch.equal(a.images, b.images) and torch.equal(a.truth, b.truth) and torch.equal(a.tracks, b.tracks)
+
+
+def test_a_batch(folder: Path) -> None:
+    batch = take(TrainLoader(dataset(folder), NET, OPTIONS, workers=0), 1)[0]
+    assert batch.images.shape == (4, 3, 32, 64) and batch.images.dtype == torch.float32
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.images.min() >= 0 and batch.images.max() <= 1 and batch.images.std() > 0.1
+    assert batch.truth.shape[1] == 6 and len(batch.tracks) == len(batch.truth) and batch.skipped == []
+    assert set(batch.truth[:, 0].tolist()) <= {0, 1, 2, 3} and (batch.truth[:, 0].diff() >= 0).all()
+    assert (batch.truth[:, 2:] > 0).all() and (batch.truth[:, 2:] <= 1).all()
+
+
+def test_resuming_and_workers_change_nothing(folder: Path) -> None:
+    state = torch.get_rng_state()
+    every = take(TrainLoader(dataset(folder), NET, OPTIONS, seed=3, workers=0), 5)
+    late = take(TrainLoader(dataset(folder), NET, OPTIONS, seed=3, workers=2), 2, start=3)
+    assert all(same(a, b) for a, b in zip(every[3:], late, strict=True))
+    assert not same(every[3], take(TrainLoader(dataset(folder), NET, OPTIONS, seed=4, workers=0), 1, 3)[0])
+    assert not same(every[0], every[1])
+    assert torch.equal(torch.get_rng_state(), state)  # training's own random numbers are left alone
+
+
+def test_two_processes_see_what_one_sees(folder: Path) -> None:
+    one = take(TrainLoader(dataset(folder), NET, OPTIONS, mini_batch=4, workers=0), 2)
+    parts = [
+        take(TrainLoader(dataset(folder), NET, OPTIONS, mini_batch=2, workers=0, rank=rank, world=2), 2)
+        for rank in (0, 1)
+    ]
+    for number, batch in enumerate(one):
+        for rank in (0, 1):
+            assert torch.equal(batch.images[rank::2], parts[rank][number].images)
+            ours = batch.truth[batch.truth[:, 0] % 2 == rank][:, 1:]
+            assert torch.equal(ours, parts[rank][number].truth[:, 1:])
+
+
+def test_a_cached_dataset_gives_the_same(folder: Path) -> None:
+    plain = take(TrainLoader(dataset(folder), NET, OPTIONS, workers=0), 2)
+    cached = dataset(folder)
+    seen: list[tuple[int, int]] = []
+    assert cached.cache(progress=lambda done, total: seen.append((done, total))) == 6 and seen == [(6, 6)]
+    for number in range(6):
+        (folder / f"{number}.png").unlink()
+    assert all(same(a, b) for a, b in zip(plain, take(TrainLoader(cached, NET, OPTIONS, workers=1), 2), strict=True))
+
+
+def test_the_cache_stops_at_its_limit(folder: Path) -> None:
+    (folder / "1.png").write_bytes(b"")
+    assert dataset(folder).cache(limit=40 * 50 * 3 * 2) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_files_are_skipped_and_reported_once(folder: Path, workers: int) -> None:
+    (folder / "1.png").write_bytes(b"broken")
+    (folder / "2.txt").write_text("7 .5 .5 .1 .1\n0 .5 .5 nan .2\n")
+    (folder / "3.txt").unlink()
+    loader = TrainLoader(dataset(folder), NET, OPTIONS, workers=workers)
+    batches = take(loader, 12)
+    assert all(len(batch.images) == 4 and batch.truth.isfinite().all() for batch in batches)
+    lines = [line for batch in batches for line in batch.skipped]
+    assert sorted(lines) == sorted(loader.bad_images + loader.bad_labels) and len(set(lines)) == len(lines)
+    assert [line.split(": ")[0] for line in loader.bad_images] == [str(folder / "1.png")]
+    assert sorted(line.split(": ")[0].removeprefix(f"{folder}/") for line in loader.bad_labels) == [
+        "2.txt:1",
+        "2.txt:2",
+        "3.txt",
+    ]
+    again = take(TrainLoader(dataset(folder), NET, OPTIONS, workers=workers), 12)
+    assert all(same(a, b) for a, b in zip(batches, again, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_readable_image_is_one_clear_line(folder: Path, workers: int) -> None:
+    for number in range(6):
+        (folder / f"{number}.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"20 images drawn in a row cannot be read, the last one: .*png: ") as error:
+        take(TrainLoader(dataset(folder), NET, OPTIONS, workers=workers), 1)
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="found an empty list"):
+        DetectionDataset([], 1)
+
+
+class Dying(DetectionDataset):
+    def image(self, index: int) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_killed_worker_is_one_clear_line(folder: Path) -> None:
+    loader = TrainLoader(Dying([str(folder / "0.png")], 3), NET, OPTIONS, workers=1)
+    with pytest.raises(DataError, match="a loader process ended unexpectedly"):
+        take(loader, 1)
+
+
+class Interrupted(DetectionDataset):
+    """Sends Ctrl-C to its own process before each image, as a terminal sends it to all."""
+
+    def image(self, index: int) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().image(index)
+
+
+def test_workers_leave_ctrl_c_to_the_main_process(folder: Path) -> None:
+    assert len(take(TrainLoader(Interrupted([str(folder / "1.png")], 3), NET, OPTIONS, workers=1), 2)) == 2
+
+
+def test_closing_the_iterator_ends_the_workers(folder: Path) -> None:
+    before = set(children())
+    batches = TrainLoader(dataset(folder), NET, OPTIONS, workers=2).batches()
+    next(batches)
+    assert len(set(children()) - before) == 2
+    batches.close()  # type: ignore[attr-defined]
+    assert not set(children()) - before
+
+
+def children() -> list[int]:
+    import multiprocessing
+
+    return [process.pid for process in multiprocessing.active_children() if process.pid]
+
+
+def test_input_sizes_are_darknets() -> None:
+    net = NetSpec(width=416, height=416, resize_step=32, max_batches=1000)
+    assert input_size(net, 0, 0, 5) == (416, 416)
+    assert input_size(net, 1, 0, 5) == (608, 608) == input_size(net, 1, 0, 910)
+    sizes = [input_size(net, 1, 0, iteration) for iteration in range(10, 900)]
+    assert all(len(set(sizes[k : k + 10])) == 1 for k in range(0, 890, 10))
+    assert {size[0] for size in sizes} == set(range(320, 609, 32))
+    assert input_size(net, 1.1, 0, 0) == (480, 480)
+    tall = [input_size(replace(net, height=208), 1, seed, 50) for seed in range(40)]
+    assert all(abs(width / height - 2) < 0.5 for width, height in tall)
+    assert input_size(NetSpec(width=20, height=20, resize_step=32), 1, 0, 50) != (0, 0)
+    assert input_size(replace(net, max_batches=50), 1, 1, 20) != (608, 608)  # too short to have an end
+
+
+def test_the_size_changes_between_iterations_not_mini_batches(folder: Path) -> None:
+    net = replace(NET, width=32, resize_step=16)
+    loader = TrainLoader(dataset(folder), net, replace(OPTIONS, random=1.0), workers=0)
+    sizes = [tuple(batch.images.shape[:1:-1]) for batch in take(loader, 64, start=16)]
+    assert sizes == [loader.size((16 + number) // 2) for number in range(64)] and len(set(sizes)) > 1
+
+
+def test_drawing_is_uniform_and_with_replacement(folder: Path) -> None:
+    drawn: list[int] = []
+
+    class Counting(DetectionDataset):
+        def image(self, index: int) -> np.ndarray:
+            drawn.append(index)
+            return np.zeros((4, 4, 3), np.uint8)
+
+    data = Counting(dataset(folder).paths, 3)
+    for number in range(300):
+        training_sample(data, replace(OPTIONS, mixup=0), 0, number, (8, 8))
+    assert len(drawn) == 300 and np.bincount(drawn).min() > 30
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grayscale(folder: Path, channels: int) -> None:
+    data = DetectionDataset(dataset(folder).paths, 3, channels)
+    batch = take(TrainLoader(data, NET, replace(OPTIONS, blur=5, gaussian_noise=4), workers=0), 1)[0]
+    assert batch.images.shape == (4, channels, 32, 64)
+
+
+@pytest.mark.parametrize(("place", "letter_box"), [(resize, False), (letterbox, True)])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_keeps_order_and_skips_the_unreadable(
+    folder: Path, place: Callable[..., np.ndarray], letter_box: bool, workers: int
+) -> None:
+    (folder / "2.png").write_bytes(b"broken")
+    (folder / "3.txt").write_text("9 .5 .5 .1 .1\n1 .5 .5 .1 .1\n")
+    loader = EvalLoader(dataset(folder, 5), (64, 32), batch=2, letter_box=letter_box, workers=workers)
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert [batch.indices for batch in batches] == [[0, 1], [3], [4]]
+    assert [len(batch.truth) for batch in batches] == [1, 1, 4]
+    assert batches[1].truth.tolist() == [[0, 1, 0.5, 0.5, pytest.approx(0.1), pytest.approx(0.1)]]
+    assert "2.png" in batches[1].skipped[0] and "3.txt:1" in batches[1].skipped[1]
+    assert batches[0].sizes == [(50, 40)] * 2
+    wanted = place(load_image(folder / "4.png"), 64, 32)
+    np.testing.assert_array_equal(batches[2].images[0].permute(1, 2, 0), wanted)
+
+
+def test_evaluation_in_two_processes(folder: Path) -> None:
+    ranks = [EvalLoader(dataset(folder, 5), (32, 32), batch=2, workers=0, rank=rank, world=2) for rank in (0, 1)]
+    assert [[batch.indices for batch in loader] for loader in ranks] == [[[0, 2], [4]], [[1, 3]]]
+    broken = DetectionDataset([str(folder / "none.png")], 3)
+    only = list(EvalLoader(broken, (32, 32), workers=0))
+    assert only[0].images.shape == (0, 3, 32, 32) and only[0].indices == [] and len(only[0].skipped) == 2

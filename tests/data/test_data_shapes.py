@@ -1,0 +1,119 @@
+"""The built-in set: the same on every machine, complete or not there, in Darknet's format."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darknet_py.data import shapes
+from darknet_py.data.datafile import DataFile
+from darknet_py.data.images import load_image
+from darknet_py.data.labels import check_labels, find_labels, load_labels
+from darknet_py.errors import DataError
+
+SMALL = {"train": 4, "valid": 2}
+HASH = "d0f5bc4f75e7abb226d3792e34df060a5884642d1e3a908b3b21dea469a98056"
+
+
+def test_pixels_are_the_same_everywhere() -> None:
+    pixels = b"".join(shapes.draw_picture("train", number).image.tobytes() for number in range(3))
+    assert hashlib.sha256(pixels).hexdigest() == HASH
+    assert shapes.draw_picture("valid", 0).rows != shapes.draw_picture("train", 0).rows
+
+
+def test_what_it_looks_like() -> None:
+    pictures = [shapes.draw_picture("train", number) for number in range(60)]
+    rows = np.array([row for picture in pictures for row in picture.rows])
+    assert set(rows[:, 0]) == set(range(len(shapes.NAMES)))
+    assert any(not picture.rows for picture in pictures)  # negatives
+    side = np.sqrt(rows[:, 3] * rows[:, 4])
+    assert side.min() < 0.06 and side.max() > 0.4
+    low, high = rows[:, 1:3] - rows[:, 3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2
+    assert low.min() >= 0 and high.max() <= 1
+    for picture in pictures[:10]:
+        assert picture.image.dtype == np.uint8 and picture.image.std() > 5
+
+
+def test_the_set_in_darknets_format(tmp_path: Path) -> None:
+    data = shapes.ensure_shapes(tmp_path / "shapes", **SMALL)
+    assert len(data.train_images()) == 4 and len(data.valid_images()) == 2
+    assert data.class_names() == list(shapes.NAMES)
+    check_labels(data.train_images(), data.classes)
+    for number, path in enumerate(data.train_images()):
+        picture = shapes.draw_picture("train", number)
+        image = load_image(path)
+        assert image.shape == picture.image.shape
+        assert abs(image.astype(int) - picture.image).mean() < 8  # JPEG
+        boxes = load_labels(find_labels(path)).boxes[:, :5]
+        np.testing.assert_allclose(boxes, np.reshape(picture.rows, (-1, 5)), atol=1e-6)
+    again = DataFile.read(data.path)
+    assert (again.train, again.valid, again.names, again.classes) == (data.train, data.valid, data.names, 6)
+
+
+def test_it_is_made_once_and_repaired(tmp_path: Path) -> None:
+    folder = tmp_path / "shapes"
+    drawn: list[int] = []
+    shapes.ensure_shapes(folder, **SMALL, progress=lambda done, total: drawn.append(done))
+    shapes.ensure_shapes(folder, **SMALL, progress=lambda done, total: drawn.append(done))
+    assert drawn == [1, 2, 3, 4, 5, 6]
+    shutil.rmtree(folder)
+    (folder / "train").mkdir(parents=True)  # somebody was stopped half-way, or another version made it
+    data = shapes.ensure_shapes(folder, **SMALL)
+    assert all(Path(path).is_file() for path in data.train_images())
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert Path(shapes.ensure_shapes(moved, **SMALL).train_images()[0]).is_file()
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shapes.ensure_shapes(tmp_path / "shapes", **SMALL, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file/shapes: cannot write the built-in data: File exists"):
+        shapes.ensure_shapes(tmp_path / "file" / "shapes", **SMALL)
+
+
+def test_several_at_once(tmp_path: Path) -> None:
+    results: list[DataFile] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(shapes.ensure_shapes(tmp_path / "shapes", train=2, valid=1)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and len(results[0].train_images()) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+
+
+def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "default_folder", lambda: tmp_path / "cache" / "shapes")
+    monkeypatch.setattr(shapes, "TRAIN", 2)
+    made: list[Path] = []
+    monkeypatch.setattr(shapes, "ensure_shapes", lambda folder=None: made.append(folder) or DataFile(Path("made")))
+    assert shapes.open_data().path == Path("made") and made == [None]
+    root = Path(__file__).parents[2] / "data"
+    shutil.copytree(root, tmp_path / "data", ignore=shutil.ignore_patterns("shapes"))
+    data = shapes.open_data(tmp_path / "data" / "shapes.data")
+    assert made[1] == tmp_path / "data" / "shapes" and data.classes == 6
+    assert shapes.open_data(tmp_path / "data" / "coco.data").classes == 80 and len(made) == 2
+    other = tmp_path / "shapes.data"
+    other.write_text("classes=2\n")
+    assert shapes.open_data(other).classes == 2 and len(made) == 2
+
+
+def test_where_it_goes_when_the_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shapes.default_folder() == Path(__file__).parents[2] / "data" / "shapes"
+    monkeypatch.setattr(shapes, "__file__", str(tmp_path / "site-packages" / "darknet_py" / "data" / "shapes.py"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert shapes.default_folder() == tmp_path / "cache" / "darknet_py" / "shapes"
