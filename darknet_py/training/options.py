@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darknet_py.cfg.graph import Graph, parse_text
-from darknet_py.cfg.options import did_you_mean
+from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.cfg.sections import Problems, parse_sections
 from darknet_py.errors import CfgWarning, TrainError
 
@@ -89,16 +89,17 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
 def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
     net = graph.net
     told: list[str] = []
-    if "max_batches" not in changes or not net.max_batches:
+    last = atoi(str(changes.get("max_batches", "")))
+    if not last or not net.max_batches:
         return told
-    factor = int(changes["max_batches"]) / net.max_batches
+    factor = last / net.max_batches
     if net.steps and "steps" not in changes and factor != 1:
         changes["steps"] = [round(step * factor) for step in net.steps]
         told.append(f"steps={_text(changes['steps'])}")
     if "burn_in" not in changes and net.burn_in and factor < 1:
-        changes["burn_in"] = max(round(net.burn_in * factor), min(net.burn_in, int(changes["max_batches"]) // 10))
+        changes["burn_in"] = max(round(net.burn_in * factor), min(net.burn_in, last // 10))
         told.append(f"burn_in={changes['burn_in']}")
-    return [f"max_batches={changes['max_batches']}, so {' and '.join(told)}"] if told else []
+    return [f"max_batches={last}, so {' and '.join(told)}"] if told else []
 
 
 def _keys_read(graph: Graph) -> set[str]:

@@ -31,9 +31,7 @@ def detector_truth(boxes: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", RUNS)
-def test_costs_rates_and_weights_are_those_of_c(
-    name: str, reference: Path, probe: ModuleType, tmp_path: Path
-) -> None:
+def test_costs_rates_and_weights_are_those_of_c(name: str, reference: Path, probe: ModuleType, tmp_path: Path) -> None:
     case = json.loads((reference / "train" / "train.json").read_text())[name]
     figures = np.load(reference / "train" / "train.npz")
     network = Network(parse_text(case["cfg"], name))

@@ -1,0 +1,132 @@
+"""One iteration: how mini-batches add up, mixed precision, and state."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import darknet_py
+from darknet_py.cfg.graph import parse_text
+from darknet_py.cfg.net import NetSpec
+from darknet_py.errors import TrainError
+from darknet_py.model.network import Network
+from darknet_py.training.distributed import Share, Team, share
+from darknet_py.training.step import Learner
+from tests.training.conftest import CFG
+
+PLAIN = (
+    CFG.replace("batch_normalize=1\n", "").replace("[dropout]\nprobability=.3\n", "").replace("random=1", "random=0")
+)
+
+
+def data(images: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and one box in each."""
+    rng = torch.Generator().manual_seed(seed)
+    truth = torch.cat([torch.arange(images)[:, None], torch.rand(images, 5, generator=rng) * 0.4 + 0.3], 1)
+    truth[:, 1] = torch.arange(images) % 6
+    return torch.rand(images, 3, 64, 64, generator=rng), truth
+
+
+def learner(text: str = PLAIN, **options: str) -> Learner:
+    torch.manual_seed(3)
+    return Learner(Network(parse_text(text)), **options)
+
+
+def test_subdivisions_only_split_the_work() -> None:
+    images, truth = data(4)
+    whole, parts = learner(PLAIN.replace("subdivisions=2", "subdivisions=1")), learner()
+    halves = [(images[i : i + 2], truth[i : i + 2] - torch.tensor([i, 0, 0, 0, 0, 0])) for i in (0, 2)]
+    for _ in range(3):
+        one, two = whole.step([(images, truth)]), parts.step(halves)
+        assert one.loss.item() == pytest.approx(two.loss.item(), rel=1e-6)
+        assert (one.rate, one.iteration) == (two.rate, two.iteration)
+    for a, b in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_it_counts_as_darknet_does() -> None:
+    one = learner()
+    images, truth = data(2)
+    step = one.step([(images, truth), (images, truth)])
+    assert (step.iteration, one.network.state.seen, one.network.state.iteration) == (1, 4, 1)
+    assert step.rate == pytest.approx(0.001 * (1 / 3) ** 4)  # the first update asks for the rate of iteration 1
+    cost = sum(one.network.loss(images, truth).cost.item() for _ in range(2))
+    assert step.loss.item() == pytest.approx(cost / 4, rel=1e-2)  # moved a little by the update
+
+
+def test_an_evaluation_in_between_changes_nothing() -> None:
+    one, two = learner(CFG), learner(CFG)
+    images, truth = data(2)
+    for _ in range(2):
+        one.step([(images, truth)] * 2)
+        two.step([(images, truth)] * 2)
+        two.network.eval()
+    assert all(torch.equal(a, b) for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True))
+
+
+def test_state_continues_exactly() -> None:
+    one, two = (
+        learner(CFG.replace("decay=", "ema_alpha=.9\ndecay=")),
+        learner(CFG.replace("decay=", "ema_alpha=.9\ndecay=")),
+    )
+    images, truth = data(2)
+    for _ in range(7):
+        one.step([(images, truth)] * 2)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    for _ in range(5):
+        assert one.step([(images, truth)] * 2).loss == two.step([(images, truth)] * 2).loss
+    for a, b in zip(one.network.state_dict().values(), two.network.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_stays_near_full_precision(amp: str) -> None:
+    images, truth = data(2)
+    full, mixed = learner(CFG), learner(CFG, amp=amp)
+    for _ in range(4):
+        a, b = full.step([(images, truth)] * 2), mixed.step([(images, truth)] * 2)
+    assert b.loss.item() == pytest.approx(a.loss.item(), rel=0.05)
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in mixed.network.parameters())
+
+
+def test_shares_of_a_batch() -> None:
+    def of(batch: int, subdivisions: int, size: int) -> Share:
+        return share(NetSpec(batch=batch, subdivisions=subdivisions), Team(0, size))
+
+    assert of(64, 16, 1) == Share(16, 4)
+    assert of(64, 16, 8) == Share(2, 4)
+    assert of(64, 1, 8) == Share(1, 8)
+    assert of(64, 4, 8) == Share(1, 8)
+    with pytest.raises(TrainError, match="wanted a batch that 3 processes can share"):
+        of(64, 16, 3)
+
+
+@pytest.mark.parametrize("subdivisions", [1, 2])
+def test_two_processes_are_one_with_twice_the_mini_batch(subdivisions: int, shapes: Path, tmp_path: Path) -> None:
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(PLAIN.replace("subdivisions=2", f"subdivisions={subdivisions}"))
+    common = {"workers": 0, "max_batches": 6, "save_every": 3}
+    darknet_py.train(cfg, shapes, out=tmp_path / "one", quiet=True, device="cpu", **common)
+    code = (
+        f"import darknet_py; darknet_py.train({str(cfg)!r}, {str(shapes)!r}, out={str(tmp_path / 'two')!r}, **{common})"
+    )
+    script = tmp_path / "two.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    root = str(Path(darknet_py.__file__).parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("6: mAP@0.50") == 1  # one process talks
+    one, two = (np.fromfile(tmp_path / way / "tiny_final.weights", "<f4", offset=20) for way in ("one", "two"))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+    rows = [(tmp_path / way / "tiny_log.csv").read_text().splitlines()[1:] for way in ("one", "two")]
+    for a, b in zip(*rows, strict=True):
+        assert float(a.split(",")[1]) == pytest.approx(float(b.split(",")[1]), rel=1e-5)

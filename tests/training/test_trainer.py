@@ -1,0 +1,331 @@
+"""The trainer end to end: files, resuming bit by bit, interruption, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import darknet_py
+from darknet_py.data.datafile import DataFile
+from darknet_py.errors import TrainError
+from darknet_py.evaluate.run import evaluate_detector
+from darknet_py.model.weights import read_header
+from darknet_py.training.checkpoint import keeps_numbered
+from darknet_py.training.interrupt import Stop
+from darknet_py.training.step import Learner
+from darknet_py.training.trainer import TrainResult
+from darknet_py.training.validation import next_measurement
+
+FILES = {"tiny_best.json", "tiny_best.weights", "tiny_final.weights", "tiny_last.state", "tiny_last.weights"}
+
+
+def train(cfg: Path, data: Path, out: Path, **overrides: Any) -> TrainResult:
+    return darknet_py.train(cfg, data, out=out, workers=0, quiet=True, device="cpu", **overrides)
+
+
+def start(cfg: Path, data: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The command in a process of its own, with as many threads as here."""
+    code = "import sys; from darknet_py.cli import train as t; import argparse; p = argparse.ArgumentParser();"
+    code += "t.configure(p); sys.exit(t.run(p.parse_args()))"
+    argv = [sys.executable, "-c", code, str(cfg), "--data", str(data), "--out", str(out), "--workers", "0"]
+    threads = str(torch.get_num_threads())
+    return subprocess.Popen(
+        [*argv, "--device", "cpu", *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        cwd=Path(darknet_py.__file__).parents[1],
+    )
+
+
+def wait_for_rows(log: Path, rows: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not log.exists() or log.read_bytes().count(b"\n") <= rows:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> tuple[TrainResult, Path]:
+    """A training that nobody stopped, and its cfg."""
+    from tests.training.conftest import CFG
+
+    folder = tmp_path_factory.mktemp("whole")
+    cfg = folder / "tiny.cfg"
+    cfg.write_text(CFG)
+    return train(cfg, shapes, folder / "out", map=6, save_every=4), cfg
+
+
+def test_it_leaves_the_files_it_promises(whole: tuple[TrainResult, Path]) -> None:
+    result, _ = whole
+    folder = result.weights.parent
+    names = {path.name for path in folder.iterdir()}
+    assert names == FILES | {"tiny_log.csv", "tiny_map.json", "chart_tiny.png"}
+    assert read_header(result.weights).seen == 48
+    assert result.weights.read_bytes() == (folder / "tiny_last.weights").read_bytes()
+    rows = list(csv.DictReader(result.log.open()))
+    assert [int(row["iteration"]) for row in rows] == list(range(1, 13))
+    assert float(rows[-1]["loss"]) == pytest.approx(result.loss, rel=1e-6)
+    average = float(rows[0]["loss"])
+    for row in rows:
+        average = 0.9 * average + 0.1 * float(row["loss"])
+        assert float(row["average"]) == pytest.approx(average, rel=1e-6)
+    assert float(rows[0]["rate"]) == pytest.approx(0.001 / 3**4)
+    assert [row["iteration"] for row in json.loads((folder / "tiny_map.json").read_text())] == [6, 12]
+    assert json.loads((folder / "tiny_best.json").read_text())["map"] == result.best_map
+    state = torch.load(result.state, weights_only=True)
+    assert state["learner"]["iteration"] == 12
+
+
+def test_it_learns(whole: tuple[TrainResult, Path]) -> None:
+    rows = list(csv.DictReader(whole[0].log.open()))
+    assert sum(float(row["loss"]) for row in rows[-3:]) < 0.8 * sum(float(row["loss"]) for row in rows[:3])
+
+
+def test_map_while_training_is_the_stand_alone_one(whole: tuple[TrainResult, Path], shapes: Path) -> None:
+    result, cfg = whole
+    data = DataFile.read(shapes)
+    network = darknet_py.load(cfg, result.weights, names=data.class_names())
+    alone = evaluate_detector(network, data.valid_images(), protocols=("darknet",), workers=0)
+    assert alone.darknet is not None
+    assert alone.darknet.map == result.map
+
+
+def test_seed_decides_everything(whole: tuple[TrainResult, Path], shapes: Path, tmp_path: Path) -> None:
+    result, cfg = whole
+    again = train(cfg, shapes, tmp_path / "again", map=False)
+    other = train(cfg, shapes, tmp_path / "other", map=False, seed=1, max_batches=2)
+    assert again.weights.read_bytes() == result.weights.read_bytes()
+    assert other.weights.read_bytes() != result.weights.read_bytes()
+    assert again.map is None and again.best is None
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(
+    seed: int, whole: tuple[TrainResult, Path], shapes: Path, tmp_path: Path
+) -> None:
+    result, cfg = whole
+    dice = random.Random(seed)
+    out = tmp_path / "out"
+    options = ("--map", "6", "--save-every", "2")
+    process = start(cfg, shapes, out, *options)
+    wait_for_rows(out / "tiny_log.csv", dice.randint(1, 10), process)
+    time.sleep(dice.random() * 0.02)
+    process.kill()
+    process.wait()
+    resumed = train(cfg, shapes, out, map=6, save_every=2, resume=True)
+    assert resumed.weights.read_bytes() == result.weights.read_bytes()
+    assert (out / "tiny_last.weights").read_bytes() == result.weights.read_bytes()
+    rows, expected = (list(csv.reader(log.open())) for log in (resumed.log, result.log))
+    assert [row[:5] for row in rows] == [row[:5] for row in expected]
+    assert resumed.best_map == result.best_map
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_and_goes_on_later(
+    number: int, whole: tuple[TrainResult, Path], shapes: Path, tmp_path: Path
+) -> None:
+    result, cfg = whole
+    out = tmp_path / "out"
+    process = start(cfg, shapes, out, "--map", "off")
+    wait_for_rows(out / "tiny_log.csv", 2, process)
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=60)
+    assert b"--resume" in printed and b"KeyboardInterrupt" in printed  # the command line makes 130 of it
+    state = torch.load(out / "tiny_last.state", weights_only=True)
+    assert 2 <= state["learner"]["iteration"] < 12
+    assert read_header(out / "tiny_last.weights").seen == 4 * state["learner"]["iteration"]
+    assert train(cfg, shapes, out, map=False, resume=True).weights.read_bytes() == result.weights.read_bytes()
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_crash_between_state_and_weights_is_put_right(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(cfg, shapes, out, map=False, max_batches=2)
+    good = (out / "tiny_last.weights").read_bytes()
+    train(cfg, shapes, tmp_path / "other", map=False, max_batches=1)
+    (out / "tiny_last.weights").write_bytes((tmp_path / "other" / "tiny_last.weights").read_bytes())
+    train(cfg, shapes, out, map=False, max_batches=2, resume=True)
+    assert (out / "tiny_last.weights").read_bytes() == good
+
+
+def test_resuming_keeps_a_better_best(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(cfg, shapes, out, map=2, max_batches=2, burn_in=0, steps=9)
+    (out / "tiny_best.json").write_text('{"map": 0.99, "iteration": 1}')
+    (out / "tiny_best.weights").write_bytes(b"better")
+    result = train(cfg, shapes, out, map=2, max_batches=4, burn_in=0, steps=9, resume=True)
+    assert (out / "tiny_best.weights").read_bytes() == b"better"
+    assert result.best_map == 0.99
+    result = train(cfg, shapes, out, weights=out / "tiny_final.weights", map=2, max_batches=6, burn_in=0, steps=9)
+    assert result.best_map == 0.99  # Darknet's way of going on: from weights that have seen images
+    result = train(cfg, shapes, out, map=2, max_batches=2, burn_in=0, steps=9)
+    assert result.best_map is not None and result.best_map < 0.99  # from scratch
+
+
+def test_resuming_from_darknets_own_weights_or_from_nothing(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = train(cfg, shapes, out, map=False, max_batches=2, steps=9, burn_in=3, resume=True)
+    assert result.iterations == 2
+    result.state.unlink()
+    result = train(cfg, shapes, out, map=False, max_batches=3, steps=9, burn_in=3, resume=True)
+    assert [int(row["iteration"]) for row in csv.DictReader(result.log.open())] == [3]
+
+
+def test_numbered_weights_follow_the_data_file(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "x.data"
+    data.write_text(shapes.read_text() + f"saveweights = 2\nsavelast = 3\nbackup = {tmp_path / 'b'}\n")
+    darknet_py.train(cfg, data, workers=0, quiet=True, map=False, max_batches=4)
+    assert {"tiny_2.weights", "tiny_4.weights"} <= {path.name for path in (tmp_path / "b").iterdir()}
+
+
+def test_numbers_of_weights_and_cadence_of_map_are_darknets() -> None:
+    assert [i for i in range(1, 30001) if keeps_numbered(i)] == [*range(1000, 10001, 1000), 20000, 30000]
+    from darknet_py.cfg.net import NetSpec
+
+    net = NetSpec(burn_in=1000, max_batches=6000)
+    assert next_measurement(net, 0, 500, 64, True, 4) == 1000  # not before burn_in
+    assert next_measurement(net, 1000, 500, 64, True, 4) == 1100  # at least 100 iterations
+    assert next_measurement(net, 1100, 8000, 64, True, 4) == 1600  # 4 epochs
+    assert next_measurement(net, 5900, 8000, 64, True, 4) == 6000  # and at the end
+    assert [next_measurement(net, last, 8000, 64, 250, 4) for last in (0, 250, 260)] == [250, 500, 500]
+
+
+def test_ema_weights_are_written_and_applied(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    result = train(cfg, shapes, tmp_path, map=False, ema=0.5, save_every=7)
+    assert (tmp_path / "tiny_ema.weights").read_bytes() != result.weights.read_bytes()
+    twin = train(cfg, shapes, tmp_path / "plain", map=False)
+    assert twin.weights.read_bytes() != result.weights.read_bytes()
+
+
+def test_a_bad_image_is_listed_and_skipped(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    images = [*DataFile.read(shapes).train_images()[:3], str(broken), str(tmp_path / "missing.jpg")]
+    (tmp_path / "list.txt").write_text("\n".join(images))
+    data = tmp_path / "x.data"
+    data.write_text(f"classes = 6\ntrain = {tmp_path / 'list.txt'}\n")
+    assert train(cfg, data, tmp_path / "out").iterations == 12
+    listed = (tmp_path / "out" / "bad.list").read_text()
+    assert "broken.jpg" in listed and "missing.jpg" in listed
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(
+    cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def poisoned(self: Learner, mini_batches: Any) -> Any:
+        done = step(self, mini_batches)
+        return done._replace(loss=done.loss * float("nan")) if done.iteration == 3 else done
+
+    monkeypatch.setattr(Learner, "step", poisoned)
+    with pytest.raises(TrainError) as caught:
+        train(cfg, shapes, tmp_path, map=False, save_every=2)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("iteration 3: the loss is nan")
+    assert any("mini-batch 1, layer 4" in line for line in lines)
+    assert 1 <= sum(line.endswith(".jpg") for line in lines) <= 4
+    assert torch.load(tmp_path / "tiny_last.state", weights_only=True)["learner"]["iteration"] == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "overrides", "message"),
+    [
+        (("[yolo]", "[yolo]"), {"bacth": 3}, "did you mean 'batch'"),
+        (("max_batches=12", "#"), {}, "wanted max_batches"),
+        (("batch=4\nsubdivisions=2", "batch=1"), {}, "batch=1 is for testing"),
+        (("[yolo]", "[yolo]"), {"amp": "int8"}, "wanted bf16 or fp16"),
+        (("[yolo]", "[yolo]"), {"limit": 0}, "wanted an integer of at least 1"),
+        (("[yolo]", "[yolo]"), {"momentum": "x"}, "momentum: wanted a number"),
+        (("[yolo]", "[yolo]"), {"max_batches": "x"}, "max_batches: wanted an integer"),
+        (("classes=6", "classes=2"), {}, "wanted"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    edit: tuple[str, str], overrides: dict[str, Any], message: str, cfg: Path, shapes: Path, tmp_path: Path
+) -> None:
+    cfg.write_text(cfg.read_text().replace(*edit))
+    with pytest.raises(darknet_py.DarknetError, match=message) as caught:
+        train(cfg, shapes, tmp_path / "out", **overrides)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "tiny_last.state").exists()
+
+
+def test_more_classes_than_outputs_is_an_error_and_fewer_a_note(
+    cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = cfg.read_text()
+    cfg.write_text(text.replace("classes=6", "classes=2").replace("filters=33", "filters=21"))
+    with pytest.raises(TrainError, match="wanted at most 2 classes"):
+        train(cfg, shapes, tmp_path / "out")
+    cfg.write_text(text.replace("classes=6", "classes=9").replace("filters=33", "filters=42"))
+    result = darknet_py.train(cfg, shapes, out=tmp_path / "out", workers=0, max_batches=2)
+    assert "9 classes, the data 6" in capsys.readouterr().err
+    assert result.map is not None
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainError, match="file/out"):
+        train(cfg, shapes, tmp_path / "file" / "out")
+
+
+def test_weights_that_are_done_want_clear(whole: tuple[TrainResult, Path], shapes: Path, tmp_path: Path) -> None:
+    result, cfg = whole
+    with pytest.raises(TrainError, match="--clear"):
+        train(cfg, shapes, tmp_path, weights=result.weights)
+    assert train(cfg, shapes, tmp_path, weights=result.weights, clear=True, max_batches=1, map=False).iterations == 1
+    assert train(cfg, shapes, tmp_path, weights=result.weights, cutoff=2, max_batches=1, map=False).iterations == 1
+
+
+def test_a_damaged_state_or_one_of_another_cfg_is_one_line(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    result = train(cfg, shapes, tmp_path, max_batches=1, map=False)
+    raw = result.state.read_bytes()
+    result.state.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(TrainError, match="cannot read this training state"):
+        train(cfg, shapes, tmp_path, resume=True)
+    result.state.write_bytes(raw)
+    cfg.write_text(cfg.read_text().replace("activation=leaky", "activation=mish"))
+    with pytest.raises(TrainError, match="saved with other layers"):
+        train(cfg, shapes, tmp_path, resume=True)
+
+
+def test_lines_without_a_terminal_are_darknets(
+    cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    darknet_py.train(cfg, shapes, out=tmp_path, workers=0, max_batches=4, map=4, log_every=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "max_batches=4, so steps=3 and burn_in=1"
+    assert [line.split(":")[0] for line in lines if "avg loss" in line] == [" 2", " 4"]
+    assert any(line.startswith(" 4: mAP@0.50 = ") for line in lines)
+
+
+def test_without_data_it_trains_on_the_shapes_and_says_so(
+    cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darknet_py.training.setup.open_data", lambda path: DataFile.read(shapes))
+    darknet_py.train(cfg, out=tmp_path, workers=0, max_batches=1, map=False)
+    line = capsys.readouterr().err.splitlines()[1]
+    assert "built-in shapes" in line and f"train {cfg} --data data/coco.data" in line
