@@ -4,27 +4,54 @@ from __future__ import annotations
 
 from darknet_py.layers.base import Spec
 from darknet_py.layers.connected import Connected
+from darknet_py.layers.conv_recurrent import ConvLstm, Crnn, History
 from darknet_py.layers.convolutional import Convolutional
-from darknet_py.layers.merge import ActivationLayer, Route, Sam, ScaleChannels, Shortcut
-from darknet_py.layers.normalize import BatchNorm
+from darknet_py.layers.crop import Crop
+from darknet_py.layers.deconvolutional import Deconvolutional
+from darknet_py.layers.implicit import ControlChannels, Implicit, ImplicitAdd, ImplicitMul, ShiftChannels
+from darknet_py.layers.local import Local
+from darknet_py.layers.merge import ActivationLayer, Empty, Route, RouteLeftHalf, Sam, ScaleChannels, Shortcut
+from darknet_py.layers.normalize import BatchNorm, L2Norm, Lrn
 from darknet_py.layers.pool import AvgPool, Dropout, LocalAvgPool, MaxPool
-from darknet_py.layers.resample import Reorg, Upsample
+from darknet_py.layers.recurrent import Gru, Lstm, Rnn
+from darknet_py.layers.resample import Reorg, Reorg3d, Upsample
+from darknet_py.layers.yolo import Yolo
 
 LAYERS: dict[str, type[Spec]] = {
     "activation": ActivationLayer,
     "avgpool": AvgPool,
     "batchnorm": BatchNorm,
     "connected": Connected,
+    "control_channels": ControlChannels,
+    "conv_lstm": ConvLstm,
     "convolutional": Convolutional,
+    "crnn": Crnn,
+    "crop": Crop,
+    "deconvolutional": Deconvolutional,
     "dropout": Dropout,
+    "empty": Empty,
+    "gru": Gru,
+    "history": History,
+    "implicit": Implicit,
+    "implicit_add": ImplicitAdd,
+    "implicit_mul": ImplicitMul,
+    "l2norm": L2Norm,
+    "local": Local,
     "local_avgpool": LocalAvgPool,
+    "lstm": Lstm,
     "maxpool": MaxPool,
+    "normalization": Lrn,
     "reorg": Reorg,
+    "reorg3d": Reorg3d,
+    "rnn": Rnn,
     "route": Route,
+    "route_lhalf": RouteLeftHalf,
     "sam": Sam,
     "scale_channels": ScaleChannels,
+    "shift_channels": ShiftChannels,
     "shortcut": Shortcut,
     "upsample": Upsample,
+    "yolo": Yolo,
 }
 
 # Darknet's other spellings (`string_to_layer_type`).
@@ -32,6 +59,7 @@ ALIASES: dict[str, str] = {
     "avg": "avgpool",
     "conn": "connected",
     "conv": "convolutional",
+    "deconv": "deconvolutional",
     "local_avg": "local_avgpool",
     "lrn": "normalization",
     "max": "maxpool",

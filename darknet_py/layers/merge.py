@@ -1,4 +1,4 @@
-"""Layers that join earlier outputs: [route], [shortcut], [scale_channels], [sam]; and [activation]."""
+"""Layers that join earlier outputs: [route], [shortcut], [scale_channels], [sam]; and [activation], [empty]."""
 
 from __future__ import annotations
 
@@ -83,6 +83,15 @@ class Routing(nn.Module):
         if self.groups > 1:
             parts = tuple(x.chunk(self.groups, 1)[self.group_id] for x in inputs)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+@dataclass(frozen=True)
+class RouteLeftHalf(Route):
+    """[route_lhalf] (PyTorch_YOLOv4): the first half of each output's channels."""
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> RouteLeftHalf:
+        return cls(absolute(o, "layers", index), 2, 0)
 
 
 @dataclass(frozen=True)
@@ -248,6 +257,21 @@ class ActivationLayer(Spec):
 
     def build(self, node: Node) -> nn.Module:
         return Activating(self.activation)
+
+
+@dataclass(frozen=True)
+class Empty(Spec):
+    """[empty] or [silence]: hands its input on."""
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Empty:
+        return cls()
+
+    def cost(self, node: Node) -> Cost:
+        return Cost()
+
+    def build(self, node: Node) -> nn.Module:
+        return nn.Identity()
 
 
 class Activating(nn.Module):

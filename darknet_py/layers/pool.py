@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, windows
+from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, TrainState, windows
+from darknet_py.layers.resample import Blur, overlaid
 
 _SIZE_LIMIT = 1 << 14
 
@@ -68,18 +69,68 @@ class Window(Spec):
 
 @dataclass(frozen=True)
 class MaxPool(Window):
-    """Darknet's `parse_maxpool`. Cells outside the image never win."""
+    """Darknet's `parse_maxpool`. Cells outside the image never win.
+
+    maxpool_depth=1 takes, at each pixel, the largest of the channels g, g + out_channels, … instead. antialiasing: the
+    strides belong to a blur after a pool of stride 1. C's CPU build ignores maxpool_zero_nonmax, and so does this.
+    """
+
+    depth: bool = False
+    out_channels: int = 1
+    antialiasing: int = 0
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> MaxPool:
+        if o.flag("maxpool_zero_nonmax"):
+            o.warn("maxpool_zero_nonmax has no effect, as in C Darknet's CPU build", "maxpool_zero_nonmax")
+        depth, channels = o.flag("maxpool_depth"), o.int("out_channels", 1, 1)
+        # C returns from its depth pass before the blur.
+        antialiasing = 0 if depth else o.int("antialiasing", 0, 0)
+        return cls(**cls.window(o), depth=depth, out_channels=channels, antialiasing=antialiasing)
+
+    @property
+    def host(self) -> MaxPool:
+        """The pool alone, without the blur that takes its strides."""
+        return replace(self, stride_x=1, stride_y=1, antialiasing=0) if self.antialiasing else self
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        (x,) = inputs
+        if self.depth:
+            if x.c < self.out_channels:
+                raise ShapeError(f"out_channels: wanted at most {x.c}, found {self.out_channels}")
+            return Shape(self.out_channels, x.h, x.w)
+        if not self.antialiasing:
+            return super().infer(inputs)
+        output = Blur.infer(self.host.infer(inputs), self.antialiasing, self.stride_x, self.stride_y)
+        if min(output) < 1:
+            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
+        return output
+
+    def cost(self, node: Node) -> Cost:
+        output = self.host.infer(node.inputs)
+        flops = self.size**2 * node.inputs[0].c * output.h * output.w
+        return Cost(float(flops), node.inputs[0].size, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return MaxPooling(self)
+        return DepthPooling(self.out_channels) if self.depth else MaxPooling(self)
+
+    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+        if not isinstance(module, MaxPooling) or module.blur is None:
+            return output
+        return overlaid(module.pool(inputs[0]), output)
 
 
 class MaxPooling(nn.Module):
     def __init__(self, spec: MaxPool):
         super().__init__()
-        self.spec = spec
+        self.spec = spec.host
+        self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(x)
+        return x if self.blur is None else self.blur(x)
+
+    def pool(self, x: Tensor) -> Tensor:
         spec = self.spec
         left, right, top, bottom = spec.pads(x)
         stride = (spec.stride_y, spec.stride_x)
@@ -91,6 +142,20 @@ class MaxPooling(nn.Module):
             return y[:, :, :height, :width]
         x = F.pad(x, (left, max(right, 0), top, max(bottom, 0)), value=float("-inf"))
         return F.max_pool2d(x, spec.size, stride)
+
+
+class DepthPooling(nn.Module):
+    """The largest of each out_channels-th channel (`forward_maxpool_layer`)."""
+
+    def __init__(self, out_channels: int):
+        super().__init__()
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        missing = -c % self.out_channels
+        x = F.pad(x, (0, 0, 0, 0, 0, missing), value=float("-inf")) if missing else x
+        return x.reshape(b, -1, self.out_channels, h, w).max(1).values  # one winner, as in C
 
 
 @dataclass(frozen=True)
@@ -135,46 +200,69 @@ class AvgPool(Spec):
 
 @dataclass(frozen=True)
 class Dropout(Spec):
-    """[dropout], and DropBlock with dropblock=1 (`dropout_layer.c`)."""
+    """[dropout], and DropBlock with dropblock=1 (`dropout_layer_kernels.cu`; C's CPU build knows dropout only)."""
 
     probability: float
     dropblock: bool
-    dropblock_size_rel: float
-    dropblock_size_abs: int
+    size_rel: float  # of the map's side; 0: size_abs counts
+    size_abs: int
 
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> Dropout:
+        rel = o.float("dropblock_size_rel", 0.0, 0.0)
+        size = int(o.float("dropblock_size_abs", 0.0, 0.0))
         return cls(
             o.float("probability", 0.2, 0.0, 1.0),
             o.flag("dropblock"),
-            o.float("dropblock_size_rel", 0.0, 0.0, 1.0),
-            int(o.float("dropblock_size_abs", 0.0, 0.0)),
+            0.0 if size else rel,
+            size if size or rel else 7,
         )
 
     def build(self, node: Node) -> nn.Module:
-        if not self.dropblock:
-            return nn.Dropout(self.probability)
-        return DropBlock(self, node.output)
+        return DropBlock(self) if self.dropblock else nn.Dropout(self.probability)
 
 
 class DropBlock(nn.Module):
-    """Zeroes square blocks (of one channel of one image); see dropout_layer.c and the DropBlock paper."""
+    """Zeroes at most one square of each channel of each image, and scales up what is left of the image.
 
-    def __init__(self, spec: Dropout, shape: Shape):
+    As in C, probability and side of the squares grow from 0 over the first 85 % of max_batches; each cell starts a
+    square with probability p / side², the luckiest one of a channel does, and a square that would stick out at the
+    right or bottom is moved to start `x − (width − side)`.
+    """
+
+    def __init__(self, spec: Dropout):
         super().__init__()
-        self.probability = spec.probability
-        if spec.dropblock_size_abs:
-            self.block = min(spec.dropblock_size_abs, shape.h, shape.w)
-        elif spec.dropblock_size_rel:
-            self.block = max(int(spec.dropblock_size_rel * min(shape.h, shape.w)), 1)
-        else:
-            self.block = min(7, shape.h, shape.w)
+        self.spec = spec
+        self.state = TrainState()
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not self.probability:
+        if not self.training or not self.spec.probability:
             return x
-        size = min(self.block, x.shape[2], x.shape[3])
-        seeds = torch.rand_like(x) < self.probability / size**2
-        dropped = F.max_pool2d(seeds.float(), size, 1, size // 2)[..., : x.shape[2], : x.shape[3]]
-        keep = 1 - dropped
-        return x * keep * (keep.numel() / keep.sum().clamp(min=1))
+        keep = self._mask(x)
+        kept = keep.mean((1, 2, 3), keepdim=True)
+        return x * (keep / kept.clamp(min=1e-6))
+
+    def _mask(self, x: Tensor) -> Tensor:
+        """(B, C, H, W): 0 inside the squares, 1 elsewhere."""
+        spec = self.spec
+        b, c, h, w = x.shape
+        warm_up = self.state.max_batches * 0.85
+        grown = min(self.state.iteration / warm_up, 1.0) if warm_up else 1.0
+        sides = (spec.size_rel * w, spec.size_rel * h) if spec.size_rel else (spec.size_abs, spec.size_abs)
+        side = max(min(int(sides[0] * grown), int(sides[1] * grown), w, h), 1)
+        draws = torch.rand(b, c, h * w, device=x.device)
+        lowest, cell = draws.min(2)
+        column, row = cell % w, cell // w
+        left = torch.where(column > w - side, column - (w - side), column).clamp(0, w - side)
+        top = torch.where(row > h - side, row - (h - side), row).clamp(0, h - side)
+        in_row = self._within(h, top, side)
+        in_column = self._within(w, left, side)
+        dropped = lowest < spec.probability * grown / side**2
+        square = in_row[..., :, None] & in_column[..., None, :] & dropped[..., None, None]
+        return (~square).to(x.dtype)
+
+    @staticmethod
+    def _within(length: int, start: Tensor, side: int) -> Tensor:
+        """(B, C, length) bool: start ≤ position < start + side."""
+        offset = torch.arange(length, device=start.device) - start[..., None]
+        return (offset >= 0) & (offset < side)

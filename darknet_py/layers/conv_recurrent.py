@@ -1,0 +1,262 @@
+"""[crnn], [conv_lstm], [history]: layers over images with a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
+from darknet_py.layers.convolutional import Convolution, Convolutional, convolution_arrays
+from darknet_py.layers.filters import with_gradient
+from darknet_py.layers.recurrent import Elman, Memory, Recurrent
+
+
+@dataclass(frozen=True)
+class _Convolutions(Spec):
+    """What [crnn] and [conv_lstm] share: a set of equal convolutions that keep width and height."""
+
+    size: int
+    stride: int
+    dilation: int
+    padding: int
+    groups: int
+    activation: str
+    batch_normalize: bool
+    xnor: bool
+    shortcut: bool
+    output: int
+    time_steps: int
+
+    @staticmethod
+    def common(o: Options, net: NetSpec, activation: str) -> dict[str, Any]:
+        size = o.int("size", 3, 1, 1 << 12)
+        padding = o.int("padding", 0, 0)
+        xnor = o.flag("xnor")
+        groups = o.int("groups", 1, 1)
+        return {
+            "size": size,
+            "stride": o.int("stride", 1, 1),
+            "dilation": o.int("dilation", 1, 1),
+            "padding": size // 2 if o.flag("pad") else padding,
+            "groups": 1 if xnor else groups,
+            "activation": parse_activation(o, activation),
+            "batch_normalize": o.flag("batch_normalize"),
+            "xnor": xnor,
+            "shortcut": o.flag("shortcut"),
+            "output": o.int("output", 1, 1),
+            "time_steps": net.time_steps,
+        }
+
+    def layers(self, channels: int) -> tuple[tuple[str, int, int], ...]:
+        """(name, input channels, filters) in file order."""
+        raise NotImplementedError
+
+    def _convolution(self, filters: int) -> Convolutional:
+        return Convolutional(
+            filters, self.size, self.stride, self.stride, self.dilation, self.padding, self.groups,
+            self.batch_normalize, self.activation, flipped=False, xnor=self.xnor,
+        )  # fmt: skip
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        (x,) = inputs
+        for _, channels, filters in self.layers(x.c):
+            found = self._convolution(filters).infer([x._replace(c=channels)])
+            if found[1:] != x[1:]:
+                raise ShapeError(
+                    f"wanted size, stride and padding that keep {x.w} x {x.h} pixels, as the state does, "
+                    f"found {found.w} x {found.h}"
+                )
+        return x._replace(c=self.output)
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        return tuple(
+            array
+            for name, channels, filters in self.layers(node.inputs[0].c)
+            for array in convolution_arrays(self._convolution(filters), channels, f"{name}.")
+        )
+
+    def cost(self, node: Node) -> Cost:
+        _, h, w = node.inputs[0]
+        kernels = sum(filters * (channels // self.groups) for _, channels, filters in self.layers(node.inputs[0].c))
+        flops = 2.0 * kernels * self.size**2 * h * w / (32 if self.xnor else 1)
+        return Cost(flops, node.inputs[0].size, node.output.size)
+
+    def modules(self, node: Node) -> dict[str, nn.Module]:
+        return {
+            name: Convolution(self._convolution(filters), channels)
+            for name, channels, filters in self.layers(node.inputs[0].c)
+        }
+
+    def kernel(self) -> tuple[int, int, int]:
+        return (self.size, self.stride, self.dilation)
+
+
+@dataclass(frozen=True)
+class Crnn(_Convolutions):
+    """Darknet's `parse_crnn`: as [rnn], with convolutions."""
+
+    hidden: int = 1
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Crnn:
+        return cls(**cls.common(o, net, "logistic"), hidden=o.int("hidden", 1, 1))
+
+    def layers(self, channels: int) -> tuple[tuple[str, int, int], ...]:
+        hidden = self.hidden
+        return (
+            ("input_layer", channels, hidden),
+            ("self_layer", hidden, hidden),
+            ("output_layer", hidden, self.output),
+        )
+
+    def build(self, node: Node) -> nn.Module:
+        return Elman(list(self.modules(node).values()), self.shortcut, self.time_steps)
+
+
+@dataclass(frozen=True)
+class ConvLstm(_Convolutions):
+    """Darknet's `parse_conv_lstm`. peephole: the gates also read the cell. bottleneck: one convolution of state and
+    input together feeds the gates. bottleneck, shortcut and lstm_activation exist in C's GPU build only.
+    """
+
+    peephole: bool = False
+    bottleneck: bool = False
+    lstm_activation: str = "tanh"
+    state_constrain: float = 0.0
+    time_normalizer: float = 1.0
+    mini_batch: int = 1
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ConvLstm:
+        lstm_activation = o.choice("lstm_activation", "tanh", sorted(ACTIVATIONS))
+        return cls(
+            **cls.common(o, net, "linear"),
+            peephole=o.flag("peephole"),
+            bottleneck=o.flag("bottleneck"),
+            lstm_activation=lstm_activation,
+            state_constrain=o.float("state_constrain", net.time_steps * 32.0, 0.0),
+            time_normalizer=o.float("time_normalizer", 1.0),
+            mini_batch=net.mini_batch,
+        )
+
+    def layers(self, channels: int) -> tuple[tuple[str, int, int], ...]:
+        n = self.output
+        peephole = [(f"v{gate}", n, n) for gate in "fio"] if self.peephole else []
+        state = [("wf", 2 * n, n)] if self.bottleneck else [(f"w{gate}", n, n) for gate in "figo"]
+        return (*peephole, *state, *((f"u{gate}", channels, n) for gate in "figo"))
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        if self.bottleneck and inputs[0].c != self.output:
+            raise ShapeError(f"bottleneck: wanted as many outputs as input channels, {inputs[0].c}, found {self.output}")
+        return super().infer(inputs)
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        return tuple(array._replace(name=f"gates.{array.name}") for array in super().arrays(node))
+
+    def cost(self, node: Node) -> Cost:
+        cost = super().cost(node)
+        # Darknet counts the gates' arithmetic for the whole mini-batch.
+        return cost._replace(flops=cost.flops + (12 if self.peephole else 9) * node.output.size * self.mini_batch)
+
+    def build(self, node: Node) -> nn.Module:
+        return ConvLongShortTerm(self, nn.ModuleDict(self.modules(node)))
+
+
+class ConvLongShortTerm(Recurrent):
+    """`forward_conv_lstm_layer_gpu`.
+
+    As in `backward_conv_lstm_layer_gpu` the gradient goes back in time through the cell, and through the state only
+    with a bottleneck (times time_normalizer). C also clips the bottleneck's gradient to ±1, ours does not.
+    """
+
+    memories: ClassVar[int] = 2
+
+    def __init__(self, spec: ConvLstm, gates: nn.ModuleDict):
+        super().__init__(spec.time_steps)
+        self.spec = spec
+        self.gates = gates
+        self.activate = ACTIVATIONS[spec.lstm_activation]
+
+    def readers(self) -> Mapping[str, nn.Module]:
+        return {} if self.spec.bottleneck else {gate: self.gates[f"u{gate}"] for gate in "figo"}
+
+    def blank(self, x: Tensor, read: Mapping[str, Tensor]) -> Tensor:
+        return torch.zeros_like(read["f"] if read else x)
+
+    def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
+        h, c = memory
+        joined = None
+        if self.spec.bottleneck:
+            joined = self.activate(self.gates["wf"](torch.cat((with_gradient(h, self._through_time), x), 1)))
+            sums = {gate: self.gates[f"u{gate}"](joined) for gate in "figo"}
+        else:
+            sums = {gate: read[gate] + self.gates[f"w{gate}"](h.detach()) for gate in "figo"}
+        f = torch.sigmoid(sums["f"] + self._peephole("f", c))
+        i = torch.sigmoid(sums["i"] + self._peephole("i", c))
+        c = f * c + i * self.activate(sums["g"])
+        o = torch.sigmoid(sums["o"] + self._peephole("o", c))
+        h = o * self.activate(c)
+        if self.spec.state_constrain:
+            c = c.clamp(-self.spec.state_constrain, self.spec.state_constrain)
+        if joined is None or not self.spec.shortcut:
+            return h, (h, c)
+        half = torch.zeros_like(joined)
+        half[:, : joined.shape[1] // 2] = joined[:, : joined.shape[1] // 2]  # a partial residual connection
+        return h + half, (h, c)
+
+    def _peephole(self, gate: str, cell: Tensor) -> Tensor | float:
+        return self.gates[f"v{gate}"](cell.detach()) if self.spec.peephole else 0.0
+
+    def _through_time(self, gradient: Tensor) -> Tensor:
+        return gradient * self.spec.time_normalizer
+
+
+@dataclass(frozen=True)
+class History(Spec):
+    """[history]: this input and the `size` − 1 before it, newest first, along the channels (`forward_history_layer`)."""
+
+    size: int
+    time_steps: int
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> History:
+        return cls(o.int("history_size", 4, 1), net.time_steps)
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        return inputs[0]._replace(c=inputs[0].c * self.size)
+
+    def build(self, node: Node) -> nn.Module:
+        return Remembering(self.size, self.time_steps)
+
+
+class Remembering(Recurrent):
+    """As in C the gradient reaches the newest input alone.
+
+    With time_steps=1 in the cfg C remembers nothing: it copies the mini-batch to the front of the output and leaves
+    the rest zero, which for a batch of one is (input, 0, 0, …). That is reproduced.
+    """
+
+    def __init__(self, size: int, time_steps: int):
+        super().__init__(time_steps)
+        self.size = size
+
+    def readers(self) -> Mapping[str, nn.Module]:
+        return {}
+
+    def blank(self, x: Tensor, read: Mapping[str, Tensor]) -> Tensor:
+        return x.new_zeros(x.shape[0], x.shape[1] * self.size, *x.shape[2:])
+
+    def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
+        (before,) = memory
+        if self.time_steps == 1:
+            packed = torch.cat((x.flatten(), x.new_zeros(x.numel() * (self.size - 1))))
+            return packed.view(before.shape), memory
+        seen = torch.cat((x, before[:, : before.shape[1] - x.shape[1]].detach()), 1)
+        return seen, (seen,)

@@ -1,0 +1,82 @@
+"""[deconvolutional] (pjreddie): transposed convolution with batch norm and activation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
+from darknet_py.layers.normalize import add_batch_norm, batch_norm, batch_norm_arrays
+
+
+@dataclass(frozen=True)
+class Deconvolutional(Spec):
+    """`parse_deconvolutional`: output (in − 1)·stride + size − 2·padding."""
+
+    filters: int
+    size: int
+    stride: int
+    padding: int
+    batch_normalize: bool
+    activation: str
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Deconvolutional:
+        size = o.int("size", 1, 1, 1 << 12)
+        padding = o.int("padding", 0, 0)
+        return cls(
+            filters=o.int("filters", 1, 1),
+            size=size,
+            stride=o.int("stride", 1, 1, 1 << 12),
+            padding=size // 2 if o.flag("pad") else padding,
+            batch_normalize=o.flag("batch_normalize"),
+            activation=parse_activation(o, "logistic"),
+        )
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        (x,) = inputs
+        height, width = ((side - 1) * self.stride + self.size - 2 * self.padding for side in (x.h, x.w))
+        if height < 1 or width < 1:
+            raise ShapeError(f"padding: wanted some output left, found {width} x {height}")
+        return Shape(self.filters, height, width)
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        channels = node.inputs[0].c
+        weight = Array("weight", "weight", (channels, self.filters, self.size, self.size), channels * self.size**2)
+        norm = batch_norm_arrays(self.filters) if self.batch_normalize else ()
+        return (Array("bias", "bias", (self.filters,)), *norm, weight)
+
+    def cost(self, node: Node) -> Cost:
+        weights = node.inputs[0].c * self.filters * self.size**2
+        return Cost(2.0 * weights * node.inputs[0].h * node.inputs[0].w, node.inputs[0].size, node.output.size)
+
+    def build(self, node: Node) -> nn.Module:
+        return Deconvolution(self, node)
+
+
+class Deconvolution(nn.Module):
+    """weight (channels, filters, size, size), bias (filters), and scale, mean, variance with batch norm."""
+
+    def __init__(self, spec: Deconvolutional, node: Node):
+        super().__init__()
+        self.spec = spec
+        # Darknet's spread: .02, more where the layer enlarges its input.
+        spread = 0.02 * node.output.h * node.output.w / (node.inputs[0].h * node.inputs[0].w)
+        self.weight = nn.Parameter(torch.randn(spec.arrays(node)[-1].shape) * spread)
+        self.bias = nn.Parameter(torch.zeros(spec.filters))
+        if spec.batch_normalize:
+            add_batch_norm(self, spec.filters)
+        self.activate = ACTIVATIONS[spec.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        bias = None if spec.batch_normalize else self.bias
+        x = F.conv_transpose2d(x, self.weight, bias, spec.stride, spec.padding)
+        return self.activate(batch_norm(self, x) if spec.batch_normalize else x)

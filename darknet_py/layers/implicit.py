@@ -1,0 +1,115 @@
+"""Learned vectors that depend on no input, and YOLOR's layers that add or multiply them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
+from darknet_py.layers.merge import Multiplying, absolute
+
+
+@dataclass(frozen=True)
+class Implicit(Spec):
+    """[implicit] (`make_implicit_layer`): `atoms` values per filter, (filters, atoms, 1) for each image."""
+
+    filters: int
+    atoms: int
+    mean: float
+    std: float
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Implicit:
+        return cls(o.int("filters", 128, 1), o.int("atoms", 1, 1), o.float("mean", 0.0), o.float("std", 0.2))
+
+    def inputs(self, index: int) -> tuple[int, ...]:
+        return (-1,)  # only for the number of images
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        return Shape(self.filters, self.atoms, 1)
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        return (Array("weight", "implicit", (self.filters, self.atoms, 1)),)
+
+    def cost(self, node: Node) -> Cost:
+        return Cost(0.0, 0, node.output.size)
+
+    def build(self, node: Node) -> nn.Module:
+        return Remembered(self._initial(node.output))
+
+    def _initial(self, shape: Shape) -> Tensor:
+        return self.mean + self.std * (torch.rand(shape) * 2 - 1)
+
+
+@dataclass(frozen=True)
+class ImplicitAdd(Implicit):
+    """[implicit_add] (YOLOR): one value per filter around 0."""
+
+    centre: ClassVar[float] = 0.0
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Implicit:
+        return cls(o.int("filters", 128, 1), 1, cls.centre, 0.02)
+
+    def _initial(self, shape: Shape) -> Tensor:
+        return self.mean + self.std * torch.randn(shape)
+
+
+@dataclass(frozen=True)
+class ImplicitMul(ImplicitAdd):
+    """[implicit_mul] (YOLOR): one value per filter around 1."""
+
+    centre: ClassVar[float] = 1.0
+
+
+class Remembered(nn.Module):
+    """weight (filters, atoms, 1)."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight.expand(x.shape[0], *self.weight.shape)
+
+
+@dataclass(frozen=True)
+class ControlChannels(Spec):
+    """[control_channels] (YOLOR): the previous layer's output times the value of `from` for each channel."""
+
+    layer: int
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ControlChannels:
+        return cls(absolute(o, "from", index)[0])
+
+    def inputs(self, index: int) -> tuple[int, ...]:
+        return (index - 1, self.layer)
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        x, values = inputs
+        if values != (x.c, 1, 1):
+            raise ShapeError(f"from: wanted a layer of {Shape(x.c, 1, 1)}, found {values} from layer {self.layer}")
+        return x
+
+    def build(self, node: Node) -> nn.Module:
+        return Multiplying("linear")
+
+
+@dataclass(frozen=True)
+class ShiftChannels(ControlChannels):
+    """[shift_channels] (YOLOR): the previous layer's output plus the value of `from` for each channel."""
+
+    def build(self, node: Node) -> nn.Module:
+        return Shifting()
+
+
+class Shifting(nn.Module):
+    def forward(self, x: Tensor, values: Tensor) -> Tensor:
+        return x + values

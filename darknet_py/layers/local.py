@@ -1,0 +1,86 @@
+"""[local]: a convolution whose filters differ at every output pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
+
+
+@dataclass(frozen=True)
+class Local(Spec):
+    """Darknet's `parse_local`. With pad the image is padded so that every stride-th pixel gets a window.
+
+    C pads by one pixel whatever the size, which fits a size of 3 only and reads strange places with others.
+    """
+
+    filters: int
+    size: int
+    stride: int
+    pad: bool
+    activation: str
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Local:
+        return cls(
+            o.int("filters", 1, 1),
+            o.int("size", 1, 1, 1 << 12),
+            o.int("stride", 1, 1),
+            o.flag("pad"),
+            parse_activation(o, "logistic"),
+        )
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        (x,) = inputs
+        reach = 1 if self.pad else self.size
+        if min(x.h, x.w) < reach:
+            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
+        return Shape(self.filters, windows(x.h, reach, self.stride), windows(x.w, reach, self.stride))
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        out, channels = node.output, node.inputs[0].c
+        fan_in = channels * self.size**2
+        return (
+            Array("bias", "bias", (out.c, out.h, out.w)),
+            Array("weight", "weight", (out.h * out.w, out.c, fan_in), fan_in),
+        )
+
+    def cost(self, node: Node) -> Cost:
+        return Cost(0.0, node.inputs[0].size, node.output.size)  # Darknet's table counts nothing here
+
+    def build(self, node: Node) -> nn.Module:
+        return LocallyConnected(self, node)
+
+    def kernel(self) -> tuple[int, int, int]:
+        return (self.size, self.stride, 1)
+
+
+class LocallyConnected(nn.Module):
+    """weight (pixels, filters, channels·size²), bias (filters, H, W)."""
+
+    def __init__(self, spec: Local, node: Node):
+        super().__init__()
+        self.spec = spec
+        self.output = node.output
+        bias, weight = spec.arrays(node)
+        self.weight = nn.Parameter(scaled_uniform(weight.shape, weight.fan_in))
+        self.bias = nn.Parameter(torch.zeros(bias.shape))
+        self.activate = ACTIVATIONS[spec.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        spec = self.spec
+        if spec.pad:
+            before = spec.size // 2
+            after = spec.size - 1 - before
+            x = F.pad(x, (before, after, before, after))
+        patches = F.unfold(x, spec.size, stride=spec.stride)  # (B, channels·size², pixels)
+        y = torch.einsum("bkp,pfk->bfp", patches, self.weight).unflatten(2, self.bias.shape[1:])
+        return self.activate(y + self.bias)

@@ -1,0 +1,288 @@
+"""[rnn], [gru], [lstm]: fully connected layers with a memory, and the base of all layers that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.errors import DarknetError
+from darknet_py.layers.activations import parse_activation
+from darknet_py.layers.base import Array, Node, Shape, Spec
+from darknet_py.layers.connected import FullyConnected, connected_arrays
+
+Memory = tuple[Tensor, ...]
+
+
+class Recurrent(nn.Module):
+    """Base of modules with a memory.
+
+    In training a mini-batch holds `time_steps` steps of several streams, time-major as in C: row t·streams + b is step
+    t of stream b. Otherwise each call is one step, a row is a stream, and the memory stays from call to call (C's
+    commands set time_steps=1 for this). The memory is cleared by `reset_state`, when the number of streams changes and
+    when training starts or ends. No gradient reaches back beyond a mini-batch.
+    """
+
+    memories: ClassVar[int] = 1
+    carries: ClassVar[bool] = True  # the memory survives from one mini-batch of training to the next
+
+    def __init__(self, time_steps: int):
+        super().__init__()
+        self.time_steps = time_steps
+        self.memory: Memory | None = None
+
+    def readers(self) -> Mapping[str, nn.Module]:
+        """Sub-modules that read the layer's input alone, so that they can do all steps at once."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
+        """One step: x (streams, …), what the readers gave for it, the memory before → output, memory after."""
+        raise NotImplementedError
+
+    def blank(self, x: Tensor, read: Mapping[str, Tensor]) -> Tensor:
+        """An empty memory for one step's streams."""
+        return torch.zeros_like(next(iter(read.values())))
+
+    def reset_state(self, stream: int | None = None) -> None:
+        """Forgets everything, or one stream."""
+        if stream is None or self.memory is None:
+            self.memory = None
+            return
+        row = torch.tensor([stream], device=self.memory[0].device)
+        self.memory = tuple(part.index_fill(0, row, 0.0) for part in self.memory)
+
+    def train(self, mode: bool = True) -> Recurrent:
+        if mode != self.training:
+            self.reset_state()
+        super().train(mode)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.time_steps if self.training else 1
+        if x.shape[0] % steps:
+            raise DarknetError(f"wanted a multiple of time_steps={steps} rows in a mini-batch, found {x.shape[0]}")
+        reads = {name: _each_step(layer, x, steps).chunk(steps) for name, layer in self.readers().items()}
+        memory: Memory | None = None
+        outputs = []
+        for t, part in enumerate(x.chunk(steps)):
+            read = {name: values[t] for name, values in reads.items()}
+            memory = memory or self._remembered(self.blank(part, read))
+            output, memory = self.step(part, read, memory)
+            outputs.append(output)
+        assert memory is not None
+        self.memory = tuple(kept.detach() for kept in memory)
+        return outputs[0] if steps == 1 else torch.cat(outputs)
+
+    def _remembered(self, blank: Tensor) -> Memory:
+        kept = self.memory if self.carries or not self.training else None
+        if kept is None or kept[0].shape != blank.shape or kept[0].device != blank.device:
+            return (blank,) * self.memories
+        return kept
+
+
+def reset_state(network: nn.Module, stream: int | None = None) -> None:
+    """Clears the memory of all recurrent layers, or one stream of it (`reset_network_state`)."""
+    for module in network.modules():
+        if isinstance(module, Recurrent):
+            module.reset_state(stream)
+
+
+def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
+    """layer(x), with each step's own statistics where it normalises by the batch, as in C."""
+    if steps > 1 and layer.training and hasattr(layer, "scale"):
+        return torch.cat([layer(part) for part in x.chunk(steps)])
+    return layer(x)
+
+
+class Elman(Recurrent):
+    """state = input(x) + self(state) (+ state with shortcut); output(state). Used by [rnn] and [crnn].
+
+    C starts each mini-batch of training with an empty state.
+    """
+
+    carries: ClassVar[bool] = False
+
+    def __init__(self, layers: Sequence[nn.Module], shortcut: bool, time_steps: int):
+        super().__init__(time_steps)
+        self.input_layer, self.self_layer, self.output_layer = layers
+        self.shortcut = shortcut
+
+    def readers(self) -> Mapping[str, nn.Module]:
+        return {"input": self.input_layer}
+
+    def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
+        (state,) = memory
+        new = read["input"] + self.self_layer(state)
+        new = new + state if self.shortcut else new
+        return self.output_layer(new), (new,)
+
+
+@dataclass(frozen=True)
+class Rnn(Spec):
+    """Darknet's `parse_rnn`. logistic: activation of the recurrent part, 1 logistic, 2 loggy, 0 as the others.
+
+    hidden: size of the state; as in pjreddie's code that of the output where it is missing (AlexeyAB's takes 1).
+    """
+
+    vector: ClassVar[bool] = True
+    output: int
+    hidden: int
+    activation: str
+    batch_normalize: bool
+    logistic: int
+    shortcut: bool
+    time_steps: int
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Rnn:
+        output = o.int("output", 1, 1)
+        return cls(
+            output,
+            o.int("hidden", output, 1),
+            parse_activation(o, "logistic"),
+            o.flag("batch_normalize"),
+            o.int("logistic"),
+            o.flag("shortcut"),
+            net.time_steps,
+        )
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        return Shape(self.output, 1, 1)
+
+    def _layers(self, node: Node) -> tuple[tuple[str, int, int], ...]:
+        """(name, inputs, outputs) in file order."""
+        hidden = self.hidden
+        return (
+            ("input_layer", node.inputs[0].size, hidden),
+            ("self_layer", hidden, hidden),
+            ("output_layer", hidden, self.output),
+        )
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        return tuple(
+            array
+            for name, inputs, outputs in self._layers(node)
+            for array in connected_arrays(outputs, inputs, self.batch_normalize, f"{name}.")
+        )
+
+    def build(self, node: Node) -> nn.Module:
+        recurrent = {1: "logistic", 2: "loggy"}.get(self.logistic, self.activation)
+        layers = [
+            FullyConnected(inputs, outputs, recurrent if name == "self_layer" else self.activation, self.batch_normalize)
+            for name, inputs, outputs in self._layers(node)
+        ]
+        return Elman(layers, self.shortcut, self.time_steps)
+
+
+@dataclass(frozen=True)
+class _Gated(Spec):
+    """What [gru] and [lstm] share: gates that read the input, and gates that read the state."""
+
+    vector: ClassVar[bool] = True
+    names: ClassVar[tuple[str, ...]] = ()  # of the gates in file order; the first character tells which kind
+    reading: ClassVar[str] = ""  # the kind that reads the input
+    output: int
+    batch_normalize: bool
+    time_steps: int
+    tanh: bool = False
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> _Gated:
+        return cls(o.int("output", 1, 1), o.flag("batch_normalize"), net.time_steps)
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        return Shape(self.output, 1, 1)
+
+    def _inputs(self, name: str, node: Node) -> int:
+        return node.inputs[0].size if name.startswith(self.reading) else self.output
+
+    def arrays(self, node: Node) -> tuple[Array, ...]:
+        return tuple(
+            array
+            for name in self.names
+            for array in connected_arrays(
+                self.output, self._inputs(name, node), self.batch_normalize, f"gates.{name}."
+            )
+        )
+
+    def gates(self, node: Node) -> nn.ModuleDict:
+        return nn.ModuleDict(
+            {
+                name: FullyConnected(self._inputs(name, node), self.output, "linear", self.batch_normalize)
+                for name in self.names
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Gru(_Gated):
+    """Darknet's `parse_gru`. The candidate is logistic; with tanh=1, an option of pjreddie's, it is tanh."""
+
+    names: ClassVar[tuple[str, ...]] = ("input_z", "input_r", "input_h", "state_z", "state_r", "state_h")
+    reading: ClassVar[str] = "input"
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Gru:
+        return cls(o.int("output", 1, 1), o.flag("batch_normalize"), net.time_steps, o.flag("tanh"))
+
+    def build(self, node: Node) -> nn.Module:
+        return GatedUnit(self.gates(node), self.tanh, self.time_steps)
+
+
+class GatedUnit(Recurrent):
+    """`forward_gru_layer`: state = z·state + (1 − z)·h. (C's CPU build has no backward pass.)"""
+
+    def __init__(self, gates: nn.ModuleDict, tanh: bool, time_steps: int):
+        super().__init__(time_steps)
+        self.gates = gates
+        self.candidate = torch.tanh if tanh else torch.sigmoid
+
+    def readers(self) -> Mapping[str, nn.Module]:
+        return {kind: self.gates[f"input_{kind}"] for kind in "zrh"}
+
+    def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
+        (state,) = memory
+        z = torch.sigmoid(read["z"] + self.gates["state_z"](state))
+        r = torch.sigmoid(read["r"] + self.gates["state_r"](state))
+        h = self.candidate(read["h"] + self.gates["state_h"](r * state))
+        state = z * state + (1 - z) * h
+        return state, (state,)
+
+
+@dataclass(frozen=True)
+class Lstm(_Gated):
+    """Darknet's `parse_lstm`. File order of AlexeyAB: f, i, g, o (pjreddie writes i, f, o, g)."""
+
+    names: ClassVar[tuple[str, ...]] = ("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo")
+    reading: ClassVar[str] = "u"
+
+    def build(self, node: Node) -> nn.Module:
+        return LongShortTerm(self.gates(node), self.time_steps)
+
+
+class LongShortTerm(Recurrent):
+    """`forward_lstm_layer`: c = f·c + i·g, h = o·tanh(c).
+
+    Ours is the true derivative through time; C adds to it what its buffers held from the mini-batch before.
+    """
+
+    memories: ClassVar[int] = 2
+
+    def __init__(self, gates: nn.ModuleDict, time_steps: int):
+        super().__init__(time_steps)
+        self.gates = gates
+
+    def readers(self) -> Mapping[str, nn.Module]:
+        return {kind: self.gates[f"u{kind}"] for kind in "figo"}
+
+    def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
+        h, c = memory
+        f, i, g, o = (read[kind] + self.gates[f"w{kind}"](h) for kind in "figo")
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, (h, c)
