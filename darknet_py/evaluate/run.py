@@ -17,8 +17,9 @@ from darknet_py.data.images import from_letterbox
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.loader import EvalBatch, EvalLoader
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.evaluate import coco, darknet
-from darknet_py.evaluate.records import Found, Truth
+from darknet_py.evaluate import coco as by_coco
+from darknet_py.evaluate import darknet as by_darknet
+from darknet_py.evaluate.records import Found, Truth, match
 from darknet_py.layers.base import Predictions
 from darknet_py.model import nms
 from darknet_py.model.fuse import fuse
@@ -48,11 +49,18 @@ class Evaluation:
     """
 
     names: tuple[str, ...]
-    darknet: darknet.DarknetResult | None
-    coco: coco.CocoResult | None
+    darknet: by_darknet.DarknetResult | None
+    coco: by_coco.CocoResult | None
     boxes: Boxes
     skipped: tuple[str, ...]
     seconds: float
+
+    def curves(self) -> list[by_darknet.Curve]:
+        """Precision over recall of each class, as Darknet's mAP takes them; needs that protocol."""
+        if self.darknet is None:
+            raise DarknetError("curves: wanted an evaluation by the protocol darknet, found none")
+        matched = match(self.boxes.found["darknet"], self.boxes.truth, self.darknet.iou_thresh, self.boxes.difficult)
+        return by_darknet.precision_recall(matched, np.array([row.truths for row in self.darknet.classes]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; the boxes themselves are left out."""
@@ -100,9 +108,9 @@ def evaluate_detector(
     start = time.perf_counter()
     boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress)
     seconds = time.perf_counter() - start
-    by_darknet = by_coco = None
+    map_result = coco_result = None
     if "darknet" in protocols:
-        by_darknet = darknet.darknet_map(
+        map_result = by_darknet.darknet_map(
             boxes.found["darknet"],
             boxes.truth,
             names,
@@ -112,8 +120,8 @@ def evaluate_detector(
             difficult=boxes.difficult,
         )
     if "coco" in protocols:
-        by_coco = coco.coco_ap(boxes.found["coco"], boxes.truth, boxes.sizes, names)
-    return Evaluation(tuple(names), by_darknet, by_coco, boxes, tuple(skipped), seconds)
+        coco_result = by_coco.coco_ap(boxes.found["coco"], boxes.truth, boxes.sizes, names)
+    return Evaluation(tuple(names), map_result, coco_result, boxes, tuple(skipped), seconds)
 
 
 def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
@@ -179,7 +187,7 @@ def collect(
 
 def _by_darknet(predictions: Predictions, sizes: Sequence[tuple[int, int]], kind: str, beta: float) -> list[Found]:
     """As `validate_detector_map`: NMS on boxes relative to the image; rows in Darknet's order."""
-    found = nms.candidates(predictions, darknet.THRESH, darknet.NMS, kind, beta)
+    found = nms.candidates(predictions, by_darknet.THRESH, by_darknet.NMS, kind, beta)
     return [_in_darknets_order(part, scores) for part, scores in zip(found, predictions.scores, strict=True)]
 
 
@@ -187,7 +195,7 @@ def _by_coco(predictions: Predictions, sizes: Sequence[tuple[int, int]], kind: s
     """As `validate_detector`: NMS on boxes in pixels of the image (greedynms and diounms depend on its shape)."""
     scale = predictions.boxes.new_tensor([size * 2 for size in sizes])
     pixels = predictions._replace(boxes=predictions.boxes * scale[:, None])
-    found = nms.candidates(pixels, coco.THRESH, coco.NMS, kind, beta)
+    found = nms.candidates(pixels, by_coco.THRESH, by_coco.NMS, kind, beta)
     return [
         Found((part.boxes / part.boxes.new_tensor(size * 2)).numpy(), part.class_ids.numpy(), part.scores.numpy())
         for part, size in zip(found, sizes, strict=True)
@@ -203,7 +211,7 @@ def _in_darknets_order(found: nms.Found, scores: Tensor) -> Found:
     """
     index, place = found.index.unique(return_inverse=True)
     table = scores[index.to(scores.device)].float().cpu().numpy()
-    table = np.where(table > darknet.THRESH, table, 0)
+    table = np.where(table > by_darknet.THRESH, table, 0)
     order = np.lexsort(-table[:, table.any(0)].T) if len(table) else np.zeros(0, int)
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order))

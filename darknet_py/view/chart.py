@@ -9,11 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from darknet_py.view.draw import FONT, Colour, Picture, colour, save_picture
 
-Points = Sequence[tuple[float, float]]
+Points = Sequence[tuple[float, float]] | NDArray[np.float64]
 
 _INK: Colour = (40, 44, 52)
 _GRID: Colour = (226, 229, 234)
@@ -86,13 +86,13 @@ class LossChart:
 
 
 def precision_recall_chart(
-    title: str, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], width: int = 900, height: int = 800
+    title: str, curves: Sequence[tuple[str, ArrayLike, ArrayLike]], width: int = 900, height: int = 800
 ) -> Picture:
     """Precision over recall: one line per (name, precision, recall). The legend names the first 20."""
     axes = _Axes(width, height, 1.0, 1.0)
     axes.frame("Recall", "Precision")
     for k, (_, precision, recall) in enumerate(curves):
-        axes.line(list(zip(recall, precision, strict=True)), colour(k), 2.0)
+        axes.line(np.stack([np.asarray(recall, float), np.asarray(precision, float)], 1), colour(k), 2.0)
     axes.title(title, "")
     axes.legend([(name, colour(k)) for k, (name, _, _) in enumerate(curves)][:20], low=True)
     return axes.picture()

@@ -1,0 +1,207 @@
+"""`evaluate CFG --data D --weights W`: Darknet's mAP and COCO's AP of a detector."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from darknet_py.cli.common import fraction, network_arguments, positive
+
+if TYPE_CHECKING:
+    from darknet_py.data.datafile import DataFile
+    from darknet_py.evaluate.coco import CocoResult
+    from darknet_py.evaluate.darknet import ClassResult, DarknetResult
+    from darknet_py.evaluate.run import Evaluation
+
+NAME = "evaluate"
+HELP = "measure a detector: Darknet's mAP and COCO's AP, each labelled with its protocol"
+_SHOWN = 10  # lines about bad images and labels
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    network_arguments(parser, "trained weights")
+    parser.add_argument("--data", metavar="FILE", help=".data file; its `valid` list is used (default: built-in data)")
+    parser.add_argument("--images", metavar="LIST", help="another list of images, or a folder, instead of `valid`")
+    parser.add_argument("--names", metavar="FILE", help="class names, one a line, instead of those of the .data file")
+    parser.add_argument(
+        "--protocol",
+        choices=("darknet", "coco", "both"),
+        default="both",
+        help="darknet: as `detector map`; coco: pycocotools on what `detector valid` finds (default: both)",
+    )
+    parser.add_argument(
+        "--points", type=int, choices=(0, 11, 101), default=0, help="of Darknet's mAP: 0 area under the curve (default)"
+    )
+    parser.add_argument("--iou-thresh", type=fraction, default=0.5, help="of Darknet's mAP (default: 0.5)")
+    parser.add_argument(
+        "--thresh", type=fraction, default=0.25, help="confidence at which boxes are counted (default: 0.25)"
+    )
+    parser.add_argument("--batch", type=positive, default=8, help="images per forward pass (default: 8)")
+    parser.add_argument("--workers", type=int, help="processes that read images (default: one per core, at most 8)")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write the result to FILE, or to stdout instead of tables"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for evaluation.json, precision_recall.png, confusion.csv and Darknet's result files",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from darknet_py.cli.common import load_network
+    from darknet_py.data.datafile import read_list, read_names
+    from darknet_py.data.shapes import open_data
+    from darknet_py.errors import DarknetError
+    from darknet_py.evaluate.run import PROTOCOLS, evaluate_detector
+    from darknet_py.files import write_atomically
+
+    if not args.weights and not args.cfg.endswith((".pt", ".pth")):
+        raise DarknetError("evaluate: wanted trained weights (--weights FILE), found none")
+    data = None if args.images and not args.data else open_data(args.data)
+    names: Sequence[str] = ()
+    if args.names:
+        names = read_names(args.names)
+    elif data and data.names:
+        names = data.class_names()
+    net = load_network(args, names)
+    images = read_list(args.images) if args.images else data.valid_images() if data else []
+    difficult = read_list(data.difficult) if data and data.difficult and not args.images else None
+    evaluation = evaluate_detector(
+        net,
+        images,
+        names,
+        protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
+        points=args.points,
+        iou_thresh=args.iou_thresh,
+        thresh=args.thresh,
+        difficult=difficult,
+        batch=args.batch,
+        workers=args.workers,
+        progress=True,
+    )
+    for line in evaluation.skipped[:_SHOWN]:
+        print(f"warning: {line}", file=sys.stderr)
+    if len(evaluation.skipped) > _SHOWN:
+        print(f"warning: … and {len(evaluation.skipped) - _SHOWN} more like these", file=sys.stderr)
+
+    size = (net.graph.net.width, net.graph.net.height)
+    report = as_dict(args, size, evaluation)
+    if args.json != "-":
+        print("\n".join(lines(args, size, evaluation)))
+    else:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    if args.json and args.json != "-":
+        write_atomically(args.json, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+        print(f"\nresult in {args.json}")
+    if args.out:
+        write_files(args.out, report, evaluation, data)
+        print(f"\nfiles in {args.out}/", file=sys.stderr if args.json == "-" else sys.stdout)
+    return 0
+
+
+def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluation) -> dict[str, Any]:
+    """Everything measured, for JSON."""
+    from darknet_py.evaluate.classify import detection_confusion
+
+    boxes = evaluation.boxes
+    protocol = next(iter(boxes.found))
+    matrix = detection_confusion(
+        boxes.found[protocol], boxes.truth, len(evaluation.names), args.thresh, args.iou_thresh
+    )
+    return {
+        "cfg": args.cfg,
+        "weights": args.weights,
+        "data": args.images or args.data,
+        "width": size[0],
+        "height": size[1],
+        "names": list(evaluation.names),
+        **evaluation.to_json(),
+        "confusion": {
+            "what": "row: label, column: class found; the last of each: nothing",
+            "boxes": protocol,
+            "thresh": args.thresh,
+            "iou_thresh": args.iou_thresh,
+            "matrix": matrix.tolist(),
+        },
+    }
+
+
+def lines(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluation) -> Iterator[str]:
+    """The tables on stdout."""
+    images, seconds = len(evaluation.boxes.paths), evaluation.seconds
+    yield (
+        f"{args.cfg} {args.weights or ''} at {size[0]}x{size[1]}: {images} images, "
+        f"{sum(len(labels.boxes) for labels in evaluation.boxes.truth)} objects, {images / seconds:.1f} images/s"
+    )
+    width = max(len(name) for name in (*evaluation.names, "all classes"))
+    if evaluation.darknet:
+        yield from ("", *_darknet_lines(evaluation.darknet, width))
+    if evaluation.coco:
+        yield from ("", *_coco_lines(evaluation.coco, width))
+
+
+def _darknet_lines(result: DarknetResult, width: int) -> Iterator[str]:
+    yield f"{result.protocol}; counts at confidence {result.thresh:g}"
+    yield f"{'':{width}}  {'AP':>7}  objects      TP      FP      FN  precision  recall  avg IoU"
+    rows: list[tuple[str, float, ClassResult | DarknetResult]] = [(row.name, row.ap, row) for row in result.classes]
+    for name, ap, row in [*rows, ("all classes", result.map, result)]:
+        yield (
+            f"{name:{width}}  {ap:7.2%}  {row.truths:7}  {row.tp:6}  {row.fp:6}  {row.fn:6}  "
+            f"{row.precision:9.2f}  {row.recall:6.2f}  {row.average_iou:7.2%}"
+        )
+    yield f"mAP@{result.iou_thresh:.2f} {result.map:.2%}   F1 {result.f1:.2f}"
+
+
+def _coco_lines(result: CocoResult, width: int) -> Iterator[str]:
+    yield result.protocol
+    yield f"{'':{width}}  {'AP':>7}  {'AP50':>7}  {'AR100':>7}  {'objects':>7}"
+    for row in result.classes:
+        yield f"{row.name:{width}}  {_percent(row.ap)}  {_percent(row.ap50)}  {_percent(row.ar)}  {row.truths:7}"
+    all_of = [_percent(result.figures[name]) for name in ("AP", "AP50", "AR100")]
+    yield f"{'all classes':{width}}  {'  '.join(all_of)}  {result.truths:7}"
+    names = list(result.figures)
+    for half in (names[:6], names[6:]):
+        yield "   ".join(f"{name} {_percent(result.figures[name]).strip()}" for name in half)
+
+
+def _percent(value: float | None) -> str:
+    return f"{'-':>7}" if value is None else f"{value:7.2%}"
+
+
+def write_files(folder: str, report: dict[str, Any], evaluation: Evaluation, data: DataFile | None) -> None:
+    """What --out asks for; the result files in the layout that the .data file's `eval` names (coco, else VOC)."""
+    from darknet_py.evaluate.results import COCO_FILE, write_coco, write_voc
+    from darknet_py.files import make_folder, write_atomically
+    from darknet_py.view.chart import precision_recall_chart
+    from darknet_py.view.draw import save_picture
+
+    out = make_folder(folder)
+    boxes, names = evaluation.boxes, evaluation.names
+    write_atomically(out / "evaluation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["label \\ found", *names, "nothing"])
+    matrix = zip([*names, "nothing"], report["confusion"]["matrix"], strict=True)
+    rows.writerows([name, *counts] for name, counts in matrix)
+    write_atomically(out / "confusion.csv", table.getvalue().encode())
+    if evaluation.darknet:
+        curves = evaluation.curves()
+        title = f"mAP@{evaluation.darknet.iou_thresh:.2f} = {evaluation.darknet.map:.2%}"
+        save_picture(
+            out / "precision_recall.png",
+            precision_recall_chart(
+                title, [(name, curve.precision, curve.recall) for name, curve in zip(names, curves, strict=True)]
+            ),
+        )
+    if "coco" not in boxes.found:
+        return
+    if data and data.eval == "coco":
+        write_coco(out / COCO_FILE, boxes.found["coco"], boxes.paths, boxes.sizes, len(names))
+    else:
+        write_voc(out, boxes.found["coco"], boxes.paths, boxes.sizes, names)
