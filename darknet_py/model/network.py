@@ -107,7 +107,7 @@ class Network(nn.Module):
         parts: dict[int, dict[str, Tensor]] = {}
 
         def measure(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor | None:
-            if isinstance(module, Head):
+            if isinstance(module, Head) and not node.common.onlyforward:
                 report = module.loss(inputs[0], truth, self.state)
                 totals.append(report.total)
                 costs.append(report.cost)
@@ -158,6 +158,8 @@ class Network(nn.Module):
             head.input_size = (x.shape[3], x.shape[2]) if x.dim() == 4 else (1, 1)
         for node, module in zip(self.graph.layers, self.layers, strict=True):
             output = step(node, module, [outputs[source] for source in node.sources])
+            if output is not None and node.common.onlyforward:
+                output = output.detach()  # `backward_network` passes over such a layer
             for source in node.sources:
                 if source >= 0 and self.graph.layers[source].last_use == node.index:
                     outputs.pop(source, None)

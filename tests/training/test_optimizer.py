@@ -166,3 +166,8 @@ def test_ema_starts_at_half_and_replaces_the_weights_near_the_end() -> None:
     assert weight.item() == 4.5
     ema.swap()
     assert weight.item() == 8
+
+
+def test_nothing_flows_back_through_onlyforward() -> None:
+    before, middle, after = moved(network("", "onlyforward=1", "", net="decay=0"), 2)
+    assert (before, middle, after) == ((False, True), (False, False), (True, True))

@@ -108,7 +108,7 @@ def test_shares_of_a_batch() -> None:
         of(64, 16, 3)
 
 
-@pytest.mark.parametrize("subdivisions", [1, 2])
+@pytest.mark.parametrize("subdivisions", [1, 4])
 def test_two_processes_are_one_with_twice_the_mini_batch(subdivisions: int, shapes: Path, tmp_path: Path) -> None:
     cfg = tmp_path / "tiny.cfg"
     cfg.write_text(PLAIN.replace("subdivisions=2", f"subdivisions={subdivisions}"))
