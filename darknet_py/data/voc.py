@@ -1,0 +1,122 @@
+"""Pascal VOC folders (Annotations, ImageSets, JPEGImages) → Darknet lists and labels."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from darknet_py.data.convert import Converted, Row, link_images, relative_box, size_of, write_data_file, write_labels
+from darknet_py.data.datafile import write_list
+from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.errors import DataError
+
+
+class _Object(NamedTuple):
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool
+
+
+def voc_to_darknet(
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    names: Sequence[str] | None = None,
+    *,
+    difficult: bool = False,
+    name: str = "voc",
+) -> Converted:
+    """Converts a VOC folder. `root` is only read; see `convert` for what appears in `out`.
+
+    names: the classes in order (default: those found, by alphabet). difficult: keep objects marked so. Lists are made
+    for each file of ImageSets/Main that holds one image name a line, else one list `train` of all annotations. The
+    .data file trains on trainval (or train) and validates on test (or val).
+    Corners are taken as they are written, as C Darknet's users' scripts do. Raises DataError with the file.
+    """
+    root, out = Path(root), Path(out)
+    files = {file.stem: file for file in sorted(root.glob("Annotations/*.xml"))}
+    if not files:
+        raise DataError(f"{root}: wanted a VOC folder, found no Annotations/*.xml")
+    images = _images(root / "JPEGImages")
+    splits = _splits(root, list(files))
+    wanted = sorted({stem for stems in splits.values() for stem in stems})
+    problems: list[str] = []
+    objects: dict[str, tuple[tuple[float, float], list[_Object]]] = {}
+    for stem in wanted:
+        if stem not in files or stem not in images:
+            problems.append(f"{root}: {stem}: no {'image' if stem in files else 'annotation'} of this name")
+            continue
+        objects[stem] = _read(files[stem], root / "JPEGImages" / images[stem])
+    classes = list(names) if names else sorted({thing.name for _, things in objects.values() for thing in things})
+    labels: dict[str, list[Row]] = {}
+    for stem, (size, things) in objects.items():
+        rows = labels.setdefault(images[stem], [])
+        for thing in things:
+            if thing.difficult and not difficult:
+                continue
+            if thing.name not in classes:
+                problems.append(f"{files[stem]}: wanted one of the classes {', '.join(classes)}, found {thing.name!r}")
+                continue
+            row = relative_box(classes.index(thing.name), thing.corners, size)
+            if row is None:
+                problems.append(f"{files[stem]}: wanted a box inside the image, found {thing.corners}")
+            else:
+                rows.append(row)
+    link_images(root / "JPEGImages", out / "JPEGImages")
+    boxes = write_labels(labels, out / "labels")
+    folder = (out / "JPEGImages").absolute()
+    for split, stems in splits.items():
+        write_list(out / f"{split}.txt", [str(folder / images[stem]) for stem in stems if stem in objects])
+    train = next((split for split in ("trainval", "train") if split in splits), None)
+    valid = next((split for split in ("test", "val") if split in splits), None)
+    return Converted(write_data_file(out, name, classes, train, valid), len(labels), boxes, problems)
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """Image names by stem."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: wanted the folder with the images, found none")
+    return {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
+    """The lists of ImageSets/Main that are plain (others mark single classes with a second column)."""
+    splits = {}
+    for file in sorted(root.glob("ImageSets/Main/*.txt")):
+        lines = [line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [words for words in lines if words]
+        if lines and all(len(words) == 1 for words in lines):
+            splits[file.stem] = [words[0] for words in lines]
+    return splits or {"train": stems}
+
+
+def _read(file: Path, image: Path) -> tuple[tuple[float, float], list[_Object]]:
+    """The image's size in pixels (from the image where the file does not say) and its objects."""
+    try:
+        root = ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{file}: wanted a VOC annotation, found no XML: {error}") from None
+    size = tuple(_number(file, root, f"size/{side}", 0) for side in ("width", "height"))
+    width, height = size if min(size) > 0 else size_of(image)
+    things = []
+    for thing in root.iter("object"):
+        xmin, ymin, xmax, ymax = (_number(file, thing, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+        name = (thing.findtext("name") or "").strip()
+        things.append(_Object(name, (xmin, ymin, xmax, ymax), _number(file, thing, "difficult", 0) != 0))
+    return (width, height), things
+
+
+def _number(file: Path, element: ElementTree.Element, path: str, default: float | None = None) -> float:
+    text = element.findtext(path)
+    if text is None and default is not None:
+        return default
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{file}: <{element.tag}>: {path}: wanted a number, found {text!r}")
+    return value
