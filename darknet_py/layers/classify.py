@@ -88,9 +88,9 @@ class SoftmaxHead(Head):
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
         """truth: (B, outputs), one-hot or any weights. Cost: −log of the output wherever the truth is not 0."""
-        zero = torch.zeros((), dtype=torch.float64, device=x.device)
         if self.spec.noloss:
-            return HeadLoss(zero.float(), zero, {})
+            zero = torch.zeros((), dtype=torch.float64, device=x.device)
+            return HeadLoss(surrogate(x, torch.zeros_like(x), zero), zero, {})
         output = self._probabilities(x.detach()).flatten(1)
         truth = _targets(truth, output)
         counts = truth != 0
@@ -106,8 +106,9 @@ class SoftmaxHead(Head):
 
 @dataclass(frozen=True)
 class CostSpec(Spec):
-    """Darknet's `parse_cost`. type: sse, masked (targets of −1234 do not count), smooth (Huber's) or, as in pjreddie's C, L1.
+    """Darknet's `parse_cost`.
 
+    type: sse, masked (targets of −1234 do not count), smooth (Huber's) or, as in pjreddie's C, L1.
     ratio is read and, as in C (which computes a threshold from it and then sets it to 0), has no effect.
     """
 

@@ -272,14 +272,24 @@ def write_classes(
 
     bin_slot = grid.slots
     at = grid.at(only(slots, runs.first, bin_slot), entry, grid.entries - entry)
-    flat.index_put_((at,), torch.nan_to_num(row, nan=0.0, posinf=0.0, neginf=0.0))
-    flat.index_put_((grid.at(slots, entry).squeeze(1) + labels * grid.cells,), torch.nan_to_num(value, nan=0.0))
+    flat.index_put_((at,), finite(row))
+    flat.index_put_((grid.at(slots, entry).squeeze(1) + labels * grid.cells,), finite(value))
 
 
 def focal_slope(p: Tensor) -> Tensor:
     """Half of the derivative of the focal loss with gamma 2, as Darknet writes it."""
     p = p + 1e-15
     return -(1 - p) * (2 * p * torch.log(p) + p - 1) * 0.5
+
+
+def finite(values: Tensor) -> Tensor:
+    """NaN and infinity replaced by 0 (`fix_nan_inf`)."""
+    return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def with_area(box: Tensor) -> Tensor:
+    """(…, 4) boxes, a width or height of 0 replaced by 1 as Darknet does before it takes an IoU's gradient."""
+    return torch.cat((box[..., :2], torch.where(box[..., 2:] == 0, 1.0, box[..., 2:])), -1)
 
 
 def squares(delta: Tensor) -> Tensor:

@@ -119,16 +119,18 @@ class RegionHead(Head):
         return torch.cat((box, objectness.sigmoid(), classes), 2).reshape(x.shape)
 
     def decode(self, output: Tensor) -> Predictions:
-        """Candidates of all slots (`get_region_boxes`), in the order anchor, row, column."""
+        """Candidates of all slots (`get_region_boxes`), in the order anchor, row, column.
+
+        Without a tree Darknet looks at scores only, so that objectness is given as the best score where that is higher.
+        """
         slots = self._entries(output.float()).permute(0, 1, 3, 4, 2)
-        batch, objectness = len(slots), slots[..., _OBJECTNESS]
+        objectness = slots[..., _OBJECTNESS].flatten(1)
         if self.spec.classfix == -1:
             objectness = torch.where(objectness < 0.5, 0.0, objectness)
-        return Predictions(
-            self._all_boxes(slots).reshape(batch, -1, 4),
-            objectness.reshape(batch, -1),
-            self._scores(objectness, slots[..., _CLASSES:]).flatten(1, 3),
-        )
+        scores = self._scores(objectness, slots[..., _CLASSES:].flatten(1, 3))
+        if self.tree is None:
+            objectness = torch.maximum(objectness, scores.amax(-1))
+        return Predictions(self._all_boxes(slots).flatten(1, 3), objectness, scores)
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
         """truth: (N, 6) rows (image, class, cx, cy, w, h), relative to the network input, in Darknet's order."""

@@ -1,0 +1,213 @@
+"""[detection]: YOLO version 1's head, one vector per image (Darknet's `detection_layer.c`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from darknet_py import boxes
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
+from darknet_py.errors import DarknetError
+from darknet_py.layers import heads_common as common
+from darknet_py.layers.base import Head, HeadLoss, Node, Predictions, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers.heads_common import Runs, Truth
+
+_RANDOM_IMAGES = 64000  # so many images long random=1 picks the box to teach by chance
+_FORCED_AREA = 0.1  # forced=1: smaller objects go to the second box
+
+
+@dataclass(frozen=True)
+class DetectionSpec(Spec):
+    """Darknet's `parse_detection`.
+
+    The input and output of an image is a vector: classes of each of the side · side cells, then num objectness values
+    of each, then num boxes of each (x and y within the cell, w and h of the image, or their roots with sqrt=1).
+    jitter, resize and max_boxes belong to the data loader.
+    """
+
+    vector = True
+
+    classes: int
+    num: int
+    side: int
+    rescore: bool
+    softmax: bool
+    sqrt: bool
+    forced: bool
+    random: float
+    coord_scale: float
+    object_scale: float
+    noobject_scale: float
+    class_scale: float
+    max_boxes: int
+    jitter: float
+    resize: float
+    nms_kind: str = "default"
+    beta_nms: float = 0.6
+
+    @classmethod
+    def parse(cls, o: Options, net: NetSpec, index: int) -> DetectionSpec:
+        if o.int("coords", 1) != 4:
+            o.error(f"coords: wanted 4 (centre and size), found {o.text('coords', '1')!r}", "coords")
+        if o.flag("reorg"):
+            o.warn("reorg has no effect, as in C", "reorg")
+        return cls(
+            classes=o.int("classes", 1, 1),
+            num=o.int("num", 1, 1),
+            side=o.int("side", 7, 1),
+            rescore=o.flag("rescore"),
+            softmax=o.flag("softmax"),
+            sqrt=o.flag("sqrt"),
+            forced=o.flag("forced"),
+            random=o.float("random", 0.0),
+            coord_scale=o.float("coord_scale", 1.0),
+            object_scale=o.float("object_scale", 1.0),
+            noobject_scale=o.float("noobject_scale", 1.0),
+            class_scale=o.float("class_scale", 1.0),
+            max_boxes=o.int("max", 200, 1),
+            jitter=o.float("jitter", 0.2),
+            resize=o.float("resize", 1.0),
+        )
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        wanted = self.side**2 * (5 * self.num + self.classes)
+        if inputs[0].size != wanted:
+            what = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
+            raise ShapeError(f"wanted {wanted} inputs ({what}), found {inputs[0].size}")
+        return Shape(wanted, 1, 1)
+
+    def build(self, node: Node) -> nn.Module:
+        return DetectionHead(self)
+
+
+class Parts(NamedTuple):
+    """The vector of each image, cut up. B images, L cells, n boxes per cell."""
+
+    classes: Tensor  # (B, L, classes)
+    objectness: Tensor  # (B, L, n)
+    boxes: Tensor  # (B, L, n, 4)
+
+
+class DetectionHead(Head):
+    """Decoding and loss of [detection]."""
+
+    detects = True
+
+    def __init__(self, spec: DetectionSpec):
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C · H · W, 1, 1), float32; with softmax=1 over each cell's classes."""
+        flat = x.float().flatten(1)
+        if self.spec.softmax:
+            parts = self._parts(flat)
+            flat = torch.cat((parts.classes.softmax(2).flatten(1), flat[:, parts.classes[0].numel() :]), 1)
+        return flat[:, :, None, None]
+
+    def decode(self, output: Tensor) -> Predictions:
+        """Candidates of all cells (`get_detection_detections`), in the order row, column, box.
+
+        Darknet looks at scores only here, so that objectness is given as the best score where that is higher.
+        """
+        spec, parts = self.spec, self._parts(output.float().flatten(1))
+        cell = torch.arange(spec.side**2, device=output.device)[:, None]
+        x, y, w, h = parts.boxes.unbind(-1)
+        if spec.sqrt:
+            w, h = w**2, h**2
+        box = torch.stack(((x + cell % spec.side) / spec.side, (y + cell // spec.side) / spec.side, w, h), -1)
+        scores = (parts.objectness.unsqueeze(-1) * parts.classes.unsqueeze(2)).flatten(1, 2)
+        objectness = torch.maximum(parts.objectness.flatten(1), scores.amax(-1))
+        return Predictions(box.flatten(1, 2), objectness, scores)
+
+    def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
+        """truth: (N, 6) rows (image, class, cx, cy, w, h) relative to the network input, or Darknet's own grid.
+
+        The grid is (B, side · side · (5 + classes)): per cell, row by row, whether there is an object, its class
+        one-hot, x and y within the cell, w and h.
+        """
+        with torch.no_grad():
+            output = self(x).flatten(1)
+            delta, parts = self._delta(self._parts(output), self._grid(truth, len(output)), state)
+            cost = common.squares(delta)
+        return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, parts)
+
+    def _parts(self, flat: Tensor) -> Parts:
+        spec, cells = self.spec, self.spec.side**2
+        classes, objectness, box = flat.split((cells * spec.classes, cells * spec.num, cells * spec.num * 4), 1)
+        return Parts(
+            classes.unflatten(1, (cells, spec.classes)),
+            objectness.unflatten(1, (cells, spec.num)),
+            box.unflatten(1, (cells, spec.num, 4)),
+        )
+
+    def _grid(self, truth: Tensor, images: int) -> Tensor:
+        """(B, L, 1 + classes + 4) float32."""
+        cells, entries = self.spec.side**2, 5 + self.spec.classes
+        if truth.numel() == images * cells * entries and truth.shape[0] == images:
+            return truth.float().reshape(images, cells, entries)
+        if truth.dim() != 2 or truth.shape[1] < 6:
+            wanted = f"(N, 6) or ({images}, {cells * entries})"
+            raise DarknetError(f"[detection]: wanted truth of {wanted}, found {tuple(truth.shape)}")
+        return self._from_rows(truth, images)
+
+    def _from_rows(self, rows: Tensor, images: int) -> Tensor:
+        """`fill_truth_region`: the first object of a cell counts."""
+        spec, cells = self.spec, self.spec.side**2
+        truth = Truth.of(rows, spec.classes)
+        column, row = truth.cell(spec.side, spec.side)
+        slots = common.only((truth.image * spec.side + row) * spec.side + column, truth.valid, images * cells)
+        one_hot = torch.zeros(len(slots), spec.classes, device=rows.device).scatter(1, truth.label[:, None], 1.0)
+        place = truth.box[:, :2] * spec.side - torch.stack((column, row), 1)
+        values = torch.cat((torch.ones_like(place[:, :1]), one_hot, place, truth.box[:, 2:]), 1)
+        runs = Runs.of(slots)
+        grid = values.new_zeros(images * cells + 1, values.shape[1])
+        grid[common.only(runs.slots, runs.first, images * cells)] = values[runs.order]
+        return grid[:-1].reshape(images, cells, -1)
+
+    def _delta(self, output: Parts, truth: Tensor, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, outputs) Darknet's l.delta, and figures for the log (`forward_detection_layer`)."""
+        spec = self.spec
+        found = truth[..., 0].long() != 0
+        wanted = truth[..., 1 : 1 + spec.classes]
+        target = truth[..., 1 + spec.classes :]
+        predicted = output.boxes
+        if spec.sqrt:
+            predicted = torch.cat((predicted[..., :2], predicted[..., 2:] ** 2), -1)
+        # Both boxes are in the same cell, which is therefore left out; x and y are in cells.
+        unit = predicted.new_tensor((spec.side, spec.side, 1, 1))
+        overlap = boxes.iou(predicted / unit, (target / unit).unsqueeze(2))
+        best = self._responsible(predicted / unit, target / unit, overlap, state)
+        chosen = found.unsqueeze(2) & (best.unsqueeze(2) == torch.arange(spec.num, device=best.device))
+
+        own = output.objectness
+        aim = overlap if spec.rescore else torch.ones_like(own)
+        objectness = torch.where(chosen, spec.object_scale * (aim - own), -spec.noobject_scale * own)
+        classes = torch.where(found.unsqueeze(2), spec.class_scale * (wanted - output.classes), 0.0)
+        size = target[..., 2:].sqrt() if spec.sqrt else target[..., 2:]
+        move = torch.cat((target[..., :2], size), -1).unsqueeze(2) - output.boxes
+        box = torch.where(chosen.unsqueeze(3), spec.coord_scale * move, 0.0)
+        right = (output.classes * wanted).sum(2)
+        return torch.cat((classes.flatten(1), objectness.flatten(1), box.flatten(1)), 1), {
+            "iou": common.mean_where(overlap, chosen),
+            "class": common.mean_where(right, found),
+            "objectness": common.mean_where(own, chosen),
+            "background": own.mean(),
+            "count": found.sum(),
+        }
+
+    def _responsible(self, predicted: Tensor, target: Tensor, overlap: Tensor, state: TrainState) -> Tensor:
+        """(B, L) which box of the cell is taught: the one that overlaps most, or failing that is nearest."""
+        spec = self.spec
+        if spec.random and state.seen + len(predicted) < _RANDOM_IMAGES:
+            return torch.randint(spec.num, overlap.shape[:2], device=overlap.device)
+        if spec.forced:
+            small = target[..., 2] * target[..., 3] < _FORCED_AREA
+            return small.long().clamp(max=spec.num - 1)
+        distance = ((predicted - target.unsqueeze(2)) ** 2).sum(3)
+        return torch.where((overlap > 0).any(2), overlap.argmax(2), distance.argmin(2))
