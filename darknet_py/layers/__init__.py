@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from darknet_py.layers.base import Spec
+from darknet_py.layers.classify import CostSpec, Softmax
 from darknet_py.layers.connected import Connected
 from darknet_py.layers.conv_recurrent import ConvLstm, Crnn, History
 from darknet_py.layers.convolutional import Convolutional
@@ -14,6 +15,7 @@ from darknet_py.layers.merge import ActivationLayer, Empty, Route, RouteLeftHalf
 from darknet_py.layers.normalize import BatchNorm, L2Norm, Lrn
 from darknet_py.layers.pool import AvgPool, Dropout, LocalAvgPool, MaxPool
 from darknet_py.layers.recurrent import Gru, Lstm, Rnn
+from darknet_py.layers.region import Region
 from darknet_py.layers.resample import Reorg, Reorg3d, Upsample
 from darknet_py.layers.yolo import Yolo
 
@@ -25,6 +27,7 @@ LAYERS: dict[str, type[Spec]] = {
     "control_channels": ControlChannels,
     "conv_lstm": ConvLstm,
     "convolutional": Convolutional,
+    "cost": CostSpec,
     "crnn": Crnn,
     "crop": Crop,
     "deconvolutional": Deconvolutional,
@@ -41,6 +44,7 @@ LAYERS: dict[str, type[Spec]] = {
     "lstm": Lstm,
     "maxpool": MaxPool,
     "normalization": Lrn,
+    "region": Region,
     "reorg": Reorg,
     "reorg3d": Reorg3d,
     "rnn": Rnn,
@@ -50,6 +54,7 @@ LAYERS: dict[str, type[Spec]] = {
     "scale_channels": ScaleChannels,
     "shift_channels": ShiftChannels,
     "shortcut": Shortcut,
+    "softmax": Softmax,
     "upsample": Upsample,
     "yolo": Yolo,
 }
