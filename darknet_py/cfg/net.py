@@ -91,6 +91,8 @@ class NetSpec:
 
     def resized(self, width: int | None, height: int | None) -> NetSpec:
         """The same net at another input size (None keeps a side)."""
+        if not self.channels:  # inputs= counts, not the sides
+            return self
         width, height = width or self.width, height or self.height
         return replace(self, width=width, height=height, inputs=width * height * self.channels)
 

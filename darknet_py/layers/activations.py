@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darknet_py.cfg.options import Options, did_you_mean
+from darknet_py.layers.parity import reproduced
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -35,6 +36,11 @@ def ramp(x: Tensor) -> Tensor:
 
 def loggy(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(x) - 1
+
+
+def relu6(x: Tensor) -> Tensor:
+    # C's CPU build lacks the case and gives 0; its GPU build has it.
+    return torch.zeros_like(x) if reproduced("alexeyab") else F.relu6(x)
 
 
 def selu(x: Tensor) -> Tensor:
@@ -85,7 +91,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "leaky": leaky,
     "revleaky": leaky,
     "relu": F.relu,
-    "relu6": F.relu6,
+    "relu6": relu6,
     "logistic": torch.sigmoid,
     "loggy": loggy,
     "tanh": torch.tanh,

@@ -127,8 +127,12 @@ class Spec:
         """A module with random weights as Darknet initialises them."""
         raise NotImplementedError
 
-    def link(self, module: nn.Module, modules: Sequence[nn.Module]) -> None:
-        """Called once all modules are built, for a layer that uses another one's arrays. Raises ShapeError."""
+    def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
+        """Called once all modules are built, for a layer that must know others. Raises ShapeError."""
+
+    def only_pjreddie(self, node: Node) -> bool:
+        """AlexeyAB's Darknet cannot run this layer, pjreddie's can."""
+        return False
 
     def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
         """What C Darknet keeps in l.output when the module gave `output`: (B, C, H, W), or (B, N) for vectors."""

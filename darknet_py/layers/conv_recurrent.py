@@ -15,6 +15,7 @@ from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
 from darknet_py.layers.convolutional import Convolution, Convolutional, convolution_arrays
 from darknet_py.layers.filters import with_gradient
+from darknet_py.layers.parity import reproduced
 from darknet_py.layers.recurrent import Elman, Memory, Recurrent
 
 
@@ -239,8 +240,7 @@ class History(Spec):
 class Remembering(Recurrent):
     """As in C the gradient reaches the newest input alone.
 
-    With time_steps=1 in the cfg C remembers nothing: it copies the mini-batch to the front of the output and leaves
-    the rest zero, which for a batch of one is (input, 0, 0, …). That is reproduced.
+    With time_steps=1 in the cfg C remembers nothing and gives (input, 0, 0, …), right for a mini-batch of one only.
     """
 
     def __init__(self, size: int, time_steps: int):
@@ -256,7 +256,9 @@ class Remembering(Recurrent):
     def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
         (before,) = memory
         if self.time_steps == 1:
-            packed = torch.cat((x.flatten(), x.new_zeros(x.numel() * (self.size - 1))))
-            return packed.view(before.shape), memory
+            blank = torch.zeros_like(before)
+            if reproduced("alexeyab"):
+                return torch.cat((x.flatten(), blank.flatten()[x.numel() :])).view(before.shape), memory
+            return torch.cat((x, blank[:, x.shape[1] :]), 1), memory
         seen = torch.cat((x, before[:, : before.shape[1] - x.shape[1]].detach()), 1)
         return seen, (seen,)

@@ -131,7 +131,7 @@ class Convolutional(Spec):
     def build(self, node: Node) -> nn.Module:
         return Convolution(self, node.inputs[0].c, node.net)
 
-    def link(self, module: nn.Module, modules: Sequence[nn.Module]) -> None:
+    def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
         if self.share is None:
             return
         host = modules[self.share]

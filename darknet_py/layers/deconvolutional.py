@@ -57,6 +57,9 @@ class Deconvolutional(Spec):
         weights = node.inputs[0].c * self.filters * self.size**2
         return Cost(2.0 * weights * node.inputs[0].h * node.inputs[0].w, node.inputs[0].size, node.output.size)
 
+    def only_pjreddie(self, node: Node) -> bool:
+        return True
+
     def build(self, node: Node) -> nn.Module:
         return Deconvolution(self, node)
 

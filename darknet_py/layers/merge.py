@@ -13,6 +13,7 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
+from darknet_py.layers.parity import reproduced
 
 
 def absolute(o: Options, key: str, index: int) -> tuple[int, ...]:
@@ -142,6 +143,22 @@ class Shortcut(Spec):
     def build(self, node: Node) -> nn.Module:
         return Adding(self, node)
 
+    def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
+        # `forward_shortcut_layer` adds memory to memory, across images, where the only other layer *reads* this shape.
+        other = nodes[self.layers[0]]
+        reads = other.inputs[0] if other.inputs and not isinstance(other.spec, Route) else None
+        assert isinstance(module, Adding)
+        module.misplaces = (
+            self.weights_type == "none"
+            and len(self.layers) == 1
+            and reads == module.shape
+            and other.output[1:] == module.shape[1:]
+            and other.output.c > module.shape.c
+        )
+
+    def only_pjreddie(self, node: Node) -> bool:
+        return any(shape[1:] != node.output[1:] for shape in node.inputs)
+
 
 class Adding(nn.Module):
     def __init__(self, spec: Shortcut, node: Node):
@@ -150,8 +167,12 @@ class Adding(nn.Module):
         self.normalization = spec.weights_normalization
         arrays = spec.arrays(node)
         self.weight = nn.Parameter(torch.ones(arrays[0].shape)) if arrays else None
+        self.shape = node.output
+        self.misplaces = False  # in C's CPU build; see `parity`
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        if self.misplaces and reproduced("alexeyab"):
+            return self.activate(x + others[0].flatten()[: x.numel()].view(x.shape))
         if self.weight is None:
             for other in others:
                 x = x + other if other.shape == x.shape else x + _fitted(other, x)

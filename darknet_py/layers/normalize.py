@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.base import Array, Node, Spec, TrainState
+from darknet_py.layers.parity import reproduced
 
 EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
 MOMENTUM = 0.01  # of the running statistics: C Darknet's GPU build, which trained the published weights
@@ -34,6 +35,12 @@ def add_batch_norm(module: nn.Module, n: int) -> None:
 
 def batch_norm(module: nn.Module, x: Tensor) -> Tensor:
     """Normalises x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
+    if reproduced("pjreddie"):
+        mean, deviation, scale, bias = (
+            values.view(-1, *(1,) * (x.dim() - 2))
+            for values in (module.mean, module.variance.sqrt(), module.scale, module.bias)
+        )
+        return (x - mean) / (deviation + 1e-6) * scale + bias
     return F.batch_norm(
         x, module.mean, module.variance, module.scale, module.bias, module.training, module.momentum, EPS
     )
@@ -151,6 +158,9 @@ class L2Norm(Spec):
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> L2Norm:
         return cls()
+
+    def only_pjreddie(self, node: Node) -> bool:
+        return True
 
     def build(self, node: Node) -> nn.Module:
         return UnitLength()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.graph import Graph
 from darknet_py.errors import CfgError, DarknetError, Problem
+from darknet_py.layers import parity
 from darknet_py.layers.base import Head, Node, Predictions, ShapeError, TrainState
 from darknet_py.model import checkpoint
 from darknet_py.model import weights as weights_file
@@ -43,7 +44,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         for node, layer in zip(graph.layers, self.layers, strict=True):
             try:
-                node.spec.link(layer, self.layers)
+                node.spec.link(layer, self.layers, graph.layers)
             except ShapeError as error:
                 where = f"[{node.type}] #{node.index}"
                 raise CfgError([Problem(graph.path, node.line, where, str(error))]) from None
@@ -85,7 +86,10 @@ class Network(nn.Module):
         return _as_darknet(last[0], self.graph.layers[-1])
 
     def outputs(self, x: Tensor) -> list[Tensor | None]:
-        """What C Darknet keeps in each layer's l.output: (B, C, H, W) or (B, N)."""
+        """What C Darknet's CPU build keeps in each layer's l.output, faults included: (B, C, H, W) or (B, N).
+
+        See `layers.parity` for the few cfgs where this is not what the network computes.
+        """
         kept: list[Tensor | None] = []
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
@@ -93,7 +97,9 @@ class Network(nn.Module):
             kept.append(node.spec.kept(module, inputs, output).clone())
             return output
 
-        self._run(x, keep)
+        build = "pjreddie" if any(node.spec.only_pjreddie(node) for node in self.graph.layers) else "alexeyab"
+        with parity.reproducing(build):
+            self._run(x, keep)
         return kept
 
     def loss(self, x: Tensor, truth: Tensor) -> LossReport:
