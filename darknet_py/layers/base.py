@@ -102,6 +102,7 @@ class Spec:
     """Base of all layer specs. Subclasses are frozen dataclasses too."""
 
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
+    keeps_output: ClassVar[bool] = True  # Darknet fills l.output; where not, net.outputs gives None
 
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> Spec:

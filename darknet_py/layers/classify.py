@@ -113,6 +113,7 @@ class CostSpec(Spec):
     """
 
     vector = True
+    keeps_output = False
 
     type: str
     scale: float
