@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
@@ -28,6 +30,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader process, forked from here: ended by its parent
+            os._exit(0)
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
