@@ -15,7 +15,7 @@ PACKAGE = Path(darknet_py.__file__).parent
 # and the graph above them, as a graph is made of layers.
 LEVELS = [
     ["errors"],
-    ["boxes"],
+    ["boxes", "files"],
     ["cfg.sections", "cfg.options", "cfg.net"],
     ["layers"],
     ["cfg.graph", "cfg.account", "cfg"],
