@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+
+import head_cases
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from darknet_py.errors import CfgError
+from darknet_py.layers.base import Shape, ShapeError, Spec, TrainState
+from darknet_py.layers.gaussian_yolo import GaussianYolo
+from darknet_py.layers.yolo import Yolo
+
+NET = "[net]\nbatch=2\nwidth=64\nheight=48\nchannels=16\n"
+BODY = "mask=1,2\nanchors=3,4, 8,7, 10,16\nnum=3\nclasses=3\n"
+SHAPE = (16, 6, 8)
+
+
+def yolo(options: str = "", section: str = "[yolo]\n"):
+    return head_cases.build(Yolo, NET + section + BODY + options, SHAPE)
+
+
+def rows(*values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).reshape(-1, 6)
+
+
+@pytest.mark.parametrize("name", head_cases.cases("yolo"))
+def test_delta_and_cost_equal_c(name: str) -> None:
+    head_cases.check(Yolo, name)
+
+
+@pytest.mark.parametrize("name", head_cases.cases("Gaussian_yolo"))
+def test_gaussian_delta_and_cost_equal_c(name: str) -> None:
+    head_cases.check(GaussianYolo, name)
+
+
+@pytest.mark.reference
+def test_reference_heads(reference: Path, probe: ModuleType) -> None:
+    with np.load(reference / "heads" / "heads.npz") as arrays:
+        for name, case in json.loads((reference / "heads" / "heads.json").read_text()).items():
+            kind: dict[str, type[Spec]] = {"yolo": Yolo, "gaussian": GaussianYolo}
+            if name.partition("_")[0] not in kind:
+                continue
+            report, delta, wanted = reference_case(kind[name.partition("_")[0]], case, arrays, name, probe)
+            np.testing.assert_allclose(delta, wanted, rtol=1e-4, atol=1e-7, err_msg=name)
+            assert float(report.cost) == pytest.approx(case["cost"], rel=1e-5), name
+
+
+def reference_case(kind: type[Spec], case: dict, arrays, name: str, probe: ModuleType):
+    wanted, truth = arrays[f"{name}/delta"], arrays[f"{name}/truth"]
+    batch, channels, height, width = wanted.shape
+    x = (probe.image(case["x_seed"], (batch, channels, 2 * height, 2 * width)) * 2 - 1) * case["scale"]
+    x = (1 / (1 + np.exp(-x)) if case["logistic"] else x)[:, :, ::2, ::2]
+    labels = [(b, t[4], *t[:4]) for b in range(batch) for t in truth[b] if t[0]]
+    head = head_cases.build(kind, case["cfg"], (channels, height, width))
+    report, delta = head_cases.run(head, torch.tensor(x.astype(np.float32)), torch.tensor(labels).reshape(-1, 6))
+    return report, delta, wanted
+
+
+def test_decode_on_a_net_that_is_not_square() -> None:
+    head = yolo("scale_x_y=1.2\n")
+    x = torch.randn(2, *SHAPE)
+    output = head(x)
+    found = head.decode(output)
+    slots = x.view(2, 2, 8, 6, 8)
+    image, anchor, row, column = 1, 1, 4, 7
+    tx, ty, tw, th, objectness, *classes = slots[image, anchor, :, row, column].tolist()
+    at = (anchor * 6 + row) * 8 + column
+
+    def logistic(v: float) -> float:
+        return 1 / (1 + math.exp(-v))
+
+    assert found.boxes.shape == (2, 2 * 6 * 8, 4)
+    assert found.boxes[image, at].tolist() == pytest.approx(
+        [
+            (column + logistic(tx) * 1.2 - 0.1) / 8,
+            (row + logistic(ty) * 1.2 - 0.1) / 6,
+            math.exp(tw) * 10 / 64,
+            math.exp(th) * 16 / 48,
+        ],
+        rel=1e-5,
+    )
+    assert found.objectness[image, at].item() == pytest.approx(logistic(objectness))
+    assert found.scores[image, at].tolist() == pytest.approx([logistic(objectness) * logistic(c) for c in classes])
+
+
+def test_the_input_size_may_change() -> None:
+    head = yolo()
+    output = head(torch.randn(1, *SHAPE))
+    small = head.decode(output).boxes
+    head.input_size = (128, 48)
+    assert torch.allclose(head.decode(output).boxes * torch.tensor([1.0, 1, 2, 1]), small)
+
+
+def test_new_coords_takes_values_as_they_are() -> None:
+    head = yolo("new_coords=1\n")
+    x = torch.rand(1, *SHAPE)
+    assert torch.equal(head(x), x)
+    w = x.view(1, 2, 8, 6, 8)[0, 0, 2, 0, 0].item()
+    assert head.decode(x).boxes[0, 0, 2].item() == pytest.approx((2 * w) ** 2 * 8 / 64)
+
+
+def test_images_do_not_influence_each_other() -> None:
+    head = yolo("iou_loss=ciou\niou_thresh=.2\n")
+    x = torch.randn(3, *SHAPE)
+    truth = rows((0, 1, 0.3, 0.4, 0.2, 0.3), (2, 0, 0.7, 0.2, 0.1, 0.1), (0, 2, 0.31, 0.41, 0.2, 0.3))
+    together = head_cases.run(head, x, truth)[1]
+    for image in range(3):
+        mine = truth[truth[:, 0] == image].clone()
+        mine[:, 0] = 0
+        assert np.allclose(head_cases.run(head, x[image : image + 1], mine)[1][0], together[image], atol=1e-7)
+
+
+def test_comparing_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = yolo("truth_thresh=.2\nignore_thresh=.1\n")
+    x = torch.randn(2, *SHAPE) * 0.5
+    truth = torch.cat((torch.randint(0, 2, (30, 1)), torch.randint(0, 3, (30, 1)), torch.rand(30, 4) * 0.5 + 0.2), 1)
+    whole = head_cases.run(head, x, truth)[1]
+    monkeypatch.setattr("darknet_py.layers.heads_common._PAIRS", 200)
+    assert np.array_equal(head_cases.run(head, x, truth)[1], whole)
+
+
+def test_labels_out_of_range_are_skipped_and_centres_at_the_border_stay_inside() -> None:
+    head = yolo()
+    x = torch.randn(1, *SHAPE)
+    none = head_cases.run(head, x, rows())[1]
+    skipped = rows((0, 3, 0.5, 0.5, 0.2, 0.2), (0, -1, 0.5, 0.5, 0.2, 0.2), (0, 1, 0, 0.5, 0.2, 0.2))
+    assert np.array_equal(head_cases.run(head, x, skipped)[1], none)
+    report, delta = head_cases.run(head, x, rows((0, 1, 1, 1, 0.15, 0.15)))
+    assert int(report.parts["count"]) == 1
+    assert (delta - none)[:, :, :-1].any() == (delta - none)[..., :-1].any() == False  # noqa: E712
+
+
+def test_half_precision_inputs_stay_finite() -> None:
+    head = yolo("iou_loss=ciou\niou_thresh=.2\n")
+    for dtype in (torch.bfloat16, torch.float16):
+        x = (torch.randn(2, *SHAPE) * 3).to(dtype).requires_grad_()
+        report = head.loss(x, rows((0, 1, 0.3, 0.4, 0.2, 0.3), (1, 0, 0.7, 0.2, 0.1, 0.1)), TrainState())
+        assert report.total.dtype == torch.float32
+        report.total.backward()
+        assert x.grad is not None
+        assert x.grad.dtype == dtype
+        assert x.grad.isfinite().all()
+        assert head(x).dtype == torch.float32
+
+
+def test_one_nan_among_the_values_spoils_only_itself() -> None:
+    head = yolo("iou_loss=giou\n")
+    x = torch.randn(1, *SHAPE)
+    clean = head_cases.run(head, x, rows((0, 1, 0.3, 0.4, 0.2, 0.3)))[1]
+    x[0, 4, 5, 7] = float("nan")  # an objectness far from the truth
+    x = x.requires_grad_()
+    output = head(x.detach())
+    delta, _, _ = head._delta(output, rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState())
+    delta = delta.reshape(clean.shape).numpy()
+    different = np.argwhere(delta != clean)
+    assert [tuple(at) for at in different] == [(0, 4, 5, 7)]
+    assert delta[0, 4, 5, 7] == 0
+
+
+def test_delta_normalizer_counts_only_on_request() -> None:
+    x = torch.randn(1, *SHAPE)
+    plain, half = yolo(), yolo("delta_normalizer=.5\n")
+    given = rows((0, 1, 0.3, 0.4, 0.2, 0.3))
+    wanted = head_cases.run(plain, x, given)[1]
+    assert np.array_equal(head_cases.run(half, x, given)[1], wanted)
+    assert np.array_equal(head_cases.run(half, x, given, TrainState(scale_delta=True))[1], wanted / 2)
+
+
+def test_class_map(tmp_path: Path) -> None:
+    (tmp_path / "map.txt").write_text("2\n0\n1\n")
+    mapped = yolo(f"map={tmp_path}/map.txt\n")
+    x = torch.randn(1, *SHAPE)
+    box = (0.3, 0.4, 0.2, 0.3)
+    assert np.array_equal(
+        head_cases.run(mapped, x, rows((0, 0, *box)))[1], head_cases.run(yolo(), x, rows((0, 2, *box)))[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("mask=0,3\n", "mask: wanted different anchors from 0 to 0 (num=1), found '0,3'"),
+        ("mask=0\nanchors=3,4\niou_loss=siou\n", "wanted one of mse, iou, giou, diou, ciou, found 'siou'"),
+        ("anchors=3,4\ncounters_per_class=1,2\n", "counters_per_class: wanted 20 numbers, one per class, found 2"),
+        ("anchors=3,-4\n", "anchors: wanted sizes above zero"),
+        ("", "anchors: wanted 2 numbers (num=1), found 0"),
+    ],
+)
+def test_faults_are_named(options: str, message: str) -> None:
+    with pytest.raises(CfgError) as caught:
+        head_cases.spec_of(Yolo, NET + "[yolo]\n" + options)
+    assert message in str(caught.value)
+
+
+def test_wrong_number_of_filters_is_named() -> None:
+    spec, _ = head_cases.spec_of(Yolo, NET + "[yolo]\n" + BODY)
+    with pytest.raises(ShapeError, match=r"wanted 16 input channels \(2 anchors x \(3 classes \+ 5\)\), found 18"):
+        spec.infer([Shape(18, 6, 8)])
+
+
+def test_gaussian_scores_fall_with_the_deviation() -> None:
+    head = head_cases.build(GaussianYolo, NET + "[Gaussian_yolo]\n" + BODY + "yolo_point=left_top\n", (24, 6, 8))
+    x = torch.randn(1, 24, 6, 8)
+    found = head.decode(head(x))
+    slot = x.view(2, 12, 6, 8)[1, :, 2, 3]
+    deviation = slot[1:8:2].sigmoid().mean()
+    at = (6 + 2) * 8 + 3
+    wanted = slot[8].sigmoid() * slot[9:].sigmoid() * (1 - deviation)
+    assert torch.allclose(found.scores[0, at], wanted)
+    left = (3 + slot[0].sigmoid()) / 8
+    assert found.boxes[0, at, 0].item() == pytest.approx(float(left + slot[4].exp() * 10 / 64 / 2), rel=1e-5)
