@@ -17,6 +17,7 @@ from darknet_py.layers.pool import AvgPool, Dropout, LocalAvgPool, MaxPool
 from darknet_py.layers.recurrent import Gru, Lstm, Rnn
 from darknet_py.layers.region import Region
 from darknet_py.layers.resample import Reorg, Reorg3d, Upsample
+from darknet_py.layers.segment import Iseg, Logistic
 from darknet_py.layers.yolo import Yolo
 
 LAYERS: dict[str, type[Spec]] = {
@@ -38,9 +39,11 @@ LAYERS: dict[str, type[Spec]] = {
     "implicit": Implicit,
     "implicit_add": ImplicitAdd,
     "implicit_mul": ImplicitMul,
+    "iseg": Iseg,
     "l2norm": L2Norm,
     "local": Local,
     "local_avgpool": LocalAvgPool,
+    "logistic": Logistic,
     "lstm": Lstm,
     "maxpool": MaxPool,
     "normalization": Lrn,

@@ -146,7 +146,7 @@ class LocalResponse(nn.Module):
         squares = x.square()
         window = F.pad(squares, (0, 0, 0, 0, (spec.size - 1) // 2, spec.size // 2)).unfold(1, spec.size, 1).sum(-1)
         lost = spec.size // 2
-        if 0 < lost < x.shape[1]:
+        if lost < x.shape[1]:
             window = window - squares[:, lost : lost + 1]
         return x * (spec.kappa + spec.alpha * window) ** -spec.beta
 

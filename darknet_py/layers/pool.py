@@ -134,13 +134,14 @@ class MaxPooling(nn.Module):
         spec = self.spec
         left, right, top, bottom = spec.pads(x)
         stride = (spec.stride_y, spec.stride_x)
-        # torch pads both sides alike, with −inf, up to half a window; cells beyond the last window do not matter.
+        # torch pads both sides alike, up to half a window; cells beyond the last window do not matter.
         if right <= left <= spec.size // 2 and bottom <= left:
             y = F.max_pool2d(x, spec.size, stride, left)
             height = windows(x.shape[2] + spec.padding, spec.size, spec.stride_y)
             width = windows(x.shape[3] + spec.padding, spec.size, spec.stride_x)
             return y[:, :, :height, :width]
-        x = F.pad(x, (left, max(right, 0), top, max(bottom, 0)), value=float("-inf"))
+        # A window without any pixel gives the lowest number, as in C.
+        x = F.pad(x, (left, max(right, 0), top, max(bottom, 0)), value=torch.finfo(x.dtype).min)
         return F.max_pool2d(x, spec.size, stride)
 
 

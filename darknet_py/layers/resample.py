@@ -100,13 +100,19 @@ class Reorganize(nn.Module):
 
 @dataclass(frozen=True)
 class Reorg3d(Reorg):
-    """[reorg3d]: each s × s block of pixels becomes s² channel groups, or back (`reorg_cpu` of blas.c)."""
+    """[reorg3d]: each s × s block of pixels becomes s² channel groups (`reorg_cpu` of blas.c).
+
+    With reverse=1 C's function is handed the output's shape for the input's, in its GPU build too. It then unfolds
+    (C/s², H·s, W·s) as which it reads its input, and writes the result down as the same shape: not the way back.
+    """
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         c, h, w = inputs[0]
         s = self.stride
         if self.reverse:
-            return super().infer(inputs)
+            if c % s**4:
+                raise ShapeError(f"wanted channels divisible by {s**4}, found {c}")
+            return Shape(c // s**2, h * s, w * s)
         if h % s or w % s:
             raise ShapeError(f"wanted width and height divisible by {s}, found {w} x {h}")
         return Shape(c * s**2, h // s, w // s)
@@ -125,7 +131,7 @@ class Blocks(nn.Module):
         b, c, h, w = x.shape
         s = self.stride
         if self.reverse:
-            blocks = x.reshape(b, s, s, c // s**2, h, w)
+            blocks = x.reshape(b, s, s, c // s**4, h * s, w * s)
             return blocks.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
         blocks = x.reshape(b, c, h // s, s, w // s, s)
         return blocks.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
