@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import darknet_py
+from darknet_py.data.voc import voc_to_darknet
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.evaluate.results import write_voc
 from darknet_py.evaluate.run import Evaluation, evaluate_detector
@@ -107,26 +105,6 @@ def test_wrong_requests(tmp_path: Path) -> None:
     assert evaluate_detector(net, paths, protocols=["darknet"], workers=0).names == ("0", "1", "2", "3")
 
 
-def voc_lists(source: Path, folder: Path, names: list[str]) -> list[str]:
-    """BCCD's test photos with Darknet labels, converted as C's figures were: corners without the offset of one."""
-    (folder / "labels").mkdir()
-    (folder / "JPEGImages").symlink_to(source / "JPEGImages")
-    paths = []
-    for stem in (source / "ImageSets" / "Main" / "test.txt").read_text().split():
-        root = ElementTree.parse(source / "Annotations" / f"{stem}.xml").getroot()
-        size = [float(root.findtext(f"size/{side}") or 0) for side in ("width", "height")]
-        lines = []
-        for thing in root.iter("object"):
-            low, high = ([float(thing.findtext(f"bndbox/{axis}{end}") or 0) for axis in "xy"] for end in ("min", "max"))
-            centre = [(a + b) / 2 / s for a, b, s in zip(low, high, size, strict=True)]
-            extent = [(b - a) / s for a, b, s in zip(low, high, size, strict=True)]
-            row = " ".join(f"{value:.6f}" for value in centre + extent)
-            lines.append(f"{names.index(thing.findtext('name') or '')} {row}\n")
-        (folder / "labels" / f"{stem}.txt").write_text("".join(lines))
-        paths.append(str(folder / "JPEGImages" / f"{stem}.jpg"))
-    return paths
-
-
 @pytest.mark.reference
 @pytest.mark.slow
 def test_bccd_gives_cs_map(reference: Path, tmp_path: Path) -> None:
@@ -135,12 +113,8 @@ def test_bccd_gives_cs_map(reference: Path, tmp_path: Path) -> None:
     wanted = json.loads((bccd / "c-darknet.json").read_text())
     names = list(wanted["ap"])
     net = darknet_py.load(bccd / "yolo-fastest-bccd.cfg", bccd / "c-darknet-200.weights")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        result = evaluate_detector(net, voc_lists(bccd, tmp_path, names), names, workers=0)
-    finally:
-        torch.set_num_threads(threads)
+    data = voc_to_darknet(bccd, tmp_path, names).data
+    result = evaluate_detector(net, data.valid_images(), data.class_names(), workers=0)
     ours = result.darknet
     assert ours is not None and result.coco is not None and not result.skipped
     assert ours.map == pytest.approx(wanted["mAP50"], abs=0.005)

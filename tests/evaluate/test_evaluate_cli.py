@@ -11,7 +11,7 @@ import pytest
 from darknet_py.cli import evaluate
 from darknet_py.errors import DarknetError, DataError
 from tests.evaluate import make
-from tests.evaluate.test_run import labelled
+from tests.evaluate.test_evaluate_run import labelled
 
 
 def run(*words: str) -> int:
