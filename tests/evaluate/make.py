@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -36,6 +37,7 @@ def dataset(seed: int, images: int = 8, classes: int = 4, ties: bool = True) -> 
     return [found(rng, record, classes, ties=ties) for record in labels], labels
 
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluate_run.json").read_text())
 CFG = """[net]
 width=64
 height=48
@@ -88,4 +90,12 @@ def images(folder: Path) -> list[str]:
         picture = rng.integers(0, 200, (5, 6, 3)).astype(np.uint8).repeat(20, 0).repeat(20, 1)[:height, :width]
         paths.append(str(folder / "images" / f"{i}.png"))
         cv2.imwrite(paths[-1], picture + rng.integers(0, 50, picture.shape).astype(np.uint8))
+    return paths
+
+
+def labelled(folder: Path) -> list[str]:
+    """`images` with the labels that C saw."""
+    paths = images(folder)
+    for path, rows in zip(paths, GOLDEN["labels"], strict=True):
+        Path(path).with_suffix(".txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
     return paths

@@ -11,7 +11,6 @@ import pytest
 from darknet_py.cli import evaluate
 from darknet_py.errors import DarknetError, DataError
 from tests.evaluate import make
-from tests.evaluate.test_evaluate_run import labelled
 
 
 def run(*words: str) -> int:
@@ -24,7 +23,7 @@ def run(*words: str) -> int:
 def command(tmp_path: Path) -> list[str]:
     """CFG --weights W --data D of the small network."""
     cfg, weights = make.small_network(tmp_path, 0, "default")
-    (tmp_path / "valid.txt").write_text("\n".join(labelled(tmp_path)))
+    (tmp_path / "valid.txt").write_text("\n".join(make.labelled(tmp_path)))
     (tmp_path / "s.names").write_text("ant\nbee\ncat, or so\nd\n")
     (tmp_path / "s.data").write_text("classes=4\nvalid=valid.txt\nnames=s.names\n")
     return [str(cfg), "--weights", str(weights), "--data", str(tmp_path / "s.data")]

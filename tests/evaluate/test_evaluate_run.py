@@ -17,22 +17,16 @@ from darknet_py.evaluate.run import Evaluation, evaluate_detector
 from tests.evaluate import make
 
 NAMES = ["a", "b", "c", "d"]
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluate_run.json").read_text())
-
-
-def labelled(folder: Path) -> list[str]:
-    paths = make.images(folder)
-    for path, rows in zip(paths, GOLDEN["labels"], strict=True):
-        Path(path).with_suffix(".txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
-    return paths
 
 
 def evaluated(folder: Path, letter_box: int = 0, kind: str = "default", **settings: Any) -> Evaluation:
     net = darknet_py.load(*make.small_network(folder, letter_box, kind))
-    return evaluate_detector(net, labelled(folder), NAMES, workers=0, **settings)
+    return evaluate_detector(net, make.labelled(folder), NAMES, workers=0, **settings)
 
 
-@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"{case['nms_kind']}-letterbox{case['letter_box']}")
+@pytest.mark.parametrize(
+    "case", make.GOLDEN["cases"], ids=lambda case: f"{case['nms_kind']}-letterbox{case['letter_box']}"
+)
 def test_equals_c(case: dict[str, Any], tmp_path: Path) -> None:
     result = evaluated(tmp_path, case["letter_box"], case["nms_kind"], iou_thresh=0.4, thresh=0.2, points=101, batch=4)
     ours = result.darknet
@@ -55,7 +49,7 @@ def test_one_protocol_alone_gives_the_same_and_the_network_is_left_as_it_is(tmp_
     both = evaluated(tmp_path)
     assert both.darknet and both.coco
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default")).train()
-    paths = labelled(tmp_path)
+    paths = make.labelled(tmp_path)
     alone = evaluate_detector(net, paths, NAMES, protocols=["darknet"], batch=1, workers=0)
     assert alone.darknet is not None and alone.coco is None
     assert alone.darknet.to_json() == both.darknet.to_json()
@@ -66,7 +60,7 @@ def test_one_protocol_alone_gives_the_same_and_the_network_is_left_as_it_is(tmp_
 
 
 def test_difficult_objects(tmp_path: Path) -> None:
-    paths = labelled(tmp_path)
+    paths = make.labelled(tmp_path)
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default"))
     hard = [str(Path(path).with_name(f"difficult_{Path(path).name}")) for path in paths]
     for path, other in zip(paths, hard, strict=True):
@@ -82,7 +76,7 @@ def test_difficult_objects(tmp_path: Path) -> None:
 
 
 def test_bad_images_and_labels_are_reported_and_left_out(tmp_path: Path) -> None:
-    paths = labelled(tmp_path)
+    paths = make.labelled(tmp_path)
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default"))
     Path(paths[1]).write_bytes(b"no image")
     with open(Path(paths[0]).with_suffix(".txt"), "a") as file:
@@ -97,7 +91,7 @@ def test_bad_images_and_labels_are_reported_and_left_out(tmp_path: Path) -> None
 
 def test_wrong_requests(tmp_path: Path) -> None:
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default"))
-    paths = labelled(tmp_path)
+    paths = make.labelled(tmp_path)
     with pytest.raises(DataError, match=r"wanted 4 class names .* found 2"):
         evaluate_detector(net, paths, ["a", "b"], workers=0)
     with pytest.raises(DarknetError, match="protocols: wanted some of darknet, coco, found voc"):
