@@ -30,8 +30,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader process, forked from here: ended by its parent
-            os._exit(0)
+        if os.getpid() != self._process:
+            return  # a loader process, forked from here: it goes on until its parent needs it no more
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
