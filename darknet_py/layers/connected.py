@@ -14,7 +14,7 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Array, Node, Shape, Spec, scaled_uniform
-from darknet_py.layers.normalize import add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.normalize import Normalized, add_batch_norm, batch_norm, batch_norm_arrays
 
 
 def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") -> tuple[Array, ...]:
@@ -50,7 +50,7 @@ class Connected(Spec):
         return FullyConnected(node.inputs[0].size, self.output, self.activation, self.batch_normalize)
 
 
-class FullyConnected(nn.Module):
+class FullyConnected(Normalized):
     """(B, C, H, W) → (B, outputs, 1, 1). weight (outputs, inputs), bias (outputs)."""
 
     def __init__(self, inputs: int, outputs: int, activation: str, norm: bool):

@@ -155,7 +155,7 @@ class ConvLstm(_Convolutions):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         if self.bottleneck and inputs[0].c != self.output:
-            raise ShapeError(f"bottleneck: wanted as many outputs as input channels, {inputs[0].c}, found {self.output}")
+            raise ShapeError(f"bottleneck: wanted an output for each of {inputs[0].c} channels, found {self.output}")
         return super().infer(inputs)
 
     def arrays(self, node: Node) -> tuple[Array, ...]:
@@ -221,7 +221,7 @@ class ConvLongShortTerm(Recurrent):
 
 @dataclass(frozen=True)
 class History(Spec):
-    """[history]: this input and the `size` − 1 before it, newest first, along the channels (`forward_history_layer`)."""
+    """[history]: this input and the `size` − 1 before it, newest first (`forward_history_layer`)."""
 
     size: int
     time_steps: int

@@ -15,7 +15,7 @@ from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, parse_activatio
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
 from darknet_py.layers.excitation import AssistedExcitation
 from darknet_py.layers.filters import Tied, binarized, centred, signs, with_gradient
-from darknet_py.layers.normalize import CrossBatch, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.normalize import CrossBatch, Normalized, add_batch_norm, batch_norm, batch_norm_arrays
 from darknet_py.layers.resample import Blur, overlaid
 
 _NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
@@ -141,8 +141,10 @@ class Convolutional(Spec):
         module.owners = (host.owner,)
 
     def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+        if not self.antialiasing:
+            return output
         assert isinstance(module, Convolution)
-        return overlaid(module.convolve(inputs[0]), output) if self.antialiasing else output
+        return overlaid(module.convolve(inputs[0]), output)
 
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride_x, self.dilation)
@@ -180,7 +182,7 @@ def convolution_arrays(spec: Convolutional, channels: int, prefix: str = "") -> 
     return tuple(array._replace(name=prefix + array.name) for array in arrays)
 
 
-class Convolution(nn.Module):
+class Convolution(Normalized):
     """weight (filters, channels/groups, size, size), bias (filters), and scale, mean, variance with batch norm.
 
     A layer with share_index has none of its own and uses those of `owner`.
@@ -246,4 +248,3 @@ class Convolution(nn.Module):
             if self.tie is not None:
                 weight = self.tie(weight)
         return binarized(weight) if self.binary else weight
-

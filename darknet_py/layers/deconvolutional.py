@@ -13,7 +13,7 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
-from darknet_py.layers.normalize import add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.normalize import Normalized, add_batch_norm, batch_norm, batch_norm_arrays
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Deconvolutional(Spec):
         return Deconvolution(self, node)
 
 
-class Deconvolution(nn.Module):
+class Deconvolution(Normalized):
     """weight (channels, filters, size, size), bias (filters), and scale, mean, variance with batch norm."""
 
     def __init__(self, spec: Deconvolutional, node: Node):

@@ -127,7 +127,7 @@ def _stretched(size: int, scale: float, always: bool) -> Tensor:
 
 
 def _sampled(size: int, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """(size², size²): row = output pixel, bilinear weights of the input pixels at `source` (offsets from the centre)."""
+    """(size², size²): row = output pixel, bilinear weights of the pixels at `source` (offsets from the centre)."""
     centre = size // 2
     offset = torch.arange(size) - float(centre)
     y, x = torch.meshgrid(offset, offset, indexing="ij")

@@ -63,7 +63,9 @@ class Route(Spec):
         _same_size(inputs, self.layers)
         for shape, source in zip(inputs, self.layers, strict=True):
             if shape.c % self.groups:
-                raise ShapeError(f"groups: wanted a divisor of layer {source}'s {shape.c} channels, found {self.groups}")
+                raise ShapeError(
+                    f"groups: wanted a divisor of {shape.c} channels of layer {source}, found {self.groups}"
+                )
         return Shape(sum(shape.c for shape in inputs) // self.groups, inputs[0].h, inputs[0].w)
 
     def cost(self, node: Node) -> Cost:

@@ -22,7 +22,17 @@ def batch_norm_arrays(n: int) -> tuple[Array, ...]:
     return (Array("scale", "scale", (n,)), Array("mean", "mean", (n,)), Array("variance", "variance", (n,)))
 
 
-def add_batch_norm(module: nn.Module, n: int) -> None:
+class Normalized(nn.Module):
+    """A module that normalises by the batch; `add_batch_norm` gives it these."""
+
+    bias: nn.Parameter
+    scale: nn.Parameter
+    mean: Tensor
+    variance: Tensor
+    momentum: float
+
+
+def add_batch_norm(module: Normalized, n: int) -> None:
     """Gives `module` scale, mean, variance and momentum (its bias is the shift).
 
     The variance starts at 1: C Darknet's 0 makes an untrained network divide by sqrt(1e-5) at every layer.
@@ -33,7 +43,7 @@ def add_batch_norm(module: nn.Module, n: int) -> None:
     module.momentum = MOMENTUM
 
 
-def batch_norm(module: nn.Module, x: Tensor) -> Tensor:
+def batch_norm(module: Normalized, x: Tensor) -> Tensor:
     """Normalises x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
     if reproduced("pjreddie"):
         mean, deviation, scale, bias = (
@@ -64,7 +74,7 @@ class CrossBatch(nn.Module):
         self.register_buffer("square", torch.zeros(n), persistent=False)
         self.state = TrainState()
 
-    def forward(self, norm: nn.Module, x: Tensor) -> Tensor:
+    def forward(self, norm: Normalized, x: Tensor) -> Tensor:
         """norm: the module with scale, bias, mean and variance. x: (B, C, H, W)."""
         if not self.training:
             return batch_norm(norm, x)
@@ -101,7 +111,7 @@ class BatchNorm(Spec):
         return Normalization(node.output.c)
 
 
-class Normalization(nn.Module):
+class Normalization(Normalized):
     def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -122,9 +132,7 @@ class Lrn(Spec):
 
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> Lrn:
-        return cls(
-            o.int("size", 5, 1, 1 << 16), o.float("alpha", 0.0001), o.float("beta", 0.75), o.float("kappa", 1.0)
-        )
+        return cls(o.int("size", 5, 1, 1 << 16), o.float("alpha", 0.0001), o.float("beta", 0.75), o.float("kappa", 1.0))
 
     def build(self, node: Node) -> nn.Module:
         return LocalResponse(self)

@@ -19,7 +19,7 @@ _SIZE_LIMIT = 1 << 14
 
 @dataclass(frozen=True)
 class Window(Spec):
-    """A sliding window (`make_maxpool_layer`): output (in + padding − size) / stride + 1, first window at −padding/2."""
+    """A sliding window (`make_maxpool_layer`): output (in + padding − size)/stride + 1, first window at −padding/2."""
 
     size: int
     stride_x: int

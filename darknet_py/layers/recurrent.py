@@ -172,9 +172,10 @@ class Rnn(Spec):
 
     def build(self, node: Node) -> nn.Module:
         recurrent = {1: "logistic", 2: "loggy"}.get(self.logistic, self.activation)
+        activations = (self.activation, recurrent, self.activation)
         layers = [
-            FullyConnected(inputs, outputs, recurrent if name == "self_layer" else self.activation, self.batch_normalize)
-            for name, inputs, outputs in self._layers(node)
+            FullyConnected(inputs, outputs, activation, self.batch_normalize)
+            for (_, inputs, outputs), activation in zip(self._layers(node), activations, strict=True)
         ]
         return Elman(layers, self.shortcut, self.time_steps)
 
@@ -205,9 +206,7 @@ class _Gated(Spec):
         return tuple(
             array
             for name in self.names
-            for array in connected_arrays(
-                self.output, self._inputs(name, node), self.batch_normalize, f"gates.{name}."
-            )
+            for array in connected_arrays(self.output, self._inputs(name, node), self.batch_normalize, f"gates.{name}.")
         )
 
     def gates(self, node: Node) -> nn.ModuleDict:

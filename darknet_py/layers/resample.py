@@ -81,7 +81,7 @@ class Reorg(Spec):
 
 
 class Reorganize(nn.Module):
-    """Reads (C, H, W) as if it were (C/s², H·s, W·s) and writes the s² phases one after another, as `reorg_cpu` does."""
+    """Reads (C, H, W) as if it were (C/s², H·s, W·s) and writes its s² phases in a row, as `reorg_cpu` does."""
 
     def __init__(self, stride: int, reverse: bool):
         super().__init__()

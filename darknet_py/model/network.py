@@ -44,7 +44,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         for node, layer in zip(graph.layers, self.layers, strict=True):
             try:
-                node.spec.link(layer, self.layers, graph.layers)
+                node.spec.link(layer, list(self.layers), graph.layers)
             except ShapeError as error:
                 where = f"[{node.type}] #{node.index}"
                 raise CfgError([Problem(graph.path, node.line, where, str(error))]) from None
