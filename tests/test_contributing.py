@@ -27,6 +27,6 @@ def test_a_new_layer_in_15_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_rooms_it_names_are_there() -> None:
     root = Path(__file__).parents[1]
-    rooms = re.findall(r"^\| `(darknet_py/[^`]+)` \|", TEXT, re.MULTILINE)
+    rooms = re.findall(r"^\| `(darknet_py/[^`]+)`", TEXT, re.MULTILINE)
     assert len(rooms) > 8
     assert [room for room in rooms if not (root / room).exists()] == []

@@ -135,11 +135,11 @@ def picture_path(folder: str, path: Path, paths: Sequence[Path]) -> Path:
 
 
 def _write_json(target: str, frames: list[dict[str, Any]]) -> None:
-    from darknet_py.model.weights import write_atomically
+    from darknet_py.files import write_atomically
 
     text = json.dumps(frames, indent=1, ensure_ascii=False)
     if target == "-":
         print(text)
         return
-    write_atomically(target, iter([text.encode() + b"\n"]))
+    write_atomically(target, text.encode() + b"\n")
     print(f"detections in {target}")

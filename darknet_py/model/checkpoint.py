@@ -21,7 +21,8 @@ import torch
 
 from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import WeightsError
-from darknet_py.model.weights import Header, arrays, write_atomically
+from darknet_py.files import write_atomically
+from darknet_py.model.weights import Header, arrays
 
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
@@ -67,7 +68,7 @@ def write(net: Network, path: str | Path, header: Header | None = None) -> None:
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, iter([buffer.getvalue()]))
+    write_atomically(path, buffer.getvalue(), WeightsError)
 
 
 def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:

@@ -7,7 +7,6 @@ arrays layer by layer. All integers and floats are little-endian.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from darknet_py.errors import WeightsError
+from darknet_py.files import write_atomically
 from darknet_py.layers.base import Array, Node
 
 if TYPE_CHECKING:
@@ -107,27 +107,7 @@ def save(
             values = attrgetter(array.name)(net.layers[node.index]).detach()
             yield _to_file(values, array, header).cpu().float().contiguous().numpy().astype("<f4").tobytes()
 
-    write_atomically(path, chunks())
-
-
-def write_atomically(path: str | Path, chunks: Iterator[bytes]) -> None:
-    """Writes to a temporary file beside `path`, syncs and renames. Raises WeightsError."""
-    path = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot write: {error.strerror}") from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    write_atomically(path, chunks(), WeightsError)
 
 
 def _in_file(node: Node, array: Array) -> bool:
