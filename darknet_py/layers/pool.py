@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -161,10 +162,7 @@ class DepthPooling(nn.Module):
 
 @dataclass(frozen=True)
 class LocalAvgPool(Window):
-    """Darknet's `parse_local_avgpool`: mean over the cells inside the image.
-
-    C's backward pass divides by size² even at the border; ours is the derivative of the forward pass.
-    """
+    """Darknet's `parse_local_avgpool`: mean over the cells inside the image."""
 
     def build(self, node: Node) -> nn.Module:
         return LocalAveragePooling(self)
@@ -176,12 +174,47 @@ class LocalAveragePooling(nn.Module):
         self.spec = spec
 
     def forward(self, x: Tensor) -> Tensor:
-        spec = self.spec
-        pads = spec.pads(x)
-        stride = (spec.stride_y, spec.stride_x)
-        total = F.avg_pool2d(F.pad(x, pads), spec.size, stride, divisor_override=1)
-        inside = F.pad(x.new_ones(1, 1, *x.shape[2:]), pads)
-        return total / F.avg_pool2d(inside, spec.size, stride, divisor_override=1)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _LocalAverage.apply(x, self.spec)
+        return _local_average(x, self.spec)
+
+
+def _local_average(x: Tensor, spec: LocalAvgPool) -> Tensor:
+    pads = spec.pads(x)
+    stride = (spec.stride_y, spec.stride_x)
+    total = F.avg_pool2d(F.pad(x, pads), spec.size, stride, divisor_override=1)
+    inside = F.pad(x.new_ones(1, 1, *x.shape[2:]), pads)
+    return total / F.avg_pool2d(inside, spec.size, stride, divisor_override=1)
+
+
+class _LocalAverage(torch.autograd.Function):
+    """The mean, with the gradient of C's GPU build, which trained yolov4-tiny_contrastive.
+
+    `backward_local_avgpool_layer_kernel` gives each cell the mean gradient of the windows around the one it starts in,
+    (size − 1)/stride to each side; so with stride = size the whole gradient of its window instead of a share.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spec: LocalAvgPool) -> Tensor:
+        ctx.spec, ctx.sides = spec, x.shape[2:]
+        return _local_average(x, spec)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = grads
+        spec: LocalAvgPool = ctx.spec
+        height, width = ctx.sides
+        reach_y, reach_x = (spec.size - 1) // spec.stride_y, (spec.size - 1) // spec.stride_x
+        row = (torch.arange(height, device=gradient.device) + spec.padding // 2) // spec.stride_y
+        column = (torch.arange(width, device=gradient.device) + spec.padding // 2) // spec.stride_x
+        below = max(int(row[-1]) + 1 - gradient.shape[2], 0)
+        beside = max(int(column[-1]) + 1 - gradient.shape[3], 0)
+        pads = (reach_x, reach_x + beside, reach_y, reach_y + below)
+        total, count = (
+            F.avg_pool2d(F.pad(t, pads), (2 * reach_y + 1, 2 * reach_x + 1), 1, divisor_override=1)
+            for t in (gradient, torch.ones_like(gradient[:1, :1]))
+        )
+        return (total / count.clamp(min=1))[:, :, row[:, None], column], None
 
 
 @dataclass(frozen=True)
