@@ -182,7 +182,7 @@ class AnchorHead(Head):
     def decode(self, output: Tensor) -> Predictions:
         """Candidates of all slots (`get_yolo_detections`), in the order anchor, row, column."""
         slots = self._entries(output.float()).permute(0, 1, 3, 4, 2)
-        batch, objectness = len(slots), slots[..., self.spec.box_entries]
+        batch, objectness = slots.shape[0], slots[..., self.spec.box_entries]
         scores = objectness.unsqueeze(-1) * slots[..., self.spec.box_entries + 1 :]
         return Predictions(
             self._all_boxes(slots).reshape(batch, -1, 4),
@@ -238,7 +238,7 @@ class AnchorHead(Head):
             scale = (predicted[..., 2] * predicted[..., 3]).clamp(min=0).sqrt()
             self._attack(delta, entries, scale, ~ignored)
 
-        assigned = self._assign(truth, grid)
+        assigned = self._assign(truth, grid, spec.iou_thresh)
         self._teach_objectness(flat, grid, objectness, assigned, truth)
         boxed = classed = assigned
         if found.row is not None and exceeds:
@@ -251,15 +251,15 @@ class AnchorHead(Head):
         figures["background"] = objectness.mean()
         return delta, self._cost(delta, figures), figures
 
-    def _assign(self, truth: Truth, grid: Grid) -> Taught:
+    def _assign(self, truth: Truth, grid: Grid, iou_thresh: float) -> Taught:
         """Each truth to its cell: to the anchor most like it, and to all above iou_thresh."""
         spec = self.spec
         net_width, net_height = self.input_size
         sizes = torch.stack((self.anchors[:, 0] / net_width, self.anchors[:, 1] / net_height), -1)
         chosen = common.best_anchor(truth, sizes)[:, None] == self.mask
-        if spec.iou_thresh < 1:
+        if iou_thresh < 1:
             mine, size = common.at_origin(sizes[self.mask]), common.at_origin(truth.box[:, None, 2:])
-            chosen = chosen | (boxes.alike(mine, size, spec.iou_thresh_kind) > spec.iou_thresh)
+            chosen = chosen | (boxes.alike(mine, size, spec.iou_thresh_kind) > iou_thresh)
         chosen = (chosen & truth.valid[:, None]).flatten()
         column, row = self._cell(truth, grid)
         local = torch.arange(grid.anchors, device=chosen.device)
