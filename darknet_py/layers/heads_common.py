@@ -216,6 +216,13 @@ def everywhere(chosen: Tensor, row: Tensor, mask: Tensor) -> Taught:
     return Taught(slots, row.flatten()[slots], anchor, torch.zeros_like(slots, dtype=torch.bool))
 
 
+class Tracks(NamedTuple):
+    """Which object each slot of a [yolo] answers for, (B, anchors, H, W): its track and its class, −1 for none."""
+
+    label: Tensor
+    kind: Tensor
+
+
 class ClassRule(NamedTuple):
     """How class deltas are written (`delta_yolo_class`)."""
 

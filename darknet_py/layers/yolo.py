@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,8 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers import heads_common as common
 from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorGrid, AnchorHead, Lesson
-from darknet_py.layers.base import Node
-from darknet_py.layers.heads_common import Grid
+from darknet_py.layers.base import HeadLoss, Node, TrainState
+from darknet_py.layers.heads_common import Grid, Tracks, Truth
 
 _NO_LAYER = 999999
 
@@ -54,13 +55,33 @@ class Yolo(AnchorGrid):
         )
 
     def build(self, node: Node) -> nn.Module:
-        return YoloHead(self, (node.net.width, node.net.height))
+        return YoloHead(self, (node.net.width, node.net.height), node.index)
 
 
 class YoloHead(AnchorHead):
     """Box entries: x, y, w, h."""
 
     spec: Yolo
+
+    def __init__(self, spec: Yolo, input_size: tuple[int, int], index: int):
+        super().__init__(spec, input_size)
+        self.index = index
+
+    def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
+        """truth: as `AnchorHead.loss` takes it; a seventh column is the track of the object, for [contrastive]."""
+        if truth.shape[1] > 6:
+            state.tracks[self.index] = self._tracks(truth, self._entries(x).shape)
+        return super().loss(x, truth, state)
+
+    def _tracks(self, rows: Tensor, shape: Sequence[int]) -> Tracks:
+        grid, truth = Grid(*shape), Truth.of(rows, self.spec.classes, self.class_map)
+        taught = self._assign(truth, grid, float("inf"))
+        runs = common.Runs.of(taught.slots)
+        slots, row = common.only(runs.slots, runs.last, grid.slots), taught.truth[runs.order]
+        none = rows.new_full((grid.slots + 1,), -1, dtype=torch.long)
+        view = (grid.images, grid.anchors, grid.height, grid.width)
+        label = none.index_put((slots,), rows[row, 6].long())[:-1].view(view)
+        return Tracks(label, none.index_put((slots,), truth.label[row])[:-1].view(view))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same, float32: logistic on x, y, objectness and classes, x and y scaled."""

@@ -46,23 +46,23 @@ def noise(seed: int, shape: list[int], scale: float, logistic: bool = False) -> 
     return torch.tensor(x.reshape(shape).astype(np.float32))
 
 
-def spec_of(kind: type[Spec], text: str) -> tuple[Spec, NetSpec]:
-    """The last section of a cfg. Raises CfgError; unknown keys fail."""
+def spec_of(kind: type[Spec], text: str, index: int = 1) -> tuple[Spec, NetSpec]:
+    """The last section of a cfg, as layer `index`. Raises CfgError; unknown keys fail."""
     problems = Problems("case.cfg", strict=True)
     sections = parse_sections(text, problems)
     net = NetSpec.parse(Options(sections[0], None, problems))
-    options = Options(sections[-1], 1, problems)
-    spec = kind.parse(options, net, 1)
+    options = Options(sections[-1], index, problems)
+    spec = kind.parse(options, net, index)
     options.report_unknown()
     problems.raise_errors()
     return spec, net
 
 
-def build(kind: type[Spec], text: str, shape: tuple[int, int, int]) -> Head:
+def build(kind: type[Spec], text: str, shape: tuple[int, int, int], index: int = 1) -> Head:
     """The head of the last section of `text` for an input of (C, H, W)."""
-    spec, net = spec_of(kind, text)
+    spec, net = spec_of(kind, text, index)
     given = Shape(*shape)
-    head = spec.build(Node(1, "head", 1, spec, None, (0,), (given,), spec.infer([given]), net=net))
+    head = spec.build(Node(index, "head", 1, spec, None, (0,), (given,), spec.infer([given]), net=net))
     assert isinstance(head, Head)
     return head
 

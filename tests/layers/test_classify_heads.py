@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import head_cases
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_py.errors import DarknetError
-from darknet_py.layers.base import Shape, ShapeError, TrainState
+from darknet_py.errors import CfgError, DarknetError
+from darknet_py.layers.base import Head, Node, Shape, ShapeError, TrainState
 from darknet_py.layers.classify import CostSpec, Softmax
+from darknet_py.layers.contrastive import Contrastive
+from darknet_py.layers.yolo import Yolo
 
 NET = "[net]\nwidth=8\nheight=8\nchannels=3\n"
 
@@ -103,3 +106,41 @@ def test_faults_are_named() -> None:
         head_cases.spec_of(Softmax, NET + "[softmax]\ngroups=4\n")[0].infer([Shape(6, 1, 1)])
     with pytest.raises(DarknetError, match=r"wanted truth of \(2, 6\) \(images, outputs\), found \(2, 5\)"):
         softmax().loss(torch.randn(2, 6, 1, 1), torch.zeros(2, 5), TrainState())
+
+
+def contrastive_cases() -> list[str]:
+    return list(json.loads((head_cases.GOLDEN / "heads_contrastive.json").read_text()))
+
+
+@pytest.mark.parametrize("name", contrastive_cases())
+def test_contrastive_delta_and_cost_equal_c(name: str) -> None:
+    case = json.loads((head_cases.GOLDEN / "heads_contrastive.json").read_text())[name]
+    x, truth, state = torch.tensor(case["x"]), torch.tensor(case["truth"]), TrainState()
+    if "yolo" in case:
+        spec, net_spec = head_cases.spec_of(Yolo, case["net"] + case["yolo"])
+        shape = Shape(*case["yolo_shape"][1:])
+        yolo = spec.build(Node(1, "yolo", 1, spec, None, (0,), (shape,), shape, net=net_spec))
+        assert isinstance(yolo, Head)
+        yolo.loss(torch.zeros(case["yolo_shape"]), truth, state)
+    head = head_cases.build(Contrastive, case["net"] + case["contrastive"], tuple(x.shape[1:]), index=2)
+    report, delta = head_cases.run(head, x, truth, state)
+    np.testing.assert_allclose(delta, np.array(case["delta"]), rtol=1e-3, atol=1e-5)
+    assert float(report.cost) == pytest.approx(case["cost"], rel=1e-3)
+
+
+def test_contrastive_without_tracks_teaches_nothing() -> None:
+    text = NET + "[contrastive]\nyolo_layer=-1\n"
+    head = head_cases.build(Contrastive, text, (8, 2, 3), index=2)
+    report, delta = head_cases.run(head, torch.randn(2, 8, 2, 3), torch.zeros(0, 6))
+    assert float(report.cost) == 0
+    assert not delta.any()
+
+
+def test_contrastive_faults_are_named() -> None:
+    with pytest.raises(CfgError, match=r"yolo_layer: wanted a \[yolo\] before layer 1, found '7'"):
+        head_cases.spec_of(Contrastive, NET + "[contrastive]\nyolo_layer=7\n")
+    with pytest.raises(ShapeError, match="wanted one embedding per image"):
+        head_cases.spec_of(Contrastive, NET + "[contrastive]\n")[0].infer([Shape(8, 4, 4)])
+    head = head_cases.build(Contrastive, NET + "[contrastive]\nclasses=3\n", (8, 1, 1))
+    with pytest.raises(DarknetError, match="wanted truth of 2 images, found 3"):
+        head.loss(torch.randn(2, 8, 1, 1), torch.eye(3), TrainState())
