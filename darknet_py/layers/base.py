@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from darknet_py.layers.parity import reproduced
+
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
     from darknet_py.cfg.options import Options
@@ -135,9 +137,12 @@ class Spec:
         """AlexeyAB's Darknet cannot run this layer, pjreddie's can."""
         return False
 
-    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor | None:
         """What C Darknet keeps in l.output when the module gave `output`: (B, C, H, W), or (B, N) for vectors."""
-        return output.flatten(1) if self.vector else output
+        output = output.flatten(1) if self.vector else output
+        if self.keeps_output:
+            return output
+        return torch.zeros_like(output) if reproduced("pjreddie") else None
 
     def kernel(self) -> tuple[int, int, int]:
         """(size, stride, dilation) for the receptive field and the table; (1, 1, 1) where it has none."""

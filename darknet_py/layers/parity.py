@@ -4,7 +4,7 @@ Nothing else does: `net(x)`, detection and training compute what is meant (and w
 
     alexeyab    relu6 gives 0. [shortcut] adds a layer with more channels at the wrong place for all images but the
                 first. [history] with time_steps=1 packs the inputs of a mini-batch.
-    pjreddie    batch norm adds 1e-6 to the root of the variance instead of 1e-5 to the variance.
+    pjreddie    batch norm adds 1e-6 to the root of the variance instead of 1e-5 to the variance. [cost] keeps zeros.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ class Network(nn.Module):
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             output = module(*inputs)
-            kept.append(node.spec.kept(module, inputs, output).clone())
+            memory = node.spec.kept(module, inputs, output)
+            kept.append(None if memory is None else memory.clone())
             return output
 
         build = "pjreddie" if any(node.spec.only_pjreddie(node) for node in self.graph.layers) else "alexeyab"
