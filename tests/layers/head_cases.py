@@ -83,7 +83,7 @@ def check(kind: type[Spec], name: str) -> None:
     x = noise(case["seed"], case["shape"], case["scale"], case["logistic"])
     truth = torch.tensor(case["truth"], dtype=torch.float32).reshape(-1, len(case["truth"][0]) if case["truth"] else 6)
     # C counts the images of a mini-batch before it computes the loss.
-    state = TrainState(seen=case["seen"] - len(x), adversarial=case["adversarial"])
+    state = TrainState(case["seen"] - len(x), case["iteration"], adversarial=case["adversarial"])
     report, delta = run(head, x, truth, state)
     np.testing.assert_allclose(delta, wanted, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(float(report.cost), case["cost"], rtol=1e-4)

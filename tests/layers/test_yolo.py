@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from darknet_py.errors import CfgError
 from darknet_py.layers.base import Shape, ShapeError, Spec, TrainState
@@ -161,6 +162,51 @@ def test_one_nan_among_the_values_spoils_only_itself() -> None:
     different = np.argwhere(delta != clean)
     assert [tuple(at) for at in different] == [(0, 4, 5, 7)]
     assert delta[0, 4, 5, 7] == 0
+
+
+def test_noise_is_rejected_with_figures_that_run_on() -> None:
+    net = NET + "max_batches=1000\nnum_sigmas_reject_badlabels=1\nbadlabels_rejection_percentage=1\n"
+    head = head_cases.build(Yolo, net + "[yolo]\n" + BODY, SHAPE)
+    x, given, state = torch.randn(2, *SHAPE), rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState(iteration=750)
+    plain = head_cases.run(head, x, given, state)[1]
+    assert state.rolling is None
+    state.iteration = 990
+    first = head_cases.run(head, x, given, state)[1]
+    largest = float(state.rolling.largest)
+    head_cases.run(head, x * 2, given, state)
+    assert np.abs(first).max() < np.abs(plain).max()
+    assert float(state.rolling.largest) > largest
+    assert float(state.rolling.threshold) > 0
+
+
+class _Waiting(TorchDispatchMode):
+    """Names the operations that make the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        masked = "index" in str(func) and any(
+            isinstance(i, Tensor) and i.dtype == torch.bool
+            for arg in args
+            if isinstance(arg, (list, tuple))
+            for i in arg
+        )
+        if masked or any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "unique", "masked_select")):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "options", ["", "iou_loss=ciou\niou_thresh=.2\ncounters_per_class=1,2,3\n", "focal_loss=1\nobjectness_smooth=1\n"]
+)
+def test_the_loss_never_waits_for_the_device(options: str) -> None:
+    head = yolo(options)
+    x = torch.randn(2, *SHAPE, requires_grad=True)
+    with _Waiting() as waiting:
+        head.loss(x, rows((0, 1, 0.3, 0.4, 0.2, 0.3), (1, 0, 0.7, 0.2, 0.1, 0.1)), TrainState()).total.backward()
+    assert waiting.found == []
 
 
 def test_delta_normalizer_counts_only_on_request() -> None:
