@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from darknet_py.data.datafile import write_list
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
+from darknet_py.files import write_atomically
 from darknet_py.model.network import Network
 from darknet_py.training.checkpoint import Backup, keeps_numbered
 from darknet_py.training.distributed import Team, agree, average_statistics, joined
@@ -228,7 +228,8 @@ class Training:
             self.journal.draw_chart()
         for name, lines in (("bad.list", self.loader.bad_images), ("bad_label.list", self.loader.bad_labels)):
             if lines:
-                write_list(self.backup.folder / name, lines)
+                text = "".join(f"{line}\n" for line in lines)
+                write_atomically(self.backup.folder / name, text.encode("utf-8", "surrogateescape"), TrainError)
 
     def _resume(self) -> None:
         """Takes up NAME_last.state; without one NAME_last.weights (of Darknet, say); without either, from the start."""

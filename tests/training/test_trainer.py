@@ -46,6 +46,7 @@ def start(cfg: Path, data: Path, out: Path, *options: str) -> subprocess.Popen[b
         stdout=subprocess.DEVNULL,
         env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
         cwd=Path(darknet_py.__file__).parents[1],
+        start_new_session=True,
     )
 
 
@@ -139,9 +140,9 @@ def test_interrupted_it_saves_and_goes_on_later(
 ) -> None:
     result, cfg = whole
     out = tmp_path / "out"
-    process = start(cfg, shapes, out, "--map", "off")
+    process = start(cfg, shapes, out, "--map", "off", "--workers", "1")
     wait_for_rows(out / "tiny_log.csv", 2, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal or a job scheduler does: to the loader process as well
     _, printed = process.communicate(timeout=60)
     assert b"--resume" in printed and b"KeyboardInterrupt" in printed  # the command line makes 130 of it
     state = torch.load(out / "tiny_last.state", weights_only=True)
