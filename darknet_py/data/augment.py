@@ -95,6 +95,12 @@ class Placement(NamedTuple):
     flip: bool
 
 
+_NO_DRAW = Draw()
+_PIXEL = 1 - 1e-4  # one pixel, give or take float32
+_TO_HSV = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
+_TO_HSV_BACKWARDS = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
+
+
 def draw(options: Augmentation, rng: np.random.Generator) -> Draw:
     """Draws one image's augmentation."""
     u = rng.random(14)
@@ -147,52 +153,68 @@ def place_boxes(boxes: Boxes, placement: Placement, image: Size, net: Size) -> B
     """Moves boxes along with their image, clips them and drops what is left with a side below one pixel."""
     left, top, width, height = placement.source
     x0, y0, x1, y1 = placement.target
-    scale = np.array([(x1 - x0) / width, (y1 - y0) / height])
-    origin = np.array([x0, y0])
-    half = boxes[:, 3:5] / 2
-    low = ((boxes[:, 1:3] - half) * image - (left, top)) * scale
-    high = ((boxes[:, 1:3] + half) * image - (left, top)) * scale
-    if placement.flip:
-        low[:, 0], high[:, 0] = x1 - x0 - high[:, 0], x1 - x0 - low[:, 0]
-    low = np.clip(low + origin, placement.bounds[:2], placement.bounds[2:])
-    high = np.clip(high + origin, placement.bounds[:2], placement.bounds[2:])
     moved = boxes.copy()
-    moved[:, 1:3] = (low + high) / 2 / net
-    moved[:, 3:5] = (high - low) / net
-    return moved[((high - low) >= 1 - 1e-4).all(1)]
+    for axis, (side, start, length, low, high, net_side) in enumerate(
+        ((image[0], left, width, x0, x1, net[0]), (image[1], top, height, y0, y1, net[1]))
+    ):
+        scale = (high - low) / length
+        centre, half = boxes[:, 1 + axis] * (side * scale) - start * scale, boxes[:, 3 + axis] * (side * scale / 2)
+        if axis == 0 and placement.flip:
+            centre = (high - low) - centre
+        centre += low
+        first = np.maximum(centre - half, placement.bounds[axis])
+        last = np.minimum(centre + half, placement.bounds[2 + axis])
+        moved[:, 1 + axis] = (first + last) * (0.5 / net_side)
+        moved[:, 3 + axis] = (last - first) * (1 / net_side)
+    return moved[(moved[:, 3] * net[0] >= _PIXEL) & (moved[:, 4] * net[1] >= _PIXEL)]
 
 
-def paint(image: Image, placement: Placement, canvas: Image) -> Image:
-    """Draws the part of the image on the canvas; beyond the image is its mean colour. Returns the painted view."""
-    left, top, width, height = placement.source
+def paint(image: Image, placement: Placement, canvas: Image, drawn: Draw = _NO_DRAW) -> Image:
+    """Draws the part of the image on the canvas, in the drawn colours; beyond the image is its mean colour.
+
+    Returns the painted view.
+    """
     x0, y0, x1, y1 = placement.target
     view = canvas[y0:y1, x0:x1]
-    part = _part(image, left, top, width, height)
-    if part.shape[:2] != view.shape[:2]:
-        part = cv2.resize(part, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-    if placement.flip:
-        part = cv2.flip(part, 1)
-    view[:] = part.reshape(view.shape)
-    return view
+    part = _part(image, *placement.source)
+    colours = drawn.hue, drawn.saturation, drawn.exposure
+    enlarged = part.size < view.size
+    if enlarged:  # the fewer pixels the better
+        part = colour(part, *colours)
+    resized = part.shape[:2] != view.shape[:2]
+    size = x1 - x0, y1 - y0
+    if not placement.flip and not resized:
+        view[:] = part
+    elif view.shape[2] == 1:  # OpenCV drops the last axis of gray images
+        part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) if resized else part
+        view[:, :, 0] = cv2.flip(part, 1) if placement.flip else part
+    elif not placement.flip:
+        cv2.resize(part, size, dst=view, interpolation=cv2.INTER_LINEAR)
+    else:
+        part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) if resized else part
+        cv2.flip(part, 1, dst=view)
+    return view if enlarged else colour(view, *colours, out=view)
 
 
-def colour(image: Image, hue: float, saturation: float, exposure: float) -> None:
-    """Shifts hue and scales saturation and value, in place. Other than 3 channels: value only.
+def colour(image: Image, hue: float, saturation: float, exposure: float, out: Image | None = None) -> Image:
+    """Shifts hue and scales saturation and value; the result is `out` (which may be `image`) or a new array.
 
-    hue is a share of the full circle. It wraps around, as in Darknet's `distort_image`; its OpenCV variant stops at
-    red because its array cannot hold a negative hue.
+    hue is a share of the full circle, at most .42 either way. It wraps around, as in Darknet's `distort_image`; its
+    OpenCV variant stops at red because its array cannot hold a negative hue. Other than 3 channels: value only.
     """
     if hue == 0 and saturation == 1 and exposure == 1:
-        return
+        return image
+    out = np.empty_like(image) if out is None else out
     if image.shape[2] != 3:
-        image[:] = cv2.convertScaleAbs(image, alpha=exposure).reshape(image.shape)
-        return
-    h, s, v = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
-    if hue:
-        h = cv2.LUT(h, (np.rint(np.arange(256) + 179 * hue) % 180).astype(np.uint8))
-    s = cv2.convertScaleAbs(s, alpha=saturation)
-    v = cv2.convertScaleAbs(v, alpha=exposure)
-    image[:] = cv2.cvtColor(cv2.merge([h, s, v]), cv2.COLOR_HSV2RGB)
+        out[:] = cv2.convertScaleAbs(image, alpha=exposure).reshape(image.shape)
+        return out
+    # Taken for BGR, the circle of hues runs backwards: a shift down is a shift up there. OpenCV reads hues above 180
+    # as going round again, so that a shift up needs no modulo.
+    to, back = _TO_HSV if hue >= 0 else _TO_HSV_BACKWARDS
+    hsv = cv2.cvtColor(image, to)
+    changes = np.array([[1, 0, 0, 179 * abs(hue)], [0, saturation, 0, 0], [0, 0, exposure, 0]], np.float32)
+    cv2.cvtColor(cv2.transform(hsv, changes, dst=hsv), back, dst=out)
+    return out
 
 
 def blur(image: Image, kernel: int, boxes: Boxes, placement: Placement, net: Size) -> None:
@@ -223,8 +245,7 @@ def noise(image: Image, deviation: int, rng: np.random.Generator) -> None:
 
 
 def finish(view: Image, drawn: Draw, boxes: Boxes, placement: Placement, net: Size) -> None:
-    """Colour, blur and noise of one painted image, in place."""
-    colour(view, drawn.hue, drawn.saturation, drawn.exposure)
+    """Blur and noise of one painted image, in place."""
     if drawn.blur:
         blur(view, drawn.blur, boxes, placement, net)
     if drawn.noise:
@@ -262,6 +283,6 @@ def _part(image: Image, left: int, top: int, width: int, height: int) -> Image:
         part[:] = np.rint(mean).astype(np.uint8)
         part[y0 - top : y1 - top, x0 - left : x1 - left] = inner
         return part
-    return cv2.copyMakeBorder(
-        inner, y0 - top, top + height - y1, x0 - left, left + width - x1, cv2.BORDER_CONSTANT, value=mean
-    )
+    right, bottom = left + width - x1, top + height - y1
+    padded = cv2.copyMakeBorder(inner, y0 - top, bottom, x0 - left, right, cv2.BORDER_CONSTANT, value=mean)
+    return padded.reshape(height, width, -1)

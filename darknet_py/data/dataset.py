@@ -25,6 +25,7 @@ class DetectionDataset:
         self.classes = classes
         self.channels = channels
         self._cache: dict[int, Image] = {}
+        self._labels: dict[int, Labels] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -35,7 +36,11 @@ class DetectionDataset:
         return load_image(self.paths[index], self.channels) if image is None else image
 
     def labels(self, index: int) -> Labels:
-        return load_labels(find_labels(self.paths[index]), self.classes)
+        """Its boxes; read once."""
+        labels = self._labels.get(index)
+        if labels is None:
+            labels = self._labels[index] = load_labels(find_labels(self.paths[index]), self.classes)
+        return labels
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], None] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many fitted.

@@ -20,6 +20,7 @@ from darknet_py.errors import DataError
 Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
 Pixels = NDArray[np.float32]
 
+_READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4.11; saves a pass over the image
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -44,7 +45,7 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image
     if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and say nothing that a program can see.
         raise DataError(f"{name}: the JPEG is cut off (no end marker)")
-    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: _READ_RGB or cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error:  # OpenCV refuses sizes above 2^30 pixels with an exception
@@ -53,7 +54,7 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image
         raise DataError(f"{name}: wanted an image, found a file that no image reader understands")
     if image.ndim == 2:
         image = image[:, :, None]
-    elif image.shape[2] in (3, 4):
+    elif flag != _READ_RGB and image.shape[2] in (3, 4):
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     if image.dtype != np.uint8 or image.shape[2] != channels:
         raise DataError(f"{name}: wanted {channels} channels of 8 bits, found {image.shape[2]} of {image.dtype}")

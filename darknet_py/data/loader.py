@@ -6,6 +6,8 @@ resumes at any mini-batch, and the number of worker processes changes nothing.
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import itertools
 import math
 import multiprocessing
@@ -13,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cv2
@@ -96,11 +99,13 @@ def input_size(net: NetSpec, factor: float, seed: int, iteration: int) -> Size:
     return width, height
 
 
-def training_sample(dataset: DetectionDataset, options: Augmentation, seed: int, number: int, net: Size) -> Sample:
+def training_sample(
+    dataset: DetectionDataset, options: Augmentation, seed: int, number: int, net: Size, canvas: Image | None = None
+) -> Sample:
     """Sample `number` of a training: a pure function of its arguments (and of the files).
 
     Images are drawn with replacement, as Darknet draws them. One that cannot be read is reported and replaced by the
-    next draw. Raises DataError after too many of those.
+    next draw. canvas: where to paint, uint8 (height, width, C). Raises DataError after too many unreadable images.
     """
     rng = np.random.default_rng([seed, 0, number])
     bad_images: list[str] = []
@@ -112,7 +117,7 @@ def training_sample(dataset: DetectionDataset, options: Augmentation, seed: int,
         bad_labels += labels.problems
         images.append((image, labels.boxes))
         draws.append(draw(options, rng))
-    return Sample(*compose(options, images, draws, net, rng), bad_images, bad_labels)
+    return Sample(*compose(options, images, draws, net, rng, canvas), bad_images, bad_labels)
 
 
 class TrainLoader:
@@ -158,7 +163,7 @@ class TrainLoader:
 
         Raises DataError when images cannot be read at all or a worker process dies.
         """
-        work = _TrainingSamples(self.dataset, self.options, self.seed)
+        work = TrainingSamples(self.dataset, self.options, self.seed)
         requests = itertools.chain.from_iterable([self._numbers(number)] for number in itertools.count(start))
         for images, truth, tracks, bad_images, bad_labels in _run(work, requests, self.workers, self.device):
             skipped = [*self._new(bad_images, self.bad_images), *self._new(bad_labels, self.bad_labels)]
@@ -209,11 +214,7 @@ class EvalLoader:
     def __iter__(self) -> Iterator[EvalBatch]:
         work = _EvalImages(self.dataset, self.size, self.letter_box)
         for images, truth, skipped, indices, sizes in _run(work, self._requests, self.workers, self.device):
-            if indices:
-                yield EvalBatch(images, truth, skipped, indices, sizes)
-            else:
-                empty = torch.zeros(0, self.dataset.channels, self.size[1], self.size[0], device=self.device)
-                yield EvalBatch(empty, truth, skipped, indices, sizes)
+            yield EvalBatch(images, truth, skipped, indices, sizes)
 
 
 def default_workers() -> int:
@@ -222,29 +223,26 @@ def default_workers() -> int:
     return min(cores, 8)
 
 
-class _TrainingSamples:
-    """What a worker does for `TrainLoader`."""
+class TrainingSamples:
+    """What a worker does for `TrainLoader`: whole mini-batches, painted where the main process will read them."""
 
     def __init__(self, dataset: DetectionDataset, options: Augmentation, seed: int):
         self.dataset, self.options, self.seed = dataset, options, seed
 
-    def __getitem__(self, request: tuple[int, Size]) -> Sample | DataError:
-        number, size = request
+    def __getitems__(self, requests: list[tuple[int, Size]]) -> tuple[Any, ...] | str:
+        width, height = requests[0][1]
+        images = _room((len(requests), height, width, self.dataset.channels), torch.uint8)
         try:
-            return training_sample(self.dataset, self.options, self.seed, number, size)
+            samples = [
+                training_sample(self.dataset, self.options, self.seed, number, size, canvas)
+                for (number, size), canvas in zip(requests, images.numpy(), strict=True)
+            ]
         except DataError as error:
-            return error  # a value: torch would wrap an exception of a worker in its traceback
-
-    def collate(self, samples: list[Sample | DataError]) -> tuple[Any, ...] | str:
-        good: list[Sample] = []
-        for sample in samples:
-            if isinstance(sample, DataError):
-                return str(sample)
-            good.append(sample)
-        truth, tracks = _truth([sample.boxes for sample in good])
-        bad_images = [line for sample in good for line in sample.bad_images]
-        bad_labels = [line for sample in good for line in sample.bad_labels]
-        return _stack([sample.image for sample in good]), truth, tracks, bad_images, bad_labels
+            return str(error)  # a value: torch would wrap an exception of a worker in its traceback
+        truth, tracks = _truth([sample.boxes for sample in samples])
+        bad_images = [line for sample in samples for line in sample.bad_images]
+        bad_labels = [line for sample in samples for line in sample.bad_labels]
+        return images, truth, tracks, bad_images, bad_labels
 
 
 class _EvalImages:
@@ -253,25 +251,30 @@ class _EvalImages:
     def __init__(self, dataset: DetectionDataset, size: Size, letter_box: bool):
         self.dataset, self.size, self.letter_box = dataset, size, letter_box
 
-    def __getitem__(self, index: int) -> tuple[int, Any, Boxes, Size, list[str]]:
-        labels = self.dataset.labels(index)
-        try:
-            image = self.dataset.image(index)
-        except DataError as error:
-            return index, None, labels.boxes, (0, 0), [str(error), *labels.problems]
+    def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
         place = letterbox if self.letter_box else resize
-        return index, place(image, *self.size), labels.boxes, (image.shape[1], image.shape[0]), labels.problems
-
-    def collate(self, samples: list[tuple[int, Any, Boxes, Size, list[str]]]) -> tuple[Any, ...]:
-        skipped = [line for sample in samples for line in sample[4]]
-        samples = [sample for sample in samples if sample[1] is not None]
-        truth, _ = _truth([sample[2] for sample in samples])
-        images = _stack([sample[1] for sample in samples]) if samples else torch.zeros(0)
-        return images, truth, skipped, [sample[0] for sample in samples], [sample[3] for sample in samples]
+        images = _room((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
+        boxes: list[Boxes] = []
+        skipped: list[str] = []
+        good: list[int] = []
+        sizes: list[Size] = []
+        for index in indices:
+            labels = self.dataset.labels(index)
+            try:
+                image = self.dataset.image(index)
+            except DataError as error:
+                skipped += [str(error), *labels.problems]
+                continue
+            images[len(good)] = torch.from_numpy(place(image, *self.size))
+            skipped += labels.problems
+            boxes.append(labels.boxes)
+            good.append(index)
+            sizes.append((image.shape[1], image.shape[0]))
+        return images[: len(good)], _truth(boxes)[0], skipped, good, sizes
 
 
 def _run(work: Any, requests: Any, workers: int, device: torch.device) -> Iterator[tuple[Any, ...]]:
-    """Collated answers to `requests` (lists of keys of `work`), in order; the first is sent to `device`."""
+    """Collated answers to `requests` (lists of what `work` takes), in order; the first is sent to `device`."""
     # Forked workers start at once and share cached images; newer Pythons would spawn them by default.
     context = "fork" if sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods() else None
     batches = iter(
@@ -279,14 +282,18 @@ def _run(work: Any, requests: Any, workers: int, device: torch.device) -> Iterat
             work,
             batch_sampler=requests,
             num_workers=workers,
-            collate_fn=work.collate,
+            collate_fn=_as_it_is,
             pin_memory=device.type == "cuda",
             multiprocessing_context=context if workers else None,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # its own, so that reading data never moves torch's global one
         )
     )
+    # Ends the workers now, not when the garbage collector comes by; at exit before Python kills them one by one.
+    shutdown = getattr(batches, "_shutdown_workers", None)
+    if shutdown:
+        atexit.register(shutdown)
     try:
         for answer in batches:
             if isinstance(answer, str):
@@ -297,12 +304,28 @@ def _run(work: Any, requests: Any, workers: int, device: torch.device) -> Iterat
             raise
         raise DataError(f"a loader process ended unexpectedly: {str(error).splitlines()[0]}") from None
     finally:
-        del batches  # ends the workers now, not when the garbage collector comes by
+        if shutdown:
+            atexit.unregister(shutdown)
+            shutdown()
 
 
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business; it ends its workers
+def start_worker(_: int = 0) -> None:
+    """What a loader process does first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(AttributeError, OSError):
+        os.setpgid(0, 0)  # Ctrl-C and `kill` of the group are for the main process, which then ends its workers
     cv2.setNumThreads(0)
+    with suppress(AttributeError, OSError):
+        # Keep freed memory (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc): images come and go all the time, and taking
+        # their pages from the system again and again costs as much as a resize.
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-1, 1 << 30)
+        libc.mallopt(-3, 1 << 30)
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
 
 
 def _readable(dataset: DetectionDataset, rng: np.random.Generator, bad: list[str]) -> tuple[int, Image]:
@@ -315,18 +338,12 @@ def _readable(dataset: DetectionDataset, rng: np.random.Generator, bad: list[str
     raise DataError(f"{_ATTEMPTS} images drawn in a row cannot be read, the last one: {bad[-1]}")
 
 
-def _stack(images: Sequence[Any]) -> Tensor:
-    """(H, W, C) arrays → (B, H, W, C), in shared memory when called in a worker."""
-    first = torch.from_numpy(images[0])
-    shape = (len(images), *first.shape)
+def _room(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+    """An empty tensor, in shared memory when called in a worker."""
     if torch.utils.data.get_worker_info() is None:
-        batch = torch.empty(shape, dtype=first.dtype)
-    else:  # written once, where the main process will read it
-        storage = first.untyped_storage()._new_shared(math.prod(shape) * first.element_size())
-        batch = torch.empty(0, dtype=first.dtype).set_(storage).view(shape)  # type: ignore[call-overload]
-    for place, image in zip(batch.numpy(), images, strict=True):
-        place[:] = image
-    return batch
+        return torch.empty(shape, dtype=kind)
+    storage = torch.empty(0, dtype=kind).untyped_storage()._new_shared(math.prod(shape) * kind.itemsize)
+    return torch.empty(0, dtype=kind).set_(storage).view(shape)  # type: ignore[call-overload]
 
 
 def _truth(boxes: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
@@ -339,7 +356,5 @@ def _truth(boxes: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
 
 def _to_device(images: Tensor, device: torch.device) -> Tensor:
     """(B, H, W, C) uint8 or float → (B, C, H, W) float in 0..1 on the device, channels-last in memory."""
-    images = images.to(device, non_blocking=True)
-    if images.ndim == 4:
-        images = images.permute(0, 3, 1, 2)
+    images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
     return torch.div(images, 255) if images.dtype == torch.uint8 else images

@@ -38,13 +38,15 @@ def compose(
     draws: Sequence[Draw],
     net: Size,
     rng: np.random.Generator,
+    canvas: Image | None = None,
 ) -> tuple[Image, Boxes]:
     """One training sample of one image, of two (mixup) or of four (mosaic).
 
-    images: (H, W, C) with their boxes, relative to them. Returns the canvas (net height, net width, C) and its boxes,
-    relative to it, at most `max_boxes`.
+    images: (H, W, C) with their boxes, relative to them. Returns the canvas (net height, net width, C), painted all
+    over, and its boxes, relative to it, at most `max_boxes`.
     """
-    canvas: Image = np.empty((net[1], net[0], images[0][0].shape[2]), np.uint8)
+    if canvas is None:
+        canvas = np.empty((net[1], net[0], images[0][0].shape[2]), np.uint8)
     found: list[Boxes] = []
     cut = cut_point(net, rng) if len(images) > 2 else (0, 0)
     for index, ((image, boxes), drawn) in enumerate(zip(images, draws, strict=True)):
@@ -58,10 +60,10 @@ def compose(
         boxes = place_boxes(boxes[rng.permutation(len(boxes))], placement, size, net)
         if index and len(images) == 2:
             other = np.empty_like(canvas)
-            finish(paint(image, placement, other), drawn, boxes, placement, net)
-            canvas = cv2.addWeighted(canvas, 0.5, other, 0.5, 0).reshape(canvas.shape)
+            finish(paint(image, placement, other, drawn), drawn, boxes, placement, net)
+            canvas[:] = cv2.addWeighted(canvas, 0.5, other, 0.5, 0).reshape(canvas.shape)
         else:
-            finish(paint(image, placement, canvas), drawn, boxes, placement, net)
+            finish(paint(image, placement, canvas, drawn), drawn, boxes, placement, net)
         found.append(boxes)
     return canvas, np.concatenate(found)[: options.max_boxes]
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,9 +166,22 @@ def test_closing_the_iterator_ends_the_workers(folder: Path) -> None:
     assert not set(children()) - before
 
 
-def children() -> list[int]:
-    import multiprocessing
+def test_a_program_may_end_without_closing_it(folder: Path) -> None:
+    code = """
+from darknet_py.data.loader import *
+net = NetSpec(width=32, height=32, channels=3, batch=4)
+loader = TrainLoader(DetectionDataset(["1.png"], 3), net, Augmentation.of(net), workers=2)
+batches = loader.batches()
+next(batches)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
+
+def children() -> list[int]:
     return [process.pid for process in multiprocessing.active_children() if process.pid]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,18 +84,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         shapes.ensure_shapes(tmp_path / "file" / "shapes", **SMALL)
 
 
-def test_several_at_once(tmp_path: Path) -> None:
-    results: list[DataFile] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(shapes.ensure_shapes(tmp_path / "shapes", train=2, valid=1)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4 and len(results[0].train_images()) == 2
+def test_several_processes_at_once(tmp_path: Path) -> None:
+    code = "from darknet_py.data.shapes import ensure_shapes; ensure_shapes('shapes', train=2, valid=1)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+    assert len(list((tmp_path / "shapes").iterdir())) == 7
 
 
 def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
