@@ -91,12 +91,14 @@ def gradients(net: Network, case: dict[str, Any]) -> dict[str, Tensor]:
     x = torch.from_numpy(inputs(net.graph, rows, case["seed"]))
     truth = torch.from_numpy(targets(net.graph, rows, case["seed"]))
     net.train().loss(x, truth).total.backward()
-    return {
-        f"{index}.{name}": -parameter.grad
-        for index, layer in enumerate(net.layers)
-        for name, parameter in layer.named_parameters(recurse=False)
-        if parameter.grad is not None
-    }
+    found = {}
+    for key in case["gradients"]:
+        index, name = key.split(".")
+        layer = net.layers[int(index)]
+        grad = getattr(getattr(layer, "owner", layer), name).grad
+        assert grad is not None
+        found[key] = -grad
+    return found
 
 
 def targets(graph: Graph, rows: int, seed: int) -> np.ndarray:
