@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 from darknet_py.data.images import Image, load_image
 from darknet_py.data.labels import Labels, find_labels, load_labels
@@ -43,15 +44,16 @@ class DetectionDataset:
         return labels
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], None] | None = None) -> int:
-        """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many fitted.
+        """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many are there.
 
         Loader processes share them (they are forked). Unreadable images are left for the loader to report.
         `progress(done, total)` is called as it goes.
         """
-        left = _free_memory() // 2 if limit is None else limit
+        left = (free_memory() // 2 if limit is None else limit) - sum(image.nbytes for image in self._cache.values())
+        missing = [index for index in range(len(self)) if index not in self._cache]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            for start in range(0, len(self), 256):  # in pieces, so that the limit stops the reading
-                piece = range(start, min(start + 256, len(self)))
+            for start in range(0, len(missing), 256):  # in pieces, so that the limit stops the reading
+                piece = missing[start : start + 256]
                 for index, image in zip(piece, pool.map(self._try, piece), strict=True):
                     if image is not None and image.nbytes <= left:
                         self._cache[index] = image
@@ -59,8 +61,13 @@ class DetectionDataset:
                     elif image is not None:
                         return len(self._cache)
                 if progress:
-                    progress(piece.stop, len(self))
+                    progress(start + len(piece), len(missing))
         return len(self._cache)
+
+    def fits(self, limit: int) -> bool:
+        """Whether all images would take at most `limit` bytes, judged by the first few."""
+        images = [image for image in map(self._try, range(min(len(self), 4))) if image is not None]
+        return bool(images) and max(image.nbytes for image in images) * len(self) <= limit
 
     def _try(self, index: int) -> Image | None:
         with suppress(DataError):
@@ -68,8 +75,14 @@ class DetectionDataset:
         return None
 
 
-def _free_memory() -> int:
-    """Bytes of memory that are free, or 4 GiB where the system does not say."""
-    with suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 4 << 30
+def free_memory() -> int:
+    """Bytes of memory that this process may still take; 4 GiB where the system does not say."""
+    free = 4 << 30
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+    with suppress(OSError, ValueError):  # the limit of a container; ValueError where there is none ("max")
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        free = min(free, limit)
+    return max(free, 0)

@@ -26,13 +26,14 @@ from torch.utils.data import DataLoader
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment import Augmentation, Size, draw
-from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.dataset import DetectionDataset, free_memory
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
 from darknet_py.data.mosaic import compose, images_wanted
 from darknet_py.errors import DataError
 
 _ATTEMPTS = 20  # images that may be unreadable in a row
+_CACHE = 2 << 30  # bytes of images kept in memory unasked
 _BLOCK = 10  # iterations between two input sizes
 
 
@@ -125,7 +126,8 @@ class TrainLoader:
 
     seed: of everything random. workers: processes (None: one per core, at most 8; 0: this process). rank, world: of
     `world` equal processes; sample k goes to rank k mod world, so that together they see what one process with a
-    mini-batch `world` times as large sees. device: where the images are sent.
+    mini-batch `world` times as large sees. device: where the images are sent. cache: keep decoded images in memory, all
+    that fit; None: if all of them take at most 2 GiB and a quarter of what is free.
     bad_images, bad_labels: what could not be used so far, one line each.
     """
 
@@ -141,6 +143,7 @@ class TrainLoader:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        cache: bool | None = None,
     ):
         self.dataset = dataset
         self.net = net
@@ -150,6 +153,7 @@ class TrainLoader:
         self.workers = default_workers() if workers is None else workers
         self.rank, self.world = rank, world
         self.device = torch.device(device)
+        self.cache = cache
         self.bad_images: list[str] = []
         self.bad_labels: list[str] = []
         self._known: set[str] = set()
@@ -163,6 +167,7 @@ class TrainLoader:
 
         Raises DataError when images cannot be read at all or a worker process dies.
         """
+        self._fill_cache()
         work = TrainingSamples(self.dataset, self.options, self.seed)
         requests = itertools.chain.from_iterable([self._numbers(number)] for number in itertools.count(start))
         for images, truth, tracks, bad_images, bad_labels in _run(work, requests, self.workers, self.device):
@@ -173,6 +178,11 @@ class TrainLoader:
         size = self.size(mini_batch // self.net.subdivisions)
         first = mini_batch * self.mini_batch * self.world + self.rank
         return [(first + number * self.world, size) for number in range(self.mini_batch)]
+
+    def _fill_cache(self) -> None:
+        limit = min(_CACHE, free_memory() // 4) // self.world
+        if self.cache or (self.cache is None and self.dataset.fits(limit)):
+            self.dataset.cache(None if self.cache else limit)
 
     def _new(self, lines: list[str], seen: list[str]) -> list[str]:
         new = [line for line in dict.fromkeys(lines) if line not in self._known]

@@ -19,7 +19,7 @@ import torch
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment import Augmentation
-from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.dataset import DetectionDataset, free_memory
 from darknet_py.data.images import letterbox, load_image, resize
 from darknet_py.data.labels import save_labels
 from darknet_py.data.loader import Batch, EvalLoader, TrainLoader, input_size, training_sample
@@ -87,19 +87,24 @@ def test_two_processes_see_what_one_sees(folder: Path) -> None:
             assert torch.equal(ours, parts[rank][number].truth[:, 1:])
 
 
-def test_a_cached_dataset_gives_the_same(folder: Path) -> None:
-    plain = take(TrainLoader(dataset(folder), NET, OPTIONS, workers=0), 2)
-    cached = dataset(folder)
-    seen: list[tuple[int, int]] = []
-    assert cached.cache(progress=lambda done, total: seen.append((done, total))) == 6 and seen == [(6, 6)]
+@pytest.mark.parametrize("cache", [True, None])
+def test_images_in_memory_give_the_same(folder: Path, cache: bool | None) -> None:
+    plain = take(TrainLoader(dataset(folder), NET, OPTIONS, workers=0, cache=False), 2)
+    loader = TrainLoader(dataset(folder), NET, OPTIONS, workers=1, cache=cache)
+    batches = loader.batches()
+    first = next(batches)
     for number in range(6):
         (folder / f"{number}.png").unlink()
-    assert all(same(a, b) for a, b in zip(plain, take(TrainLoader(cached, NET, OPTIONS, workers=1), 2), strict=True))
+    assert same(plain[0], first) and same(plain[1], next(batches))
 
 
 def test_the_cache_stops_at_its_limit(folder: Path) -> None:
     (folder / "1.png").write_bytes(b"")
-    assert dataset(folder).cache(limit=40 * 50 * 3 * 2) == 2
+    data, size = dataset(folder), 40 * 50 * 3
+    seen: list[tuple[int, int]] = []
+    assert data.cache(limit=size * 2) == 2 and data.fits(size * 6) and not data.fits(size * 5)
+    assert data.cache(progress=lambda done, total: seen.append((done, total))) == 5 and seen == [(4, 4)]
+    assert 1 << 20 < free_memory() < 1 << 50
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -140,7 +145,7 @@ class Dying(DetectionDataset):
 
 
 def test_a_killed_worker_is_one_clear_line(folder: Path) -> None:
-    loader = TrainLoader(Dying([str(folder / "0.png")], 3), NET, OPTIONS, workers=1)
+    loader = TrainLoader(Dying([str(folder / "0.png")], 3), NET, OPTIONS, workers=1, cache=False)
     with pytest.raises(DataError, match="a loader process ended unexpectedly"):
         take(loader, 1)
 
@@ -154,7 +159,8 @@ class Interrupted(DetectionDataset):
 
 
 def test_workers_leave_ctrl_c_to_the_main_process(folder: Path) -> None:
-    assert len(take(TrainLoader(Interrupted([str(folder / "1.png")], 3), NET, OPTIONS, workers=1), 2)) == 2
+    loader = TrainLoader(Interrupted([str(folder / "1.png")], 3), NET, OPTIONS, workers=1, cache=False)
+    assert len(take(loader, 2)) == 2
 
 
 def test_closing_the_iterator_ends_the_workers(folder: Path) -> None:

@@ -1,0 +1,189 @@
+"""Images per second of the training loader, beside PyTorch_YOLOv4's, on the same photos.
+
+    python tools/bench/loader.py PEER_CHECKOUT IMAGE_LIST [--size 608] [--json FILE]
+
+Each loader in one process with one thread, set up as it sets up its workers; ready uint8 batches of 16, in turns; the
+median of the processor time (other work on the machine counts little). Every sample of either is a mosaic with flip,
+scale and colour, unless said otherwise. The peer is imported from its checkout, with stand-ins for packages that this
+comparison does not use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.data.augment import MOSAIC, Augmentation
+from darknet_py.data.datafile import read_list
+from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.labels import find_labels
+from darknet_py.data.loader import TrainingSamples, start_worker
+
+BATCH = 16
+PEER_OPTIONS = {  # its data/hyp.scratch.yaml
+    "hsv_h": 0.015,
+    "hsv_s": 0.7,
+    "hsv_v": 0.4,
+    "degrees": 0.0,
+    "translate": 0.1,
+    "scale": 0.9,
+    "shear": 0.0,
+    "perspective": 0.0,
+    "flipud": 0.0,
+    "fliplr": 0.5,
+    "mosaic": 1.0,
+    "mixup": 0.0,
+}
+
+MakeBatch = Callable[[int], Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
+    parser.add_argument("images", type=Path, help="a list of images with Darknet labels")
+    parser.add_argument("--size", type=int, default=608)
+    parser.add_argument("--rounds", type=int, default=30, help="batches of each loader")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    paths = read_list(arguments.images)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        layout(paths, Path(folder))
+        for cached in (False, True):
+            size = arguments.size
+            loaders = {
+                "PyTorch_YOLOv4": partial(peer, arguments.peer, Path(folder) / "images", size, cached),
+                "darknet_py": partial(ours, paths, size, cached, 1.0),
+                "darknet_py, Darknet's rule: every second sample a mosaic": partial(ours, paths, size, cached, 0.5),
+            }
+            rates = measure(loaders, arguments.rounds)
+            for name, rate in rates.items():
+                times = round(rate / rates["PyTorch_YOLOv4"], 2)
+                source = "memory" if cached else "disk"
+                rows.append({"loader": name, "from": source, "images/s": round(rate, 1), "times": times})
+                print(f"{rate:8.1f} images/s  {times:5.2f} x  {source:6}  {name}", flush=True)
+    report = {
+        "size": arguments.size,
+        "photos": len(paths),
+        "batch": BATCH,
+        "processor": processor(),
+        "versions": {"python": platform.python_version(), "opencv": cv2.__version__, "numpy": np.__version__},
+        "rows": rows,
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure(loaders: Mapping[str, Callable[[], MakeBatch]], rounds: int) -> dict[str, float]:
+    """Images per second of processor time. Each loader lives in a process of its own; they take turns."""
+    context = multiprocessing.get_context("fork")
+    ends = {}
+    for name, loader in loaders.items():
+        here, there = context.Pipe()
+        context.Process(target=serve, args=(loader, there), daemon=True).start()
+        ends[name] = here
+    seconds: dict[str, list[float]] = {name: [] for name in loaders}
+    for turn in range(-3, rounds):
+        for name, end in ends.items():
+            end.send(turn + 3)
+            taken = end.recv()
+            if turn >= 0:  # the first ones warm up
+                seconds[name].append(taken / BATCH)
+    return {name: 1 / statistics.median(times) for name, times in seconds.items()}
+
+
+def serve(loader: Callable[[], MakeBatch], end: Connection) -> None:
+    """Makes the batches that are asked for and says how much processor time each took."""
+    torch.set_num_threads(1)
+    make = loader()
+    while True:
+        number = end.recv()
+        start = time.process_time()
+        make(number)
+        end.send(time.process_time() - start)
+
+
+def ours(paths: list[str], size: int, cached: bool, mosaic: float) -> MakeBatch:
+    start_worker()
+    net = NetSpec(width=size, height=size, channels=3, hue=0.1, saturation=1.5, exposure=1.5)
+    options = replace(Augmentation.of(net), jitter=0.3, mixup=MOSAIC, mixing_share=mosaic)
+    dataset = DetectionDataset(paths, classes=1 << 30)
+    if cached:
+        dataset.cache()
+    work = TrainingSamples(dataset, options, seed=0)
+
+    def make(number: int) -> Any:
+        return work.__getitems__([(number * BATCH + k, (size, size)) for k in range(BATCH)])
+
+    return make
+
+
+def peer(checkout: Path, images: Path, size: int, cached: bool) -> MakeBatch:
+    sys.path.insert(0, str(checkout))
+    for name in ("torchvision", "torchvision.utils", "yaml", "utils.google_utils"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            stand_in = types.ModuleType(name)
+            stand_in.save_image = stand_in.gsutil_getsize = None  # type: ignore[attr-defined]
+            sys.modules[name] = stand_in
+    setattr(np, "int", int)  # noqa: B010  (the peer is older than numpy 1.24)
+    trusting = torch.load
+    torch.load = lambda *args, **named: trusting(*args, **{"weights_only": False, **named})  # type: ignore[assignment]
+    with redirect_stdout(None), open(os.devnull, "w") as null, redirect_stderr(null):
+        datasets = importlib.import_module("utils.datasets")
+        dataset = datasets.LoadImagesAndLabels(
+            str(images), size, BATCH, augment=True, hyp=PEER_OPTIONS, cache_images=cached, stride=32
+        )
+    torch.load = trusting
+    sys.path.remove(str(checkout))
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (the peer draws from it)
+
+    def make(number: int) -> Any:
+        return dataset.collate_fn([dataset[random.randrange(len(dataset))] for _ in range(BATCH)])
+
+    return make
+
+
+def layout(paths: list[str], folder: Path) -> None:
+    """images/ and labels/ as the peer wants them."""
+    for number, path in enumerate(paths):
+        for kind, source, suffix in (("images", path, Path(path).suffix), ("labels", find_labels(path), ".txt")):
+            (folder / kind).mkdir(exist_ok=True)
+            if os.path.exists(source):
+                (folder / kind / f"{number:06}{suffix}").symlink_to(os.path.abspath(source))
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()
