@@ -5,10 +5,13 @@ from __future__ import annotations
 from darknet_py.layers.base import Spec
 from darknet_py.layers.classify import CostSpec, Softmax
 from darknet_py.layers.connected import Connected
+from darknet_py.layers.contrastive import Contrastive
 from darknet_py.layers.conv_recurrent import ConvLstm, Crnn, History
 from darknet_py.layers.convolutional import Convolutional
 from darknet_py.layers.crop import Crop
 from darknet_py.layers.deconvolutional import Deconvolutional
+from darknet_py.layers.detection import DetectionSpec
+from darknet_py.layers.gaussian_yolo import GaussianYolo
 from darknet_py.layers.implicit import ControlChannels, Implicit, ImplicitAdd, ImplicitMul, ShiftChannels
 from darknet_py.layers.local import Local
 from darknet_py.layers.merge import ActivationLayer, Empty, Route, RouteLeftHalf, Sam, ScaleChannels, Shortcut
@@ -21,10 +24,12 @@ from darknet_py.layers.segment import Iseg, Logistic
 from darknet_py.layers.yolo import Yolo
 
 LAYERS: dict[str, type[Spec]] = {
+    "Gaussian_yolo": GaussianYolo,
     "activation": ActivationLayer,
     "avgpool": AvgPool,
     "batchnorm": BatchNorm,
     "connected": Connected,
+    "contrastive": Contrastive,
     "control_channels": ControlChannels,
     "conv_lstm": ConvLstm,
     "convolutional": Convolutional,
@@ -32,6 +37,7 @@ LAYERS: dict[str, type[Spec]] = {
     "crnn": Crnn,
     "crop": Crop,
     "deconvolutional": Deconvolutional,
+    "detection": DetectionSpec,
     "dropout": Dropout,
     "empty": Empty,
     "gru": Gru,
