@@ -23,7 +23,9 @@ SAMPLES = 12
 
 def uniform(seed: int, shape: Sequence[int]) -> np.ndarray:
     """float32 in [0, 1): a hash of seed and position."""
-    n = (np.arange(int(np.prod(shape)), dtype=np.uint64) + np.uint64(seed) * np.uint64(1_000_003)) & np.uint64(0xFFFFFFFF)
+    n = (np.arange(int(np.prod(shape)), dtype=np.uint64) + np.uint64(seed) * np.uint64(1_000_003)) & np.uint64(
+        0xFFFFFFFF
+    )
     for _ in range(2):
         n = ((n ^ (n >> np.uint64(16))) * np.uint64(0x45D9F3B)) & np.uint64(0xFFFFFFFF)
     n ^= n >> np.uint64(16)
