@@ -71,6 +71,13 @@ def set_trainable(network: Network, stop: int) -> None:
             parameter.requires_grad_(gradient)
 
 
+def set_statistics_momentum(network: Network, momentum: float) -> None:
+    """How fast running means and variances follow: new = (1 − momentum)·old + momentum·(of the mini-batch)."""
+    for module in network.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = momentum  # type: ignore[assignment]
+
+
 def trainable(network: Network) -> list[tuple[Node, str, nn.Parameter]]:
     """(node, role, tensor) of each array that training may change, in file order; shared tensors once."""
     still, fixed = frozen(network.graph)

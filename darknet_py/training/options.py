@@ -23,11 +23,12 @@ class TrainOptions:
 
     out: folder for weights, state, log and chart (default: `backup` of the .data file). resume: go on from
     NAME_last.state there, as if training had never stopped. clear: count iterations from 0, whatever the weights say.
-    cutoff: load the weights of the first N layers only. map: mAP on the validation list every N iterations; True is
-    Darknet's cadence, False never, None Darknet's cadence where the validation list is not the training list.
-    save_every: NAME_last every N iterations. log_every: read losses back from the
-    device, and print a line where there is no terminal, every N iterations. limit: use the first N images of each list.
-    amp: bf16 or fp16. workers: processes that load images (None: by the machine).
+    cutoff: load the weights of the first N layers only, and count from 0. map: mAP on the validation list every N
+    iterations; True is Darknet's cadence (`map_epochs`), False never, None Darknet's cadence where the validation list
+    is not the training list. iou_thresh, points, thresh: of that mAP. save_every: NAME_last every N iterations.
+    log_every: read losses back from the device, and print a line where there is no terminal, every N iterations.
+    limit: use the first N images of each list. amp: bf16 or fp16. bn_momentum: of the running statistics (None:
+    `schedule.statistics_momentum`). workers: processes that load images (None: by the machine).
     """
 
     out: str | Path | None = None
@@ -46,12 +47,15 @@ class TrainOptions:
     log_every: int | None = None
     limit: int | None = None
     amp: str | None = None
+    bn_momentum: float | None = None
     chart: bool = True
     quiet: bool = False
 
     def __post_init__(self) -> None:
         if self.amp not in (None, "bf16", "fp16"):
             raise TrainError(f"amp: wanted bf16 or fp16, found {self.amp!r}")
+        if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
+            raise TrainError(f"bn_momentum: wanted a number above 0 and up to 1, found {self.bn_momentum}")
         for name in ("save_every", "log_every", "limit", "cutoff"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -57,6 +57,16 @@ def _cosine_restarts(net: NetSpec, iteration: int) -> float:
     return low + 0.5 * (high - low) * (1 + math.cos((iteration - start) * _PI / length))
 
 
+def statistics_momentum(net: NetSpec) -> float:
+    """Momentum of batch norm's running statistics, which see one value per mini-batch.
+
+    Darknet's GPU build has .01, which takes hundreds of mini-batches to follow the weights; its CPU build .1. We take
+    .01, and more where training is shorter than 2,000 mini-batches, so that the statistics are those of its last
+    twentieth: otherwise the weights of a short training look far worse than they are.
+    """
+    return min(max(20 / max(net.max_batches * net.subdivisions, 1), 0.01), 0.1)
+
+
 def sequential_subdivisions(net: NetSpec, iteration: int) -> int:
     """How many subdivisions of a tracking net start a sequence of their own (`get_current_seq_subdivisions`)."""
     count = net.sequential_subdivisions

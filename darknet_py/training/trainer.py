@@ -19,8 +19,9 @@ from darknet_py.training.checkpoint import Backup, keeps_numbered
 from darknet_py.training.distributed import Team, agree, average_statistics, joined
 from darknet_py.training.interrupt import Stop
 from darknet_py.training.journal import Journal
+from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.options import TrainOptions, split, with_net
-from darknet_py.training.schedule import batch_images
+from darknet_py.training.schedule import batch_images, statistics_momentum
 from darknet_py.training.setup import Data, check, images_of, make_loader, notes, pick_device, read_data, read_graph
 from darknet_py.training.step import Learner
 from darknet_py.training.validation import mean_average_precision, next_measurement
@@ -103,6 +104,7 @@ class Training:
         self.network.to(self.device)
         if self.device.type == "cuda":
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        set_statistics_momentum(self.network, options.bn_momentum or statistics_momentum(self.net))
         self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
 
         images = batch_images(self.net)

@@ -7,7 +7,13 @@ import math
 import pytest
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.training.schedule import batch_images, learning_rate, sequential_subdivisions, update_batch
+from darknet_py.training.schedule import (
+    batch_images,
+    learning_rate,
+    sequential_subdivisions,
+    statistics_momentum,
+    update_batch,
+)
 
 
 def rates(net: NetSpec, *iterations: int) -> list[float]:
@@ -67,6 +73,15 @@ def test_sgdr_restarts_and_doubles_its_cycle() -> None:
     assert rates(net, 50, 100, 101, 200, 300) == pytest.approx(
         [0.5, 0, 0.5 * (1 + math.cos(math.pi / 200)), 0.5, 0], abs=1e-8
     )
+
+
+def test_running_statistics_follow_faster_in_short_trainings() -> None:
+    def of(max_batches: int, subdivisions: int = 1) -> float:
+        return statistics_momentum(NetSpec(max_batches=max_batches, subdivisions=subdivisions))
+
+    assert [of(500500, 16), of(2000), of(500, 4), of(1000), of(200), of(10), of(0)] == [0.01, 0.01, 0.01, 0.02] + [
+        0.1
+    ] * 3
 
 
 def test_update_batch_is_what_darknet_counts() -> None:

@@ -213,6 +213,16 @@ def test_numbers_of_weights_and_cadence_of_map_are_darknets() -> None:
     assert [next_measurement(net, last, 8000, 64, 250, 4) for last in (0, 250, 260)] == [250, 500, 500]
 
 
+def test_momentum_of_the_running_statistics(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    ours, same, other = (
+        train(cfg, shapes, tmp_path / name, map=False, max_batches=2, bn_momentum=momentum).weights.read_bytes()
+        for name, momentum in (("a", None), ("b", 0.1), ("c", 0.01))
+    )
+    assert ours == same != other
+    with pytest.raises(TrainError, match="bn_momentum"):
+        train(cfg, shapes, tmp_path, bn_momentum=0)
+
+
 def test_ema_weights_are_written_and_applied(cfg: Path, shapes: Path, tmp_path: Path) -> None:
     result = train(cfg, shapes, tmp_path, map=False, ema=0.5, save_every=7)
     assert (tmp_path / "tiny_ema.weights").read_bytes() != result.weights.read_bytes()
