@@ -134,10 +134,8 @@ class TestCrop:
         hue = (y[:, 1] - low) / (value - low)
         assert torch.allclose(hue, torch.full((50,), 1 / 3), atol=1e-4)  # the hue stays
         assert (value >= 0.8 / 1.2 - 1e-4).all() and (value <= 0.8 * 1.2 + 1e-4).all()
-        assert (
-            (saturation >= 0.625 - 1e-4).all() and (saturation <= 0.9 + 1e-4).all()
+        assert (saturation >= 0.625 - 1e-4).all() and (saturation <= 0.9 + 1e-4).all()
         assert saturation.unique().numel() > 20
-        )
 
     def test_turning_leaves_the_middle(self) -> None:
         torch.manual_seed(0)
