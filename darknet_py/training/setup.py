@@ -25,11 +25,8 @@ from darknet_py.training.options import TrainOptions
 _NOT_YET = (
     "adversarial_lr",
     "attention",
-    "badlabels_rejection_percentage",
     "contrastive",
     "dynamic_minibatch",
-    "equidistant_point",
-    "num_sigmas_reject_badlabels",
     "track",
     "try_fix_nan",
     "unsupervised",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from darknet_py.layers.reject import Rolling
 from darknet_py.training.distributed import Loss, Team, held, share, shared, total
 from darknet_py.training.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
 from darknet_py.training.schedule import batch_images, learning_rate, update_batch
@@ -43,6 +44,7 @@ class Learner:
     def __init__(self, network: Network, *, seed: int = 0, amp: str | None = None, team: Team | None = None):
         net = network.graph.net
         self.network = network
+        network.state.scale_delta = True  # as C's GPU build does, which trained the published weights
         self.device = next(network.parameters()).device
         self.seed = seed
         self.team = team or Team()
@@ -120,6 +122,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else [],
             "scaler": self.scaler.state_dict(),
+            "rolling": vars(self.network.state.rolling) if self.network.state.rolling else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -130,5 +133,7 @@ class Learner:
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])
+        rolling = {name: tensor.to(self.device) for name, tensor in state["rolling"].items()}
+        self.network.state.rolling = Rolling(**rolling) if rolling else None
         self.network.state.iteration = self.iteration
         self.network.state.seen = self.iteration * batch_images(self.network.graph.net)

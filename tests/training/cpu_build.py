@@ -7,6 +7,7 @@ The CPU build (AlexeyAB's HEAD), which gave the figures of reference/train, diff
   drops what later readers of that layer (route, shortcut) had handed back;
 - only convolutional, shortcut and maxpool layers clear their delta at each iteration (`forward_network` asks for
   `l.train`); that of a route, upsample or avgpool layer goes on growing, unless a convolution overwrites it;
+- delta_normalizer does nothing;
 - batch norm divides by n − 1, keeps its running statistics with momentum .1, and its bias gets no gradient.
 """
 
@@ -40,6 +41,7 @@ def _run(self: Network, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]
     nodes = self.graph.layers
     deltas: dict[int, Tensor] = self.__dict__.setdefault("deltas", {})
     outputs = {-1: x}
+    self.state.scale_delta = False
     for _, head in self.heads:
         head.input_size = (x.shape[3], x.shape[2])
     for node, module in zip(nodes, self.layers, strict=True):

@@ -72,10 +72,8 @@ def test_an_evaluation_in_between_changes_nothing() -> None:
 
 
 def test_state_continues_exactly() -> None:
-    one, two = (
-        learner(CFG.replace("decay=", "ema_alpha=.9\ndecay=")),
-        learner(CFG.replace("decay=", "ema_alpha=.9\ndecay=")),
-    )
+    text = CFG.replace("decay=", "ema_alpha=.9\nnum_sigmas_reject_badlabels=1\nequidistant_point=3\ndecay=")
+    one, two = learner(text), learner(text)
     images, truth = data(2)
     for _ in range(7):
         one.step([(images, truth)] * 2)
