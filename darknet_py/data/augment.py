@@ -43,6 +43,12 @@ class Augmentation:
     letter_box: bool = False
     random: float = 0.0
     max_boxes: int = 200
+    track: bool = False
+    augment_speed: int = 2
+    time_steps: int = 1
+    contrastive: bool = False
+    contrastive_jit_flip: bool = False
+    contrastive_color: bool = False
     mixing_share: float = 0.5  # Darknet mixes every second batch; here it is a coin per sample
 
     @classmethod
@@ -58,18 +64,18 @@ class Augmentation:
         return cls(
             jitter=getattr(head, "jitter", 0.2),
             resize=getattr(head, "resize", 1.0),
-            flip=net.flip,
             hue=net.hue,
             saturation=net.saturation or 1.0,
             exposure=net.exposure or 1.0,
-            blur=net.blur,
-            gaussian_noise=net.gaussian_noise,
             mixup=mixup,
-            mosaic_bound=net.mosaic_bound,
-            letter_box=net.letter_box,
             random=float(getattr(head, "random", 0.0)),
             max_boxes=getattr(head, "max_boxes", 200),
+            **{name: getattr(net, name) for name in _COPIED},
         )
+
+
+_COPIED: tuple[str, ...] = ("flip", "blur", "gaussian_noise", "mosaic_bound", "letter_box")  # the same name in [net]
+_COPIED += ("track", "augment_speed", "time_steps", "contrastive", "contrastive_jit_flip", "contrastive_color")
 
 
 class Draw(NamedTuple):
@@ -109,8 +115,8 @@ def draw(options: Augmentation, rng: np.random.Generator) -> Draw:
         zoom=(u[4], u[5]),
         flip=options.flip and u[6] < 0.5,
         hue=(2 * u[7] - 1) * options.hue,
-        saturation=_scale(options.saturation, u[8], u[9]),
-        exposure=_scale(options.exposure, u[10], u[11]),
+        saturation=random_scale(options.saturation, u[8], u[9]),
+        exposure=random_scale(options.exposure, u[10], u[11]),
         blur=(0, 1, options.blur)[int(u[12] * 3)] if options.blur else 0,
         noise=options.gaussian_noise if u[13] < 0.5 else 0,
         noise_seed=int(rng.integers(1 << 32)),
@@ -264,7 +270,7 @@ def _axis(options: Augmentation, length: int, sides: tuple[float, ...], zoom: tu
     return first, second
 
 
-def _scale(limit: float, position: float, coin: float) -> float:
+def random_scale(limit: float, position: float, coin: float) -> float:
     """Darknet's `rand_scale`: uniform in 1..limit, or one over that."""
     scale = 1 + position * (limit - 1)
     return scale if coin < 0.5 or math.isclose(scale, 0) else 1 / scale

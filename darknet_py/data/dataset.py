@@ -12,21 +12,18 @@ from darknet_py.data.images import Image, load_image
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
 
+_UNASKED = 2 << 30  # bytes of images that are kept in memory without being told to
 
-class DetectionDataset:
-    """Images and boxes in Darknet's layout.
 
-    paths: image files. classes: number of classes, to find wrong labels. channels: what the network takes.
-    """
+class ImageSet:
+    """A list of images. channels: what the network takes."""
 
-    def __init__(self, paths: Sequence[str], classes: int, channels: int = 3):
+    def __init__(self, paths: Sequence[str], channels: int = 3):
         if not paths:
             raise DataError("wanted at least one image, found an empty list")
         self.paths = list(paths)
-        self.classes = classes
         self.channels = channels
         self._cache: dict[int, Image] = {}
-        self._labels: dict[int, Labels] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -35,13 +32,6 @@ class DetectionDataset:
         """uint8 (H, W, channels); not to be written to. Raises DataError."""
         image = self._cache.get(index)
         return load_image(self.paths[index], self.channels) if image is None else image
-
-    def labels(self, index: int) -> Labels:
-        """Its boxes; read once."""
-        labels = self._labels.get(index)
-        if labels is None:
-            labels = self._labels[index] = load_labels(find_labels(self.paths[index]), self.classes)
-        return labels
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], None] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many are there.
@@ -69,10 +59,35 @@ class DetectionDataset:
         images = [image for image in map(self._try, range(min(len(self), 4))) if image is not None]
         return bool(images) and max(image.nbytes for image in images) * len(self) <= limit
 
+    def fill_cache(self, wanted: bool | None, sharers: int = 1) -> None:
+        """True: caches all that fits. None: only if all images take at most 2 GiB and a quarter of the free memory.
+
+        sharers: processes on this machine that do the same.
+        """
+        limit = min(_UNASKED, free_memory() // 4) // sharers
+        if wanted or (wanted is None and self.fits(limit)):
+            self.cache(None if wanted else limit)
+
     def _try(self, index: int) -> Image | None:
         with suppress(DataError):
             return self.image(index)
         return None
+
+
+class DetectionDataset(ImageSet):
+    """Images and boxes in Darknet's layout. classes: number of classes, to find wrong labels."""
+
+    def __init__(self, paths: Sequence[str], classes: int, channels: int = 3):
+        super().__init__(paths, channels)
+        self.classes = classes
+        self._labels: dict[int, Labels] = {}
+
+    def labels(self, index: int) -> Labels:
+        """Its boxes; read once."""
+        labels = self._labels.get(index)
+        if labels is None:
+            labels = self._labels[index] = load_labels(find_labels(self.paths[index]), self.classes)
+        return labels
 
 
 def free_memory() -> int:

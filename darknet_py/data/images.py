@@ -91,6 +91,19 @@ def letterbox_size(image_width: int, image_height: int, width: int, height: int)
     return max(image_width * height // image_height, 1), height
 
 
+def center_crop(image: NDArray[Any], width: int, height: int) -> Pixels:
+    """What Darknet's classifiers see: the shorter side resized to `width`, of that the middle (`resize_min`).
+
+    Where the crop is higher than the resized image, its border pixels are repeated.
+    """
+    rows, columns = image.shape[:2]
+    size = (width, rows * width // columns) if columns < rows else (columns * width // rows, width)
+    resized = resize(image, *size)
+    y = int((size[1] - height) / 2) + np.arange(height)
+    x = int((size[0] - width) / 2) + np.arange(width)
+    return resized.take(y.clip(0, size[1] - 1), 0).take(x.clip(0, size[0] - 1), 1)
+
+
 def from_letterbox(boxes: Tensor, image_size: tuple[int, int], net_size: tuple[int, int]) -> Tensor:
     """Boxes of a letterboxed input → boxes of the image (Darknet's `correct_yolo_boxes`).
 

@@ -212,6 +212,17 @@ def test_the_size_changes_between_iterations_not_mini_batches(folder: Path) -> N
     assert sizes == [loader.size((16 + number) // 2) for number in range(64)] and len(set(sizes)) > 1
 
 
+def test_dynamic_minibatch(folder: Path) -> None:
+    net = NetSpec(width=416, height=416, channels=3, batch=64, subdivisions=8, max_batches=2000, dynamic_minibatch=True)
+    loader = TrainLoader(dataset(folder), net, replace(OPTIONS, random=1.0), workers=0)
+    found = {loader.size(10 * block)[0]: loader.images(10 * block) for block in range(180)}
+    # int(8 · 608² / side²), of which 80 % where that is more than 8 (`train_detector`)
+    assert found == {320: 22, 352: 18, 384: 16, 416: 13, 448: 11, 480: 9, 512: 11, 544: 9, 576: 8, 608: 8}
+    assert len({number for batch in range(30) for number, _ in loader._numbers(batch)}) == sum(
+        loader.images(batch // 8) for batch in range(30)
+    )
+
+
 def test_drawing_is_uniform_and_with_replacement(folder: Path) -> None:
     drawn: list[int] = []
 

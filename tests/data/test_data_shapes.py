@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import multiprocessing
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +83,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:
-    code = "from darknet_py.data.shapes import ensure_shapes; ensure_shapes('shapes', train=2, valid=1)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", code]
-    processes = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    context = multiprocessing.get_context("fork")
+    many = {"kwargs": {"train": 2, "valid": 1}, "args": (tmp_path / "shapes",)}
+    processes = [context.Process(target=shapes.ensure_shapes, **many) for _ in range(3)]  # type: ignore[arg-type]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
     assert len(list((tmp_path / "shapes").iterdir())) == 7
 

@@ -39,7 +39,8 @@ from darknet_py.data.augment import MOSAIC, Augmentation
 from darknet_py.data.datafile import read_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.labels import find_labels
-from darknet_py.data.loader import TrainingSamples, start_worker
+from darknet_py.data.loader import TrainingSamples
+from darknet_py.data.workers import start_worker
 
 BATCH = 16
 PEER_OPTIONS = {  # its data/hyp.scratch.yaml
