@@ -17,6 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["darknet_py", "darknet_py.*"]),
+    package_data={"darknet_py.view": ["*.js", "*.css"]},
     install_requires=[
         "torch>=2.2",
         "numpy>=1.24",

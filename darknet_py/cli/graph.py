@@ -1,0 +1,83 @@
+"""`graph CFG [OUT]`: a network drawn, as SVG or as a page to look around in."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darknet_py.cli.common import load_network, network_arguments
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.graph import Graph
+
+NAME = "graph"
+HELP = "draw a cfg: an SVG picture, or an HTML page with zoom, details, search and activation maps"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    network_arguments(parser, "with --image: the weights to run it with")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="the file to write, .html or .svg (default: NAME.html)")
+    parser.add_argument("--image", metavar="FILE", help="HTML: show every layer's activation maps of this image")
+    parser.add_argument("--layers", metavar="A-B", type=_span, help="SVG: only these layers, every one of them")
+    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: draw blocks closed or open")
+    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: its colours")
+
+
+def _span(text: str) -> range:
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not match or int(match[2] or match[1]) < int(match[1]):
+        raise argparse.ArgumentTypeError(f"wanted layers like 2-19 or 7, found {text!r}")
+    return range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
+def run(args: argparse.Namespace) -> int:
+    from darknet_py.errors import DarknetError
+    from darknet_py.files import write_atomically
+
+    out = Path(args.out or Path(args.cfg).stem + ".html")
+    kind = out.suffix.lower()
+    if kind not in (".html", ".svg"):
+        raise DarknetError(f"{out}: wanted a file ending in .html or .svg")
+    if kind == ".html" and args.layers:
+        raise DarknetError(f"{out}: --layers draws an .svg; a page shows the whole network")
+    if kind == ".svg" and args.image:
+        raise DarknetError(f"{out}: --image needs a page (.html)")
+    text = _page(args) if kind == ".html" else _picture(args)
+    write_atomically(out, text.encode())
+    print(f"wrote {out} ({out.stat().st_size} bytes)")
+    return 0
+
+
+def _page(args: argparse.Namespace) -> str:
+    from darknet_py.view.graph_page import page
+
+    if not args.image:
+        return page(_graph(args))
+    from darknet_py.data.images import load_image
+    from darknet_py.model.predict import prepare
+    from darknet_py.view.graph_maps import NOTE, activation_maps
+
+    net = load_network(args)
+    maps = activation_maps(net, prepare(net, load_image(args.image, net.graph.net.channels)))
+    note = NOTE if args.weights or args.cfg.endswith((".pt", ".pth")) else f"{NOTE} The weights are random."
+    return page(net.graph, maps.pictures, maps.tile, note)
+
+
+def _picture(args: argparse.Namespace) -> str:
+    from darknet_py.errors import DarknetError
+    from darknet_py.view.graph_svg import svg
+
+    graph = _graph(args)
+    if args.layers and args.layers[-1] >= len(graph.layers):
+        raise DarknetError(f"--layers: wanted layers 0…{len(graph.layers) - 1}, found {args.layers[-1]}")
+    return svg(graph, args.open, args.layers, args.theme)
+
+
+def _graph(args: argparse.Namespace) -> Graph:
+    from darknet_py.cfg.graph import parse
+
+    if args.cfg.endswith((".pt", ".pth")):
+        return load_network(args).graph
+    return parse(args.cfg, width=args.width, height=args.height)

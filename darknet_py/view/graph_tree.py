@@ -1,0 +1,350 @@
+"""A graph as a tree of blocks: stages, CSP modules, residual blocks, dense layers, pooling pyramids, heads.
+
+Nothing here reads names or comments of a cfg; blocks are found by structure. A *region* is what lies between a fork and
+the layer that joins its branches again (the fork dominates the join); regions nest. What remains at the top is cut into
+*stages*: chains of layers and regions at one resolution that pass one feature map on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from darknet_py.cfg.account import weighted
+from darknet_py.cfg.graph import Graph
+from darknet_py.layers.base import Node
+
+INPUT = -1  # the network's input, as a leaf
+_ROOT = -2  # stands before everything, for the dominators
+_REGION_LIMIT = 200  # layers; a wider fork and join is the shape of the network, not a block of it
+
+# What a section is in the picture; what is not named here is drawn as "other".
+CATEGORIES = {
+    "convolutional": "conv",
+    "deconvolutional": "conv",
+    "connected": "conv",
+    "local": "conv",
+    "rnn": "recurrent",
+    "gru": "recurrent",
+    "lstm": "recurrent",
+    "crnn": "recurrent",
+    "conv_lstm": "recurrent",
+    "history": "recurrent",
+    "maxpool": "pool",
+    "avgpool": "pool",
+    "local_avgpool": "pool",
+    "route": "concat",
+    "route_lhalf": "concat",
+    "shortcut": "add",
+    "implicit_add": "add",
+    "shift_channels": "add",
+    "scale_channels": "scale",
+    "sam": "scale",
+    "implicit_mul": "scale",
+    "control_channels": "scale",
+    "upsample": "resample",
+    "reorg": "resample",
+    "reorg3d": "resample",
+    "crop": "resample",
+    "yolo": "head",
+    "gaussian_yolo": "head",
+    "region": "head",
+    "detection": "head",
+    "softmax": "head",
+    "logistic": "head",
+    "cost": "head",
+    "contrastive": "head",
+    "iseg": "head",
+}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A layer, or the network's input (INPUT)."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers that belong together. children: in an order in which they can be computed.
+
+    kind: csp, residual, dense, pyramid (pooling at several sizes), attention, branches; chain (layers in a row);
+    network (the root). output: the layer whose output leaves it.
+    """
+
+    number: int
+    kind: str
+    children: tuple[Item, ...]
+    output: int
+
+
+Item = Leaf | Block
+
+
+def category(node: Node) -> str:
+    """What the layer is in the picture: conv, pool, concat, add, scale, resample, head, recurrent or other."""
+    return CATEGORIES.get(node.type.lower(), "other")
+
+
+def passes(node: Node) -> bool:
+    """Whether it only hands on another layer's output ([route] of one layer)."""
+    return category(node) == "concat" and len(node.sources) == 1 and node.output == node.inputs[0]
+
+
+def leaves(item: Item) -> Iterator[int]:
+    """The layers of an item, in the order of its children."""
+    if isinstance(item, Leaf):
+        yield item.index
+    else:
+        for child in item.children:
+            yield from leaves(child)
+
+
+def blocks(item: Item) -> Iterator[Block]:
+    """The blocks of an item, itself first."""
+    if isinstance(item, Block):
+        yield item
+        for child in item.children:
+            yield from blocks(child)
+
+
+def output_of(item: Item) -> int:
+    return item.index if isinstance(item, Leaf) else item.output
+
+
+def build(graph: Graph, layers: Iterable[int] | None = None) -> Block:
+    """The tree of a graph, or of some of its layers alone (the rest counts as outside).
+
+    Linear in layers and inputs, but for regions: each looks at its own layers.
+    """
+    return _Builder(graph, layers).tree()
+
+
+class _Builder:
+    def __init__(self, graph: Graph, layers: Iterable[int] | None):
+        self.graph = graph
+        whole = layers is None
+        self.members = sorted(set(range(INPUT, len(graph.layers)) if layers is None else layers))
+        inside = set(self.members)
+        self.sources: dict[int, list[int]] = {}
+        self.readers: dict[int, list[int]] = {index: [] for index in self.members}
+        for index in self.members:
+            found = [] if index == INPUT else list(dict.fromkeys(graph.layers[index].sources))
+            self.sources[index] = [source for source in found if source in inside]
+            if len(self.sources[index]) < len(found) or not found:
+                self.sources[index].append(_ROOT)
+            for source in self.sources[index]:
+                if source in inside:
+                    self.readers[source].append(index)
+        self.stages = whole
+        self.count = 0
+
+    def tree(self) -> Block:
+        items = self._nested(self._regions())
+        if self.stages:
+            items = self._chains(items)
+        return self._block("network", items, self.members[-1])
+
+    def _block(self, kind: str, children: Sequence[Item], output: int) -> Block:
+        self.count += 1
+        return Block(self.count, kind, tuple(children), output)
+
+    def _height(self, index: int) -> int:
+        return self.graph.input.h if index == INPUT else self.graph.layers[index].output.h
+
+    # --- regions
+
+    def _dominators(self) -> dict[int, int]:
+        """Layer → the last layer that every path to it passes."""
+        dominator = {_ROOT: _ROOT}
+        depth = {_ROOT: 0}
+        for index in self.members:
+            first, *others = self.sources[index]
+            for other in others:
+                while first != other:
+                    if depth[first] >= depth[other]:
+                        first = dominator[first]
+                    else:
+                        other = dominator[other]
+            dominator[index] = first
+            depth[index] = depth[first] + 1
+        return dominator
+
+    def _regions(self) -> list[tuple[int, frozenset[int]]]:
+        """(join, its layers), smallest first, any two nested or apart."""
+        dominator = self._dominators()
+        found = []
+        for join in self.members:
+            if len(self.sources[join]) > 1 and dominator[join] != _ROOT:
+                layers = self._between(dominator[join], join)
+                if layers:
+                    found.append((join, layers))
+        found.sort(key=lambda region: (len(region[1]), region[0]))
+        outermost: dict[int, frozenset[int]] = {}
+        kept = []
+        for join, layers in found:
+            nested = {id(region): region for index in layers if (region := outermost.get(index))}
+            if all(region <= layers for region in nested.values()):
+                kept.append((join, layers))
+                outermost.update(dict.fromkeys(layers, layers))
+        return kept
+
+    def _between(self, fork: int, join: int) -> frozenset[int] | None:
+        """The layers after `fork` up to `join`; None where they are no block.
+
+        A block goes from the resolution of its fork to that of its join, never up: else it is a feature pyramid. An
+        octave down and up again is allowed where nothing else reads the layers (Elastic).
+        """
+        layers = {join}
+        stack = [join]
+        while stack:
+            for source in self.sources[stack.pop()]:
+                if source != fork and source not in layers:
+                    layers.add(source)
+                    stack.append(source)
+            if len(layers) > _REGION_LIMIT:
+                return None
+        ways = [(self._height(source), self._height(index)) for index in layers for source in self.sources[index]]
+        if any(1 < before < after for before, after in ways):
+            closed = all(reader in layers for index in layers if index != join for reader in self.readers[index])
+            heights = [height for way in ways for height in way if height > 1]
+            if not closed or min(heights) * 2 < self._height(join) or max(heights) > self._height(fork):
+                return None
+        transition = self.readers[join]
+        filters = any(weighted(self.graph.layers[index]) for index in layers)
+        if filters and self._is(join, "concat") and len(transition) == 1 and self._is_transition(transition[0]):
+            layers.add(transition[0])
+        return frozenset(layers)
+
+    def _is(self, index: int, kind: str) -> bool:
+        return index >= 0 and category(self.graph.layers[index]) == kind
+
+    def _is_transition(self, index: int) -> bool:
+        """A 1 x 1 layer with weights after a concatenation: the last step of a CSP module."""
+        node = self.graph.layers[index]
+        return weighted(node) and node.spec.kernel() == (1, 1, 1) and node.output[1:] == node.inputs[0][1:]
+
+    def _nested(self, regions: list[tuple[int, frozenset[int]]]) -> list[Item]:
+        """Layers and regions (with the regions in them) in computing order."""
+        items: dict[int, Item] = {index: Leaf(index) for index in self.members}
+        for join, layers in regions:
+            inner = list({id(items[index]): items[index] for index in sorted(layers)}.values())
+            block = self._block(self._kind(join, layers, inner), self._sorted(inner), max(layers))
+            items.update(dict.fromkeys(layers, block))
+        return self._sorted(list({id(item): item for item in items.values()}.values()))
+
+    def _kind(self, join: int, layers: frozenset[int], children: list[Item]) -> str:
+        nodes = self.graph.layers
+        how = category(nodes[join])
+        if how == "add":
+            return "residual"
+        if how == "scale":
+            return "attention"
+        pools = sum(category(nodes[index]) == "pool" for index in layers)
+        filters = sum(weighted(nodes[index]) for index in layers)
+        if pools > 1 and not filters:
+            return "pyramid"
+        inner = any(isinstance(child, Block) for child in children)
+        cut = any(getattr(nodes[index].spec, "groups", 1) > 1 and not weighted(nodes[index]) for index in layers)
+        direct = any(source not in layers for source in self.sources[join])
+        if direct and not inner and not cut:
+            return "dense"
+        ways = [self._depth(source, layers) for source in self.sources[join]]
+        crosses = min(ways) <= 1 and max(ways) > (min(ways) if cut else 1)  # one part (almost) skips the stage
+        return "csp" if len(ways) == 2 and crosses else "branches"
+
+    def _depth(self, index: int, layers: frozenset[int]) -> int:
+        """Layers with weights on the longest way from the fork to `index`."""
+        depth: dict[int, int] = {}
+        for layer in sorted(member for member in layers if member <= index):
+            before = max((depth.get(source, 0) for source in self.sources[layer]), default=0)
+            depth[layer] = before + weighted(self.graph.layers[layer])
+        return depth.get(index, 0)
+
+    # --- stages
+
+    def _links(self, items: Sequence[Item]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Between the places of items: (before, after) each place."""
+        place = {index: at for at, item in enumerate(items) for index in leaves(item)}
+        before: dict[int, list[int]] = {at: [] for at in range(len(items))}
+        after: dict[int, list[int]] = {at: [] for at in range(len(items))}
+        for at, item in enumerate(items):
+            for index in leaves(item):
+                for source in self.sources[index]:
+                    there = place.get(source)
+                    if there is not None and there != at and there not in before[at]:
+                        before[at].append(there)
+                        after[there].append(at)
+        return before, after
+
+    def _sorted(self, items: list[Item]) -> list[Item]:
+        """Each item after those that it reads; otherwise in cfg order. (Taps inside a region can break cfg order.)"""
+        items = sorted(items, key=lambda item: min(leaves(item)))
+        before, after = self._links(items)
+        waiting = {at: len(found) for at, found in before.items()}
+        ready = sorted(at for at, count in waiting.items() if not count)
+        order = []
+        while ready:
+            at = ready.pop(0)
+            order.append(items[at])
+            for there in after[at]:
+                waiting[there] -= 1
+                if not waiting[there]:
+                    ready.append(there)
+            ready.sort()
+        return order
+
+    def _chains(self, items: Sequence[Item]) -> list[Item]:
+        """Puts items in a row into blocks, see `_continues`."""
+        before, after = self._links(items)
+        rows: list[list[int]] = []
+        last: dict[int, list[int]] = {}  # place of a row's last item → the row
+        for at in range(len(items)):
+            row = last.pop(before[at][0], None) if len(before[at]) == 1 and len(after[before[at][0]]) == 1 else None
+            members = [items[there] for there in row or ()]
+            expands = len(members) == 1 and any(isinstance(items[there], Block) for there in before[(row or [at])[0]])
+            if row is None or not self._continues(members, items[at], expands):
+                row = []
+                rows.append(row)
+            row.append(at)
+            last[at] = row
+        several = sum(not found for found in after.values()) > 1
+        found: list[Item] = []
+        for row in rows:
+            members = [items[at] for at in row]
+            # Of several heads the last often follows its neck alone; it is cut off to look like the others.
+            cut = len(members) - 3 if several and len(members) > 4 and self._is_head(members) else len(members)
+            for part in (members[:cut], members[cut:]):
+                if part:
+                    found.append(part[0] if len(part) == 1 else self._block("chain", part, output_of(part[-1])))
+        return found
+
+    def _passes(self, item: Item) -> bool:
+        return isinstance(item, Leaf) and passes(self.graph.layers[item.index])
+
+    def _is_head(self, row: Sequence[Item]) -> bool:
+        *_, end = row
+        return isinstance(end, Leaf) and self._is(end.index, "head")
+
+    def _continues(self, row: Sequence[Item], item: Item, expands: bool) -> bool:
+        """Whether `item`, alone after `row`, belongs to its stage.
+
+        A stage keeps its resolution (an upsampling ends the row that prepares it) and holds blocks of one kind, with
+        layers before but not after them. A [route] that only names a layer goes with what reads it, and a single layer
+        after blocks (`expands`) with the downsampling that it prepares.
+        """
+        end = row[-1]
+        if end == Leaf(INPUT):
+            return False
+        if isinstance(item, Leaf) and all(
+            isinstance(other, Leaf) and passes(self.graph.layers[other.index]) for other in row
+        ):
+            return True
+        here, there = self._height(output_of(end)), self._height(output_of(item))
+        if isinstance(item, Leaf):
+            if isinstance(end, Block):
+                return False
+            prepares = expands or (here < there and self._height(output_of(row[0])) == here)
+            return here == there or prepares
+        return here == there and (isinstance(end, Leaf) or end.kind == item.kind)
