@@ -1,0 +1,199 @@
+"""`compare`: figures side by side, accuracies from where they come, the plot."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from darknet_py.cfg.account import totals
+from darknet_py.cfg.graph import parse
+from darknet_py.cli import compare, measure
+from darknet_py.errors import DarknetError
+from darknet_py.view import graph_plot
+from darknet_py.view.graph_plot import Point, axis, scatter, unbeaten
+
+CFG = Path(__file__).parents[2] / "cfg"
+SVG = "{http://www.w3.org/2000/svg}"
+TINY, PRN = str(CFG / "yolov3-tiny.cfg"), str(CFG / "yolov3-tiny-prn.cfg")
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    compare.configure(parser)
+    return compare.run(parser.parse_args(words))
+
+
+def test_the_table_gives_figures_and_differences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(TINY, PRN) == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["network", "input", "layers", "parameters"]
+    assert "8858734 " in first and "%" not in first
+    assert "4939758 (-44.2%)" in second and "3.467 (-37.8%)" in second
+
+
+def test_json_and_csv_are_the_account(capsys: pytest.CaptureFixture[str]) -> None:
+    run(TINY, f"{TINY}@320x256", "--json")
+    plain = json.loads(capsys.readouterr().out)
+    assert [line["name"] for line in plain] == ["yolov3-tiny", "yolov3-tiny@320x256"]
+    for line, graph in zip(plain, (parse(TINY), parse(TINY, width=320, height=256)), strict=True):
+        total = totals(graph)
+        assert (line["width"], line["height"]) == (graph.net.width, graph.net.height)
+        assert (line["parameters"], line["bflops"], line["cio"]) == (total.parameters, total.bflops, total.cio)
+        assert (line["memory"], line["receptive_field"]) == (total.peak_bytes, total.field)
+        assert line["latency"] is None
+    run(TINY, f"{TINY}@320", "--csv")
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [line["width"] for line in lines] == ["416", "320"]
+
+
+def test_a_file_whose_name_has_an_at_sign_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "net@64"
+    path.write_text((CFG / "yolov3-tiny.cfg").read_text())
+    name, graph = compare.read(str(path))
+    assert (name, graph.net.width) == ("net@64", 416)
+
+
+def test_accuracies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "ap.csv"
+    table.write_text("model,cfg,AP\nTiny,yolov3-tiny.cfg,33.1\nPRN,cfg/yolov3-tiny-prn.cfg,33.0\nOther,other,\n")
+    run(
+        TINY,
+        f"{TINY}@320",
+        PRN,
+        "--accuracy",
+        str(table),
+        "--column",
+        "AP",
+        "--accuracy",
+        "yolov3-tiny@320=29",
+        "--json",
+    )
+    assert [line["accuracy"] for line in json.loads(capsys.readouterr().out)] == [33.1, 29.0, 33.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("yolov3-tini=3", "wanted one of the networks, found 'yolov3-tini'; did you mean 'yolov3-tiny'?"),
+        ("yolov3-tiny=good", "wanted a number, found 'good'"),
+        ("yolov3-tiny=nan", "wanted a number, found 'nan'"),
+        ("missing.csv", "missing.csv: cannot read accuracies"),
+    ],
+)
+def test_bad_accuracies(given: str, message: str) -> None:
+    with pytest.raises(DarknetError, match=re.escape(message)):
+        run(TINY, "--accuracy", given)
+
+
+def test_a_csv_without_the_column_says_which_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "ap.csv"
+    path.write_text("name,AP50\nyolov3-tiny,33.1\n")
+    with pytest.raises(DarknetError, match="wanted a column 'accuracy', found name, AP50"):
+        run(TINY, "--accuracy", str(path))
+
+
+def test_latencies_are_measured_in_turn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def canned(arms: dict[str, Any], device: torch.device, seconds: float) -> dict[str, list[float]]:
+        assert (device.type, seconds) == ("cpu", 3.0)
+        assert [arm().boxes.shape[:2] for arm in arms.values()] == [(2, 15), (2, 60)]  # every network ran
+        # A machine that slows down by itself: the ratio within a round does not see it.
+        return {"0": [0.1, 0.2, 0.4, 0.8, 1.6], "1": [0.2, 0.4, 0.8, 1.6, 3.3]}
+
+    monkeypatch.setattr(measure, "rounds", canned)
+    words = [f"{TINY}@32", f"{TINY}@64", "--measure", "--seconds", "3", "--batch", "2"]
+    run(*words, "--json")
+    small, large = json.loads(capsys.readouterr().out)
+    assert small["ratio"] == small["ratio_low"] == small["ratio_high"] == 1
+    assert (small["latency"], large["latency"]) == (pytest.approx(200), pytest.approx(400))  # ms per image
+    assert (large["ratio"], large["ratio_low"], large["ratio_high"]) == pytest.approx((2, 2, 2.0625))
+    run(*words)
+    assert "2.000 (2.000…2.062)" in capsys.readouterr().out
+
+
+def test_latencies_of_real_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    run(f"{TINY}@32", "--measure", "--seconds", "0")
+    assert re.search(r"\d+\.\d\d +1\.000 \(1\.000…1\.000\)", capsys.readouterr().out)
+
+
+def test_the_interval_holds_the_median_nineteen_times_in_twenty() -> None:
+    draw = random.Random(3)
+    inside = 0
+    for _ in range(400):
+        _, low, high = compare._median([draw.expovariate(math.log(2)) for _ in range(30)])
+        inside += low <= 1 <= high
+    assert inside >= 0.94 * 400
+
+
+# --- the plot
+
+
+def test_the_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "plot.svg"
+    run(
+        TINY,
+        PRN,
+        f"{TINY}@320",
+        "--accuracy",
+        "yolov3-tiny=33.1",
+        "--accuracy",
+        "yolov3-tiny-prn=33.1",
+        "--plot",
+        str(out),
+    )
+    assert "plot in" in capsys.readouterr().err
+    root = ElementTree.fromstring(out.read_text())
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    assert {"BFLOPs", "accuracy", "yolov3-tiny", "yolov3-tiny@320", "yolov3-tiny-prn"} <= set(texts)
+    assert len(list(root.iter(f"{SVG}circle"))) == 3
+    run(TINY, PRN, "--plot", str(out), "--x", "cio", "--y", "memory")
+    assert "activation memory (MiB) over memory traffic" in out.read_text()
+    with pytest.raises(DarknetError, match="no network has both latency and parameters: add --measure"):
+        run(TINY, "--plot", str(out), "--x", "latency")
+    with pytest.raises(DarknetError, match="add --accuracy"):
+        run(TINY, "--plot", str(out), "--y", "accuracy")
+
+
+def test_names_are_escaped() -> None:
+    text = scatter([Point("<b>&", "f", 1, 1), Point("other", "g", 2, 3)], "x < y", "&", "</svg>")
+    assert ElementTree.fromstring(text).findtext(f"{SVG}title") == "</svg>"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1], [0], [5, 5], [0.1, 0.11], [75.8, 77.9], [-3, 4], [0.25, 140], [1, 21], [1e6, 4e8], [0, 1000], [1e-9, 1]],
+)
+def test_axes_hold_their_values_and_have_round_ticks(values: list[float]) -> None:
+    found = axis(values)
+    assert all(0 <= found.at(value) <= 1 for value in values)
+    assert found.log == (min(values) > 0 and max(values) > 20 * min(values))
+    assert 2 <= len(found.ticks) <= (40 if found.log else 14)
+    assert all(len(f"{tick:g}".lstrip("-0.").replace(".", "").rstrip("0").split("e")[0]) <= 4 for tick in found.ticks)
+
+
+def test_only_points_that_no_other_beats_are_joined() -> None:
+    points = [
+        Point(name, name, x, y) for name, x, y in (("a", 1, 10), ("b", 2, 9), ("c", 3, 12), ("d", 3, 11), ("e", 4, 12))
+    ]
+    assert [point.name for point in unbeaten(points)] == ["a", "c"]
+    assert [point.name for point in unbeaten(points, more_is_better=False)] == ["a", "b"]
+
+
+def test_names_keep_apart() -> None:
+    draw = random.Random(1)
+    spots = [(draw.uniform(100, 800), draw.uniform(80, 480)) for _ in range(14)]
+    names = [f"network-{at}" for at in range(len(spots))]
+    places = graph_plot._labels(names, spots)
+    boxes = [graph_plot._box(place, 0.58 * 12.5 * len(name)) for name, place in zip(names, places, strict=True)]
+    shared = [graph_plot._shared(a, b) for at, a in enumerate(boxes) for b in boxes[at + 1 :]]
+    assert sum(area > 0 for area in shared) <= 1
