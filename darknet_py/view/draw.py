@@ -46,14 +46,17 @@ def draw(image: Picture, detections: Iterable[Drawable]) -> Picture:
     """A copy of the image with a box and a label per detection; lines and letters grow with the image.
 
     image: uint8 (H, W, 3) RGB, (H, W, 1) or (H, W) grey. detections: boxes relative to the image (cx, cy, w, h),
-    cut at its edges; boxes outside or with a value that is not finite are left out. The surest are drawn last.
+    cut at its edges; boxes outside or with a value that is not finite are left out, and so are classes that are not
+    to be shown (`shown`). The surest are drawn last.
     Returns uint8 (H, W, 3). Raises DataError on anything but such an image.
     """
     picture = _rgb(image)
     height, width = picture.shape[:2]
     line = max(1, round(min(height, width) / 250))
     placed = [
-        (found, _edges(found.box, width, height)) for found in sorted(detections, key=lambda found: found.confidence)
+        (found, _edges(found.box, width, height))
+        for found in sorted(detections, key=lambda found: found.confidence)
+        if shown(found.name)
     ]
     for found, edges in placed:
         if edges is not None:
@@ -123,6 +126,19 @@ def _label(picture: Picture, text: str, edges: tuple[int, int, int, int], line: 
     ink = (0, 0, 0) if np.dot(fill, (0.299, 0.587, 0.114)) > 120 else (255, 255, 255)
     at = (start + margin, top + margin // 2 + text_height)
     cv2.putText(picture, text, at, FONT, scale, ink, weight, cv2.LINE_AA)
+
+
+def shown(name: str) -> bool:
+    """Whether Darknet names and draws objects of this class: not where its name starts with dont_show."""
+    return not name.startswith("dont_show")
+
+
+def plain_text(text: str) -> str:
+    """A text as OpenCV's font can write it: where that has ASCII only, letters lose their accents, others become ?."""
+    if _UTF8:
+        return text
+    letters = (unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?" for letter in text)
+    return "".join(letters)
 
 
 def _printable(detection: Drawable) -> str:

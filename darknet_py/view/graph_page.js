@@ -182,7 +182,8 @@ function showMatches() {
     for (const item of [layer.name, ...ancestors(layer.name)]) elements.get(item).classList.add("match");
   }
   byId("found").textContent = search.value.trim() ? `${matchAt < 0 ? "" : `${matchAt + 1} of `}${matches.length}` : "";
-  for (const bar of byId("profile").children) bar.classList.toggle("match", matches.some((layer) => layer.index === +bar.dataset.layer));
+  const indices = new Set(matches.map((layer) => layer.index));
+  for (const bar of bars()) bar.classList.toggle("match", indices.has(+bar.dataset.layer));
 }
 
 function nextMatch(step) {
@@ -206,7 +207,7 @@ search.addEventListener("keydown", (event) => {
 
 function drawProfile() {
   const key = metric.value, most = Math.max(...model.layers.map((layer) => layer[key])) || 1;
-  const bars = model.layers.map((layer) => {
+  const found = model.layers.map((layer) => {
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     const height = Math.max((layer[key] / most) * 100, layer[key] ? 1 : 0);
     for (const [name, value] of Object.entries({ x: layer.index + 0.08, width: 0.84, y: 100 - height, height })) bar.setAttribute(name, value);
@@ -215,17 +216,25 @@ function drawProfile() {
     return bar;
   });
   byId("profile").setAttribute("viewBox", `0 0 ${model.layers.length} 100`);
-  byId("profile").replaceChildren(...bars);
+  const here = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  here.setAttribute("class", "here");
+  here.setAttribute("height", 100);
+  byId("profile").replaceChildren(here, ...found);
   const largest = model.layers.find((layer) => layer[key] === most);
   byId("largest").textContent = largest ? `largest: ${key === "live" ? bytes(most) : short(most)}, layer ${largest.index}` : "";
   markProfile();
 }
 
 function markProfile(item = selected) {
-  const layers = new Set(item ? layersOf(item) : []);
-  byId("profile").classList.toggle("marking", layers.size > 0);
-  for (const bar of byId("profile").children) bar.classList.toggle("on", layers.has(+bar.dataset.layer));
+  const layers = item ? layersOf(item) : [], mine = new Set(layers);
+  byId("profile").classList.toggle("marking", layers.length > 0);
+  for (const bar of bars()) bar.classList.toggle("on", mine.has(+bar.dataset.layer));
+  const here = byId("profile").firstChild;
+  here.setAttribute("x", Math.min(...layers, model.layers.length));
+  here.setAttribute("width", layers.length ? Math.max(...layers) - Math.min(...layers) + 1 : 0);
 }
+
+const bars = () => byId("profile").querySelectorAll("[data-layer]");
 
 function layerUnder(event) {
   const { left, width } = byId("profile").getBoundingClientRect();

@@ -57,9 +57,8 @@ def page(graph: Graph, maps: Mapping[int, str] | None = None, tile: tuple[int, i
  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
 <title>{escape(model["title"])}</title>
 <style>
-{(_HERE / "graph_page.css").read_text(encoding="utf-8")}
 {style("page")}
-</style>
+{(_HERE / "graph_page.css").read_text(encoding="utf-8")}</style>
 <script>document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"
 </script>
 </head>

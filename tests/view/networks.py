@@ -47,39 +47,41 @@ class Writer:
         return "\n".join(self.parts)
 
 
-def p7(blocks: tuple[int, ...] = (2, 4, 16, 16, 8, 8, 8)) -> str:
+def p7() -> str:
     """375 layers, shaped like the P7 networks: CSP stages down to stride 128, up again, down again, five heads."""
     cfg = Writer(896)
-    cfg.conv(8, 3)
+    cfg.conv(40, 3)
     features = []
-    for stage, count in enumerate(blocks):
-        cfg.conv(16 * (stage + 1), 3, 2)
-        features.append(cfg.csp(16 * (stage + 1), count))
+    for filters, blocks in zip((80, 160, 320, 640, 1280, 1280, 1280), (2, 4, 16, 16, 8, 8, 8), strict=True):
+        cfg.conv(filters, 3, 2)
+        features.append(cfg.csp(filters, blocks))
     features = features[2:]
     for size in (5, 9, 13):
         cfg.section("maxpool", stride=1, size=size)
         if size < 13:
             cfg.route(features[-1])
     cfg.route(cfg.last, cfg.last - 2, cfg.last - 4, features[-1])
-    up = [cfg.conv(32)]
+    widths = [160, 320, 640, 640, 640]
+    up = [cfg.conv(widths.pop())]
     for feature in reversed(features[:-1]):
-        cfg.conv(16)
+        width = widths.pop()
+        cfg.conv(width // 2)
         upsampled = cfg.section("upsample", stride=2)
         cfg.route(feature)
-        lateral = cfg.conv(16)
+        lateral = cfg.conv(width // 2)
         cfg.route(lateral, upsampled)
-        up.append(cfg.csp(32, 2, residual=False))
-    levels = [up.pop()]
-    while up:
-        cfg.route(levels[-1])
-        down = cfg.conv(16, 3, 2)
+        up.append(cfg.csp(width, 2, residual=False))
+    levels = [(up.pop(), 160)]
+    for width in (320, 640, 640, 640):
+        cfg.route(levels[-1][0])
+        down = cfg.conv(width // 2, 3, 2)
         cfg.route(down, up.pop())
-        levels.append(cfg.csp(32, 2, residual=False))
-    for level in levels:
+        levels.append((cfg.csp(width, 2, residual=False), width))
+    for level, width in levels:
         cfg.route(level)
-        cfg.conv(32, 3)
-        cfg.conv(21)
-        cfg.section("yolo", classes=2, num=3, mask="0,1,2", anchors="10,13, 16,30, 33,23")
+        cfg.conv(2 * width, 3)
+        cfg.conv(255)
+        cfg.section("yolo", classes=80, num=3, mask="0,1,2", anchors="10,13, 16,30, 33,23")
     return cfg.text()
 
 

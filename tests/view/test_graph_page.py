@@ -306,7 +306,9 @@ def test_addresses_and_the_profile(browser: chromium.Page, files: dict[str, Path
     browser.open(files["tiny"], "#open=20&layer=36&theme=dark")
     assert browser.run("visible('n20')") == "n20"
     assert browser.run("[selected, document.documentElement.dataset.theme]") == ["n36", "dark"]
-    assert browser.run("document.querySelectorAll('#profile rect').length") == 38
+    stroke = "getComputedStyle(document.querySelector('#n36 > .sheet')).stroke"
+    assert browser.run(stroke) == "rgb(110, 168, 255)"  # the accent, over the theme's lines
+    assert browser.run("document.querySelectorAll('#profile [data-layer]').length") == 38
     largest = browser.run("document.getElementById('largest').textContent")
     browser.run("metric.value = 'parameters'; metric.dispatchEvent(new Event('change'))")
     assert browser.run("document.getElementById('largest').textContent") == "largest: 2.36 M, layer 26" != largest
