@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         raise DarknetError(f"{out}: --layers draws an .svg; a page shows the whole network")
     if kind == ".svg" and args.image:
         raise DarknetError(f"{out}: --image needs a page (.html)")
+    if args.weights and not args.image:
+        raise DarknetError("--weights: wanted --image too: the weights are only seen in the maps of an image")
     text = _page(args) if kind == ".html" else _picture(args)
     write_atomically(out, text.encode())
     print(f"wrote {out} ({out.stat().st_size} bytes)")

@@ -290,6 +290,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ((cfg, "x.svg", "--layers", "30-99"), "wanted layers 0…37, found 99"),
         ((cfg, "x.html", "--layers", "1-2"), "--layers draws an .svg"),
         ((cfg, "x.svg", "--image", "dog.jpg"), "--image needs a page"),
+        ((cfg, "x.html", "--weights", "x.weights"), "--weights: wanted --image too"),
         (("none.cfg", "x.svg"), "cannot read the cfg"),
     ]:
         with pytest.raises(DarknetError, match=re.escape(message)):
