@@ -1,0 +1,168 @@
+"""`bench` measures what it says, on small networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darknet_py.cli import main
+from darknet_py.cli.measure import CANDIDATES, Memory, Times, rounds, threshold, truth
+from darknet_py.layers.base import Predictions
+from darknet_py.model.load import load
+from darknet_py.model.nms import candidates
+
+DETECTOR = """
+[net]
+width=64
+height=64
+channels=3
+batch=64
+subdivisions=8
+learning_rate=0.001
+max_batches=500
+burn_in=10
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=4
+pad=1
+activation=leaky
+[convolutional]
+filters=24
+size=1
+activation=linear
+[yolo]
+mask=0,1,2
+anchors=10,14, 23,27, 37,58
+classes=3
+num=3
+"""
+
+CLASSIFIER = """
+[net]
+width=16
+height=16
+channels=3
+[convolutional]
+filters=4
+size=3
+activation=relu
+[avgpool]
+[softmax]
+"""
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> str:
+    (tmp_path / "small.cfg").write_text(DETECTOR)
+    return str(tmp_path / "small.cfg")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert main(["bench", *arguments, "--seconds", "0", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_detector(cfg: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = bench(capsys, cfg, "--threads", "1", "--batch", "2", "--width", "96")
+    assert (result["width"], result["height"], result["precision"], result["weights"]) == (96, 64, "fp32", None)
+    assert "1 thread" in result["machine"]
+    found = result["inference"]
+    assert found["batch"] == 2 and found["calls"] >= 10
+    for part in ("forward", "decode", "nms", "total"):
+        assert 0 < found[part]["min"] <= found[part]["median"] <= found[part]["p90"]
+    assert found["decode"]["min"] < found["forward"]["median"]
+    assert found["images_per_second"] == pytest.approx(2000 / found["total"]["median"], rel=1e-2)
+    assert found["gflops_per_second"] == pytest.approx(2e3 * result["bflops"] / found["forward"]["median"], rel=1e-2)
+    assert "training" not in result
+
+
+def test_training_takes_the_cfgs_own_step(cfg: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = bench(capsys, cfg, "--train", "--batch", "3")["training"]
+    assert result["batch"] == 3
+    assert result["images_per_second"] == pytest.approx(3000 / result["step"]["median"], rel=1e-2)
+
+
+def test_classifier_has_nothing_to_suppress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classifier.cfg").write_text(CLASSIFIER)
+    result = bench(capsys, str(tmp_path / "classifier.cfg"), "--amp", "bf16", "--train")
+    assert result["inference"]["decode"] is result["inference"]["nms"] is None
+    assert result["inference"]["total"] == result["inference"]["forward"]
+    assert result["training"]["batch"] == 4
+
+
+def test_table(cfg: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", cfg, "--seconds", "0", "--train"]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "small.cfg",
+        "inference, batch 1",
+        "of which decoding",
+        "NMS",
+        "images/s",
+        "GFLOP/s",
+        "MiB",
+        "mini-batch 4",
+    ):
+        assert words in text
+
+
+def test_a_device_that_is_not_there(cfg: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", cfg, "--device", "toaster"]) == 1
+    assert capsys.readouterr().err.startswith("darknet_py: ")
+
+
+def test_wrong_usage(cfg: str) -> None:
+    for arguments in (["--seconds", "-1"], ["--batch", "0"], ["--amp", "fp8"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["bench", cfg, *arguments])
+
+
+def test_as_many_candidates_as_promised_reach_nms() -> None:
+    objectness = torch.rand(2, 500)
+    found = Predictions(torch.rand(2, 500, 4), objectness, objectness[..., None] * torch.rand(2, 500, 4))
+    kept = candidates(found, threshold(found), nms=0.0)
+    assert sum(len(image.scores) for image in kept) == 2 * CANDIDATES
+
+
+def test_boxes_of_a_training_step_fit_the_network(cfg: str) -> None:
+    rows = truth(load(cfg), 3, torch.device("cpu"))
+    assert rows[:, 0].unique().tolist() == [0, 1, 2] and set(rows[:, 1].tolist()) <= {0, 1, 2}
+    assert bool((rows[:, 2:] > 0).all() and (rows[:, 2:] < 1).all())
+
+
+def test_rounds_take_turns() -> None:
+    order = ""
+
+    def arm(name: str) -> None:
+        nonlocal order
+        order += name
+
+    spent = rounds({"a": lambda: arm("a"), "b": lambda: arm("b")}, torch.device("cpu"), 0)
+    assert order == "ab" * (len(order) // 2)
+    assert len(spent["a"]) == len(spent["b"]) == len(order) // 2 - 3
+
+
+def test_times() -> None:
+    assert Times.of([0.001 * value for value in range(101)]) == pytest.approx((50, 90, 0))
+
+
+def test_memory_is_what_came_on_top() -> None:
+    memory = Memory()
+    memory.mark()
+    block = torch.ones(64, 1 << 20)  # 256 MiB
+    assert 200 << 20 < memory.peak() < 400 << 20
+    assert block[0, 0] == 1

@@ -1,0 +1,380 @@
+"""yolov4-tiny beside PyTorch_YOLOv4's: inference with decoding and NMS, and a training step, in one run.
+
+    python tools/bench/peer.py PEER_CHECKOUT [--size 416] [--rounds 60] [--threads N] [--device cuda] [--json FILE]
+
+All contestants take turns, so that a busy machine slows all alike; the result is the median of the ratios round by
+round. Inference: batch 1, one .weights file and one image for both, of which about 30 boxes reach NMS; first both must
+give the same boxes. Training: mini-batch 4 with the same images and boxes; forward, loss, backward, optimizer.
+
+The peer is imported from its checkout and used as its own scripts do, with its own fuse() for inference. It is timed a
+second time in channels-last memory, which its scripts do not use. Stand-ins: packages it imports without need here
+(torchvision, yaml, matplotlib), and `torchvision.ops.nms` where torchvision is not installed, whose time is taken off
+the peer's. On a GPU both run inference in fp16 and train in fp16 autocast, as the peer's scripts do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import MagicMock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darknet_py.boxes import to_corners
+from darknet_py.cfg.graph import parse, parse_text
+from darknet_py.cli import measure
+from darknet_py.layers.convolutional import Convolution
+from darknet_py.model.fuse import fuse
+from darknet_py.model.network import Network
+from darknet_py.model.nms import Found, candidates
+
+ROOT = Path(__file__).resolve().parents[2]
+CFG = ROOT / "cfg" / "yolov4-tiny.cfg"
+BOXES, CLASSES = 30, 80
+THRESH, NMS = 0.25, 0.45
+MINI_BATCH = 4
+_WARM_UP = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
+    parser.add_argument("--size", type=int, default=416)
+    parser.add_argument("--rounds", type=int, default=60, help="of inference; a third of it of training (default: 60)")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")  # the peer is older than this torch
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    device = torch.device(arguments.device)
+    peer = Peer(arguments.peer)
+    report: dict[str, Any] = {
+        "what": "yolov4-tiny, darknet_py / PyTorch_YOLOv4",
+        "date": datetime.date.today().isoformat(),
+        "machine": measure.machine(device),
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "size": arguments.size,
+        "nms of the peer": peer.nms_name,
+    }
+    contests = (("inference", inference, arguments.rounds), ("training step", training, max(arguments.rounds // 3, 1)))
+    for name, contest, rounds in contests:
+        arms, facts = contest(peer, arguments.size, device)
+        report[name] = facts | ratios(take_turns(arms, device, rounds, peer.discount))
+        show(name, report[name])
+    report["load after"] = [round(value, 2) for value in os.getloadavg()]
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(re.sub(r"\n +(-?[\d.]+,?)(?=\n)", r" \1", json.dumps(report, indent=1)) + "\n")
+
+
+class Seconds(NamedTuple):
+    """By the clock, and of processor time over all threads."""
+
+    clock: float = 0.0
+    processor: float = 0.0
+
+    @classmethod
+    def now(cls, device: torch.device) -> Seconds:
+        return cls(measure.now(device), time.process_time())
+
+    def since(self, start: Seconds) -> Seconds:
+        return Seconds(self.clock - start.clock, self.processor - start.processor)
+
+    def later(self, more: Seconds) -> Seconds:
+        return Seconds(self.clock + more.clock, self.processor + more.processor)
+
+
+# --- the contests
+
+
+def inference(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """Both networks with the same weights and image; the arms give tensors of detections."""
+    half = torch.float16 if device.type == "cuda" else None
+    image = torch.rand(1, 3, size, size)
+    net = Network(parse_text(in_the_peers_terms(peer.cfg.read_text()), str(peer.cfg), width=size, height=size))
+    make_sensible(net, image)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "yolov4-tiny.weights"
+        net.save_weights(path)
+        theirs, theirs_last = (peer.network(size, path).to(device) for _ in range(2))
+    theirs_last.to(memory_format=torch.channels_last)
+    ours = fuse(net.to(device), half)
+    if half:
+        theirs.half(), theirs_last.half()
+    x = image.to(device)
+    x_half = x if half is None else x.half()
+    x_last = x_half.contiguous(memory_format=torch.channels_last)
+
+    def run_ours() -> Found:
+        return candidates(ours(x), THRESH, NMS)[0]
+
+    def run_theirs() -> Tensor:
+        return peer.nms(theirs(x_half)[0])
+
+    def run_theirs_last() -> Tensor:
+        return peer.nms(theirs_last(x_last)[0])
+
+    with torch.inference_mode():
+        facts = compare(run_ours(), run_theirs(), size, 0.5 if half is None else 8.0)
+    arms = {"darknet_py": run_ours, "peer": run_theirs, "peer, channels-last": run_theirs_last}
+    return {name: torch.inference_mode()(arm) for name, arm in arms.items()}, facts
+
+
+def training(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """A step of each, on the same images and boxes."""
+    amp = "fp16" if device.type == "cuda" else None
+    net = Network(parse(CFG, width=size, height=size)).to(device)
+    learner = measure.make_learner(net, MINI_BATCH, amp)
+    images, truth = measure.images(net, MINI_BATCH, device), measure.truth(net, MINI_BATCH, device)
+    plain = images.contiguous()
+    theirs, theirs_last = peer.trainer(size, device), peer.trainer(size, device, last=True)
+    arms = {
+        "darknet_py": lambda: learner.step([(images, truth)]),
+        "peer": lambda: theirs(plain, truth),
+        "peer, channels-last": lambda: theirs_last(images, truth),
+    }
+    return arms, {"mini-batch": MINI_BATCH, "boxes": len(truth)}
+
+
+def in_the_peers_terms(text: str) -> str:
+    """Its cfg as Darknet would have to be told what the peer does.
+
+    It decodes as new_coords=1 scale_x_y=2 does on logistic outputs, whatever the cfg says, and suppresses by plain IoU.
+    """
+    text = re.sub(r"activation\s*=\s*linear(\s*\[yolo])", r"activation=logistic\1\nnew_coords=1", text)
+    text = re.sub(r"scale_x_y\s*=\s*\S+", "scale_x_y=2", text)
+    return re.sub(r"nms_kind\s*=\s*\S+", "nms_kind=default", text)
+
+
+def make_sensible(net: Network, image: Tensor) -> None:
+    """Random weights whose features neither fade nor explode, and that find BOXES boxes of one class on `image`."""
+    convolutions = [layer for layer in net.layers if isinstance(layer, Convolution)]
+    for layer in convolutions:
+        layer.momentum = 1.0  # the statistics of this image
+    with torch.no_grad():
+        net.train()(image)
+        net.eval()
+        heads = [net.layers[i - 1] for i, _ in net.detectors]
+        for head in heads:
+            bias = head.bias.view(-1, 5 + CLASSES)
+            bias[:, 4], bias[:, 5:], bias[:, 7] = 0.0, -12.0, 12.0
+        objectness = net(image).objectness.flatten().logit().sort(descending=True).values
+        for head in heads:
+            level = torch.tensor(THRESH).logit() - (objectness[BOXES - 1] + objectness[BOXES]) / 2
+            head.bias.view(-1, 5 + CLASSES)[:, 4] = level
+
+
+def compare(ours: Found, theirs: Tensor, size: int, tolerance: float) -> dict[str, Any]:
+    """Both found the same boxes: x1 y1 x2 y2 in pixels, confidence, class."""
+    mine = torch.cat((to_corners(ours.boxes) * size, ours.scores[:, None], ours.class_ids[:, None].float()), 1)
+    theirs = theirs.float().cpu()
+    if len(mine) != len(theirs):
+        sys.exit(f"wanted the same boxes from both, found {len(mine)} and {len(theirs)}")
+    # By place, since close confidences may change their order.
+    order = [np.lexsort(rows[:, :2].round().T.numpy()) for rows in (mine, theirs)]
+    difference = (mine[order[0]] - theirs[order[1]]).abs()
+    if difference[:, :4].max() > tolerance or difference[:, 4].max() > tolerance / 100 or difference[:, 5].any():
+        sys.exit(f"wanted the same boxes from both, found differences up to {difference.amax(0).tolist()}")
+    return {
+        "boxes": len(mine),
+        "largest difference in pixels": round(float(difference[:, :4].max()), 5),
+        "largest difference in confidence": round(float(difference[:, 4].max()), 7),
+    }
+
+
+# --- the peer
+
+
+class Peer:
+    """What is imported from the checkout."""
+
+    def __init__(self, checkout: Path):
+        self.cfg = checkout / "cfg" / "yolov4-tiny.cfg"
+        if not self.cfg.is_file():
+            sys.exit(f"{checkout}: wanted a checkout of WongKinYiu/PyTorch_YOLOv4, found no cfg/yolov4-tiny.cfg")
+        self.checkout = checkout
+        self.suppressing = Seconds()  # spent in the stand-in
+        self.nms_name = self._stand_in()
+        with self._at_home():
+            self.models, self.general, self.losses = (
+                importlib.import_module(name) for name in ("models.models", "utils.general", "utils.loss")
+            )
+
+    def network(self, size: int, weights: Path | None = None) -> Any:
+        """Its Darknet; with weights in eval mode and fused."""
+        with self._at_home(), redirect_stdout(None):
+            net = self.models.Darknet(str(self.cfg), (size, size))
+            if weights:
+                self.models.load_darknet_weights(net, str(weights))
+                for module in net.modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.eps = 1e-5  # Darknet's; the peer's 1e-4 gives slightly other boxes
+                net.eval()
+                net.fuse()
+        return net
+
+    def nms(self, prediction: Tensor) -> Tensor:
+        return self.general.non_max_suppression(prediction, THRESH, NMS)[0]
+
+    def discount(self) -> Seconds:
+        """Spent in the stand-in since the last call."""
+        seconds, self.suppressing = self.suppressing, Seconds()
+        return seconds
+
+    def trainer(self, size: int, device: torch.device, last: bool = False) -> Callable[[Tensor, Tensor], None]:
+        """A step as its train.py makes it, without its average of the weights."""
+        net = self.network(size).to(device).train()
+        if last:
+            net.to(memory_format=torch.channels_last)
+        options = self._options()
+        net.nc, net.hyp, net.gr = CLASSES, options, 1.0
+        weights = [p for name, p in net.named_parameters() if "Conv2d.weight" in name]
+        biases = [p for name, p in net.named_parameters() if ".bias" in name]
+        others = [p for name, p in net.named_parameters() if "Conv2d.weight" not in name and ".bias" not in name]
+        optimizer = torch.optim.SGD(others, lr=1e-6, momentum=options["momentum"], nesterov=True)
+        optimizer.add_param_group({"params": weights, "weight_decay": options["weight_decay"]})
+        optimizer.add_param_group({"params": biases})
+        cuda = device.type == "cuda"
+        scaler = torch.amp.GradScaler(device.type, enabled=cuda)
+
+        def step(images: Tensor, truth: Tensor) -> None:
+            with torch.autocast(device.type, torch.float16, enabled=cuda):
+                loss, _ = self.losses.compute_loss(net(images), truth, net)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+
+        return step
+
+    def _options(self) -> dict[str, float]:
+        lines = (self.checkout / "data" / "hyp.scratch.yaml").read_text().splitlines()
+        pairs = [line.split("#")[0].split(":") for line in lines if ":" in line.split("#")[0]]
+        return {key.strip(): float(value) for key, value in pairs}
+
+    @contextmanager
+    def _at_home(self) -> Iterator[None]:
+        """Its packages are called `models` and `utils`, and it looks for files from its own folder."""
+        sys.path.insert(0, str(self.checkout))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(self.checkout))
+
+    def _stand_in(self) -> str:
+        for name in ("yaml", "matplotlib", "matplotlib.pyplot"):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                sys.modules[name] = MagicMock()
+        # Older torch took a tensor of one element for a number, and rounded it where needed; the peer counts on both.
+        clamp = Tensor.clamp_
+        Tensor.clamp_ = lambda cells, low, high: clamp(cells, low, int(high))  # type: ignore[assignment, method-assign]
+        try:
+            return f"torchvision {importlib.import_module('torchvision').__version__}"
+        except (ImportError, RuntimeError):
+            sys.modules["torchvision"] = MagicMock()
+        self.library = torch.library.Library("torchvision", "DEF")
+        self.library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        self.library.impl("nms", self._suppress, "CompositeExplicitAutograd")
+        return "a stand-in, whose time is taken off"
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+        """torchvision.ops.nms. boxes: (N, 4) corners."""
+        device = boxes.device
+        start = Seconds.now(device)
+        order = scores.argsort(descending=True)
+        left, top, right, bottom = boxes[order].float().cpu().numpy().T
+        area = (right - left) * (bottom - top)
+        width = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
+        height = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
+        common = width.clip(0) * height.clip(0)
+        strikes = common > threshold * (area[:, None] + area - common)
+        stays = np.ones(len(area), dtype=bool)
+        for row in range(len(area)):
+            if stays[row]:
+                stays[row + 1 :] &= ~strikes[row, row + 1 :]
+        kept = order[torch.from_numpy(stays.nonzero()[0]).to(device)]
+        self.suppressing = self.suppressing.later(Seconds.now(device).since(start))
+        return kept
+
+
+# --- measuring
+
+
+def take_turns(
+    arms: dict[str, Callable[[], Any]], device: torch.device, rounds: int, discount: Callable[[], Seconds]
+) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of each call, less what `discount` says. Every second round goes in the opposite order."""
+    spent: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in Seconds._fields} for name in arms}
+    for number in range(-_WARM_UP, rounds):
+        for name in list(arms)[:: 1 if number % 2 else -1]:
+            discount()
+            start = Seconds.now(device)
+            arms[name]()
+            taken = Seconds.now(device).since(start).since(discount())
+            if number >= 0:
+                for kind, seconds in taken._asdict().items():
+                    spent[name][kind].append(round(1e3 * seconds, 3))
+    return spent
+
+
+def ratios(spent: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """Ours by theirs: the median of the rounds' ratios, and of the fastest calls; then all rounds."""
+    ours = spent["darknet_py"]
+    found: dict[str, Any] = {}
+    for name, theirs in spent.items():
+        if name == "darknet_py":
+            continue
+        found[f"ratio to {name}"] = {
+            kind: {
+                "median": round(statistics.median(a / b for a, b in zip(ours[kind], theirs[kind], strict=True)), 3),
+                "fastest": round(min(ours[kind]) / min(theirs[kind]), 3),
+            }
+            for kind in ours
+        }
+    medians = {
+        name: {kind: {"median": statistics.median(v), "fastest": min(v)} for kind, v in times.items()}
+        for name, times in spent.items()
+    }
+    return found | {"milliseconds": medians, "rounds": spent}
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    print(f"\n{name:<24}{'median':>10}{'fastest':>10}  ms    processor time{'median':>10}{'fastest':>10}  ms")
+    for arm, times in result["milliseconds"].items():
+        clock, processor = times["clock"], times["processor"]
+        line = f"  {arm:<22}{clock['median']:10.2f}{clock['fastest']:10.2f}"
+        print(f"{line}{'':22}{processor['median']:10.2f}{processor['fastest']:10.2f}")
+    for key, value in result.items():
+        if key.startswith("ratio"):
+            clock, processor = value["clock"], value["processor"]
+            line = f"  {key:<22}{clock['median']:10.3f}{clock['fastest']:10.3f}"
+            print(f"{line}{'':22}{processor['median']:10.3f}{processor['fastest']:10.3f}")
+        elif key not in ("milliseconds", "rounds"):
+            print(f"  {key}: {value}")
+
+
+if __name__ == "__main__":
+    main()
