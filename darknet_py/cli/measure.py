@@ -77,17 +77,9 @@ def inference(
     net = fuse(net, AMP[amp] if amp else None, pack=not compiled)
     memory.mark()
     x = images(net, batch, device)
-    kept: list[tuple[Any, Tensor]] = []
-    hooks = [
-        head.register_forward_hook(lambda head, _, output: kept.append((head, output))) for _, head in net.detectors
-    ]
     with torch.inference_mode():
-        net(x)
-        for hook in hooks:
-            hook.remove()
-        # CUDA graphs, where starting small kernels one by one takes longer than they do.
-        mode = "reduce-overhead" if device.type == "cuda" else "default"
-        run: Callable[[Tensor], Any] = torch.compile(net, fullgraph=True, mode=mode) if compiled else net
+        kept = head_outputs(net, x)
+        run = _compiled(net, device) if compiled else net
         arms: dict[str, Callable[[], Any]] = {"forward": lambda: run(x)}
         if kept:
             found = Predictions(*(part.clone() for part in run(x)))
@@ -151,6 +143,12 @@ def truth(net: Network, batch: int, device: torch.device) -> Tensor:
     rows[:, 2:4] = 0.2 + 0.6 * rows[:, 2:4]
     rows[:, 4:6] = 0.05 + 0.3 * rows[:, 4:6]
     return rows.to(device)
+
+
+def _compiled(net: Network, device: torch.device) -> Callable[[Tensor], Any]:
+    """With CUDA graphs on a GPU, where starting small kernels one by one takes longer than they do."""
+    torch.compiler.reset()  # torch gives up on code that it has compiled for several networks
+    return torch.compile(net, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else "default")
 
 
 def head_outputs(net: Network, x: Tensor) -> list[tuple[Any, Tensor]]:
