@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,32 @@ class Upsampling(nn.Module):
 
 
 @dataclass(frozen=True)
+class Extended(Spec):
+    """[reorg] with extra (pjreddie): all values of an image and `extra` zeros, go.cfg's place for passing."""
+
+    vector: ClassVar[bool] = True
+    extra: int
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        return Shape(inputs[0].size + self.extra, 1, 1)
+
+    def build(self, node: Node) -> nn.Module:
+        return Extending(self.extra)
+
+    def only_pjreddie(self, node: Node) -> bool:
+        return True
+
+
+class Extending(nn.Module):
+    def __init__(self, extra: int):
+        super().__init__()
+        self.extra = extra
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x.flatten(1), (0, self.extra))[:, :, None, None]
+
+
+@dataclass(frozen=True)
 class Reorg(Spec):
     """[reorg]: Darknet's old, scrambled space-to-depth (`reorg_old_layer.c`), which YOLOv2 was trained with."""
 
@@ -62,7 +89,9 @@ class Reorg(Spec):
     reverse: bool
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Reorg:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> Spec:
+        if extra := o.int("extra", 0, 0, 1 << 16):
+            return Extended(extra)
         return cls(o.int("stride", 1, 1, 64), o.flag("reverse"))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:

@@ -130,6 +130,7 @@ def pjreddie() -> dict[str, dict[str, Any]]:
         + C
         + "[upsample]\nstride=2\n[shortcut]\nfrom=-3\nactivation=leaky\n",
         "xnor": C + conv(4, xnor=1),
+        "reorg extra": C + "[reorg]\nextra=2\n[connected]\noutput=4\nactivation=leaky\n",
     }
     return {f"pjreddie {name}": {"body": body + "[l2norm]\n", "net": PIXELS} for name, body in bodies.items()}
 
