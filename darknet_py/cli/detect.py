@@ -41,15 +41,18 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.cli.common import load_network
     from darknet_py.data.images import load_image
     from darknet_py.errors import DarknetError, DataError
+    from darknet_py.files import make_folder
     from darknet_py.model.fuse import fuse
     from darknet_py.model.predict import detect
-    from darknet_py.view.draw import draw, save_picture
+    from darknet_py.view.draw import draw, save_picture, shown
 
     net = load_network(args, class_names(args))
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     net = fuse(net)
     paths = find_images(args.images)
+    if not args.no_pictures:
+        make_folder(args.out)
     quiet = args.json == "-"
     frames: list[dict[str, Any]] = []
     failed = 0
@@ -63,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 failed += 1
                 progress.write(f"darknet_py: {error}", file=sys.stderr)
         results = detect(net, [image for _, image in images], args.thresh, args.nms, args.batch)
-        for (path, image), found in zip(images, results, strict=True):
+        for (path, image), all_found in zip(images, results, strict=True):
+            found = [detection for detection in all_found if shown(detection.name)]
             frames.append(frame(len(frames) + 1, path, found))
             if not quiet:
                 progress.write(f"{path}: {summary(found)}")

@@ -92,3 +92,18 @@ def test_save_says_why_it_cannot(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be encoded"):
         save_picture(tmp_path / "x.jpg", np.zeros((1, 70000, 3), np.uint8))
     assert os.listdir(tmp_path) == []
+
+
+def test_classes_that_are_not_to_be_shown() -> None:
+    box = (0.5, 0.6, 0.5, 0.5)
+    hidden = Found(1, "dont_show person", 0.9, box)
+    assert (draw(GREY, [hidden]) == GREY).all()
+    assert (draw(GREY, [hidden, Found(3, "dog", 0.8, box)]) == draw(GREY, [Found(3, "dog", 0.8, box)])).all()
+    assert view.shown("dog") and not view.shown("dont_show")
+
+
+def test_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "_UTF8", False)
+    assert view.plain_text("café 犬.jpg") == "cafe ?.jpg"
+    monkeypatch.setattr(view, "_UTF8", True)
+    assert view.plain_text("café 犬.jpg") == "café 犬.jpg"
