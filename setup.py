@@ -19,7 +19,7 @@ setup(
     packages=find_packages(include=["darknet_py", "darknet_py.*"]),
     package_data={"darknet_py.view": ["*.js", "*.css"]},
     install_requires=[
-        "torch>=2.2",
+        "torch>=2.4",
         "numpy>=1.24",
         "opencv-python>=4.10",
         "pycocotools>=2.0.7",

@@ -1,7 +1,7 @@
 """Darknet's update rules as torch optimizers, and which tensors a cfg lets them touch.
 
 Gradients here are of `Network.loss(...).total`: sums over the images of a batch, with the sign opposite to Darknet's
-`weight_updates`. All arithmetic is done with `torch._foreach_*`, without a host synchronisation.
+`weight_updates`. The arithmetic is torch's fused kernels, one pass and no host synchronisation.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
@@ -146,17 +148,24 @@ _IDLE = {"decayed": False, "scale": 1.0, "clip": 0.0, "start": 1}
 
 
 class SGD(Update):
-    """`update_convolutional_layer`: u += gradient + decay·batch·w (weights only), w −= rate/batch·u, u ·= momentum."""
+    """`update_convolutional_layer`: u += gradient + decay·batch·w (weights only), w −= rate/batch·u, u ·= momentum.
+
+    torch's fused kernel does it in one pass: its buffer is u before the last multiplication.
+    """
 
     def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
-        buffers = self._buffers(tensors, "update")
-        with_gradient = [(u, t.grad) for u, t in zip(buffers, tensors, strict=True) if t.grad is not None]
-        if with_gradient:
-            torch._foreach_add_([u for u, _ in with_gradient], [g for _, g in with_gradient])
-        if group["decayed"] and self.net.decay:
-            torch._foreach_add_(buffers, tensors, alpha=self.net.decay * batch)
-        torch._foreach_add_(tensors, buffers, alpha=-rate / batch)
-        torch._foreach_mul_(buffers, self.net.momentum)
+        sgd(
+            tensors,
+            _gradients(tensors),
+            self._buffers(tensors, "update"),
+            lr=rate / batch,
+            momentum=self.net.momentum,
+            weight_decay=self.net.decay * batch if group["decayed"] else 0.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            fused=True,
+        )
 
 
 class Adam(Update):
@@ -169,17 +178,27 @@ class Adam(Update):
     def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
         net = self.net
         first, second = self._buffers(tensors, "first"), self._buffers(tensors, "second")
-        gradients = [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
-        if net.decay:
-            gradients = list(torch._foreach_add(gradients, tensors, alpha=net.decay * batch))
-        torch._foreach_mul_(first, net.B1)
-        torch._foreach_add_(first, gradients, alpha=1 - net.B1)
-        torch._foreach_mul_(second, net.B2)
-        torch._foreach_addcmul_(second, gradients, gradients, value=1 - net.B2)
-        divisor = torch._foreach_div(second, 1 - net.B2**iteration)
-        torch._foreach_sqrt_(divisor)
-        torch._foreach_add_(divisor, net.eps)
-        torch._foreach_addcdiv_(tensors, first, divisor, value=-rate / (1 - net.B1**iteration))
+        before = float(iteration - 1)  # the kernel counts on by itself
+        adam(
+            tensors,
+            _gradients(tensors),
+            first,
+            second,
+            [],
+            [torch.tensor(before, device=tensor.device) for tensor in tensors],
+            lr=rate,
+            beta1=net.B1,
+            beta2=net.B2,
+            eps=net.eps,
+            weight_decay=net.decay * batch,
+            amsgrad=False,
+            maximize=False,
+            fused=True,
+        )
+
+
+def _gradients(tensors: list[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
 
 
 class Ema:
