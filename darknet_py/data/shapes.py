@@ -29,7 +29,11 @@ Field = NDArray[Any]  # float32
 
 NAMES = ("circle", "square", "triangle", "star", "ring", "cross")
 TRAIN, VALID = 600, 120
-_VERSION = "1"
+# Most objects wear their class's colour, so that a network learns something within minutes; the rest, and the finer
+# figures, take the shape.
+_COLOURS = ((214, 48, 44), (52, 96, 224), (236, 196, 44), (204, 60, 204), (44, 176, 72), (52, 204, 220))
+_OWN_COLOUR = 0.85
+_VERSION = "2"
 _SIZES = ((320, 240), (240, 320), (288, 288))
 _NEGATIVES = 0.06
 _LEAST_VISIBLE = 0.5  # an object is never covered further than this
@@ -98,12 +102,17 @@ def default_folder() -> Path:
     checkout = Path(__file__).resolve().parents[2] / "data"
     if (checkout / "shapes.data").is_file() and os.access(checkout, os.W_OK):
         return checkout / "shapes"
+    return cache_folder() / "shapes"
+
+
+def cache_folder() -> Path:
+    """Where data that can be made again is kept: in the user's cache, else among temporary files."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
     if not os.access(cache, os.W_OK):
         cache = Path(tempfile.gettempdir())
-    return cache / "darknet_py" / "shapes"
+    return cache / "darknet_py"
 
 
 def draw_picture(split: str, number: int) -> Picture:
@@ -163,8 +172,8 @@ class _Dice:
 
 
 def _background(dice: _Dice, width: int, height: int) -> Field:
-    """A colour that changes slowly, with lightness noise on two finer scales and sometimes stripes."""
-    canvas = resize(dice.numbers(4, 4, 3) * 60 + dice.numbers(3) * 130 + 30, width, height)
+    """A muted colour that changes slowly, with lightness noise on two finer scales and sometimes stripes."""
+    canvas = resize(dice.numbers(4, 4, 3) * 30 + dice.numbers(3) * 30 + dice.number(40, 170), width, height)
     light = resize(dice.numbers(9, 9, 1) * 60 - 30, width, height)
     light += resize(dice.numbers(32, 32, 1) * 32 - 16, width, height)
     if dice.number() < 0.3:
@@ -199,7 +208,9 @@ def _object(dice: _Dice, canvas: Field, hard: bool) -> tuple[int, _Stroke]:
     u, v = (dx * cos + dy * sin) / stretch, (dy * cos - dx * sin) * stretch
     distance = _DISTANCE[NAMES[kind]](u, v) * radius
     local = canvas[int(y), int(x)]
-    fill = _contrast(dice, local, 28 if hard else 65)
+    own = not hard and dice.number() < _OWN_COLOUR
+    colour = np.float32(_COLOURS[kind]) + (dice.numbers(3) * 40 - 20) if own else dice.numbers(3) * 255
+    fill = _contrast(dice, local, colour, 28 if hard else 40)
     paint = np.broadcast_to(fill, (*u.shape, 3)).copy()
     look = dice.below(4)
     if look == 1:
@@ -221,12 +232,13 @@ def _bar(dice: _Dice, width: int, height: int) -> _Stroke:
     return _Stroke(0, 0, np.clip(0.5 - distance, 0, 1), np.broadcast_to(dice.numbers(3) * 200, (height, width, 3)))
 
 
-def _contrast(dice: _Dice, local: Field, least: float) -> Field:
-    """A colour whose lightness is at least `least` away from the background's."""
+def _contrast(dice: _Dice, local: Field, colour: Field, least: float) -> Field:
+    """`colour`, lighter or darker where its lightness is not `least` away from the background's."""
     level = float(local[0]) * 0.3 + float(local[1]) * 0.6 + float(local[2]) * 0.1
-    colour = dice.numbers(3) * 255
     own = float(colour[0]) * 0.3 + float(colour[1]) * 0.6 + float(colour[2]) * 0.1
-    gap = least + dice.number() * 60
+    gap = least + dice.number() * 30
+    if abs(own - level) >= gap:
+        return np.clip(colour, 0, 255)
     goal = level - gap if (own < level and level - gap > 10) or level + gap > 245 else level + gap
     return np.clip(colour + (goal - own), 0, 255)
 

@@ -17,7 +17,7 @@ from darknet_py.data.labels import check_labels, find_labels, load_labels
 from darknet_py.errors import DataError
 
 SMALL = {"train": 4, "valid": 2}
-HASH = "d0f5bc4f75e7abb226d3792e34df060a5884642d1e3a908b3b21dea469a98056"
+HASH = "571267435b395c9627618adf932e8addca94c27d43b775d88e3b47815cb1b54b"
 
 
 def test_pixels_are_the_same_everywhere() -> None:
