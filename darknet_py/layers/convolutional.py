@@ -27,10 +27,11 @@ class Convolutional(Spec):
     """Darknet's `parse_convolutional`. `pad=1` means padding size/2; `padding=` sets it outright.
 
     antialiasing: the strides belong to a blur after a layer of stride 1 (1: 3×3, 2: 2×2). share: index of the layer
-    whose arrays it uses. xnor: signs of filters and inputs. assisted_excitation, cbn, grad_centr and deformation act
-    while training only. Read but without effect, as in C's CPU build: binary (its GPU build binarises the filters; set
-    the module's `binary` to do so), coordconv (its GPU kernel writes to wrong places), dot, bin_output (which only
-    packs bits) and reverse.
+    whose arrays it uses. xnor: signs of filters and inputs, 0 outside the image as in training (C's bit-packed
+    inference reads −1 there). assisted_excitation, cbn, grad_centr and deformation act while training only.
+
+    Read but without effect, as in C's CPU build: binary (its GPU build binarises the filters; set the module's `binary`
+    to do so), coordconv (its GPU kernel writes to wrong places), dot, bin_output (which only packs bits) and reverse.
     """
 
     filters: int
