@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="use the first N images of each list")
+    parser.add_argument("--skip-bad-labels", action="store_true", help="list wrong label rows and go on without them")
     parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
     parser.add_argument("--log-every", type=positive, metavar="N", help="a log line every N iterations")
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")

@@ -86,7 +86,7 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
     return Labels(boxes, problems)
 
 
-def check_labels(images: Sequence[str], classes: int, limit: int = 10) -> None:
+def check_labels(images: Sequence[str], classes: int, limit: int = 3) -> None:
     """Reads all labels before a training. Raises one DataError naming the first `limit` wrong rows.
 
     Missing label files are no error (negatives), except when all are missing.
@@ -102,7 +102,7 @@ def check_labels(images: Sequence[str], classes: int, limit: int = 10) -> None:
         raise DataError(f"{find_labels(images[0])}: no label file; none of the {len(images)} images has labels")
     if problems:
         more = f" (and {len(problems) - limit} more)" if len(problems) > limit else ""
-        raise DataError("; ".join(problems[:limit]) + more)
+        raise DataError(f"{'; '.join(problems[:limit])}{more} (--skip-bad-labels trains without such rows)")
 
 
 def save_labels(path: str | os.PathLike[str], rows: Iterable[Sequence[float]]) -> None:

@@ -125,9 +125,9 @@ def evaluate_detector(
 
 
 def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
-    """A name for each class of the last detection layer, from `names`, the network, or else numbers.
+    """The classes that count, from `names`, the network, or else numbers: the first ones of the last detection layer.
 
-    Raises DarknetError when there is no such layer and DataError when the number of names is another one.
+    Raises DarknetError when there is no such layer and DataError when there are more names than it has classes.
     """
     if not net.detectors:
         raise DarknetError(f"{net.graph.path}: this network has no detection layer")
@@ -135,8 +135,8 @@ def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
     names = list(names or net.names)
     if not names:
         return [str(k) for k in range(classes)]
-    if len(names) != classes:
-        raise DataError(f"wanted {classes} class names (classes in {net.graph.path}), found {len(names)}")
+    if len(names) > classes:
+        raise DataError(f"wanted at most {classes} class names (classes in {net.graph.path}), found {len(names)}")
     return names
 
 
@@ -178,7 +178,8 @@ def collect(
                 predictions = _out_of_the_letterbox(predictions, step.sizes, (spec.width, spec.height))
             for name in protocols:
                 suppress = _by_darknet if name == "darknet" else _by_coco
-                boxes.found[name].extend(suppress(predictions, step.sizes, *net.nms_kind))
+                found = suppress(predictions, step.sizes, *net.nms_kind)
+                boxes.found[name].extend(_known_classes(each, dataset.classes) for each in found)
     bar.close()
     if not boxes.paths:
         raise DataError(f"none of the {len(dataset)} images can be read, the first: {skipped[0]}")
@@ -230,6 +231,14 @@ def _truth(step: EvalBatch) -> list[Truth]:
     rows = step.truth.numpy()
     split = np.searchsorted(rows[:, 0], np.arange(1, len(step.indices)))
     return [Truth(part[:, 2:6], part[:, 1].astype(np.int64)) for part in np.split(rows, split)]
+
+
+def _known_classes(found: Found, classes: int) -> Found:
+    """Without boxes of classes that the data does not have, as when an 80-class cfg meets a small data set."""
+    keep = np.flatnonzero(found.class_ids < classes)
+    if len(keep) == len(found.class_ids):
+        return found
+    return Found(found.boxes[keep], found.class_ids[keep], found.scores[keep])
 
 
 def _labels(path: str, classes: int) -> Truth:

@@ -50,6 +50,7 @@ class TrainOptions:
     bn_momentum: float | None = None
     chart: bool = True
     quiet: bool = False
+    skip_bad_labels: bool = False
 
     def __post_init__(self) -> None:
         if self.amp not in (None, "bf16", "fp16"):

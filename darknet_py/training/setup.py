@@ -14,6 +14,7 @@ from darknet_py.data.augment import Augmentation
 from darknet_py.data.datafile import DataFile, read_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.images import Image
+from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import TrainLoader, training_sample
 from darknet_py.data.shapes import open_data
 from darknet_py.errors import TrainError
@@ -68,7 +69,8 @@ def check(graph: Graph, changes: Mapping[str, Any]) -> Any:
 
 
 def read_data(path: str | Path | None, graph: Graph, classes: int, options: TrainOptions) -> Data:
-    """classes: of the network. Raises DataError, and TrainError where the data has more classes than the network."""
+    """classes: of the network. Raises DataError (a wrong label, for one: better now than unnoticed for days), and
+    TrainError where the data has more classes than the network."""
     file = open_data(path)
     names = file.class_names() if file.names else []
     count = file.classes or len(names) or classes
@@ -79,6 +81,8 @@ def read_data(path: str | Path | None, graph: Graph, classes: int, options: Trai
         )
     channels = graph.net.channels
     train = DetectionDataset(file.train_images()[: options.limit], count, channels)
+    if not options.skip_bad_labels:
+        check_labels(train.paths, count)
     names = names or [str(k) for k in range(count)]
     separate = file.valid is not None and file.valid != file.train
     wanted = separate if options.map is None else options.map is not False

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from darknet_py.evaluate.darknet import DarknetResult, darknet_map
-from darknet_py.evaluate.records import Found
 from darknet_py.evaluate.run import collect
 
 if TYPE_CHECKING:
@@ -42,12 +39,7 @@ def mean_average_precision(
 ) -> DarknetResult:
     """Darknet's mAP over the classes that the data has; a network with more outputs is scored on these."""
     boxes, _ = collect(network, dataset, ("darknet",), difficult, batch, workers)
-    found = [_first_classes(each, len(names)) for each in boxes.found["darknet"]]
+    found = boxes.found["darknet"]
     return darknet_map(
         found, boxes.truth, names, iou_thresh=iou_thresh, points=points, thresh=thresh, difficult=boxes.difficult
     )
-
-
-def _first_classes(found: Found, classes: int) -> Found:
-    keep = np.flatnonzero(found.class_ids < classes)
-    return Found(found.boxes[keep], found.class_ids[keep], found.scores[keep])
