@@ -32,7 +32,7 @@ TRAIN, VALID = 600, 120
 # Most objects wear their class's colour, so that a network learns something within minutes; the rest, and the finer
 # figures, take the shape.
 _COLOURS = ((214, 48, 44), (52, 96, 224), (236, 196, 44), (204, 60, 204), (44, 176, 72), (52, 204, 220))
-_OWN_COLOUR = 0.85
+_OWN_COLOUR = 0.9
 _VERSION = "2"
 _SIZES = ((320, 240), (240, 320), (288, 288))
 _NEGATIVES = 0.06
@@ -124,7 +124,7 @@ def draw_picture(split: str, number: int) -> Picture:
     areas: list[int] = []
     rows: list[tuple[float, ...]] = []
     wanted = 0 if dice.number() < _NEGATIVES else 1 + dice.below(6)
-    hard = dice.number() < 0.25  # low contrast and more in the way
+    hard = dice.number() < 0.15  # low contrast and more in the way
     for _ in range(wanted):
         kind, stroke = _object(dice, canvas, hard)
         solid = stroke.cover >= 0.5
@@ -189,7 +189,7 @@ def _object(dice: _Dice, canvas: Field, hard: bool) -> tuple[int, _Stroke]:
     height, width = canvas.shape[:2]
     kind = dice.below(len(NAMES))
     size = dice.number()
-    if size < 0.15:
+    if size < 0.1:
         radius = dice.number(5, 12)
     elif size < 0.85:
         radius = dice.number(18, 52)

@@ -17,7 +17,7 @@ from darknet_py.data.labels import check_labels, find_labels, load_labels
 from darknet_py.errors import DataError
 
 SMALL = {"train": 4, "valid": 2}
-HASH = "571267435b395c9627618adf932e8addca94c27d43b775d88e3b47815cb1b54b"
+HASH = "2280a748b8d6840ec6563c08cc50983b58cec77879fefd8c49e3c2217f20a977"
 
 
 def test_pixels_are_the_same_everywhere() -> None:
