@@ -92,9 +92,11 @@ def main() -> None:
         "batch": BATCH,
         "processor": processor(),
         "versions": {"python": platform.python_version(), "opencv": cv2.__version__, "numpy": np.__version__},
+        "load after": [round(value, 2) for value in os.getloadavg()],
         "rows": rows,
     }
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -119,8 +121,10 @@ def measure(loaders: Mapping[str, Callable[[], MakeBatch]], rounds: int) -> dict
 def serve(loader: Callable[[], MakeBatch], end: Connection) -> None:
     """Makes the batches that are asked for and says how much processor time each took."""
     torch.set_num_threads(1)
-    make = loader()
-    while True:
+    make, parent = loader(), os.getppid()
+    while os.getppid() == parent:  # a parent that was killed closes nothing: its other children hold the pipe too
+        if not end.poll(5):
+            continue
         number = end.recv()
         start = time.process_time()
         make(number)
