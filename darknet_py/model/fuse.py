@@ -58,21 +58,30 @@ class PackedConvolution(nn.Module):
     """A folded convolution whose weights have oneDNN's own memory layout.
 
     `F.conv2d` brings them into that layout at every call, which takes a fifth of yolov4-tiny's time at batch 1.
-    torch's own compiler calls the same two operators.
+    torch's own compiler calls the same two operators. The best layout depends on the input's height and width (the
+    wrong one can be three times slower), so the weights are laid out anew when these change.
     """
 
     def __init__(self, node: Node, plain: Convolution):
         super().__init__()
         spec, pad = plain.spec, plain.spec.padding * plain.spec.dilation
         self.arguments = ((pad, pad), spec.strides, (spec.dilation, spec.dilation), spec.groups)
-        shape = (1, *node.inputs[0])
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(plain.weight.detach(), *self.arguments, shape)
+        self.channels = node.inputs[0].c
+        self.size = (node.inputs[0].h, node.inputs[0].w)
+        self.weight = self._laid_out(plain.weight.detach())
         self.bias = plain.bias.detach()
         self.activate = plain.activate
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != self.size:
+            self.size = (x.shape[2], x.shape[3])
+            self.weight = self._laid_out(self.weight.to_dense())
         y = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.arguments, "none", [], "")
         return self.activate(y)
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        shape = (1, self.channels, *self.size)
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self.arguments, shape)
 
 
 def _fold(module: Convolution) -> None:
