@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for key, kind in (_NET | _NET_FLOATS).items():
         net.add_argument(f"--{key.replace('_', '-')}", type=kind, metavar="N" if kind is not float else "X")
     net.add_argument("--ema", type=float, metavar="ALPHA", help="ema_alpha: average the weights, such as 0.9998")
-    net.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE", help="any other key")
+    net.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE", help="any other key, or jitter, random, resize of the heads")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -15,6 +15,8 @@ from darknet_py.cfg.sections import Problems, parse_sections
 from darknet_py.errors import CfgWarning, TrainError
 
 _ALIASES = {"ema": "ema_alpha"}
+# What a detection section says about augmentation; a new value goes into all sections that have the key.
+_HEAD_KEYS = ("jitter", "random", "resize")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def split(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
 
 
 def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]:
-    """The graph with new values in `[net]`, and lines that tell what followed from them.
+    """The graph with new values in `[net]` (jitter, random, resize: in its heads), and lines that tell what followed.
 
     Sequences become comma separated lists. Where max_batches is new and `steps` or `burn_in` are not, these follow in
     proportion, as Darknet's users do by hand: a schedule for 500,000 iterations teaches nothing in 500. Raises
@@ -83,8 +85,8 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
     told = _follow(graph, changes)
     known = _keys_read(graph)
     for key in values:
-        if key not in known:
-            hint = did_you_mean(key, sorted(known | {f.name for f in dataclasses.fields(TrainOptions)}))
+        if key not in known and key not in _HEAD_KEYS:
+            hint = did_you_mean(key, sorted(known | set(_HEAD_KEYS) | {f.name for f in dataclasses.fields(TrainOptions)}))
             raise TrainError(f"wanted an option of training or a key of [net], found {key!r}{hint}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
@@ -113,12 +115,19 @@ def _keys_read(graph: Graph) -> set[str]:
 
 
 def _edited(text: str, changes: Mapping[str, Any]) -> str:
-    """cfg text with `key=value` lines of its first section replaced or added; comments and order stay."""
+    """cfg text with new `key=value` lines, replaced or added in its first section, replaced in detection sections.
+
+    Comments and order stay.
+    """
     lines = text.splitlines()
     sections = parse_sections(text, Problems("<text>"))
     added = []
     for key, value in changes.items():
         line = f"{key}={_text(value)}"
+        if key in _HEAD_KEYS:
+            for option in (option for section in sections[1:] for option in section.options if option.key == key):
+                lines[option.line - 1] = line
+            continue
         at = next((option.line for option in sections[0].options if option.key == key), None)
         if at is None:
             added.append(line)
