@@ -12,14 +12,19 @@ from darknet_py.errors import DarknetError, DataError
 def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: type[DarknetError] = DataError) -> None:
     """Writes beside `path`, syncs and renames, so that a reader or a crash never meets half a file.
 
-    An existing file is replaced and stays whole when writing fails. Raises `error` with the path and the reason.
+    An existing file is replaced and stays whole when writing fails; a device or a pipe is written to. Raises `error`
+    with the path and the reason.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pieces = [chunks] if isinstance(chunks, bytes) else chunks
     try:
+        if _is_device(path):
+            with open(path, "wb") as file:
+                file.writelines(pieces)
+            return
         with open(temporary, "wb") as file:
-            for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
-                file.write(chunk)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -27,6 +32,13 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
         raise error(f"{path}: cannot write: {problem.strerror or problem}") from problem
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """/dev/null, /dev/stdout and the like, which must not be replaced by a file."""
+    return path.parent in (Path("/dev"), Path("/dev/fd")) or (
+        path.exists() and not path.is_file() and not path.is_dir()
+    )
 
 
 def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path:

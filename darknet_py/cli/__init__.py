@@ -16,7 +16,7 @@ from typing import Any
 
 from darknet_py.errors import CfgWarning, DarknetError
 
-COMMANDS = ("train", "detect", "evaluate", "convert", "info", "graph", "compare", "bench", "anchors", "data")
+COMMANDS = ("train", "detect", "evaluate", "convert", "info", "graph", "compare", "bench", "anchors", "check", "data")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,11 +57,14 @@ def darknet_to_coco(
     out: str | os.PathLike[str] | None = None,
     *,
     category_ids: Sequence[int] | None = None,
+    file_names: Sequence[str] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
     """Darknet labels of `images` → a COCO instance file (written to `out` if given).
 
     Image ids count from 1 (or are the file name's number, where all names are numbers); category ids from 1 or as
-    given. Wrong label rows are left out. Raises DataError for an unreadable image.
+    given. file_names: what the file calls the images (default: their names without folders). sizes: (width, height) of
+    each, where known. Wrong label rows are left out. Raises DataError for an unreadable image.
     """
     category_ids = list(category_ids or range(1, len(names) + 1))
     if len(category_ids) != len(names):
@@ -74,9 +77,10 @@ def darknet_to_coco(
         "categories": [{"id": number, "name": name} for number, name in zip(category_ids, names, strict=True)],
     }
     for position, image in enumerate(images, 1):
-        width, height = size_of(image)
+        width, height = sizes[position - 1] if sizes else size_of(image)
         number = int(stems[position - 1]) if numbered else position
-        content["images"].append({"id": number, "file_name": Path(image).name, "width": width, "height": height})
+        name = file_names[position - 1] if file_names else Path(image).name
+        content["images"].append({"id": number, "file_name": name, "width": width, "height": height})
         for kind, x, y, w, h, _ in load_labels(find_labels(image), len(names)).boxes.tolist():
             corner = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             content["annotations"].append(

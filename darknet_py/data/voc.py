@@ -1,4 +1,7 @@
-"""Pascal VOC folders (Annotations, ImageSets, JPEGImages) → Darknet lists and labels."""
+"""Pascal VOC folders (Annotations, ImageSets, JPEGImages) → Darknet lists and labels.
+
+Also folders with `annotations` and `images`, and such with both in one, as labelling programs write them.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,9 @@ def voc_to_darknet(
     Corners are taken as they are written, as C Darknet's users' scripts do. Raises DataError with the file.
     """
     root, out = Path(root), Path(out)
-    files = {file.stem: file for file in sorted(root.glob("Annotations/*.xml"))}
-    if not files:
-        raise DataError(f"{root}: wanted a VOC folder, found no Annotations/*.xml")
-    images = _images(root / "JPEGImages")
+    annotations, pictures = voc_folders(root)
+    files = {file.stem: file for file in sorted(annotations.glob("*.xml"))}
+    images = _images(pictures)
     splits = _splits(root, list(files))
     wanted = sorted({stem for stems in splits.values() for stem in stems})
     problems: list[str] = []
@@ -49,7 +51,7 @@ def voc_to_darknet(
         if stem not in files or stem not in images:
             problems.append(f"{root}: {stem}: no {'image' if stem in files else 'annotation'} of this name")
             continue
-        objects[stem] = _read(files[stem], root / "JPEGImages" / images[stem])
+        objects[stem] = _read(files[stem], pictures / images[stem])
     classes = list(names) if names else sorted({thing.name for _, things in objects.values() for thing in things})
     labels: dict[str, list[Row]] = {}
     for stem, (size, things) in objects.items():
@@ -65,7 +67,7 @@ def voc_to_darknet(
                 problems.append(f"{files[stem]}: wanted a box inside the image, found {thing.corners}")
             else:
                 rows.append(row)
-    link_images(root / "JPEGImages", out / "JPEGImages")
+    link_images(pictures, out / "JPEGImages")
     boxes = write_labels(labels, out / "labels")
     folder = (out / "JPEGImages").absolute()
     for split, stems in splits.items():
@@ -73,6 +75,16 @@ def voc_to_darknet(
     train = next((split for split in ("trainval", "train") if split in splits), None)
     valid = next((split for split in ("test", "val") if split in splits), None)
     return Converted(write_data_file(out, name, classes, train, valid), len(labels), boxes, problems)
+
+
+def voc_folders(root: Path) -> tuple[Path, Path]:
+    """Where the annotations and the images are. Raises DataError where there is no annotation."""
+    for name in ("Annotations", "annotations", ""):
+        annotations = root / name
+        if next(annotations.glob("*.xml"), None):
+            images = (root / folder for folder in ("JPEGImages", "images", name))
+            return annotations, next((folder for folder in images if folder.is_dir()), root / "JPEGImages")
+    raise DataError(f"{root}: wanted a VOC folder, found no Annotations/*.xml")
 
 
 def _images(folder: Path) -> dict[str, str]:
@@ -84,12 +96,12 @@ def _images(folder: Path) -> dict[str, str]:
 
 def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
     """The lists of ImageSets/Main that are plain (others mark single classes with a second column)."""
-    splits = {}
+    splits, known = {}, set(stems)
     for file in sorted(root.glob("ImageSets/Main/*.txt")):
-        lines = [line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
-        lines = [words for words in lines if words]
-        if lines and all(len(words) == 1 for words in lines):
-            splits[file.stem] = [words[0] for words in lines]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line for line in lines if line]
+        if lines and all(len(line.split()) == 1 or line in known for line in lines):
+            splits[file.stem] = lines
     return splits or {"train": stems}
 
 

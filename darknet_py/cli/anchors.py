@@ -1,0 +1,165 @@
+"""`anchors CFG`: anchors that suit a data set, and the cfg written back with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darknet_py.cli.common import positive
+
+if TYPE_CHECKING:
+    from darknet_py.data.anchor_heads import AnchorHead
+    from darknet_py.data.anchors import Fit, Sizes
+
+NAME = "anchors"
+HELP = "compute anchors from the labels (k-means on IoU), compare them with the cfg's, write them into the cfg"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cfg", metavar="CFG", nargs="?", help="whose size and number of anchors to take")
+    parser.add_argument("--data", metavar="FILE", help="a .data file or another format (default: the built-in shapes)")
+    parser.add_argument("--clusters", type=positive, metavar="N", help="how many anchors (default: as the cfg has)")
+    parser.add_argument("--width", type=positive, help="input width (default: the cfg's); grid cells without a cfg")
+    parser.add_argument("--height", type=positive, help="input height (default: the cfg's)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random starts (default: 0)")
+    parser.add_argument(
+        "--masks",
+        choices=("keep", "stride"),
+        help="keep: as many anchors per head as now; stride: by their size (default: keep where that is possible)",
+    )
+    parser.add_argument("--write", metavar="OUT.cfg", help="write the cfg with the new anchors, all else kept")
+    parser.add_argument("--out", metavar="FILE", default="anchors.txt", help="the anchors alone (default: anchors.txt)")
+    parser.add_argument("--plot", metavar="FILE", help="draw boxes and anchors: .svg or .png")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from darknet_py.cfg.graph import parse
+    from darknet_py.data import anchor_heads as plan
+    from darknet_py.data import anchors as math
+    from darknet_py.data.formats import open_any
+    from darknet_py.errors import DarknetError
+    from darknet_py.files import write_atomically
+    from darknet_py.view.anchor_plot import anchor_plot
+    from darknet_py.view.sketch import check_ending
+
+    graph = parse(args.cfg, width=args.width, height=args.height) if args.cfg else None
+    heads = plan.anchor_heads(graph) if graph else []
+    if graph is None and not (args.clusters and args.width and args.height and not args.write and not args.masks):
+        raise DarknetError("without a CFG wanted --clusters, --width and --height, and nothing to write it to")
+    if args.plot:
+        check_ending(args.plot)
+    data = open_any(args.data)
+    images = data.train_images()
+    with tqdm(total=len(images), unit="label", disable=len(images) < 500 or not sys.stderr.isatty()) as bar:
+        boxes = math.read_boxes(images, data.classes or None, bar.update)
+    limits = plan.units(graph, heads) if graph else (args.width, args.height)
+    sizes = boxes.sizes * limits
+    old = plan.old_anchors(heads) if graph else None
+    count = args.clusters or (0 if old is None else len(old))
+    new = math.rounded(math.fit(sizes, count, args.seed), limits[0])
+    fit = math.judge(sizes, new)
+    masks = plan.deal(heads, new, args.masks) if heads else []
+    by_size = plan.deal(heads, new, plan.STRIDE) if heads and len(new) >= len(heads) else masks
+
+    files = [args.out]
+    write_atomically(args.out, math.as_text(new, limits[0]).encode())
+    if graph and args.write:
+        write_atomically(args.write, _rewritten(args, heads, new, masks, limits[0]))
+        files.append(args.write)
+    if args.plot:
+        name = Path(args.cfg or data.path).name
+        anchor_plot(f"{name}, {limits[0]} x {limits[1]}: new anchors", sizes, new, fit, limits).save(args.plot)
+        files.append(args.plot)
+
+    figures = {"new": (new, fit)} if old is None else {"old": (old, math.judge(sizes, old)), "new": (new, fit)}
+    if args.json:
+        print(json.dumps(_report(args, figures, boxes, limits, heads, masks, by_size, files), indent=1))
+        return 0
+    skipped = f", {len(boxes.problems)} labels missing or wrong (see check)" if boxes.problems else ""
+    print(f"{len(sizes)} boxes of {boxes.images} images, input {limits[0]} x {limits[1]}{skipped}")
+    print(f"counters_per_class = {', '.join(map(str, boxes.counts.tolist()))}\n")
+    for name, (anchors, found) in figures.items():
+        print(f"{name}  average IoU {found.average_iou:.2%}, recall at IoU 0.5 {found.recall:.2%}")
+        print(f"     anchors = {math.as_text(anchors, limits[0])}")
+    if heads:
+        print("\n".join(["", *_table(heads, masks, by_size, new, fit)]))
+    print(f"\nwrote {', '.join(files)}")
+    return 0
+
+
+def _rewritten(
+    args: argparse.Namespace, heads: list[AnchorHead], new: Sizes, masks: list[list[int]], width: int
+) -> bytes:
+    """The cfg with the anchors; parsed once more, so that a cfg that does not fit together is never written."""
+    import warnings
+
+    from darknet_py.cfg.graph import parse_text
+    from darknet_py.data.anchor_heads import with_anchors
+    from darknet_py.errors import CfgWarning
+
+    content = with_anchors(Path(args.cfg).read_bytes(), heads, new, masks, width)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
+        parse_text(content.decode("utf-8", "replace"), args.write)
+    return content
+
+
+def _table(
+    heads: list[AnchorHead], masks: list[list[int]], by_size: list[list[int]], new: Sizes, fit: Fit
+) -> list[str]:
+    wide = max(len(",".join(map(str, mask))) for mask in masks) + 2
+    lines = [f"{'head':<22}{'stride':>6}{'boxes':>8}  {'mask':<{wide}}anchors"]
+    for head, mask in zip(heads, masks, strict=True):
+        count = sum(fit.counts[k] for k in mask)
+        sizes = "  ".join(f"{new[k][0]:g}x{new[k][1]:g}" for k in mask)
+        place = f"#{head.index} [{head.type}]"
+        lines.append(f"{place:<22}{head.stride:>6g}{count:>8}  {','.join(map(str, mask)):<{wide}}{sizes}")
+    if masks != by_size:
+        found = "; ".join(
+            f"stride {head.stride:g}: {','.join(map(str, mask))}" for head, mask in zip(heads, by_size, strict=True)
+        )
+        lines.append(f"by their size the masks would be  {found}  (--masks stride)")
+    return lines
+
+
+def _report(
+    args: argparse.Namespace,
+    figures: dict[str, tuple[Sizes, Fit]],
+    boxes: Any,
+    limits: tuple[int, int],
+    heads: list[AnchorHead],
+    masks: list[list[int]],
+    by_size: list[list[int]],
+    files: list[str],
+) -> dict[str, Any]:
+    sets = {
+        name: {
+            "anchors": anchors.tolist(),
+            "average_iou": found.average_iou,
+            "recall": found.recall,
+            "boxes": list(found.counts),
+        }
+        for name, (anchors, found) in figures.items()
+    }
+    places = [
+        {"layer": head.index, "type": head.type, "stride": head.stride, "mask": mask, "mask_by_size": other}
+        for head, mask, other in zip(heads, masks, by_size, strict=True)
+    ]
+    return {
+        "cfg": args.cfg,
+        "width": limits[0],
+        "height": limits[1],
+        "boxes": len(boxes.sizes),
+        "images": boxes.images,
+        "counters_per_class": boxes.counts.tolist(),
+        **sets,
+        "heads": places,
+        "problems": boxes.problems,
+        "files": files,
+    }

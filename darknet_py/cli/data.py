@@ -1,0 +1,75 @@
+"""`data SOURCE OUT --to FORMAT`: a data set in another format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+NAME = "data"
+HELP = "convert a data set: Darknet, COCO JSON, Pascal VOC, Ultralytics YAML, each into each"
+
+_SHOWN = 10  # problems printed
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a .data file, a COCO JSON file or folder, a VOC folder, or a data.yaml"
+    )
+    parser.add_argument("out", metavar="OUT", help="a new folder; the images in it are links to the old ones")
+    parser.add_argument("--to", required=True, choices=("darknet", "coco", "voc", "yolo"), help="the format to write")
+    parser.add_argument("--names", metavar="FILE", help="the classes in the order wanted, one a line")
+    parser.add_argument("--images", metavar="DIR", help="where a COCO file's images are (default: found beside it)")
+    parser.add_argument("--crowd", action="store_true", help="keep COCO's boxes that are marked iscrowd")
+    parser.add_argument("--difficult", action="store_true", help="keep VOC's objects that are marked difficult")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import tempfile
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    from darknet_py.data.datafile import read_list, read_names
+    from darknet_py.data.export import check_out, export
+    from darknet_py.data.formats import DARKNET, Source, converted, format_of
+    from darknet_py.data.shapes import open_data
+    from darknet_py.errors import DataError
+
+    source = Source(
+        Path(args.source),
+        tuple(read_names(args.names)) if args.names else (),
+        Path(args.images) if args.images else None,
+        args.crowd,
+        args.difficult,
+    )
+    kind = format_of(source.path)
+    if kind == DARKNET and source.names:
+        raise DataError(f"{args.source}: --names orders the classes of other formats; Darknet's have their numbers")
+    check_out(args.out)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        problems: list[str] = []
+        if kind == DARKNET:
+            data = open_data(source.path)
+        else:
+            data, _, _, problems = converted(source, kind, work)
+        test = work / "test.txt"
+        more = {"test": read_list(test)} if test.is_file() and test != data.valid else {}
+        bar = tqdm(unit="image", disable=not sys.stderr.isatty(), leave=False)
+        with bar:
+            result = export(data, args.out, args.to, more=more, progress=bar.update)
+    problems = [*problems, *result.problems]
+    files = [str(file) for file in result.files]
+    if args.json:
+        summary = {"from": kind, "to": args.to, "images": result.images, "boxes": result.boxes}
+        print(json.dumps({**summary, "problems": problems, "files": files}, indent=1))
+        return 0
+    for problem in problems[:_SHOWN]:
+        print(f"left out: {problem}", file=sys.stderr)
+    if len(problems) > _SHOWN:
+        print(f"left out: {len(problems) - _SHOWN} more (--json names them all)", file=sys.stderr)
+    print(f"{result.images} images with {result.boxes} boxes, from {kind} to {args.to}")
+    print("\n".join(files))
+    return 0

@@ -1,0 +1,120 @@
+"""The anchors of a cfg: which head has which, and the cfg written anew with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from darknet_py.cfg.edit import Change, edited
+from darknet_py.cfg.graph import Graph
+from darknet_py.data.anchors import Sizes, as_value, masks_by_counts, masks_by_size
+from darknet_py.errors import DataError
+
+KEEP, STRIDE = "keep", "stride"
+
+
+@dataclass(frozen=True)
+class AnchorHead:
+    """A head of a cfg. stride: network pixels per grid cell. entries: channels per anchor.
+
+    in_cells: its anchors are in grid cells, and it predicts all of them ([region], which has no masks).
+    sources: the layers whose `filters` are this head's channels.
+    """
+
+    index: int
+    type: str
+    stride: float
+    anchors: tuple[tuple[float, float], ...]
+    mask: tuple[int, ...]
+    entries: int
+    in_cells: bool
+    sources: tuple[int, ...]
+
+
+def anchor_heads(graph: Graph) -> list[AnchorHead]:
+    """In cfg order. Raises DataError where there is none."""
+    heads = []
+    for node in graph.layers:
+        anchors = getattr(node.spec, "anchors", None)
+        if anchors is None:
+            continue
+        mask = getattr(node.spec, "mask", None)
+        used = tuple(range(len(anchors))) if mask is None else mask
+        stride = graph.net.width / node.output.w
+        entries = node.inputs[0].c // len(used)
+        sources = _filters_of(graph, node.sources[0])
+        heads.append(AnchorHead(node.index, node.type, stride, anchors, used, entries, mask is None, sources))
+    if not heads:
+        raise DataError(f"{graph.path}: wanted a head with anchors such as [yolo] or [region], found none")
+    if len({head.in_cells for head in heads}) > 1:
+        raise DataError(f"{graph.path}: has heads with anchors in pixels and in grid cells, wanted one kind")
+    return heads
+
+
+def units(graph: Graph, heads: Sequence[AnchorHead]) -> tuple[int, int]:
+    """Width and height of the input in what anchors are measured in: pixels, or grid cells."""
+    if heads[0].in_cells:
+        grid = graph.layers[heads[0].index].output
+        return grid.w, grid.h
+    return graph.net.width, graph.net.height
+
+
+def old_anchors(heads: Sequence[AnchorHead]) -> Sizes:
+    """All anchors of the cfg; heads with lists of their own add those they use."""
+    if _shared(heads):
+        return np.array(heads[0].anchors)
+    return np.array([head.anchors[k] for head in heads for k in head.mask])
+
+
+def deal(heads: Sequence[AnchorHead], anchors: Sizes, rule: str | None = None) -> list[list[int]]:
+    """A mask per head. keep: as many anchors per head as before; stride: by size; None: keep where that is possible.
+
+    With one list for all heads and as many anchors as before, `keep` leaves the masks alone.
+    """
+    counts = [len(head.mask) for head in heads]
+    whole = _shared(heads) and len(anchors) == len(heads[0].anchors)
+    if rule == STRIDE or (rule is None and not whole and sum(counts) != len(anchors)):
+        scale = [head.stride if not head.in_cells else 1.0 for head in heads]
+        return masks_by_size(anchors, scale)
+    return (
+        [list(head.mask) for head in heads]
+        if whole
+        else masks_by_counts(len(anchors), [head.stride for head in heads], counts)
+    )
+
+
+def with_anchors(
+    content: bytes, heads: Sequence[AnchorHead], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
+) -> bytes:
+    """The cfg file with new anchors, masks and filters; comments and all else stay byte for byte.
+
+    width: as of `units`.
+    """
+    changes = []
+    value = as_value(anchors, width)
+    for head, mask in zip(heads, masks, strict=True):
+        section = head.index + 1
+        changes.append(Change(section, "anchors", value))
+        if len(anchors) != len(head.anchors):
+            changes.append(Change(section, "num", str(len(anchors))))
+        if not head.in_cells and tuple(mask) != head.mask:
+            changes.append(Change(section, "mask", ",".join(map(str, mask))))
+        if len(mask) != len(head.mask):
+            changes += [Change(k + 1, "filters", str(len(mask) * head.entries)) for k in head.sources]
+    return edited(content, changes)
+
+
+def _shared(heads: Sequence[AnchorHead]) -> bool:
+    return all(head.anchors == heads[0].anchors for head in heads)
+
+
+def _filters_of(graph: Graph, index: int) -> tuple[int, ...]:
+    """The nearest layers before a head that have `filters`: a convolution, in YOLOR's cfgs implicit values too."""
+    if index < 0:
+        return ()
+    node = graph.layers[index]
+    if hasattr(node.spec, "filters"):
+        return (index,)
+    return tuple(dict.fromkeys(k for source in node.sources for k in _filters_of(graph, source)))

@@ -1,0 +1,183 @@
+"""Anchors from the sizes of labelled boxes: k-means on IoU (Darknet's `calc_anchors`, `do_kmeans`).
+
+Sizes and anchors are arrays (N, 2) of width and height in pixels of the network input (in grid cells for [region]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darknet_py.data.labels import find_labels, load_labels
+from darknet_py.errors import DataError
+
+Sizes = NDArray[np.float64]
+
+RECALLED = 0.5  # IoU from which an anchor is said to cover a box
+_STARTS = 10  # k-means ends in a local optimum: the best of so many
+_SAMPLE = 10_000  # boxes that the starts are tried on
+_ROUNDS = 1000  # Darknet's limit
+_CHUNK = 1 << 16
+
+
+class Boxes(NamedTuple):
+    """What the labels hold. sizes: relative to the image. counts: boxes by class. problems: as `load_labels` has them.
+
+    Boxes without an extent are left out.
+    """
+
+    sizes: Sizes
+    counts: NDArray[np.int64]
+    images: int
+    problems: list[str]
+
+
+class Fit(NamedTuple):
+    """How well anchors cover boxes, each box by its best one. recall: share of boxes with an IoU of at least .5.
+
+    counts: how many boxes each anchor is the best one for.
+    """
+
+    average_iou: float
+    recall: float
+    counts: tuple[int, ...]
+
+
+def read_boxes(
+    images: Sequence[str], classes: int | None = None, progress: Callable[[int], object] = lambda done: None
+) -> Boxes:
+    """Reads the labels of all images; `progress(1)` after each. Raises DataError where there is no box at all."""
+    found: list[NDArray[np.float32]] = []
+    problems: list[str] = []
+    for image in images:
+        labels = load_labels(find_labels(image), classes)
+        problems += labels.problems
+        found.append(labels.boxes)
+        progress(1)
+    boxes = np.concatenate([np.zeros((0, 6), np.float32), *found])
+    boxes = boxes[(boxes[:, 3:5] > 0).all(1)]
+    if not len(boxes):
+        raise DataError(f"wanted labelled boxes, found none in the labels of {len(images)} images")
+    counts = np.bincount(boxes[:, 0].astype(np.int64), minlength=classes or 0)
+    return Boxes(boxes[:, 3:5].astype(np.float64), counts, len(images), problems)
+
+
+def fit(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
+    """`count` anchors by rising area. The same sizes and seed give the same anchors.
+
+    Darknet's k-means, but from several starts that lie apart (k-means++; Darknet draws one at random), the one with the
+    best average IoU taken. On large sets the starts are tried on a sample and the best is then run on all. Raises
+    DataError where there are fewer different sizes.
+    """
+    different = np.unique(sizes, axis=0)
+    if len(different) < count:
+        raise DataError(f"wanted at least {count} different sizes of boxes for {count} anchors, found {len(different)}")
+    rng = np.random.default_rng(seed)
+    sample = sizes if len(sizes) <= _SAMPLE else sizes[rng.choice(len(sizes), _SAMPLE, replace=False)]
+    if len(np.unique(sample, axis=0)) < count:
+        sample = sizes
+    tries = (kmeans(sample, _start(sample, count, rng))[0] for _ in range(_STARTS))
+    best = max(tries, key=lambda centres: judge(sample, centres).average_iou)
+    if sample is not sizes:
+        best, _ = kmeans(sizes, best)
+    return best[np.lexsort((best[:, 0], best.prod(1)))]
+
+
+def kmeans(sizes: Sizes, start: Sizes) -> tuple[Sizes, int]:
+    """Darknet's `do_kmeans` from given centres: final centres, in the order of `start`, and the number of rounds.
+
+    A box belongs to the centre of the largest IoU (the first of equal ones); a centre moves to the mean of its boxes
+    and stays where it has none.
+    """
+    centres = start.astype(np.float64)
+    owner = np.zeros(len(sizes), np.int64)
+    if len(centres) == 1:
+        centres = sizes.mean(0, keepdims=True)
+    for rounds in range(_ROUNDS):
+        nearest = best_anchor(sizes, centres)[0]
+        if (nearest == owner).all():
+            return centres, rounds
+        owner = nearest
+        counts = np.bincount(owner, minlength=len(centres))
+        sums = np.stack([np.bincount(owner, sizes[:, axis], len(centres)) for axis in (0, 1)], 1)
+        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
+    return centres, _ROUNDS
+
+
+def _start(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
+    """Boxes that lie apart: each is drawn with the square of its distance from those before it, 1 − IoU."""
+    centres = sizes[rng.integers(len(sizes))][None]
+    while len(centres) < count:
+        away = (1 - best_anchor(sizes, centres)[1]) ** 2
+        centres = np.concatenate([centres, sizes[rng.choice(len(sizes), p=away / away.sum())][None]])
+    return centres
+
+
+def best_anchor(sizes: Sizes, anchors: Sizes) -> tuple[NDArray[np.int64], Sizes]:
+    """For each box the number of its best anchor and the IoU with it, both centred at one point."""
+    number = np.empty(len(sizes), np.int64)
+    best = np.empty(len(sizes))
+    for first in range(0, len(sizes), _CHUNK):  # bounds the memory
+        part = sizes[first : first + _CHUNK, None]
+        shared = np.minimum(part, anchors).prod(-1)
+        iou = shared / (part.prod(-1) + anchors.prod(-1) - shared)
+        number[first : first + _CHUNK] = iou.argmax(1)
+        best[first : first + _CHUNK] = iou.max(1)
+    return number, best
+
+
+def judge(sizes: Sizes, anchors: Sizes) -> Fit:
+    number, best = best_anchor(sizes, np.asarray(anchors, np.float64))
+    counts = np.bincount(number, minlength=len(anchors))
+    return Fit(float(best.mean()), float((best >= RECALLED).mean()), tuple(counts.tolist()))
+
+
+def rounded(anchors: Sizes, width: int) -> Sizes:
+    """As Darknet writes them: whole pixels, or four digits where the input is at most 32 wide (grid cells)."""
+    return np.maximum(np.round(anchors), 1) if width > 32 else np.maximum(np.round(anchors, 4), 1e-4)
+
+
+def as_text(anchors: Sizes, width: int) -> str:
+    """The line that Darknet writes to anchors.txt, without an end of line."""
+    form = "{:3.0f},{:3.0f}" if width > 32 else "{:2.4f},{:2.4f}"
+    return ", ".join(form.format(w, h) for w, h in anchors)
+
+
+def as_value(anchors: Sizes, width: int) -> str:
+    """The same for a cfg: without blanks inside the pairs."""
+    return ", ".join(as_text(pair[None], width).replace(" ", "") for pair in anchors)
+
+
+def masks_by_counts(anchors: int, strides: Sequence[float], counts: Sequence[int]) -> list[list[int]]:
+    """Anchors (by rising area) dealt out to heads, smaller ones to finer grids; `counts` anchors to each head."""
+    if sum(counts) != anchors:
+        raise DataError(f"wanted {anchors} anchors on the heads, found {sum(counts)}")
+    masks: list[list[int]] = [[] for _ in strides]
+    first = 0
+    for head in np.argsort(strides, kind="stable").tolist():
+        masks[head] = list(range(first, first + counts[head]))
+        first += counts[head]
+    return masks
+
+
+def masks_by_size(anchors: Sizes, strides: Sequence[float]) -> list[list[int]]:
+    """Which anchors (by rising area) suit which head: a side of at most 3.75 strides, the coarsest takes the rest.
+
+    That is the rule of AlexeyAB's README: below 30 pixels for stride 8, below 60 for stride 16. Every head gets at
+    least one anchor. Raises DataError where there are fewer anchors than heads.
+    """
+    heads, count = len(strides), len(anchors)
+    if count < heads:
+        raise DataError(f"wanted at least {heads} anchors, one per head, found {count}")
+    sides = np.sqrt(anchors.prod(1))
+    ends = [int((sides < 3.75 * stride).sum()) for stride in sorted(strides)[:-1]]
+    shares, first = [], 0
+    for head, end in enumerate([*ends, count]):
+        last = min(max(end, first + 1), count - (heads - 1 - head))
+        shares.append(last - first)
+        first = last
+    order = np.argsort(strides, kind="stable")
+    return masks_by_counts(count, strides, [shares[place] for place in np.argsort(order, kind="stable")])

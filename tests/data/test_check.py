@@ -1,0 +1,272 @@
+"""`check`: each thing that can be wrong is found, once, and told apart; pictures and report are written."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from darknet_py.cli import check as command
+from darknet_py.cli import main
+from darknet_py.data import check
+from darknet_py.data.alike import Gallery, mark
+from darknet_py.data.check import Rules, scan
+from darknet_py.data.datafile import write_list
+from darknet_py.view.sheet import Box, Tile, class_box, contact_sheet
+
+CFG = (
+    "[net]\nwidth=64\nheight=32\nchannels=3\nbatch=2\nhue=.1\nexposure=1.5\n[convolutional]\nfilters=8\nsize=1\nstride=8\n"
+    "[yolo]\nnum=1\nmask=0\nclasses=3\nanchors=9,9\nmax=5\njitter=.2\n"
+)
+
+
+def picture(seed: int) -> np.ndarray:
+    """160 x 80 pixels that look like no other."""
+    cells = np.random.default_rng(seed).integers(0, 255, (8, 16, 3), np.uint8)
+    return cv2.resize(cells, (160, 80), interpolation=cv2.INTER_CUBIC)
+
+
+def add(folder: Path, name: str, rows: str | None = "0 .5 .5 .25 .25\n", seed: int | None = None) -> str:
+    """An image with its labels; its path."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    seed = sum(name.encode()) if seed is None else seed
+    path.write_bytes(cv2.imencode(path.suffix, picture(seed))[1].tobytes())
+    if rows is not None:
+        path.with_suffix(".txt").write_text(rows)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "un jeu de données"
+
+
+def kinds(splits: dict[str, list[str]], **rules: object) -> Counter[str]:
+    report = scan(splits, Rules(**{"classes": 1, **rules}))  # type: ignore[arg-type]
+    return Counter(finding.kind for finding in report.findings)
+
+
+def test_a_clean_set(folder: Path) -> None:
+    splits = {"train": [add(folder, f"{k}.png") for k in range(4)], "valid": [add(folder, "v é.jpg", "")]}
+    done: list[int] = []
+    report = scan(splits, Rules(1), done.append)
+    assert report.findings == [] and report.errors == 0 and sum(done) == 5
+    train, valid = report.splits.values()
+    assert (train.images, train.boxes, train.most, train.counts.tolist()) == (4, 4, 1, [4])
+    assert (valid.images, valid.boxes, valid.negatives, valid.unlabelled) == (1, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ("hello", "malformed"),
+        ("0 .5 .5 .1", "malformed"),
+        ("0 .5 .5 nan .1", "nan"),
+        ("0 .5 inf .1 .1", "nan"),
+        ("1 .5 .5 .1 .1", "class"),
+        ("-1 .5 .5 .1 .1", "class"),
+        ("0 1.2 .5 .1 .1", "outside"),
+        ("0 40 20 10 10", "outside"),
+        ("0 .95 .5 .2 .2", "beyond"),
+        ("0 .5 .5 .02 .5", "tiny"),
+        ("0 .5 .5 .25 .25", "repeated"),
+        ("0 .1 .1 .2 .2\n" * 2 + "0 .2 .2 .1 .1\n" * 4, "crowded"),
+    ],
+)
+def test_labels(folder: Path, row: str, kind: str) -> None:
+    path = add(folder, "a.png", f"0 .5 .5 .25 .25\n{row}\n")
+    report = scan({"train": [path]}, Rules(1, most=5))
+    found = [finding for finding in report.findings if finding.kind == kind]
+    assert len(found) == 1 and found[0].image == path
+    assert {finding.kind for finding in report.findings} <= {kind, "repeated"}
+    if kind in ("malformed", "nan", "class", "outside"):
+        assert check.KINDS[kind].error and found[0].text.startswith("a.txt:2: wanted")
+
+
+def test_tiny_is_in_network_pixels(folder: Path) -> None:
+    path = add(folder, "a.png", "0 .5 .5 .1 .1\n")  # 16 x 8 pixels of 160 x 80
+    assert kinds({"train": [path]}) == {}
+    assert kinds({"train": [path]}, size=(32, 32)) == {"tiny": 1}
+    assert kinds({"train": [path]}, size=(64, 64)) == {}
+    assert kinds({"train": [path]}, size=(64, 64), letter_box=True) == {"tiny": 1}
+    text = scan({"train": [path]}, Rules(1, size=(32, 32))).findings[0].text
+    assert text == "1 boxes, the smallest 3.2 x 3.2 pixels"
+
+
+def test_images(folder: Path) -> None:
+    good, cut, empty = (add(folder, f"{name}.jpg") for name in ("good", "cut", "empty"))
+    Path(cut).write_bytes(Path(cut).read_bytes()[:500])
+    Path(empty).write_bytes(b"")
+    found = kinds({"train": [good, cut, empty, str(folder / "gone.jpg"), str(folder)]})
+    assert found == {"missing": 1, "unreadable": 3}
+    assert kinds({"train": [good]}, channels=4) == {"unreadable": 1}
+
+
+def test_labels_that_are_not_there(folder: Path) -> None:
+    good, bare = add(folder, "a.png"), add(folder, "b.png", None)
+    assert kinds({"train": [good, bare]}) == {"unlabelled": 1}
+    assert kinds({"train": [bare]}) == {"unlabelled": 1, "set": 1}
+    (folder / "b.txt").mkdir()
+    assert kinds({"train": [good, bare]}) == {"malformed": 1}
+
+
+def test_twins_and_leaks(folder: Path) -> None:
+    a, b, c = (add(folder, f"{name}.png") for name in "abc")
+    same, other = add(folder, "same.png", seed=ord("a") + sum(b".png")), str(folder / "other.jpg")
+    small = cv2.resize(picture(sum(b"b.png")), (120, 60), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(other, small, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    Path(other).with_suffix(".txt").write_text("")
+    assert kinds({"train": [a, b, c]}) == {}
+    assert kinds({"train": [a, b, a, a]}) == {"twin": 1}
+    assert kinds({"train": [a, b], "valid": [b, c]}) == {"leak": 1}
+    assert kinds({"train": [a, same]}) == {"twin": 1}
+    assert kinds({"train": [a], "valid": [same]}) == {"leak": 1}
+    assert kinds({"train": [b, other]}) == {"alike": 1}
+    report = scan({"train": [b], "valid": [other]}, Rules(1))
+    assert [(f.kind, f.image, f.other) for f in report.findings] == [("leak_alike", other, b)] and not report.errors
+
+
+def test_alike() -> None:
+    rng = np.random.default_rng(0)
+    images = [picture(seed) for seed in range(60)]
+    gallery = Gallery()
+    assert [gallery.alike(k, mark(b"", image)) for k, image in enumerate(images)] == [None] * 60
+    noisy = [np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8) for image in images]
+    assert sum(gallery.alike(100 + k, mark(b"", image)) == k for k, image in enumerate(noisy)) >= 57
+    black, white = (np.full((9, 9, 3), value, np.uint8) for value in (0, 255))
+    assert gallery.alike(200, mark(b"", black)) is None and gallery.alike(201, mark(b"", white)) is None
+    assert gallery.alike(202, mark(b"", black)) == 200
+    grey = mark(b"x", black[:, :, :1])
+    assert (
+        gallery.alike(203, grey) is None and gallery.same_file(203, grey) is None and gallery.same_file(4, grey) == 203
+    )
+
+
+def test_classes_without_boxes(folder: Path) -> None:
+    path = add(folder, "a.png", "1 .5 .5 .25 .25\n")
+    assert kinds({"train": [path]}, classes=3) == {"unused": 2}
+
+
+def test_classifiers(folder: Path) -> None:
+    paths = [add(folder, name, None) for name in ("cat 1.png", "dog.png", "cat dog.png", "x.png")]
+    report = scan({"train": paths}, Rules(2, names=("cat", "dog")))
+    assert [(Path(f.image).name, f.text) for f in report.findings] == [
+        ("cat dog.png", "its path names cat, dog"),
+        ("x.png", "its path names no class"),
+    ]
+    assert report.splits["train"].counts.tolist() == [2, 2]
+
+
+@pytest.fixture
+def bad(folder: Path, tmp_path: Path) -> Path:
+    train = [add(folder, f"{k}.png", f"{k % 3} .5 .5 .25 .25\n") for k in range(6)]
+    train += [str(folder / "gone.png"), add(folder, "tiny 'é'.png", "0 .5 .5 .02 .02\n1 .98 .5 .1 .1\n7 .5 .5 .1 .1\n")]
+    valid = [add(folder, "v.png"), train[2]]
+    write_list(tmp_path / "t.txt", train)
+    write_list(tmp_path / "v.txt", valid)
+    write_list(tmp_path / "x.names", ["un", "deux é", "dont_show trois"])
+    write_list(
+        tmp_path / "x.data",
+        ["classes=3", f"train={tmp_path}/t.txt", f"valid={tmp_path}/v.txt", f"names={tmp_path}/x.names"],
+    )
+    (tmp_path / "x.cfg").write_text(CFG)
+    return tmp_path / "x.data"
+
+
+def test_command(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out é"
+    arguments = [str(tmp_path / "x.cfg"), "--data", str(bad), "--out", str(out)]
+    (out).mkdir()
+    (out / "nan.jpg").write_text("of an earlier run")
+    assert main(["check", *arguments, "--augment", "3"]) == 1
+    text = capsys.readouterr().out
+    assert "train:  8 images, 8 boxes (at most 2 in one), 0 negatives, 1 without labels" in text
+    assert "error: images that are not there (1)\n" in text and "gone.png: No such file or directory" in text
+    assert text.endswith("\n3 errors, 2 warnings\n")
+    files = {
+        "classes.png",
+        "missing.jpg",
+        "leak.jpg",
+        "class.jpg",
+        "beyond.jpg",
+        "tiny.jpg",
+        "augment.jpg",
+        "mosaic.jpg",
+    }
+    assert {path.name for path in out.iterdir()} == files | {"check.json"}
+    assert all(str(out / name) in text for name in files)
+
+    report = json.loads((out / "check.json").read_text())
+    assert {kind: found["count"] for kind, found in report["findings"].items()} == {
+        "missing": 1, "leak": 1, "class": 1, "beyond": 1, "tiny": 1,
+    }  # fmt: skip
+    assert report["splits"]["train"]["classes"] == [3, 3, 2] and report["errors"] == 3
+
+    assert main(["check", *arguments, "--json", "--no-pictures"]) == 1
+    assert json.loads(capsys.readouterr().out)["files"] == [str(out / "check.json")]
+
+
+def test_command_without_errors(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_list(tmp_path / "t.txt", (tmp_path / "t.txt").read_text().splitlines()[:4])
+    write_list(tmp_path / "v.txt", (tmp_path / "v.txt").read_text().splitlines()[:1])
+    assert main(["check", "--data", str(bad), "--out", str(tmp_path / "o")]) == 0
+    assert capsys.readouterr().out.endswith("\nnothing found\n")
+    (tmp_path / "x.cfg").write_text(CFG.replace("classes=3", "classes=2").replace("filters=8", "filters=7"))
+    assert main(["check", str(tmp_path / "x.cfg"), "--data", str(bad), "--out", str(tmp_path / "o")]) == 1
+    assert "has 3 classes" in capsys.readouterr().out
+    assert main(["check", "--data", str(bad), "--augment", "2"]) == 1
+    assert "--augment wanted a CFG" in capsys.readouterr().err
+
+
+def test_a_classifier_and_its_augmentation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [add(folder, name, None) for name in ("cat 1.png", "dog.png", "dog 2.png")]
+    write_list(tmp_path / "t.txt", paths)
+    write_list(tmp_path / "labels.txt", ["cat", "dog"])
+    write_list(tmp_path / "c.data", ["classes=2", f"train={tmp_path}/t.txt", f"labels={tmp_path}/labels.txt"])
+    net = "[net]\nwidth=32\nheight=32\nchannels=3\nmin_crop=32\nmax_crop=40\n"
+    (tmp_path / "c.cfg").write_text(f"{net}[convolutional]\nfilters=2\nsize=1\n[avgpool]\n[softmax]\n")
+    arguments = ["--data", str(tmp_path / "c.data"), "--out", str(tmp_path / "o")]
+    assert main(["check", *arguments]) == 0
+    assert main(["check", str(tmp_path / "c.cfg"), *arguments, "--augment", "4"]) == 0
+    assert (tmp_path / "o" / "augment.jpg").is_file() and "mosaic" not in capsys.readouterr().out
+
+
+def test_interrupted(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "_count", interrupted)
+    assert main(["check", "--data", str(bad), "--out", str(tmp_path / "o")]) == 130
+    assert list((tmp_path / "o").iterdir()) == []
+
+
+def test_many_findings_of_a_kind(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_TILES", 2)
+    write_list(tmp_path / "t.txt", [f"nowhere {k}.png" for k in range(9)])
+    assert main(["check", "--data", str(bad), "--out", str(tmp_path / "o")]) == 1
+    report = json.loads((tmp_path / "o" / "check.json").read_text())
+    assert report["findings"]["missing"]["count"] == 9
+
+
+def test_sheet() -> None:
+    image = np.full((40, 80, 3), 90, np.uint8)
+    inside = contact_sheet("one", [Tile(image, [Box((0.5, 0.5, 0.5, 0.5), "é", (255, 0, 0))], ["a" * 99])], side=160)
+    assert inside.dtype == np.uint8 and inside.shape[1] == 420 and (inside == (255, 0, 0)).all(2).any()
+    beyond = contact_sheet("one", [Tile(image, [Box((1.2, 0.5, 0.1, 0.2), "", (255, 0, 0))], [])], side=160)
+    assert (beyond == (255, 0, 0)).all(2).any()  # there is room beside the image
+    wild = [Box((float("nan"), 0, 1, 1), "", (1, 2, 3)), Box((1e30, 0.5, 1e30, 1), "", (1, 2, 3))]
+    for odd in (image[:, :, :1], np.concatenate([image, image], 2), None):
+        contact_sheet("odd", [Tile(odd, wild, ["x"])] * 5)
+    assert contact_sheet("none", []).shape[0] == 40
+
+
+def test_class_box() -> None:
+    names = ["a", "dont_show b"]
+    assert class_box((1, 0.5, 0.5, 1, 1), names) is None
+    found = class_box((5, 0.1, 0.2, 0.3, 0.4), names)
+    assert found and found.name == "5" and found.box == (0.1, 0.2, 0.3, 0.4)
