@@ -18,9 +18,9 @@ OUT = Path("demo")
 SIZE = ["--width", "96", "--height", "96"]
 # Small images of one size, small batches and few iterations. Adam, and running statistics that follow fast, because
 # a hundred layers learn too slowly by plain descent for so short a training.
-RECIPE = [*SIZE, "--batch", "4", "--subdivisions", "1", "--max-batches", "1400", "--learning-rate", "0.001"]
-RECIPE += ["--set", "adam=1", "--set", "random=0", "--set", "jitter=0.1", "--burn-in", "60", "--bn-momentum", "0.05"]
-RECIPE += ["--map", "200"]
+RECIPE = [*SIZE, "--batch", "8", "--subdivisions", "1", "--max-batches", "700", "--learning-rate", "0.002"]
+RECIPE += ["--set", "adam=1", "--set", "policy=poly", "--set", "power=1", "--burn-in", "40", "--bn-momentum", "0.05"]
+RECIPE += ["--set", "random=0", "--set", "jitter=0.1", "--map", "175"]
 PHOTOS = 6
 
 

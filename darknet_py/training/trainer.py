@@ -102,8 +102,7 @@ class Training:
             self.network.state.seen = 0
         self.device = pick_device(options.device, team)
         self.network.to(self.device)
-        if self.device.type == "cuda":
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         set_statistics_momentum(self.network, options.bn_momentum or statistics_momentum(self.net))
         self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
 
