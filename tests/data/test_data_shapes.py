@@ -89,7 +89,7 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
     assert len(list((tmp_path / "shapes").iterdir())) == 7
