@@ -56,18 +56,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from darknet_py.cli.common import load_network
     from darknet_py.data.datafile import read_list, read_names
-    from darknet_py.data.shapes import open_data
+    from darknet_py.data.formats import open_any
     from darknet_py.errors import DarknetError
     from darknet_py.evaluate.run import PROTOCOLS, evaluate_detector
     from darknet_py.files import write_atomically
 
     if not args.weights and not args.cfg.endswith((".pt", ".pth")):
         raise DarknetError("evaluate: wanted trained weights (--weights FILE), found none")
-    data = None if args.images and not args.data else open_data(args.data)
-    names: Sequence[str] = ()
-    if args.names:
-        names = read_names(args.names)
-    elif data and data.names:
+    names: Sequence[str] = read_names(args.names) if args.names else ()
+    data = None if args.images and not args.data else open_any(args.data, names=names)
+    if not names and data and data.names:
         names = data.class_names()
     net = load_network(args, names)
     images = read_list(args.images) if args.images else data.valid_images() if data else []

@@ -18,7 +18,9 @@ _NET_FLOATS = {"learning_rate": float, "burn_in": int, "momentum": float, "decay
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own")
-    parser.add_argument("--data", metavar="FILE", help="a .data file (default: the built-in shapes)")
+    parser.add_argument(
+        "--data", metavar="FILE", help="a .data file, COCO JSON, VOC folder or data.yaml (default: the built-in shapes)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="start from a .weights file or a .pt checkpoint")
     parser.add_argument("--cutoff", type=positive, metavar="N", help="load the first N layers only, and count from 0")
     parser.add_argument("--clear", action="store_true", help="count iterations from 0, whatever the weights say")
@@ -51,7 +53,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for key, kind in (_NET | _NET_FLOATS).items():
         net.add_argument(f"--{key.replace('_', '-')}", type=kind, metavar="N" if kind is not float else "X")
     net.add_argument("--ema", type=float, metavar="ALPHA", help="ema_alpha: average the weights, such as 0.9998")
-    net.add_argument("--set", action="append", default=[], type=_assignment, metavar="KEY=VALUE", help="any other key, or jitter, random, resize of the heads")
+    net.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="KEY=VALUE",
+        help="any other key, or jitter, random, resize of the heads",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

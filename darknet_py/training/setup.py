@@ -13,10 +13,10 @@ from darknet_py.cfg.graph import Graph, parse
 from darknet_py.data.augment import Augmentation
 from darknet_py.data.datafile import DataFile, read_list
 from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.formats import open_any
 from darknet_py.data.images import Image
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import TrainLoader, training_sample
-from darknet_py.data.shapes import open_data
 from darknet_py.errors import TrainError
 from darknet_py.model import checkpoint
 from darknet_py.training.distributed import Share, Team
@@ -71,7 +71,7 @@ def check(graph: Graph, changes: Mapping[str, Any]) -> Any:
 def read_data(path: str | Path | None, graph: Graph, classes: int, options: TrainOptions) -> Data:
     """classes: of the network. Raises DataError (a wrong label, for one: better now than unnoticed for days), and
     TrainError where the data has more classes than the network."""
-    file = open_data(path)
+    file = open_any(path)
     names = file.class_names() if file.names else []
     count = file.classes or len(names) or classes
     if count > classes:
