@@ -31,7 +31,7 @@ def mark(content: bytes, image: Image) -> Mark:
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 and small.shape[2] == 3 else small.reshape(32, 36)
     cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     bits = np.packbits(cells[:, 1:] > cells[:, :-1])  # whether it gets brighter to the right
-    thumbnail = cv2.resize(small, (8, 8), interpolation=cv2.INTER_AREA).reshape(8, 8, -1)
+    thumbnail = np.asarray(cv2.resize(small, (8, 8), interpolation=cv2.INTER_AREA), np.uint8).reshape(8, 8, -1)
     return Mark(blake2b(content, digest_size=16).digest(), int.from_bytes(bits.tobytes(), "big"), thumbnail)
 
 
