@@ -19,7 +19,7 @@ _NET_FLOATS = {"learning_rate": float, "burn_in": int, "momentum": float, "decay
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own")
     parser.add_argument(
-        "--data", metavar="FILE", help="a .data file, COCO JSON, VOC folder or data.yaml (default: the built-in shapes)"
+        "--data", metavar="FILE", help="a .data file, COCO JSON, VOC folder or data.yaml (default: built-in)"
     )
     parser.add_argument("--weights", metavar="FILE", help="start from a .weights file or a .pt checkpoint")
     parser.add_argument("--cutoff", type=positive, metavar="N", help="load the first N layers only, and count from 0")
@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_assignment,
         metavar="KEY=VALUE",
-        help="any other key, or jitter, random, resize of the heads",
+        help="another key, or a head's jitter, random",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -86,7 +86,8 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
     known = _keys_read(graph)
     for key in values:
         if key not in known and key not in _HEAD_KEYS:
-            hint = did_you_mean(key, sorted(known | set(_HEAD_KEYS) | {f.name for f in dataclasses.fields(TrainOptions)}))
+            own = {field.name for field in dataclasses.fields(TrainOptions)}
+            hint = did_you_mean(key, sorted(known | own | set(_HEAD_KEYS)))
             raise TrainError(f"wanted an option of training or a key of [net], found {key!r}{hint}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
