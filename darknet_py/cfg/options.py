@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import math
 import re
@@ -76,11 +77,11 @@ class Options:
         """A finite number in [minimum, maximum]."""
         return self._number(key, default, atof, "a number", minimum, maximum)
 
-    def ints(self, key: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+    def ints(self, key: str, default: Sequence[builtins.int] = ()) -> tuple[builtins.int, ...]:
         """A comma separated list; a `#` ends it."""
         return self._list(key, default, atoi, "integers")
 
-    def floats(self, key: str, default: Sequence[float] = ()) -> tuple[float, ...]:
+    def floats(self, key: str, default: Sequence[builtins.float] = ()) -> tuple[builtins.float, ...]:
         return self._list(key, default, atof, "numbers")
 
     def choice(self, key: str, default: str, choices: Sequence[str]) -> str:

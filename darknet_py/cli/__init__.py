@@ -16,7 +16,20 @@ from typing import Any
 
 from darknet_py.errors import CfgWarning, DarknetError
 
-COMMANDS = ("train", "detect", "evaluate", "convert", "info", "graph", "compare", "bench", "anchors", "check", "data")
+COMMANDS = (
+    "train",
+    "detect",
+    "evaluate",
+    "convert",
+    "info",
+    "graph",
+    "compare",
+    "bench",
+    "anchors",
+    "check",
+    "data",
+    "design",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show_warning(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     place = "" if issubclass(category, CfgWarning) else f"{filename}:{lineno}: "
     print(f"warning: {place}{message}", file=sys.stderr)

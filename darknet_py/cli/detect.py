@@ -84,11 +84,12 @@ def run(args: argparse.Namespace) -> int:
 
 def class_names(args: argparse.Namespace) -> Sequence[str]:
     """Names from --names or --data; none leaves a checkpoint's own."""
-    from darknet_py.data.datafile import DataFile, read_names
+    from darknet_py.data.datafile import read_names
+    from darknet_py.data.formats import open_any
 
     if args.names:
         return read_names(args.names)
-    return DataFile.read(args.data).class_names() if args.data else ()
+    return open_any(args.data).class_names() if args.data else ()
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

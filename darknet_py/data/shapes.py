@@ -209,7 +209,7 @@ def _object(dice: _Dice, canvas: Field, hard: bool) -> tuple[int, _Stroke]:
     distance = _DISTANCE[NAMES[kind]](u, v) * radius
     local = canvas[int(y), int(x)]
     own = not hard and dice.number() < _OWN_COLOUR
-    colour = np.float32(_COLOURS[kind]) + (dice.numbers(3) * 40 - 20) if own else dice.numbers(3) * 255
+    colour = np.array(_COLOURS[kind], np.float32) + (dice.numbers(3) * 40 - 20) if own else dice.numbers(3) * 255
     fill = _contrast(dice, local, colour, 28 if hard else 40)
     paint = np.broadcast_to(fill, (*u.shape, 3)).copy()
     look = dice.below(4)

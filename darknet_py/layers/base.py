@@ -58,7 +58,7 @@ class Array(NamedTuple):
     flipped: bool = False
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]  # tuple.count is of no use here
         return math.prod(self.shape)
 
 
@@ -224,6 +224,7 @@ class Head(nn.Module):
     """Base of modules with a loss. `forward(x)` gives what Darknet keeps in l.output."""
 
     detects: ClassVar[bool] = False  # decode() gives Predictions
+    input_size: tuple[int, int] = (1, 1)  # (width, height) of the network's input; the network sets it
 
     def decode(self, output: Tensor) -> Predictions:
         """output: what forward gave, (B, C, H, W)."""

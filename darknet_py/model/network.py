@@ -51,7 +51,7 @@ class Network(nn.Module):
         self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Head)]
         for layer in self.modules():
             if hasattr(layer, "state") and layer is not self:
-                layer.state = self.state
+                layer.state = self.state  # type: ignore[assignment]
 
     @property
     def detectors(self) -> list[tuple[int, Head]]:

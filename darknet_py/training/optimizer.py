@@ -154,10 +154,11 @@ class SGD(Update):
     """
 
     def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
+        buffers: list[Tensor | None] = [*self._buffers(tensors, "update")]
         sgd(
             tensors,
             _gradients(tensors),
-            self._buffers(tensors, "update"),
+            buffers,
             lr=rate / batch,
             momentum=self.net.momentum,
             weight_decay=self.net.decay * batch if group["decayed"] else 0.0,
