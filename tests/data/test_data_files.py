@@ -162,7 +162,9 @@ def test_checking_before_a_training(tmp_path: Path) -> None:
     write(tmp_path / "b.txt", "0 .5 .5 .1 .1\n2 .5 .5 .1 .1\n0 .5 nan .1 .1\n")
     with pytest.raises(DataError) as error:
         check_labels(images, 2, limit=1)
-    assert str(error.value).endswith("b.txt:2: wanted a class of 0 to 1, found 2 (and 1 more) (--skip-bad-labels trains without such rows)")
+    assert str(error.value).endswith(
+        "b.txt:2: wanted a class of 0 to 1, found 2 (and 1 more) (--skip-bad-labels trains without such rows)"
+    )
     assert "\n" not in str(error.value)
     with pytest.raises(DataError, match="none of the 1 images has labels"):
         check_labels(images[2:], 2)

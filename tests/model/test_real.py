@@ -48,9 +48,9 @@ def test_exact_inputs_give_cs_boxes(real: Any, photo: str, fused: bool, referenc
 @pytest.mark.reference
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_photos_give_cs_boxes_through_our_own_image_loading(real: Any, photo: str, reference: Path) -> None:
-    """C's build here reads JPEGs with stb_image, ours with libjpeg (as C built with OpenCV does); their roundings differ
-    by up to three grey levels. On stb's pixels our confidences equal C's within 1e-4; through libjpeg the largest
-    difference over the 48 boxes is 0.017 (a cow of 0.586 in horses.jpg), the next 0.014."""
+    """C's build here reads JPEGs with stb_image, ours with libjpeg (as C built with OpenCV does); they differ by up to
+    three grey levels. On stb's pixels our confidences equal C's within 1e-4; through libjpeg the largest
+    difference over the 45 boxes is 0.017 (a cow of 0.586 in horses.jpg), the next 0.014."""
     name, net = real
     wanted = [row for row in json.loads((reference / "real" / "photos.json").read_text())[name][photo] if row[1] > 0.3]
     found = net.detect(reference / "real" / f"{photo}.jpg", thresh=0.25, nms=0.45)[0]

@@ -47,6 +47,7 @@ LAYOUT = [
     [("bias", 6), ("scale", 6), ("mean", 6), ("variance", 6)],
     [("bias", 5), ("weight", 5 * 384), ("scale", 5), ("mean", 5), ("variance", 5)],
 ]
+HEADER = Header(seen=123456789012)
 COUNT = sum(count for layer in LAYOUT for _, count in layer)
 
 
@@ -54,7 +55,7 @@ def net(text: str = CFG) -> Network:
     return Network(parse_text(text)).eval()
 
 
-def weights_file(path: Path, floats: int = COUNT, header: Header = Header(seen=123456789012)) -> bytes:
+def weights_file(path: Path, floats: int = COUNT, header: Header = HEADER) -> bytes:
     content = header.bytes() + np.arange(1, floats + 1, dtype="<f4").tobytes()
     path.write_bytes(content)
     return content
