@@ -8,13 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import conftest
 import numpy as np
 import pytest
 import torch
 
 from darknet_py.cfg.graph import parse
 from darknet_py.model.network import Network
+from tests import conftest
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore::darknet_py.errors.CfgWarning")]
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import head_cases
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from darknet_py.layers.base import Head, Node, Shape, ShapeError, TrainState
 from darknet_py.layers.classify import CostSpec, Softmax
 from darknet_py.layers.contrastive import Contrastive
 from darknet_py.layers.yolo import Yolo
+from tests.layers import head_cases
 
 NET = "[net]\nwidth=8\nheight=8\nchannels=3\n"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import layer_cases as golden
 import numpy as np
 import pytest
 
 from darknet_py.layers import LAYERS
+from tests.layers import layer_cases as golden
 
 FORWARD = [name for name, case in golden.cases().items() if "outputs" in case]
 BACKWARD = [name for name, case in golden.cases().items() if "gradients" in case]

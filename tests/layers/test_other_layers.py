@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import layer_cases
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ from darknet_py.layers.base import TrainState
 from darknet_py.layers.crop import Crop, Cropping
 from darknet_py.layers.pool import DropBlock, Dropout, LocalAveragePooling, LocalAvgPool
 from darknet_py.model.network import Network
+from tests.layers import layer_cases
 
 NET = "[net]\nwidth=8\nheight=6\nchannels=4\n"
 

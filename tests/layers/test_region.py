@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 from types import ModuleType
 
-import head_cases
 import numpy as np
 import pytest
 import torch
-from test_yolo import reference_case, rows
 
 from darknet_py.errors import CfgError, DarknetError, DataError
 from darknet_py.layers.base import TrainState
 from darknet_py.layers.detection import DetectionSpec
 from darknet_py.layers.region import Region
 from darknet_py.layers.tree import Tree
+from tests.layers import head_cases
+from tests.layers.test_yolo import reference_case, rows
 
 REGION = "[net]\nwidth=64\nheight=48\nchannels=16\n[region]\nanchors=1,1.5, 2,1\nnum=2\nclasses=3\n"
 SHAPE = (16, 6, 8)

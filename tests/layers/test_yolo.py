@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from types import ModuleType
 
-import head_cases
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from darknet_py.errors import CfgError
 from darknet_py.layers.base import Shape, ShapeError, Spec, TrainState
 from darknet_py.layers.gaussian_yolo import GaussianYolo
 from darknet_py.layers.yolo import Yolo
+from tests.layers import head_cases
 
 NET = "[net]\nbatch=2\nwidth=64\nheight=48\nchannels=16\n"
 BODY = "mask=1,2\nanchors=3,4, 8,7, 10,16\nnum=3\nclasses=3\n"
