@@ -1,0 +1,56 @@
+"""The tool that takes folders of cfgs through the program, and its committed result."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cfg_table", ROOT / "tools" / "cfg_table.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
+    cfgs = tmp_path / "some+repository" / "cfg"
+    cfgs.mkdir(parents=True)
+    image = "[net]\nwidth=416\nheight=416\nchannels=3\n[convolutional]\nbatch_normalize=1\nfilters=4\n"
+    (cfgs / "good.cfg").write_text(image + "[maxpool]\nsize=2\nstride=2\n[avgpool]\n[softmax]\n")
+    (cfgs / "same.cfg").write_text(image + "[maxpool]\nsize=2\nstride=2\n[avgpool]\n[softmax]\n")
+    (cfgs / "text.cfg").write_text("[net]\ninputs=9\ntime_steps=500\n[rnn]\noutput=4\nhidden=3\n[softmax]\n[cost]\n")
+    (cfgs / "wrong.cfg").write_text(image + "[route]\nlayers=7\n")
+    rows = {row["cfg"]: row for row in tool.table([tmp_path], tmp_path, 8, 60)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "cfg/good.cfg": "ok", "cfg/same.cfg": "ok", "cfg/text.cfg": "ok", "cfg/wrong.cfg": "broken",
+    }  # fmt: skip
+    good = rows["cfg/good.cfg"]
+    assert (good["repository"], good["layers"], good["parameters"]) == ("some/repository", 4, 28)
+    assert (good["ran_at"], good["gradients"]) == ("64x64", "3/3")
+    assert rows["cfg/wrong.cfg"]["reason"] == "line 9: [route] #1: layers: wanted layers 0…0 (or −1…−1), found '7'"
+
+
+def test_too_much_memory_or_time_is_a_row_too(tool: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "large.cfg"
+    path.write_text("[net]\ninputs=60000\n[connected]\noutput=60000\n[cost]\n")
+    assert tool.run(path, 4, 60)["status"] == "failed"
+    assert tool.run(path, 4, 0.0)["status"] == "time"
+
+
+def test_the_committed_table_has_no_failures_but_broken_cfgs() -> None:
+    with open(ROOT / "docs" / "cfg_table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 743 and len({row["repository"] for row in rows}) == 9
+    broken = {row["cfg"].split("/")[-1]: row["reason"] for row in rows if row["status"] != "ok"}
+    assert all(row["status"] in ("ok", "broken") for row in rows) and all(broken.values())
+    elastic = {"csresnet50-elastic-panet-spp.cfg", "csresnext50-elastic-panet-spp.cfg"}
+    assert set(broken) == {"cspx-p7-mish.cfg", "yolov3-spp-matrix.cfg"} | elastic
