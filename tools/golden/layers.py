@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "layers"))
-import layer_cases as golden
-
 from darknet_py.cfg.graph import parse_text
 from darknet_py.layers.activations import ACTIVATIONS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.layers import layer_cases as golden
 
 
 def conv(filters: int = 8, norm: bool = True, **options: object) -> str:
