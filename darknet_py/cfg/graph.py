@@ -80,6 +80,8 @@ def parse_text(
     if width or height:
         net = net.resized(width, height)
     nodes = _resolve(sections[1:], net, problems)
+    if _input_shape(net).size > VALUE_LIMIT:
+        options.error(f"wanted at most {VALUE_LIMIT} values of input, found {_input_shape(net).size}")
     if len(sections) == 1:
         problems.error(sections[0].line, "[net]", "wanted layers after it, found none")
     problems.raise_errors()
@@ -131,8 +133,9 @@ def _resolve(sections: list[Section], net: NetSpec, problems: Problems) -> list[
             output = spec.infer(known)
             node = Node(index, name, section.line, spec, common, sources, tuple(known), output, net=net)
             total += node.parameters
-            if max(output.size, total) > VALUE_LIMIT:
-                raise ShapeError(f"wanted at most {VALUE_LIMIT} values, found {max(output.size, total)}")
+            most = max(output.size, total, spec.scratch(known))
+            if most > VALUE_LIMIT:
+                raise ShapeError(f"wanted at most {VALUE_LIMIT} values, found {most}")
         except ShapeError as error:
             options.error(str(error))
             shapes.append(None)

@@ -13,15 +13,16 @@ from darknet_py.cfg.sections import Option, Problems, Section
 
 T = TypeVar("T")
 
-_INT = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|nan)", re.IGNORECASE)
+# Digits beyond the twentieth do not matter: no option takes such a number, and Python refuses to read thousands.
+_INT = re.compile(r"([+-]?)0*(\d{1,20})", re.ASCII)
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)", re.IGNORECASE | re.ASCII)
 _INT_LIMIT = 2**31 - 1
 
 
 def atoi(text: str) -> int | None:
     """The leading integer of `text`, as C `atoi` reads it; None where C would silently say 0."""
     match = _INT.match(text)
-    return int(match.group()) if match else None
+    return int(match[1] + match[2]) if match else None
 
 
 def atof(text: str) -> float | None:

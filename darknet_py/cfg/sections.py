@@ -60,8 +60,8 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     """
     found: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        line = raw.translate(_SPACE)
-        if not line or line[0] in "#;\0":
+        line = raw.partition("\0")[0].translate(_SPACE)  # where a C string ends
+        if not line or line[0] in "#;":
             continue
         if line[0] == "[":
             name, bracket, _ = line[1:].partition("]")

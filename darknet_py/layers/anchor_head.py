@@ -59,7 +59,7 @@ class AnchorGrid(Spec):
     @classmethod
     def shared(cls, o: Options) -> dict[str, Any]:
         classes = o.int("classes", 20, 1)
-        num = o.int("num", 1, 1)
+        num = o.int("num", 1, 1, common.ANCHOR_LIMIT)
         max_delta = o.float("max_delta", 0.0, 0.0) or None
         return {
             "classes": classes,

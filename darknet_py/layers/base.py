@@ -123,6 +123,10 @@ class Spec:
         """Its arrays in `.weights` file order."""
         return ()
 
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """Values it holds for one image while it runs, besides inputs and output; the most at once."""
+        return 0
+
     def cost(self, node: Node) -> Cost:
         return Cost(0.0, sum(shape.size for shape in node.inputs), node.output.size)
 

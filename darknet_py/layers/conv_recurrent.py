@@ -76,6 +76,13 @@ class _Convolutions(Spec):
                 )
         return x._replace(c=self.output)
 
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """All its convolutions' outputs, or what one of them holds."""
+        (x,) = inputs
+        layers = [(self._convolution(filters), x._replace(c=channels)) for _, channels, filters in self.layers(x.c)]
+        outputs = sum(layer.infer([shape]).size for layer, shape in layers)
+        return max(outputs, *(layer.scratch([shape]) for layer, shape in layers))
+
     def arrays(self, node: Node) -> tuple[Array, ...]:
         return tuple(
             array

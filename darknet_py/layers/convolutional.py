@@ -19,6 +19,7 @@ from darknet_py.layers.normalize import CrossBatch, Normalized, add_batch_norm, 
 from darknet_py.layers.resample import Blur, overlaid
 
 _NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
+_DEFORMED_LIMIT = 32  # a deformation is a matrix over size² · size² pixels
 _DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 
 
@@ -113,6 +114,13 @@ class Convolutional(Spec):
         stride_y, stride_x = self.strides
         return Shape(self.filters, windows(x.h + border, reach, stride_y), windows(x.w + border, reach, stride_x))
 
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """The padded input, or the output before the blur."""
+        (x,) = inputs
+        border = 2 * self.padding * self.dilation
+        reach = self.dilation * (self.size - 1) + 1  # a tiny image is filled up to it
+        return max(x.c * max(x.h + border, reach) * max(x.w + border, reach), self._host(x).size)
+
     @property
     def strides(self) -> tuple[int, int]:
         """(y, x) of the convolution itself."""
@@ -166,8 +174,8 @@ def _deformation(o: Options, size: int) -> str:
     chosen = [name for name in _DEFORMATIONS if o.flag(name)]
     if len(chosen) > 1:
         o.error(f"wanted one of {', '.join(_DEFORMATIONS)}, found {' and '.join(chosen)}", chosen[1])
-    if chosen and size == 1:
-        o.error(f"{chosen[0]}: wanted a size of 2 or more, found 1", chosen[0])
+    if chosen and not 2 <= size <= _DEFORMED_LIMIT:
+        o.error(f"{chosen[0]}: wanted a size from 2 to {_DEFORMED_LIMIT}, found {size}", chosen[0])
     return chosen[0] if chosen else ""
 
 

@@ -18,6 +18,7 @@ from darknet_py import boxes
 from darknet_py.cfg.options import Options, atoi
 from darknet_py.errors import DataError
 
+ANCHOR_LIMIT = 1 << 10  # num; a typo must not ask for gigabytes of anchors
 _PAIRS = 1 << 21  # predictions × truths compared at once; bounds the memory of `match`
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,12 @@ class Local(Spec):
         if min(x.h, x.w) < reach:
             raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
         return Shape(self.filters, windows(x.h, reach, self.stride), windows(x.w, reach, self.stride))
+
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """The padded input, or every window's pixels."""
+        (x,) = inputs
+        pixels = math.prod(self.infer(inputs)[1:])
+        return max(x.c * (x.h + self.size) * (x.w + self.size), x.c * self.size**2 * pixels)
 
     def arrays(self, node: Node) -> tuple[Array, ...]:
         out, channels = node.output, node.inputs[0].c

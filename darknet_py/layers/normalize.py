@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Array, Node, Spec, TrainState
+from darknet_py.layers.base import Array, Node, Shape, Spec, TrainState
 from darknet_py.layers.parity import reproduced
 
 EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
@@ -133,6 +134,11 @@ class Lrn(Spec):
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> Lrn:
         return cls(o.int("size", 5, 1, 1 << 16), o.float("alpha", 0.0001), o.float("beta", 0.75), o.float("kappa", 1.0))
+
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """The squares, with channels around them."""
+        (x,) = inputs
+        return (x.c + self.size) * x.h * x.w
 
     def build(self, node: Node) -> nn.Module:
         return LocalResponse(self)

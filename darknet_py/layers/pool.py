@@ -50,6 +50,12 @@ class Window(Spec):
             raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
         return Shape(x.c, height, width)
 
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """The padded input."""
+        (x,) = inputs
+        border = self.padding + self.size
+        return x.c * (x.h + border) * (x.w + border)
+
     def cost(self, node: Node) -> Cost:
         flops = self.size**2 * node.inputs[0].c * node.output.h * node.output.w
         return Cost(float(flops), node.inputs[0].size, node.output.size)
@@ -106,6 +112,12 @@ class MaxPool(Window):
         if min(output) < 1:
             raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
         return output
+
+    def scratch(self, inputs: Sequence[Shape]) -> int:
+        """The padded input, or the output before the blur; for the depth pass the channels filled up."""
+        if self.depth:
+            return inputs[0].size + self.out_channels * inputs[0].h * inputs[0].w
+        return max(super().scratch(inputs), self.host.infer(inputs).size if self.antialiasing else 0)
 
     def cost(self, node: Node) -> Cost:
         output = self.host.infer(node.inputs)

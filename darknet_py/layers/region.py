@@ -60,7 +60,7 @@ class Region(Spec):
             o.float(key)
         return cls(
             classes=o.int("classes", 20, 1),
-            anchors=common.parse_anchors(o, o.int("num", 1, 1)),
+            anchors=common.parse_anchors(o, o.int("num", 1, 1, common.ANCHOR_LIMIT)),
             max_boxes=o.int("max", 200, 1),
             softmax=o.flag("softmax"),
             focal_loss=o.flag("focal_loss"),

@@ -59,7 +59,7 @@ def test_shared_arrays_are_trained_and_saved_once(tmp_path: Path) -> None:
             "share_index: wanted a .* of the same shape, found layer 1",
         ),
         (option(sway=1, rotate=1), "wanted one of sway, rotate, stretch, stretch_sway, found sway and rotate"),
-        (option(rotate=1).replace("size=3", "size=1"), "rotate: wanted a size of 2 or more, found 1"),
+        (option(rotate=1).replace("size=3", "size=1"), "rotate: wanted a size from 2 to 32, found 1"),
         ("[convolutional]\nfilters=1\nsize=1\n[convolutional]\nfilters=3\nsize=3\nrotate=1\n", "multiple of 4 kernels"),
     ],
 )

@@ -1,0 +1,123 @@
+"""Mutated cfgs: refused by a CfgError or understood, and small ones run. tools/fuzz.py does it by the million."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from darknet_py.cfg.graph import parse_text
+from darknet_py.errors import CfgError
+from darknet_py.layers import LAYERS
+
+TOOL = Path(__file__).parents[2] / "tools" / "fuzz.py"
+NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
+QUIET = pytest.mark.filterwarnings("ignore::darknet_py.errors.CfgWarning")
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fuzz", TOOL)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fuzz"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_mutated_cfgs_are_refused_or_run(fuzz: ModuleType) -> None:
+    report = fuzz.fuzz(fuzz.golden_cfgs(), count=3000, seed=20, run_every=4, seconds=60)
+    assert report["failures"] == []
+    assert {"parsed", "ran", "refused"} <= set(report["outcomes"])
+
+
+def test_the_same_seed_gives_the_same_cfgs(fuzz: ModuleType) -> None:
+    texts = fuzz.golden_cfgs()
+    first, second = fuzz.Mutator(texts, 3), fuzz.Mutator(texts, 3)
+    assert [first.draw() for _ in range(20)] == [second.draw() for _ in range(20)]
+
+
+def test_the_cfgs_it_starts_from_run_and_hold_every_section(fuzz: ModuleType) -> None:
+    texts = fuzz.golden_cfgs()
+    seen = {line.strip("[]") for text in texts for line in text.splitlines() if line.startswith("[")}
+    assert set(LAYERS) <= seen
+    for text in texts:
+        outcome, wrong = fuzz.check(text, run=False)
+        assert (outcome, wrong) == ("parsed", ""), text
+
+
+@QUIET
+@settings(derandomize=True, deadline=None, max_examples=500, database=None, suppress_health_check=list(HealthCheck))
+@given(st.text(max_size=200))
+def test_any_text_is_refused_or_parsed(text: str) -> None:
+    for cfg in (text, NET + text, NET + "[convolutional]\n" + text):
+        try:
+            parse_text(cfg)
+        except CfgError as error:
+            assert error.problems
+
+
+@QUIET
+@settings(derandomize=True, deadline=None, max_examples=1000, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    section=st.sampled_from(sorted(LAYERS)),
+    options=st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["filters", "size", "stride", "padding", "dilation", "groups", "output", "hidden", "num", "side",
+                 "classes", "layers", "from", "history_size", "antialiasing", "out_channels", "extra", "atoms"]
+            ),
+            st.integers(-(1 << 40), 1 << 70) | st.integers(-2, 20) | st.floats().map(str),
+        ),
+        max_size=6,
+    ),
+)  # fmt: skip
+def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str, object]]) -> None:
+    text = f"{NET}[{section}]\n" + "".join(f"{key}={value}\n" for key, value in options)
+    try:
+        parse_text(text)
+    except CfgError as error:
+        assert error.problems
+
+
+@QUIET
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[net]\nwidth=65536\nheight=65536\nchannels=65536\n[avgpool]\n", r":1: \[net\]: wanted at most"),
+        (NET + "[convolutional]\npadding=1000000\nstride=2000000000\n", r":5: \[convolutional\] #0: wanted at most"),
+        (NET + "[convolutional]\nsize=3\ndilation=900000\nstride=2000000000\n", r"#0: wanted at most"),
+        (NET + "[convolutional]\nfilters=1000000\nsize=15\npadding=99\nantialiasing=1\nstride=200\n", "wanted at most"),
+        (NET + "[convolutional]\nfilters=4\nsize=4096\npad=1\nsway=1\n", "sway: wanted a size from 2 to 32"),
+        (NET + "[convolutional]\nfilters=16\n[maxpool]\nsize=16384\npadding=16384\nstride=16384\n", "wanted at most"),
+        (NET + "[crnn]\nsize=1\nhidden=100000000\n", r"\[crnn\] #0: wanted at most"),
+        (NET + "[rnn]\noutput=1\nhidden=100000000\n", r"\[rnn\] #0: wanted at most"),
+        (NET + "[yolo]\nnum=2000000000\n", "num: wanted an integer of at most"),
+        (NET + "[region]\nnum=2000000000\n", "num: wanted an integer of at most"),
+        (NET + "[history]\nhistory_size=2000000000\n", "wanted at most"),
+        (NET + "[implicit]\nfilters=2000000000\natoms=2000000000\n", "wanted at most"),
+    ],
+)
+def test_what_nobody_has_is_refused_with_the_layer_named(text: str, where: str) -> None:
+    with pytest.raises(CfgError, match=where):
+        parse_text(text)
+
+
+@QUIET
+def test_numbers_longer_than_python_reads() -> None:
+    with pytest.raises(CfgError, match="filters: wanted an integer of at most"):
+        parse_text(NET + f"[convolutional]\nfilters={'9' * 5000}\n")
+    with pytest.raises(CfgError, match="layers: wanted layers"):
+        parse_text(NET + f"[convolutional]\n[route]\nlayers=-{'9' * 5000}\n")
+    graph = parse_text(NET + f"[convolutional]\nfilters={'0' * 5000}7\n")
+    assert graph.layers[0].output.c == 7
+
+
+@QUIET
+def test_a_line_ends_at_a_zero_byte_as_in_c() -> None:
+    assert parse_text(NET + "[convolutional]\nfilters=5\0 9\n").layers[0].output.c == 5
