@@ -2,7 +2,13 @@
 
     python tools/golden/layers.py DRIVER DRIVER_FIXED DRIVER_PJREDDIE
 
-The drivers are builds of driver.c (plain CPU builds, -O3) against
+A driver is a program of yours around C Darknet's library (CPU, -O3), with this command line:
+
+    driver predict CFG WEIGHTS BATCH STEPS CALLS INPUT OUT         outputs of all layers after CALLS calls
+    driver train CFG WEIGHTS INPUT TRUTH OUT                       outputs and weight updates of one training pass
+
+OUT: per layer an int32 count and its floats; with train, per layer also its weight, bias and scale updates. The three
+run
 - AlexeyAB/darknet without two crashes: a division by zero on nets without pixels, and binarize_weights of xnor layers
   with the size of all filters for that of one;
 - the same with what its GPU build does right: col2im adds to the delta of the layer before instead of replacing it,
