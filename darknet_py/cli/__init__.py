@@ -19,6 +19,7 @@ from darknet_py.errors import CfgWarning, DarknetError
 COMMANDS = (
     "train",
     "detect",
+    "classify",
     "evaluate",
     "convert",
     "info",

@@ -1,4 +1,4 @@
-"""`evaluate CFG --data D --weights W`: Darknet's mAP and COCO's AP of a detector."""
+"""`evaluate CFG --data D --weights W`: Darknet's mAP and COCO's AP of a detector, top-1 and top-5 of a classifier."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +55,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from darknet_py.cli.classify import is_classifier, measure
     from darknet_py.cli.common import load_network
     from darknet_py.data.datafile import read_list, read_names
     from darknet_py.data.formats import open_any
-    from darknet_py.errors import DarknetError
+    from darknet_py.errors import CfgWarning, DarknetError
     from darknet_py.evaluate.run import PROTOCOLS, evaluate_detector
     from darknet_py.files import write_atomically
+    from darknet_py.training.setup import read_graph
 
     if not args.weights and not args.cfg.endswith((".pt", ".pth")):
         raise DarknetError("evaluate: wanted trained weights (--weights FILE), found none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)  # given when the network is loaded
+        if is_classifier(read_graph(args.cfg)):
+            return measure(args)
     names: Sequence[str] = read_names(args.names) if args.names else ()
     data = None if args.images and not args.data else open_any(args.data, names=names)
     if not names and data and data.names:

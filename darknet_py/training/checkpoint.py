@@ -2,7 +2,7 @@
 
     NAME_last.weights    every 100 iterations        NAME_last.state   beside it: all that resuming needs
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
-    NAME_best.weights    at the best mAP so far      NAME_best.json    that mAP
+    NAME_best.weights    at the best mAP or top-1    NAME_best.json    what that was
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
 
 Each is written beside its place and renamed, so that it is complete or not there. The state carries the weights too:
@@ -37,10 +37,11 @@ def keeps_numbered(iteration: int) -> bool:
 
 @dataclass(frozen=True)
 class Backup:
-    """The files of one training: `name` (the cfg's) in `folder`."""
+    """The files of one training: `name` (the cfg's) in `folder`. metric: what the best weights are best at."""
 
     folder: Path
     name: str
+    metric: str = "map"
 
     def path(self, what: str) -> Path:
         """what: `last.weights`, `last.state`, `best.json`, … ."""
@@ -87,13 +88,13 @@ class Backup:
     def save_best(self, network: Network, value: float, iteration: int) -> None:
         """Writes NAME_best.weights and what they reached."""
         self.save_weights(network, "best")
-        row = json.dumps({"map": value, "iteration": iteration})
+        row = json.dumps({self.metric: value, "iteration": iteration})
         write_atomically(self.path("best.json"), row.encode() + b"\n", TrainError)
 
     def best(self) -> float:
-        """The mAP that NAME_best.weights reached; −1 where there are none."""
+        """What NAME_best.weights reached; −1 where there are none."""
         try:
-            return float(json.loads(self.path("best.json").read_bytes())["map"]) if self._has_best() else -1.0
+            return float(json.loads(self.path("best.json").read_bytes())[self.metric]) if self._has_best() else -1.0
         except (OSError, ValueError, KeyError, TypeError):
             return -1.0
 

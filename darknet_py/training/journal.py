@@ -1,4 +1,4 @@
-"""What a training tells while it runs: progress, log lines, NAME_log.csv, NAME_map.json and the chart.
+"""What a training tells while it runs: progress, log lines, NAME_log.csv, NAME_map.json (NAME_top1.json) and the chart.
 
 Losses stay on the device until `flush`, so that a GPU is not made to wait at every iteration.
 """
@@ -27,7 +27,7 @@ from darknet_py.view.chart import LossChart
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
-    from darknet_py.evaluate.darknet import DarknetResult
+    from darknet_py.training.task import Score
 
 _COLUMNS = ("iteration", "loss", "average", "rate", "images", "seconds")
 
@@ -116,12 +116,18 @@ class Journal:
         """Call after work that is not training, so that its time is not counted."""
         self._clock = time.perf_counter()
 
-    def measured(self, iteration: int, result: DarknetResult, best: float) -> None:
+    def measured(self, iteration: int, score: Score, best: float) -> None:
         """Notes an evaluation in NAME_map.json."""
-        self.maps.append({"iteration": iteration, **result.to_json()})
-        self.say(f" {iteration}: {self.map_label} = {result.map:.2%}, best = {best:.2%}")
+        self.maps.append({"iteration": iteration, self.backup.metric: score.value, **score.figures})
+        self.say(f" {iteration}: {self.map_label} = {score.value:.2%}, best = {best:.2%}")
         if self.loud:
-            write_atomically(self.backup.path("map.json"), json.dumps(self.maps, indent=1).encode(), TrainError)
+            path = self.backup.path(f"{self.backup.metric}.json")
+            write_atomically(path, json.dumps(self.maps, indent=1).encode(), TrainError)
+
+    @property
+    def scores(self) -> list[float]:
+        """All measurements so far."""
+        return [row[self.backup.metric] for row in self.maps]
 
     @property
     def chart(self) -> Path:
@@ -132,7 +138,7 @@ class Journal:
         chart = LossChart(self.backup.name, self.net.max_batches, self.net.max_chart_loss, self.map_label)
         chart.losses = [(row.iteration, row.loss) for row in self.rows]
         chart.averages = [(row.iteration, row.average) for row in self.rows]
-        chart.maps = [(row["iteration"], row["map"]) for row in self.maps]
+        chart.maps = [(row["iteration"], score) for row, score in zip(self.maps, self.scores, strict=True)]
         chart.save(self.chart)
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,7 +163,7 @@ class Journal:
 
     def _show(self, row: Row, speed: float, seconds: float) -> None:
         if self._bar:
-            last = f", {self.map_label} {self.maps[-1]['map']:.2%}" if self.maps else ""
+            last = f", {self.map_label} {self.scores[-1]:.2%}" if self.maps else ""
             self._bar.set_postfix_str(
                 f"loss {row.loss:.4g}, avg {row.average:.4g}, rate {row.rate:.3g}, {speed:.1f} images/s{last}", False
             )

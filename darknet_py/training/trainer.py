@@ -22,9 +22,9 @@ from darknet_py.training.journal import Journal
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.options import TrainOptions, split, with_net
 from darknet_py.training.schedule import batch_images, statistics_momentum
-from darknet_py.training.setup import Data, check, images_of, make_loader, notes, pick_device, read_data, read_graph
+from darknet_py.training.setup import check_schedule, make_task, notes, pick_device, read_graph
 from darknet_py.training.step import Learner
-from darknet_py.training.validation import mean_average_precision, next_measurement
+from darknet_py.training.validation import next_measurement
 
 PathLike = str | Path
 
@@ -35,7 +35,8 @@ class TrainResult(NamedTuple):
     """What a training left behind.
 
     weights: NAME_final.weights. best, chart: None where there is none. loss: the last iteration's. average: Darknet's
-    running average. map: the last one measured, 0 … 1, None where none was; best_map: of `best`.
+    running average. map: the last one measured (of a classifier: its top-1 accuracy), 0 … 1, None where none was;
+    best_map: of `best`.
     """
 
     weights: Path
@@ -53,9 +54,10 @@ class TrainResult(NamedTuple):
 def train(
     cfg: PathLike, data: PathLike | None = None, weights: PathLike | None = None, **overrides: Any
 ) -> TrainResult:
-    """Trains a detector as Darknet does.
+    """Trains a detector or a classifier as Darknet does.
 
-    cfg: path of a cfg, or of a .pt checkpoint, which holds its own. data: a `.data` file; None: the built-in shapes.
+    cfg: path of a cfg, or of a .pt checkpoint, which holds its own. data: of a detector see `data.formats`, of a
+    classifier `data.classifier_data`; None: the built-in shapes.
     weights: a .weights file or checkpoint to start from. overrides: see `TrainOptions`; besides, any key of `[net]`
     (batch, learning_rate, max_batches, width …) with a new value.
 
@@ -88,14 +90,14 @@ class Training:
         self.options, self.team = options, team
         graph, followed = with_net(read_graph(cfg), changes)
         self.net = graph.net
-        head = check(graph, changes)
-        self.data: Data = read_data(data, graph, head.classes, options)
-        self.backup = Backup(Path(options.out or self.data.file.backup), cfg.stem)
+        check_schedule(graph, changes)
+        self.task = make_task(graph, data, options)
+        self.backup = Backup(Path(options.out or self.task.file.backup), cfg.stem, self.task.metric)
         if team.leads:
             self.backup.prepare()
 
         torch.manual_seed(options.seed)
-        self.network = Network(graph, self.data.names)
+        self.network = Network(graph, self.task.names)
         if weights is not None:
             self.network.load_weights(Path(weights), options.cutoff)
         if options.clear or options.cutoff:
@@ -107,9 +109,8 @@ class Training:
         self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
 
         images = batch_images(self.net)
-        label = f"mAP@{options.iou_thresh:.2f}"
-        self.journal = Journal(self.backup, self.net, images, label, loud=team.leads, quiet=options.quiet)
-        for line in followed + notes(graph, cfg, data, self.data, head.classes):
+        self.journal = Journal(self.backup, self.net, images, self.task.label, loud=team.leads, quiet=options.quiet)
+        for line in followed + notes(graph, self.task):
             self.journal.say(line)
         self.best = -1.0 if self.learner.iteration == 0 else self.backup.best()
         self.measured = self.learner.iteration
@@ -120,15 +121,13 @@ class Training:
                 f"{weights}: wanted weights of less than max_batches={self.net.max_batches} iterations, "
                 f"found {self.learner.iteration}; clear=True (--clear) counts from 0"
             )
-        self.loader = make_loader(
-            graph, head, self.data, self.learner.share, team, self.learner.seed, options.workers, self.device
-        )
+        self.loader = self.task.loader(self.learner.share, team, self.learner.seed, self.device)
         self.batches: Iterator[Batch] = self.loader.batches(self.learner.iteration * self.learner.share.mini_batches)
 
     def run(self, stop: Stop) -> None:
         """The loop, up to max_batches or until `stop` is asked for (then KeyboardInterrupt, all saved)."""
         learner, journal, last = self.learner, self.journal, self.net.max_batches
-        save_every = self.options.save_every or self.data.file.savelast or 100
+        save_every = self.options.save_every or self.task.file.savelast or 100
         log_every = self.options.log_every or (10 if self.device.type == "cuda" else 1)
         journal.start(learner.iteration)
         while learner.iteration < last:
@@ -136,7 +135,7 @@ class Training:
             journal.add(step)
 
             iteration = step.iteration
-            measuring = self.data.valid is not None and iteration >= self._due()
+            measuring = self.task.measures and iteration >= self._due()
             saving = iteration % save_every == 0 or iteration == last or measuring
             numbered = self._numbered(iteration)
             alone_and_stopped = self.team.size == 1 and stop.asked
@@ -178,7 +177,7 @@ class Training:
             self.learner.iteration,
             row.loss if row else math.nan,
             row.average if row else math.nan,
-            journal.maps[-1]["map"] if journal.maps else None,
+            journal.scores[-1] if journal.maps else None,
             self.best if self.best >= 0 else None,
         )
 
@@ -186,30 +185,19 @@ class Training:
         for batch in islice(self.batches, self.learner.share.mini_batches):
             if batch.skipped:
                 self._tell_bad(batch.skipped)
-            yield batch.images, batch.truth.to(self.device, non_blocking=True)
+            yield batch.images, self.task.truth(batch).to(self.device, non_blocking=True)
 
     def _measure(self, iteration: int) -> None:
-        """mAP on the validation list; NAME_best.weights when it is the best so far (the later of equals)."""
+        """The task's score on the validation list; NAME_best.weights at the best so far (the later of equals)."""
         average_statistics(self.network, self.team)
         self.measured = iteration
-        if not self.team.leads or self.data.valid is None:
+        if not self.team.leads:
             return
-        options = self.options
-        result = mean_average_precision(
-            self.network,
-            self.data.valid,
-            self.data.names,
-            iou_thresh=options.iou_thresh,
-            points=options.points,
-            thresh=options.thresh,
-            difficult=self.data.difficult,
-            batch=self.net.mini_batch,
-            workers=options.workers,
-        )
-        if result.map >= self.best:
-            self.best = result.map
-            self.backup.save_best(self.network, result.map, iteration)
-        self.journal.measured(iteration, result, self.best)
+        score = self.task.measure(self.network)
+        if score.value >= self.best:
+            self.best = score.value
+            self.backup.save_best(self.network, score.value, iteration)
+        self.journal.measured(iteration, score, self.best)
 
     def _save(self) -> None:
         average_statistics(self.network, self.team)
@@ -227,7 +215,7 @@ class Training:
                 self.backup.save_weights(self.network, "ema")
         if self.options.chart:
             self.journal.draw_chart()
-        for name, lines in (("bad.list", self.loader.bad_images), ("bad_label.list", self.loader.bad_labels)):
+        for name, lines in (("bad.list", self.loader.reports.images), ("bad_label.list", self.loader.reports.labels)):
             if lines:
                 text = "".join(f"{line}\n" for line in lines)
                 write_atomically(self.backup.folder / name, text.encode("utf-8", "surrogateescape"), TrainError)
@@ -253,19 +241,19 @@ class Training:
 
     def _due(self) -> int:
         every = True if self.options.map is None else self.options.map
-        images, batch = len(self.data.train), batch_images(self.net)
+        images, batch = self.task.images, batch_images(self.net)
         return next_measurement(self.net, self.measured, images, batch, every, self.options.map_epochs)
 
     def _numbered(self, iteration: int) -> bool:
-        every = self.data.file.saveweights
+        every = self.task.file.saveweights
         return iteration % every == 0 if every else keeps_numbered(iteration)
 
     def _images(self, iteration: int) -> list[str]:
         count = self.learner.share.mini_batches
-        return images_of(self.loader, range((iteration - 1) * count, iteration * count))
+        return self.task.files(self.loader, range((iteration - 1) * count, iteration * count))
 
     def _tell_bad(self, lines: list[str]) -> None:
-        before = len(self.loader.bad_images) + len(self.loader.bad_labels) - len(lines)
+        before = len(self.loader.reports.images) + len(self.loader.reports.labels) - len(lines)
         for line in lines[: max(_SHOWN - before, 0)]:
             self.journal.say(f"skipped: {line}")
         if before < _SHOWN <= before + len(lines):

@@ -336,7 +336,7 @@ def test_lines_without_a_terminal_are_darknets(
 def test_without_data_it_trains_on_the_shapes_and_says_so(
     cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darknet_py.training.setup.open_any", lambda path: DataFile.read(shapes))
+    monkeypatch.setattr("darknet_py.training.detection.open_any", lambda path: DataFile.read(shapes))
     darknet_py.train(cfg, out=tmp_path, workers=0, max_batches=1, map=False)
     line = capsys.readouterr().err.splitlines()[1]
     assert "built-in shapes" in line and f"train {cfg} --data data/coco.data" in line

@@ -1,0 +1,67 @@
+"""What a classifier is trained and measured on: a `.data` file, or a folder with one folder of images per class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from darknet_py.data.classify import ClassifierDataset
+from darknet_py.data.datafile import DataFile, read_names
+from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.errors import DataError
+
+_VALID = ("valid", "val", "test")
+
+
+class ClassifierData(NamedTuple):
+    """valid is `train` itself where there is no validation list. names: of the classes, to show."""
+
+    file: DataFile
+    names: list[str]
+    train: ClassifierDataset
+    valid: ClassifierDataset
+
+    @property
+    def separate(self) -> bool:
+        """Whether it is measured on other images than it is trained on."""
+        return self.valid is not self.train
+
+
+def open_classifier_data(path: str | os.PathLike[str], channels: int = 3, limit: int | None = None) -> ClassifierData:
+    """A `.data` file whose `labels` (else `names`) are parts of the image paths, as in Darknet, or a folder.
+
+    A folder holds one folder of images per class, or train/ and valid/ (val/, test/) with such folders. limit: use the
+    first images of each list only. Raises DataError.
+    """
+    root = Path(path)
+    if root.is_dir():
+        return _folder(root, channels, limit)
+    file = DataFile.read(root)
+    source = file.labels or file.names
+    if source is None:
+        raise DataError(f"{root}: wanted a line labels= (parts of the image paths, one a class), found none")
+    labels = read_names(source)
+    if len(labels) < file.classes:
+        raise DataError(f"{source}: wanted {file.classes} labels (classes in {root}), found {len(labels)}")
+    labels = labels[: file.classes or None]
+    names = file.class_names()
+    names = names if len(names) == len(labels) else labels
+    train = ClassifierDataset(file.train_images()[:limit], labels, channels)
+    if file.valid in (None, file.train):
+        return ClassifierData(file, names, train, train)
+    return ClassifierData(file, names, train, ClassifierDataset(file.valid_images()[:limit], labels, channels))
+
+
+def _folder(root: Path, channels: int, limit: int | None) -> ClassifierData:
+    file = DataFile(root)
+    split = (root / "train").is_dir()
+    whole = ClassifierDataset.folder(root / "train" if split else root, channels)
+    train = ClassifierDataset(whole.paths[:limit], whole.names, channels, by_folder=True)
+    valid = next((root / name for name in _VALID if split and (root / name).is_dir()), None)
+    if valid is None:
+        return ClassifierData(file, whole.names, train, train)
+    paths = [str(image) for image in sorted(valid.glob("*/*")) if image.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise DataError(f"{valid}: wanted a folder with images in one folder per class, found none")
+    return ClassifierData(file, whole.names, train, ClassifierDataset(paths[:limit], whole.names, channels, True))

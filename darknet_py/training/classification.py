@@ -1,0 +1,117 @@
+"""Training of classifiers: one class per image, and the share of images whose class is found (top-1, top-5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from darknet_py.cfg.graph import Graph
+from darknet_py.data.classifier_data import open_classifier_data
+from darknet_py.data.classify import ClassifierDataset, ClassifierLoader, classifier_sample
+from darknet_py.data.datafile import DataFile
+from darknet_py.data.images import Image
+from darknet_py.data.loader import Batch
+from darknet_py.errors import TrainError
+from darknet_py.evaluate.classifier import evaluate_classifier
+from darknet_py.training.options import TrainOptions
+from darknet_py.training.task import Batches, Score
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
+    from darknet_py.training.distributed import Share, Team
+
+
+@dataclass(frozen=True)
+class Classification:
+    """outputs: values the network gives per image. valid: None where accuracy is not measured."""
+
+    graph: Graph
+    options: TrainOptions
+    file: DataFile
+    names: list[str]
+    train: ClassifierDataset
+    valid: ClassifierDataset | None
+    outputs: int
+    metric: str = "top1"
+    label: str = "top-1"
+
+    @classmethod
+    def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> Classification:
+        """Raises DataError, and TrainError where the data has more classes than the network."""
+        if any(getattr(node.spec, "tree", "") for node in graph.layers):
+            raise TrainError(f"{graph.path}: training a classifier on a tree of classes (tree=) is not supported")
+        if path is None:
+            raise TrainError(
+                f"{graph.path} is a classifier: wanted images with classes (--data: a .data file with labels=, or a "
+                "folder with one folder of images per class), found none"
+            )
+        data = open_classifier_data(path, graph.net.channels, options.limit)
+        outputs = graph.layers[-1].output.size
+        if len(data.names) > outputs:
+            raise TrainError(
+                f"{path}: wanted at most {outputs} classes, as {graph.path} has, found {len(data.names)}; "
+                "set filters= (or output=) of its last layer"
+            )
+        measured = data.separate if options.map is None else options.map is not False
+        valid = data.valid if measured else None
+        return cls(graph, options, data.file, data.names, data.train, valid, outputs)
+
+    @property
+    def measures(self) -> bool:
+        return self.valid is not None
+
+    @property
+    def images(self) -> int:
+        return len(self.train)
+
+    def notes(self) -> list[str]:
+        if len(self.names) == self.outputs:
+            return []
+        return [f"note: the network has {self.outputs} classes, the data {len(self.names)}; the others stay unused"]
+
+    def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> ClassifierLoader:
+        """Mini-batches of this process; their numbers are iteration · share.mini_batches + k."""
+        return ClassifierLoader(
+            self.train,
+            self.graph.net,
+            mini_batch=share.images * self.graph.net.time_steps,
+            seed=seed,
+            workers=self.options.workers,
+            rank=team.rank,
+            world=team.size,
+            device=device,
+        )
+
+    def truth(self, batch: Batch) -> Tensor:
+        """(B, outputs): 0 for classes that the data does not have."""
+        return torch.nn.functional.pad(batch.truth, (0, self.outputs - batch.truth.shape[1]))
+
+    def measure(self, network: Network) -> Score:
+        assert self.valid is not None
+        result = evaluate_classifier(network, self.valid, self.graph.net.mini_batch, self.options.workers)
+        return Score(result.top(1), result.to_json())
+
+    def files(self, loader: Batches, mini_batches: range) -> list[str]:
+        assert isinstance(loader, ClassifierLoader)
+        recorder = _Recorder(loader.dataset)
+        step = loader.mini_batch * loader.world
+        for number in mini_batches:
+            for sample in range(number * step + loader.rank, (number + 1) * step, loader.world):
+                classifier_sample(recorder, loader.net, loader.seed, sample, [], [])
+        return list(dict.fromkeys(recorder.asked))
+
+
+class _Recorder(ClassifierDataset):
+    """A data set that remembers which images were asked for."""
+
+    def __init__(self, dataset: ClassifierDataset):
+        super().__init__(dataset.paths, dataset.names, dataset.channels, dataset.by_folder)
+        self.asked: list[str] = []
+
+    def image(self, index: int) -> Image:
+        self.asked.append(self.paths[index])
+        return super().image(index)

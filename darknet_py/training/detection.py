@@ -1,0 +1,160 @@
+"""Training of detectors: boxes, and Darknet's mAP as `evaluate` gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from darknet_py.cfg.graph import Graph
+from darknet_py.data.augment import Augmentation
+from darknet_py.data.datafile import DataFile, read_list
+from darknet_py.data.dataset import DetectionDataset
+from darknet_py.data.formats import open_any
+from darknet_py.data.images import Image
+from darknet_py.data.labels import check_labels
+from darknet_py.data.loader import Batch, TrainLoader, training_sample
+from darknet_py.errors import TrainError
+from darknet_py.training.options import TrainOptions
+from darknet_py.training.task import Batches, Score
+from darknet_py.training.validation import mean_average_precision
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
+    from darknet_py.training.distributed import Share, Team
+
+
+@dataclass(frozen=True)
+class Detection:
+    """head: spec of the last detection layer, which steers augmentation as in Darknet. valid: None where mAP is not
+    measured. difficult: paths, one per validation image. builtin: whether it is the built-in set."""
+
+    graph: Graph
+    head: Any
+    options: TrainOptions
+    file: DataFile
+    names: list[str]
+    train: DetectionDataset
+    valid: DetectionDataset | None
+    difficult: list[str] | None
+    builtin: bool
+    metric: str = "map"
+
+    @classmethod
+    def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> Detection:
+        """Raises DataError (a wrong label, for one: better now than unnoticed for days), and TrainError where the data
+        has more classes than the network."""
+        head = detection_specs(graph)[-1]
+        file = open_any(path)
+        names = file.class_names() if file.names else []
+        count = file.classes or len(names) or head.classes
+        if count > head.classes:
+            raise TrainError(
+                f"{file.path}: wanted at most {head.classes} classes, as {graph.path} has, found {count}; "
+                "set classes= in each detection layer and filters= of the layer before it"
+            )
+        channels = graph.net.channels
+        train = DetectionDataset(file.train_images()[: options.limit], count, channels)
+        if not options.skip_bad_labels:
+            check_labels(train.paths, count)
+        names = names or [str(k) for k in range(count)]
+        separate = file.valid is not None and file.valid != file.train
+        valid, difficult = None, None
+        if separate if options.map is None else options.map is not False:
+            valid = DetectionDataset(file.valid_images()[: options.limit], count, channels)
+            difficult = read_list(file.difficult)[: options.limit] if file.difficult else None
+        return cls(graph, head, options, file, names, train, valid, difficult, path is None)
+
+    @property
+    def label(self) -> str:
+        return f"mAP@{self.options.iou_thresh:.2f}"
+
+    @property
+    def measures(self) -> bool:
+        return self.valid is not None
+
+    @property
+    def images(self) -> int:
+        return len(self.train)
+
+    def notes(self) -> list[str]:
+        lines = []
+        if self.builtin:
+            lines.append(
+                f"no data file given: training on the built-in shapes, {self.images} images ({self.file.path}); "
+                f"on COCO: python -m darknet_py train {self.graph.path} --data data/coco.data"
+            )
+        if len(self.names) < self.head.classes:
+            lines.append(
+                f"note: the network has {self.head.classes} classes, the data {len(self.names)}; the others stay unused"
+            )
+        return lines
+
+    def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> TrainLoader:
+        """Mini-batches of this process; their numbers are iteration · share.mini_batches + k."""
+        augmentation = Augmentation.of(self.graph.net, self.head)
+        if self.head.vector:  # [detection] follows a fully connected layer, which fits one input size only
+            augmentation = replace(augmentation, random=0.0)
+        return TrainLoader(
+            self.train,
+            replace(self.graph.net, subdivisions=share.mini_batches),
+            augmentation,
+            mini_batch=share.images * self.graph.net.time_steps,
+            seed=seed,
+            workers=self.options.workers,
+            rank=team.rank,
+            world=team.size,
+            device=device,
+        )
+
+    def truth(self, batch: Batch) -> Tensor:
+        """Rows; a seventh column is the identity of the object, where embeddings of objects are learnt."""
+        if not any(getattr(node.spec, "yolo_layer", None) for node in self.graph.layers):
+            return batch.truth
+        return torch.cat([batch.truth, batch.tracks[:, None].to(batch.truth)], 1)
+
+    def measure(self, network: Network) -> Score:
+        options = self.options
+        assert self.valid is not None
+        result = mean_average_precision(
+            network,
+            self.valid,
+            self.names,
+            iou_thresh=options.iou_thresh,
+            points=options.points,
+            thresh=options.thresh,
+            difficult=self.difficult,
+            batch=self.graph.net.mini_batch,
+            workers=options.workers,
+        )
+        return Score(result.map, result.to_json())
+
+    def files(self, loader: Batches, mini_batches: range) -> list[str]:
+        assert isinstance(loader, TrainLoader)
+        recorder = _Recorder(loader.dataset)
+        world = loader.mini_batch * loader.world
+        for mini_batch in mini_batches:
+            for number, size in loader._numbers(mini_batch):
+                training_sample(recorder, loader.options, loader.seed, number, size, None, world)
+        return list(dict.fromkeys(recorder.asked))
+
+
+def detection_specs(graph: Graph) -> Sequence[Any]:
+    """The specs of all detection layers."""
+    return [node.spec for node in graph.layers if hasattr(node.spec, "jitter") and hasattr(node.spec, "classes")]
+
+
+class _Recorder(DetectionDataset):
+    """A data set that remembers which images were asked for."""
+
+    def __init__(self, dataset: DetectionDataset):
+        super().__init__(dataset.paths, dataset.classes, dataset.channels)
+        self.asked: list[str] = []
+
+    def image(self, index: int) -> Image:
+        self.asked.append(self.paths[index])
+        return super().image(index)

@@ -1,0 +1,76 @@
+"""What differs between kinds of training: the data, the truth of a mini-batch, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from darknet_py.data.datafile import DataFile
+from darknet_py.data.loader import Batch, Reports
+
+if TYPE_CHECKING:
+    import torch
+
+    from darknet_py.model.network import Network
+    from darknet_py.training.distributed import Share, Team
+
+
+class Score(NamedTuple):
+    """A measurement on the validation list. value: 0 … 1, by which NAME_best is chosen. figures: all, for JSON."""
+
+    value: float
+    figures: dict[str, Any]
+
+
+class Batches(Protocol):
+    """A loader: endless mini-batches of this process, and what could not be used."""
+
+    reports: Reports
+
+    def batches(self, start: int = 0) -> Iterator[Batch]: ...
+
+
+class Task(Protocol):
+    @property
+    def file(self) -> DataFile: ...
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def metric(self) -> str:
+        """What is measured: its key in NAME_best.json."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What is measured, for people."""
+        ...
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is a validation list to use."""
+        ...
+
+    @property
+    def images(self) -> int:
+        """In the training list."""
+        ...
+
+    def notes(self) -> list[str]:
+        """Lines to print before training starts."""
+        ...
+
+    def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> Batches: ...
+
+    def truth(self, batch: Batch) -> Tensor:
+        """As `Network.loss` takes it."""
+        ...
+
+    def measure(self, network: Network) -> Score: ...
+
+    def files(self, loader: Batches, mini_batches: range) -> list[str]:
+        """The images behind mini-batches, found by making their samples once more."""
+        ...
