@@ -317,7 +317,8 @@ def main() -> None:
     torch.set_num_threads(1)
     bound_memory(options.memory)
     texts = golden_cfgs() + folder_cfgs(options.folder)
-    report = fuzz(texts, options.count, options.seed, options.run_every, options.seconds)
+    report: dict[str, Any] = {"folders": [str(folder) for folder in options.folder]}
+    report |= fuzz(texts, options.count, options.seed, options.run_every, options.seconds)
     text = json.dumps(report, indent=2, ensure_ascii=True) + "\n"
     if options.out:
         options.out.write_text(text, encoding="utf-8")

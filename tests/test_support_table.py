@@ -1,0 +1,35 @@
+"""docs/support.md says what the code does."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def support_table() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module("support_table")
+    finally:
+        sys.path.pop(0)
+
+
+def test_the_table_is_up_to_date_and_says_yes(support_table: ModuleType) -> None:
+    """`python tools/support_table.py` writes it anew."""
+    table = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+    assert support_table.table() == table
+    assert " no |" not in table and " no (" not in table
+
+
+@pytest.mark.reference
+def test_the_counts_of_reference_cases_are_up_to_date(support_table: ModuleType, reference: Path) -> None:
+    kept = json.loads((ROOT / "tests" / "golden" / "reference_sections.json").read_text(encoding="utf-8"))
+    assert support_table.reference_cases(reference) == kept
