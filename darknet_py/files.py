@@ -1,4 +1,4 @@
-"""Writing files so that they are complete or not there."""
+"""Writing files so that they are complete or not there, and reading those that a cfg names."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
         raise error(f"{path}: cannot write: {problem.strerror or problem}") from problem
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """A regular file's text; bytes that are not UTF-8 become U+FFFD. Raises DataError: path, `what` and the reason."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
+            raise DataError(f"{path}: cannot read the {what}: not a file")
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
+        raise DataError(f"{path}: cannot read the {what}: {getattr(problem, 'strerror', None) or problem}") from problem
 
 
 def _is_device(path: Path) -> bool:

@@ -8,7 +8,6 @@ Nothing in this file waits for the device (no value is read back) or loops over 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from darknet_py import boxes
 from darknet_py.cfg.options import Options, atoi
 from darknet_py.errors import DataError
+from darknet_py.files import read_text
 
 ANCHOR_LIMIT = 1 << 10  # num; a typo must not ask for gigabytes of anchors
 _PAIRS = 1 << 21  # predictions × truths compared at once; bounds the memory of `match`
@@ -57,12 +57,9 @@ def parse_class_weights(o: Options, classes: int, max_delta: float | None) -> tu
 
 def read_map(path: str) -> Tensor:
     """A class map: line k holds the class that label k stands for (`read_map`). Raises DataError."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the class map: {error.strerror}") from error
+    lines = read_text(path, "class map").split("\n")
     values = [atoi(line.strip()) for line in lines if line.strip()]
-    if not values or any(value is None or value < 0 for value in values):
+    if not values or any(value is None or not 0 <= value < 1 << 31 for value in values):
         raise DataError(f"{path}: wanted one class number per line")
     return torch.tensor(values)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from darknet_py.cfg.options import atoi
 from darknet_py.errors import DataError
+from darknet_py.files import read_text
 
 
 class Tree(nn.Module):
@@ -38,10 +37,7 @@ class Tree(nn.Module):
     @classmethod
     def read(cls, path: str, classes: int) -> Tree:
         """Raises DataError naming file and line."""
-        try:
-            text = Path(path).read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise DataError(f"{path}: cannot read the class tree: {error.strerror}") from error
+        text = read_text(path, "class tree")
         names: list[str] = []
         parents: list[int] = []
         for number, line in enumerate(text.splitlines(), 1):

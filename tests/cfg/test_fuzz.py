@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darknet_py.cfg.graph import parse_text
-from darknet_py.errors import CfgError
+from darknet_py.errors import CfgError, DataError
 from darknet_py.layers import LAYERS
+from darknet_py.layers.heads_common import read_map
+from darknet_py.model.network import Network
 
 TOOL = Path(__file__).parents[2] / "tools" / "fuzz.py"
 NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
@@ -116,6 +118,23 @@ def test_numbers_longer_than_python_reads() -> None:
         parse_text(NET + f"[convolutional]\n[route]\nlayers=-{'9' * 5000}\n")
     graph = parse_text(NET + f"[convolutional]\nfilters={'0' * 5000}7\n")
     assert graph.layers[0].output.c == 7
+
+
+@QUIET
+@pytest.mark.parametrize("path", ["/dev/zero", "/", "no/such/file", "x" * 5000])
+@pytest.mark.parametrize("key", ["tree", "map"])
+def test_a_class_file_that_is_none(key: str, path: str) -> None:
+    text = "[net]\nwidth=2\nheight=2\nchannels=7\n[region]\nclasses=2\nnum=1\nanchors=1,1\n"
+    with pytest.raises(DataError, match="cannot read the class"):
+        Network(parse_text(f"{text}{key}={path}\n"))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"99999999999999999999\n", b"-1\n", b""])
+def test_a_class_map_that_is_none(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.map"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="wanted one class number per line"):
+        read_map(str(path))
 
 
 @QUIET
