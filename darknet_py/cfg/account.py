@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from darknet_py.cfg.graph import Graph
+from darknet_py.cfg.graph import Graph, held
 from darknet_py.layers.base import Node, Spec
 
 _HEADER_BYTES = 20
@@ -56,7 +56,7 @@ class Totals(NamedTuple):
 def rows(graph: Graph) -> list[Row]:
     """The account of each layer, in cfg order. Linear in layers and their inputs."""
     fields: dict[int, tuple[int, int]] = {-1: (1, 1)}
-    live = _live(graph)
+    live = held(graph)
     result = []
     for node, values in zip(graph.layers, live, strict=True):
         fields[node.index] = _field(node, fields)
@@ -114,20 +114,6 @@ def _field(node: Node, fields: Mapping[int, tuple[int, int]]) -> tuple[int, int]
     gathered = max(shape.w // node.output.w, 1)
     spread = max(node.output.w // shape.w, 1)
     return field + (gathered - 1) * jump, max(jump * gathered // spread, 1)
-
-
-def _live(graph: Graph) -> list[int]:
-    """Values held while each layer runs: every output from the layer that makes it to the last that reads it."""
-    change = [0] * (len(graph.layers) + 1)
-    readers = [node.index for node in graph.layers if -1 in node.sources]
-    for size, first, last in [
-        (graph.input.size, 0, max(readers, default=0)),
-        *((node.output.size, node.index, node.last_use) for node in graph.layers),
-    ]:
-        change[first] += size
-        change[last + 1] -= size
-    held = 0
-    return [held := held + step for step in change[:-1]]
 
 
 # --- as text and as plain values

@@ -81,13 +81,36 @@ def parse_text(
         net = net.resized(width, height)
     nodes = _resolve(sections[1:], net, problems)
     if _input_shape(net).size > VALUE_LIMIT:
-        options.error(f"wanted at most {VALUE_LIMIT} values of input, found {_input_shape(net).size}")
+        options.error(_too_many(_input_shape(net).size, "of input"))
     if len(sections) == 1:
         problems.error(sections[0].line, "[net]", "wanted layers after it, found none")
     problems.raise_errors()
     for warning in problems.warnings:
         warnings.warn(str(warning), CfgWarning, stacklevel=3)
-    return Graph(path, text, net, _with_last_use(nodes), tuple(problems.warnings))
+    graph = Graph(path, text, net, _with_last_use(nodes), tuple(problems.warnings))
+    for node, values in zip(graph.layers, held(graph), strict=True):
+        if values > VALUE_LIMIT:
+            problems.error(node.line, f"[{node.type}] #{node.index}", _too_many(values, "held at once"))
+            problems.raise_errors()
+    return graph
+
+
+def held(graph: Graph) -> list[int]:
+    """Values held while each layer runs: every output from the layer that makes it to the last that reads it."""
+    change = [0] * (len(graph.layers) + 1)
+    readers = [node.index for node in graph.layers if -1 in node.sources]
+    for size, first, last in [
+        (graph.input.size, 0, max(readers, default=0)),
+        *((node.output.size, node.index, node.last_use) for node in graph.layers),
+    ]:
+        change[first] += size
+        change[last + 1] -= size
+    total = 0
+    return [total := total + step for step in change[:-1]]
+
+
+def _too_many(values: int, what: str = "in a layer or in all weights") -> str:
+    return f"wanted at most {VALUE_LIMIT} values {what}, found {values}"
 
 
 def resized(graph: Graph, width: int | None, height: int | None) -> Graph:
@@ -135,7 +158,7 @@ def _resolve(sections: list[Section], net: NetSpec, problems: Problems) -> list[
             total += node.parameters
             most = max(output.size, total, spec.scratch(known))
             if most > VALUE_LIMIT:
-                raise ShapeError(f"wanted at most {VALUE_LIMIT} values, found {most}")
+                raise ShapeError(_too_many(most))
         except ShapeError as error:
             options.error(str(error))
             shapes.append(None)
@@ -153,4 +176,4 @@ def _with_last_use(nodes: list[Node]) -> tuple[Node, ...]:
     return tuple(replace(node, last_use=last[node.index]) for node in nodes)
 
 
-__all__ = ["CfgError", "Graph", "parse", "parse_text", "resized"]
+__all__ = ["CfgError", "Graph", "held", "parse", "parse_text", "resized"]

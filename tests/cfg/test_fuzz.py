@@ -95,6 +95,15 @@ def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str
         (NET + "[convolutional]\npadding=1000000\nstride=2000000000\n", r":5: \[convolutional\] #0: wanted at most"),
         (NET + "[convolutional]\nsize=3\ndilation=900000\nstride=2000000000\n", r"#0: wanted at most"),
         (NET + "[convolutional]\nfilters=1000000\nsize=15\npadding=99\nantialiasing=1\nstride=200\n", "wanted at most"),
+        (
+            NET
+            + "[upsample]\nstride=64\n[upsample]\nstride=8\n"
+            + "[upsample]\nstride=-1\nscale=2\n" * 40
+            + "[shortcut]\nfrom="
+            + ",".join(f"-{k}" for k in range(2, 41))
+            + "\n",
+            r"\[upsample\] #\d+: .* values held at once",
+        ),
         (NET + "[convolutional]\nfilters=4\nsize=4096\npad=1\nsway=1\n", "sway: wanted a size from 2 to 32"),
         (NET + "[convolutional]\nfilters=16\n[maxpool]\nsize=16384\npadding=16384\nstride=16384\n", "wanted at most"),
         (NET + "[crnn]\nsize=1\nhidden=100000000\n", r"\[crnn\] #0: wanted at most"),
