@@ -1,6 +1,6 @@
 """Mutates cfgs and checks that each is refused by a DarknetError or understood; small ones are built and run too.
 
-    python tools/fuzz.py 1000000 [--seed 1] [--folder cfg …] [--run-every 10] [--seconds 600] [--out docs/bench/fuzz.json]
+    python tools/fuzz.py 1000000 [--seed 1] [--folder cfg …] [--run-every 10] [--seconds 600] [--out FILE]
 
 Starts from the cfgs of tests/golden (every section, one option each) and of the folders given. Address space is
 bounded, so that a cfg that makes the program allocate what nobody has ends as a failure. Exit code 1 with a failure.
