@@ -21,6 +21,7 @@ COMMANDS = (
     "detect",
     "classify",
     "evaluate",
+    "rnn",
     "convert",
     "info",
     "graph",

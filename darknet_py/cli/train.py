@@ -9,7 +9,7 @@ from typing import Any
 from darknet_py.cli.common import positive
 
 NAME = "train"
-HELP = "train a detector; without --data on a small built-in set"
+HELP = "train a detector (without --data on a small built-in set) or a classifier"
 
 # Shown in --help; `--set` takes every other key of [net].
 _NET = {"width": positive, "height": positive, "batch": positive, "subdivisions": positive, "max_batches": positive}
@@ -19,8 +19,30 @@ _NET_FLOATS = {"learning_rate": float, "burn_in": int, "momentum": float, "decay
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own")
     parser.add_argument(
-        "--data", metavar="FILE", help="a .data file, COCO JSON, VOC folder or data.yaml (default: built-in)"
+        "--data",
+        metavar="FILE",
+        help="a .data file, COCO JSON, VOC folder or data.yaml (default: built-in); a folder with a folder per class",
     )
+    run_arguments(parser)
+    parser.add_argument(
+        "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="use the first N images of each list")
+    parser.add_argument("--skip-bad-labels", action="store_true", help="list wrong label rows and go on without them")
+
+    measure = parser.add_argument_group("mAP (or top-1) while training")
+    measure.add_argument("--map", type=_cadence, metavar="N|on|off", help="every N iterations, or Darknet's cadence")
+    measure.add_argument("--map-epochs", type=positive, metavar="N", help="epochs in Darknet's cadence (default: 4)")
+    measure.add_argument("--iou-thresh", type=float, metavar="T", help="IoU of a hit (default: 0.5)")
+    measure.add_argument("--points", type=int, choices=(0, 11, 101), help="recall points; 0 is the area (default)")
+    measure.add_argument(
+        "--thresh", type=float, metavar="T", help="confidence for precision and recall (default: 0.25)"
+    )
+    net_arguments(parser)
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every training takes."""
     parser.add_argument("--weights", metavar="FILE", help="start from a .weights file or a .pt checkpoint")
     parser.add_argument("--cutoff", type=positive, metavar="N", help="load the first N layers only, and count from 0")
     parser.add_argument("--clear", action="store_true", help="count iterations from 0, whatever the weights say")
@@ -30,25 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision")
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="of batch norm's running statistics")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument(
-        "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="use the first N images of each list")
-    parser.add_argument("--skip-bad-labels", action="store_true", help="list wrong label rows and go on without them")
     parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
     parser.add_argument("--log-every", type=positive, metavar="N", help="a log line every N iterations")
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
     parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
 
-    measure = parser.add_argument_group("mAP while training")
-    measure.add_argument("--map", type=_cadence, metavar="N|on|off", help="every N iterations, or Darknet's cadence")
-    measure.add_argument("--map-epochs", type=positive, metavar="N", help="epochs in Darknet's cadence (default: 4)")
-    measure.add_argument("--iou-thresh", type=float, metavar="T", help="IoU of a hit (default: 0.5)")
-    measure.add_argument("--points", type=int, choices=(0, 11, 101), help="recall points; 0 is the area (default)")
-    measure.add_argument(
-        "--thresh", type=float, metavar="T", help="confidence for precision and recall (default: 0.25)"
-    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
+
+def net_arguments(parser: argparse.ArgumentParser) -> None:
+    """New values for keys of `[net]`."""
     net = parser.add_argument_group("instead of the cfg's [net]")
     for key, kind in (_NET | _NET_FLOATS).items():
         net.add_argument(f"--{key.replace('_', '-')}", type=kind, metavar="N" if kind is not float else "X")
@@ -61,7 +74,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="another key, or a head's jitter, random",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_HERE = ("cfg", "data", "weights", "no_chart", "set", "json", "command", "run")
+_HERE = ("cfg", "data", "weights", "no_chart", "set", "json", "command", "action", "run")
 
 
 def _plain(value: Any) -> Any:

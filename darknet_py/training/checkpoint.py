@@ -27,7 +27,7 @@ from darknet_py.files import make_folder, write_atomically
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
-VERSION = 1
+VERSION = 2
 
 
 def keeps_numbered(iteration: int) -> bool:

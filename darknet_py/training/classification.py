@@ -86,7 +86,7 @@ class Classification:
             device=device,
         )
 
-    def truth(self, batch: Batch) -> Tensor:
+    def truth(self, batch: Batch, network: Network) -> Tensor:
         """(B, outputs): 0 for classes that the data does not have."""
         return torch.nn.functional.pad(batch.truth, (0, self.outputs - batch.truth.shape[1]))
 

@@ -111,7 +111,7 @@ class Detection:
             device=device,
         )
 
-    def truth(self, batch: Batch) -> Tensor:
+    def truth(self, batch: Batch, network: Network) -> Tensor:
         """Rows; a seventh column is the identity of the object, where embeddings of objects are learnt."""
         if not any(getattr(node.spec, "yolo_layer", None) for node in self.graph.layers):
             return batch.truth

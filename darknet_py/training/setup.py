@@ -16,6 +16,7 @@ from darknet_py.training.detection import Detection, detection_specs
 from darknet_py.training.distributed import Team
 from darknet_py.training.options import TrainOptions
 from darknet_py.training.task import Task
+from darknet_py.training.text import Text
 
 
 def read_graph(cfg: str | Path) -> Graph:
@@ -26,15 +27,15 @@ def read_graph(cfg: str | Path) -> Graph:
 
 
 def make_task(graph: Graph, path: str | Path | None, options: TrainOptions) -> Task:
-    """Detection where the cfg has detection layers, else classification. Raises DarknetError where it cannot train."""
+    """Of a detector, a classifier or, where it takes no images, a network of texts. Raises DarknetError."""
     detects = bool(detection_specs(graph))
-    if not graph.net.channels:
-        raise TrainError(f"{graph.path} takes no images; on text it is trained by `rnn train`")
     if not detects and not graph.layers[-1].spec.vector:
         raise TrainError(
             f"{graph.path}: wanted a detection layer such as [yolo], or [softmax] or [cost] at the end, found none"
         )
     check_supported(graph, detects)
+    if graph.input.size == graph.input.c:
+        return Text.read(path, graph, options)
     return (Detection if detects else Classification).read(path, graph, options)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from darknet_py.layers.recurrent import Recurrent
 from darknet_py.layers.reject import Rolling
 from darknet_py.training.distributed import Loss, Team, held, share, shared, total
 from darknet_py.training.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
@@ -73,6 +74,8 @@ class Learner:
         state.iteration = self.iteration
         state.seen = self.iteration * batch_images(net)
         for number, (images, truth) in enumerate(mini_batches, 1):
+            if net.adversarial_lr and iteration > net.burn_in and torch.rand(()) < 0.5:
+                images = self._attacked(images, truth)
             with held(self._model, number < self.share.mini_batches):
                 with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
                     report = self._model(images, truth)
@@ -81,8 +84,14 @@ class Learner:
             cost += report.cost
             parts.append(report.parts)
             state.seen += len(images) * team.size
+        batch, divisor = batch_images(net), update_batch(net, iteration)
+        if net.dynamic_minibatch:
+            taken = state.seen - self.iteration * batch
+            batch, divisor = taken, divisor // batch * taken
+        if net.try_fix_nan:
+            self._fix_nan()
         rate = learning_rate(net, iteration, self.seed)
-        self.scaler.step(self.optimizer, rate=rate, batch=update_batch(net, iteration), iteration=iteration)
+        self.scaler.step(self.optimizer, rate=rate, batch=divisor, iteration=iteration)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.iteration = state.iteration = iteration
@@ -90,7 +99,7 @@ class Learner:
         if self.ema:
             self.ema.update(iteration)
         # `get_network_cost` averages over the heads, `train_network` over the images.
-        loss = total(cost, team) / (len(self.network.heads) * batch_images(net))
+        loss = total(cost, team) / (len(self.network.heads) * batch)
         return Step(iteration, rate, loss, parts)
 
     @contextmanager
@@ -104,6 +113,45 @@ class Learner:
             yield True
         finally:
             self.ema.swap()
+
+    def _attacked(self, images: Tensor, truth: Tensor) -> Tensor:
+        """Self-adversarial training: images changed so that the network sees less in them (`train_network_datum_gpu`).
+
+        As there, layers keep their running statistics and weights meanwhile; of a contrastive pair only the first
+        image is changed.
+        """
+        net, state = self.network.graph.net, self.network.state
+        still = [layer for layer in self.network.modules() if hasattr(layer, "momentum") and layer.training]
+        for layer in still:
+            layer.training = False
+        state.adversarial = True
+        try:
+            x = images.detach().clone().requires_grad_()
+            nothing = truth.new_zeros(truth.shape if truth.shape[1] > 7 else (0, truth.shape[1]))
+            slope = torch.autograd.grad(self.network.loss(x, nothing).total, x, allow_unused=True)[0]
+        finally:
+            state.adversarial = False
+            for layer in still:
+                layer.training = True
+        if slope is None:
+            return images
+        rate = net.adversarial_lr * self.iteration / max(net.max_batches, 1)
+        attacked = (images - rate * slope).clamp(0, 1)
+        if net.contrastive:
+            attacked[1::2] = images[1::2]
+        return attacked
+
+    def _fix_nan(self) -> None:
+        """try_fix_nan: gradients that are not finite become 0, as in C, and so do running means (variances 1)."""
+        if not self.scaler.is_enabled():  # the scaler leaves such an update out
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        for name, buffer in self.network.named_buffers():
+            kind = name.rpartition(".")[2]
+            if kind in ("mean", "variance"):
+                value = float(kind == "variance")
+                buffer.nan_to_num_(value, value, value)
 
     def _prepare(self, iteration: int) -> None:
         torch.manual_seed(((self.seed * _SEED_STRIDE + iteration) * _SEED_STRIDE + self.team.rank) % (1 << 63))
@@ -123,6 +171,7 @@ class Learner:
             "ema": self.ema.state_dict() if self.ema else [],
             "scaler": self.scaler.state_dict(),
             "rolling": vars(self.network.state.rolling) if self.network.state.rolling else {},
+            "memory": {name: list(layer.memory) for name, layer in self._remembering() if layer.memory is not None},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -135,5 +184,11 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         rolling = {name: tensor.to(self.device) for name, tensor in state["rolling"].items()}
         self.network.state.rolling = Rolling(**rolling) if rolling else None
+        for name, layer in self._remembering():
+            kept = state["memory"].get(name)
+            layer.memory = tuple(part.to(self.device) for part in kept) if kept else None
         self.network.state.iteration = self.iteration
         self.network.state.seen = self.iteration * batch_images(self.network.graph.net)
+
+    def _remembering(self) -> list[tuple[str, Recurrent]]:
+        return [(name, layer) for name, layer in self.network.named_modules() if isinstance(layer, Recurrent)]

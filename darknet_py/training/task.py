@@ -65,8 +65,8 @@ class Task(Protocol):
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> Batches: ...
 
-    def truth(self, batch: Batch) -> Tensor:
-        """As `Network.loss` takes it."""
+    def truth(self, batch: Batch, network: Network) -> Tensor:
+        """As `Network.loss` takes it; called before each mini-batch."""
         ...
 
     def measure(self, network: Network) -> Score: ...

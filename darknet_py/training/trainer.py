@@ -54,10 +54,10 @@ class TrainResult(NamedTuple):
 def train(
     cfg: PathLike, data: PathLike | None = None, weights: PathLike | None = None, **overrides: Any
 ) -> TrainResult:
-    """Trains a detector or a classifier as Darknet does.
+    """Trains a detector, a classifier or a network of texts as Darknet does.
 
     cfg: path of a cfg, or of a .pt checkpoint, which holds its own. data: of a detector see `data.formats`, of a
-    classifier `data.classifier_data`; None: the built-in shapes.
+    classifier `data.classifier_data`, else a text; None: the built-in shapes.
     weights: a .weights file or checkpoint to start from. overrides: see `TrainOptions`; besides, any key of `[net]`
     (batch, learning_rate, max_batches, width …) with a new value.
 
@@ -185,7 +185,7 @@ class Training:
         for batch in islice(self.batches, self.learner.share.mini_batches):
             if batch.skipped:
                 self._tell_bad(batch.skipped)
-            yield batch.images, self.task.truth(batch).to(self.device, non_blocking=True)
+            yield batch.images, self.task.truth(batch, self.network).to(self.device, non_blocking=True)
 
     def _measure(self, iteration: int) -> None:
         """The task's score on the validation list; NAME_best.weights at the best so far (the later of equals)."""

@@ -1,0 +1,49 @@
+"""`rnn train CFG TEXT` and `rnn generate CFG --weights W`: recurrent networks on text, as Darknet's `rnn`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from darknet_py.cli import train
+from darknet_py.cli.common import network_arguments, positive
+
+NAME = "rnn"
+HELP = "train a recurrent network on a text file, or let it write"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    learn = actions.add_parser("train", help="learn to continue a text, byte by byte")
+    learn.add_argument("cfg", metavar="CFG", help="a recurrent cfg with inputs=256")
+    learn.add_argument("data", metavar="TEXT", help="any file")
+    train.run_arguments(learn)
+    train.net_arguments(learn)
+
+    write = actions.add_parser("generate", help="write text")
+    network_arguments(write, "trained weights")
+    write.add_argument("--seed-text", default="\n", metavar="TEXT", help="what to continue (default: a new line)")
+    write.add_argument("--length", type=positive, default=500, metavar="N", help="bytes to write (default: 500)")
+    write.add_argument("--temperature", type=float, default=0.7, metavar="T", help="below 1: safer (default: 0.7)")
+    write.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    return train.run(args) if args.action == "train" else _generate(args)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    import codecs
+
+    from darknet_py.cli.common import load_network
+    from darknet_py.training.text import generate
+
+    start = args.seed_text.encode("utf-8", "surrogateescape")
+    letters = codecs.getincrementaldecoder("utf-8")("replace")
+    found = generate(load_network(args), start, args.length, args.temperature, args.seed)
+    sys.stdout.write(args.seed_text)
+    for symbol in found:
+        sys.stdout.write(letters.decode(bytes([symbol])))
+        sys.stdout.flush()
+    print(letters.decode(b"", True))
+    return 0

@@ -1,0 +1,160 @@
+"""Recurrent networks that learn to continue a text, byte by byte (Darknet's `rnn.c`)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from darknet_py.cfg.graph import Graph
+from darknet_py.data.datafile import DataFile
+from darknet_py.data.loader import Batch, Reports
+from darknet_py.errors import DataError, TrainError
+from darknet_py.layers.recurrent import reset_state
+from darknet_py.training.options import TrainOptions
+from darknet_py.training.task import Batches, Score
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
+    from darknet_py.training.distributed import Share, Team
+
+_JUMP = 0.1  # chance that a stream goes on elsewhere in the text after a mini-batch
+_LEAST = 0.0001  # bytes less likely than this are never written (`test_char_rnn`)
+
+
+@dataclass(frozen=True)
+class Text:
+    """text: (N,) uint8, its bytes. inputs: values the network takes, a byte being one of them."""
+
+    path: Path
+    text: NDArray[np.uint8]
+    inputs: int
+    steps: int
+    metric: str = "none"
+    label: str = "none"
+    measures: bool = False
+
+    @classmethod
+    def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> Text:
+        """Raises DataError and TrainError."""
+        if path is None:
+            raise TrainError(f"{graph.path} takes no images: wanted a text file (rnn train CFG TEXT), found none")
+        try:
+            text = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        except OSError as error:
+            raise DataError(f"{path}: cannot read this text: {error.strerror}") from error
+        inputs, outputs = graph.input.size, graph.layers[-1].output.size
+        if outputs != inputs:
+            raise TrainError(f"{graph.path}: wanted as many outputs as inputs ({inputs}), found {outputs}")
+        if len(text) < 2:
+            raise DataError(f"{path}: wanted a text of at least 2 bytes, found {len(text)}")
+        if text.max() >= inputs:
+            where = int((text >= inputs).argmax())
+            raise DataError(f"{path}: wanted bytes below {inputs} (inputs=), found {text[where]} at position {where}")
+        return cls(Path(path), text, inputs, graph.net.time_steps)
+
+    @property
+    def file(self) -> DataFile:
+        return DataFile(self.path)
+
+    @property
+    def names(self) -> list[str]:
+        return []
+
+    @property
+    def images(self) -> int:
+        return len(self.text)
+
+    def notes(self) -> list[str]:
+        return []
+
+    def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> Streams:
+        if team.size > 1:
+            raise TrainError("text is trained by one process, found several")
+        return Streams(self, share.images, seed, device)
+
+    def truth(self, batch: Batch, network: Network) -> Tensor:
+        """The next bytes. The network forgets the streams that jumped."""
+        for stream in batch.tracks.tolist():
+            reset_state(network, stream)
+        return batch.truth
+
+    def measure(self, network: Network) -> Score:
+        raise TrainError("a network of texts is not measured")
+
+    def files(self, loader: Batches, mini_batches: range) -> list[str]:
+        assert isinstance(loader, Streams)
+        found = itertools.islice(loader.places(), mini_batches.start, mini_batches.stop)
+        return [f"{self.path} from byte {place}" for places, _ in found for place in places.tolist()]
+
+
+class Streams:
+    """Streams of a mini-batch go through the text side by side; each jumps now and then (`train_char_rnn`).
+
+    Where mini-batch k reads is a pure function of (seed, k).
+    """
+
+    def __init__(self, text: Text, streams: int, seed: int, device: torch.device):
+        self.text, self.streams, self.seed, self.device = text, streams, seed, device
+        self.reports = Reports()
+
+    def places(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each mini-batch: where each stream starts to read, and which streams jumped before it."""
+        dice = np.random.default_rng([self.seed, 7])
+        length = len(self.text.text)
+        places = dice.integers(length, size=self.streams)
+        jumped = np.arange(0)
+        while True:
+            yield places, jumped
+            jumps = dice.random(self.streams) < _JUMP
+            places = np.where(jumps, dice.integers(length, size=self.streams), (places + self.text.steps) % length)
+            jumped = jumps.nonzero()[0]
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """images: (steps · streams, inputs), one-hot, row t·streams + b is step t of stream b. tracks: who jumped."""
+        for places, jumped in itertools.islice(self.places(), start, None):
+            at = places + np.arange(self.text.steps + 1)[:, None]
+            symbols = torch.from_numpy(self.text.text[at % len(self.text.text)].astype(np.int64)).to(self.device)
+            hot = torch.nn.functional.one_hot(symbols, self.text.inputs).float()
+            yield Batch(hot[:-1].flatten(0, 1), hot[1:].flatten(0, 1), [], torch.from_numpy(jumped))
+
+
+def generate(network: Network, start: bytes, length: int, temperature: float = 0.7, seed: int = 0) -> Iterator[int]:
+    """`length` bytes that continue `start`, one after the other (`test_char_rnn`).
+
+    temperature: below 1 the likely becomes likelier; instead of the cfg's, which is taken to be 1. Raises DataError.
+    """
+    graph = network.graph
+    inputs = graph.input.size
+    if graph.input.c != inputs or graph.layers[-1].output.size != inputs:
+        raise DataError(f"{graph.path}: wanted a network of texts, found one that takes {graph.input}")
+    if temperature <= 0:
+        raise DataError(f"temperature: wanted a number above 0, found {temperature}")
+    if not start or max(start) >= inputs:
+        raise DataError(f"seed text: wanted at least one byte, all below {inputs}, found {start!r}")
+    network.eval()
+    reset_state(network)
+    device = next(network.parameters()).device
+    dice = torch.Generator().manual_seed(seed)
+
+    def read(symbol: int) -> Tensor:
+        x = torch.zeros(1, inputs, device=device)
+        x[0, symbol] = 1
+        with torch.inference_mode():
+            return network(x).flatten().double().cpu()
+
+    for symbol in start[:-1]:
+        read(symbol)
+    symbol = start[-1]
+    for _ in range(length):
+        chances = (read(symbol).clamp(min=1e-30).log() / temperature).softmax(0)
+        chances[chances < _LEAST] = 0
+        symbol = int(torch.multinomial(chances, 1, generator=dice))
+        yield symbol

@@ -1,0 +1,117 @@
+"""Recurrent networks on text: they learn, resume bit by bit, and write what they have learnt."""
+
+from __future__ import annotations
+
+import csv
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import darknet_py
+from darknet_py.cli import main
+from darknet_py.errors import DarknetError, DataError, TrainError
+from darknet_py.training.text import Streams, Text, generate
+from darknet_py.training.trainer import TrainResult
+
+CFG = """
+[net]
+inputs=128
+batch=8
+subdivisions=1
+time_steps=8
+momentum=0.9
+decay=0
+learning_rate=0.03
+adam=1
+policy=constant
+max_batches=60
+
+{layer}
+
+[connected]
+output=128
+activation=linear
+
+[softmax]
+"""
+LAYERS = {
+    "lstm": "[lstm]\noutput=32",
+    "gru": "[gru]\noutput=32\ntanh=1",
+    "rnn": "[rnn]\noutput=32\nhidden=32\nactivation=leaky",
+}
+VERSE = "the cat sat on the mat.\n"
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "verse.txt"
+    path.write_text(VERSE * 20)
+    return path
+
+
+def train(kind: str, text: Path, out: Path, **overrides: object) -> tuple[TrainResult, Path]:
+    cfg = out.parent / f"{kind}.cfg"
+    cfg.write_text(CFG.format(layer=LAYERS[kind]))
+    return darknet_py.train(cfg, text, out=out, quiet=True, device="cpu", **overrides), cfg
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_it_learns(kind: str, text: Path, tmp_path: Path) -> None:
+    result, _ = train(kind, text, tmp_path / "out")
+    losses = [float(row["loss"]) for row in csv.DictReader(result.log.open())]
+    assert losses[0] > 3
+    assert sum(losses[-5:]) / 5 < 0.3 * losses[0]
+
+
+def test_resumed_it_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
+    whole, _ = train("lstm", text, tmp_path / "a", max_batches=6)
+    train("lstm", text, tmp_path / "b", max_batches=3)
+    resumed, _ = train("lstm", text, tmp_path / "b", max_batches=6, resume=True)
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_streams_go_on_through_the_text_and_jump_now_and_then() -> None:
+    text = Text(Path("x"), np.arange(100, dtype=np.uint8), 100, 4)
+    streams = Streams(text, 3, 0, torch.device("cpu"))
+    batches = list(islice(streams.batches(), 40))
+    jumps = 0
+    for before, batch in pairwise(batches):
+        symbols = batch.images.argmax(1).view(4, 3)
+        assert torch.equal(batch.truth.argmax(1).view(4, 3), (symbols + 1) % 100)
+        follows = (before.truth.argmax(1).view(4, 3)[-1] == symbols[0]).nonzero().flatten().tolist()
+        assert set(follows) | set(batch.tracks.tolist()) == {0, 1, 2}
+        jumps += len(batch.tracks)
+    assert 4 <= jumps <= 24  # one in ten of 117
+    again = next(streams.batches(17))
+    assert torch.equal(again.images, batches[17].images)
+
+
+def test_the_commands_train_and_write(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = tmp_path / "lstm.cfg"
+    cfg.write_text(CFG.format(layer=LAYERS["lstm"]))
+    out = tmp_path / "out"
+    argv = ["--out", str(out), "--max-batches", "120", "--quiet", "--device", "cpu"]
+    assert main(["rnn", "train", str(cfg), str(text), *argv]) == 0
+    capsys.readouterr()
+    network = [str(cfg), "--weights", str(out / "lstm_final.weights")]
+    assert main(["rnn", "generate", *network, "--seed-text", VERSE, "--length", "24", "--temperature", "0.2"]) == 0
+    assert capsys.readouterr().out == VERSE + VERSE + "\n"
+
+
+def test_what_cannot_be_used_is_told(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="wanted a text file"):
+        train("lstm", None, tmp_path / "out")  # type: ignore[arg-type]
+    odd = tmp_path / "odd.txt"
+    odd.write_bytes(b"ab\xff")
+    with pytest.raises(DataError, match=r"wanted bytes below 128 .* found 255 at position 2"):
+        train("lstm", odd, tmp_path / "out")
+    odd.write_bytes(b"")
+    with pytest.raises(DataError, match="at least 2 bytes"):
+        train("lstm", odd, tmp_path / "out")
+    network = darknet_py.load(tmp_path / "lstm.cfg")
+    for start, temperature in ((b"", 1.0), (b"\xff", 1.0), (b"a", 0.0)):
+        with pytest.raises(DarknetError, match="wanted"):
+            next(generate(network, start, 1, temperature))
