@@ -1,37 +1,47 @@
 """Cfgs written from architecture: backbone × stage × neck × head.
 
 `build("yolov4")` gives the text of a network; `python -m darknet_py.zoo` lists the names, prints one, and writes the
-files of `cfg/`. Of the rooms, each uses only those above it:
+files of `cfg/`. Any other combination: `Design` (design.py), and `python -m darknet_py design` on the command line. Of
+the rooms, each uses only those above it:
 
-    text.py       Cfg: one call, one section; layers are named by the index that the call gave
-    recipes.py    [net]: input size, training, augmentation
-    blocks.py     residual blocks, CSP stages, sets of convolutions, pyramid pooling
-    backbones.py  stem and stages; gives stride → layer
-    heads.py      [yolo] by stride, [region], classifier; anchors and losses
-    necks.py      FPN, PANet, PRN; joins the strides that the head wants
-    networks.py   the table  name → function
+    text.py           Cfg: one call, one section; layers are named by the index that the call gave
+    recipes.py        [net]: input size, training, augmentation
+    blocks.py         residual and dense blocks, attention, sets of convolutions, pooling
+    stages.py         Csp: how a stage's channels are divided (γ) and joined again (fusion)
+    residual.py dense.py mobile.py convolutional.py      backbones: stem and stages; they give stride → layer
+    heads.py          [yolo] by stride, [region], classifier; anchors and losses
+    necks.py          FPN, PANet, PRN, GFM, EFM; they join the strides that the head wants
+    classifiers.py detectors.py                          the tables  name → function
+    backbones.py      the backbones that a design can name
+    design.py         a network from its parts' names; crossing.py a given plain cfg, made cross stage partial
 
-To add a network, write what is missing of its blocks, backbone or neck, then a function in `networks.py` that puts
+To add a network, write what is missing of its blocks, backbone or neck, then a function in `detectors.py` that puts
 them together, and its row in the table:
 
     def _my_detector(classes: int = 80) -> Cfg:
         cfg = Cfg("What it is and where it comes from.", recipes.detector(416, 8))
-        features = backbones.darknet53(cfg)
+        features = darknet53(cfg, Csp(gamma=0.25))
         head = Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
         necks.panet(cfg, features, head)
         return cfg
 
-`make cfgs` then writes its file, and its figures go into `tests/golden/zoo.json`. A network that somebody published
-is compared with that file in `tests/zoo/test_zoo_published.py`: same sections, same meaning of every option.
+`make cfgs` then writes its file, and its figures go into `tests/golden/zoo.json` (tools/zoo/figures.py). A network that
+somebody published is compared with that file there: same sections, same meaning of every option.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.errors import DarknetError
-from darknet_py.zoo.networks import ZOO
+from darknet_py.zoo.classifiers import CLASSIFIERS
+from darknet_py.zoo.detectors import DETECTORS
+from darknet_py.zoo.text import Cfg
 
 __all__ = ["ZOO", "build"]
+
+ZOO: dict[str, Callable[..., Cfg]] = {**DETECTORS, **CLASSIFIERS}
 
 
 def build(name: str, classes: int | None = None) -> str:

@@ -1,42 +1,13 @@
-"""What stages and necks are made of. Each block continues from the last layer and gives the index of its output."""
+"""What stages and necks are made of. Each block continues from the last layer and gives the index of its output.
+
+The blocks of stages end with the attention that the Cfg asks for, and are elastic where it says so.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from darknet_py.zoo.text import Cfg
-
-
-def darknet(cfg: Cfg, width: int, inner: int) -> int:
-    """Residual block of Darknet-53: narrow to `inner` channels, 3x3 back to `width`, add."""
-    x = cfg.last
-    cfg.conv(inner)
-    cfg.conv(width, 3)
-    return cfg.shortcut(x)
-
-
-def bottleneck(cfg: Cfg, width: int, inner: int, stride: int = 1, groups: int = 1) -> int:
-    """Residual block of ResNet: narrow to `inner`, 3x3, widen to `width`, add, activate. ResNeXt: 3x3 in groups."""
-    x = cfg.last
-    cfg.conv(inner)
-    cfg.conv(inner, 3, stride, groups=groups)
-    cfg.conv(width, activation="linear")
-    return cfg.shortcut(x, cfg.activation)
-
-
-def inverted(cfg: Cfg, width: int, expanded: int, stride: int = 1) -> int:
-    """Block of MobileNet-v2: widen to `expanded`, filter each channel by itself, narrow to `width`."""
-    cfg.conv(expanded)
-    cfg.depthwise(expanded, 3, stride)
-    return cfg.conv(width, activation="linear")
-
-
-def inverted_residual(cfg: Cfg, width: int, expanded: int, dropout: float) -> int:
-    """An inverted block whose input is added, after dropout."""
-    x = cfg.last
-    inverted(cfg, width, expanded)
-    cfg.section("dropout", probability=dropout)
-    return cfg.shortcut(x)
 
 
 def repeat(cfg: Cfg, block: Callable[[], int], count: int) -> int:
@@ -46,52 +17,201 @@ def repeat(cfg: Cfg, block: Callable[[], int], count: int) -> int:
     return cfg.last
 
 
-def csp(
-    cfg: Cfg,
-    block: Callable[[], int],
-    count: int,
-    width: int,
-    out: int,
-    *,
-    second: int | None = None,
-    split: str | None = None,
-) -> int:
-    """Cross stage partial: one part goes through `count` blocks, the other skips them, both are joined at the end.
+# --- residual
 
-    The split is two 1x1 convolutions, the closing transition (before and after joining) one each. width: channels of
-    a part. out: of the result. second: of the part with the blocks where they start from another width. split:
-    activation of the splitting convolutions.
-    """
+
+def darknet(cfg: Cfg, width: int, inner: int) -> int:
+    """Residual block of Darknet-53: narrow to `inner` channels, 3x3 back to `width`, add."""
+
+    def body(width: int, inner: int) -> None:
+        cfg.conv(inner)
+        cfg.conv(width, 3)
+
+    if cfg.elastic:
+        return elastic(cfg, lambda: body(width // 2, width // 2), "linear")
     x = cfg.last
-    cfg.note("Split: the part that skips the blocks ...")
-    skipped = cfg.conv(width, activation=split)
-    cfg.route(x)
-    cfg.note("... and the part that goes through them")
-    cfg.conv(second or width, activation=split)
-    repeat(cfg, block, count)
-    cfg.note("Transition of that part, then both are joined")
-    through = cfg.conv(width)
-    cfg.route(through, skipped)
-    cfg.note("Transition of the stage")
-    return cfg.conv(out)
+    body(width, inner)
+    attend(cfg)
+    return cfg.shortcut(x)
 
 
-def csp_tiny(cfg: Cfg, width: int) -> int:
-    """CSP stage of the tiny networks: two 3x3 convolutions on half of the channels, both kept. Doubles the channels.
+def basic(cfg: Cfg, width: int, stride: int = 1, *, project: bool = False) -> int:
+    """Residual block of ResNet-10 … 34: two 3x3 convolutions, add, activate. project: as in `bottleneck`."""
+    x = cfg.last
+    cfg.conv(width, 3, stride)
+    cfg.conv(width, 3, activation="linear")
+    attend(cfg)
+    return _sum(cfg, x, width, stride, project)
 
-    The split takes the second half of the channels as they are. The stage's output is the whole input followed by
-    the convolution that closes the block; that convolution's index is given, for it is what necks read.
+
+def bottleneck(cfg: Cfg, width: int, inner: int, stride: int = 1, groups: int = 1, *, project: bool = False) -> int:
+    """Residual block of ResNet: narrow to `inner`, 3x3, widen to `width`, add, activate. ResNeXt: 3x3 in groups.
+
+    project: what is added goes through a 1x1 convolution, as it must where it has another shape; AlexeyAB's Darknet
+    refuses to add outputs of different sizes.
     """
-    x = cfg.conv(width, 3)
-    cfg.note("Split: half of the channels goes through the block")
-    cfg.route_half(x, 1)
-    first = cfg.conv(width // 2, 3)
-    second = cfg.conv(width // 2, 3)
-    cfg.route(second, first)
-    closing = cfg.conv(width)
-    cfg.note("Joined with all channels from before the split")
-    cfg.route(x, closing)
-    return closing
+
+    def body(width: int, inner: int, groups: int) -> None:
+        cfg.conv(inner)
+        cfg.conv(inner, 3, stride, groups=groups)
+        cfg.conv(width, activation="linear")
+
+    if cfg.elastic:
+        return elastic(cfg, lambda: body(width // 2, width // 2, max(groups // 2, 1)), cfg.activation)
+    x = cfg.last
+    body(width, inner, groups)
+    attend(cfg)
+    return _sum(cfg, x, width, stride, project)
+
+
+def _sum(cfg: Cfg, x: int, width: int, stride: int, project: bool) -> int:
+    if project:
+        body = cfg.last
+        cfg.route(x)
+        cfg.conv(width, 1, stride, activation="linear")
+        x = body
+    return cfg.shortcut(x, cfg.activation)
+
+
+def elastic(cfg: Cfg, body: Callable[[], None], activation: str) -> int:
+    """Elastic (Wang et al., 2018): half of the channels is worked on at half of the resolution. Needs even sides."""
+    x = cfg.last
+    cfg.slice(x, 2, 0)
+    body()
+    fine = cfg.last
+    cfg.note("The other half at half of the resolution")
+    cfg.slice(x, 2, 1)
+    cfg.maxpool(2, 2)
+    body()
+    coarse = cfg.upsample()
+    cfg.route(fine, coarse)
+    attend(cfg)
+    return cfg.shortcut(x, activation)
+
+
+def inverted(cfg: Cfg, width: int, expanded: int, stride: int = 1, size: int = 3, squeeze: int = 0) -> int:
+    """Block of MobileNet-v2: widen to `expanded`, filter each channel by itself, narrow to `width`.
+
+    EfficientNet's has squeeze and excitation, down to `squeeze` channels, before it narrows.
+    """
+    cfg.conv(expanded)
+    cfg.depthwise(expanded, size, stride)
+    if squeeze:
+        excite(cfg, squeeze)
+    return cfg.conv(width, activation="linear")
+
+
+def inverted_residual(
+    cfg: Cfg, width: int, expanded: int, *, size: int = 3, squeeze: int = 0, dropout: float | None = None
+) -> int:
+    """An inverted block whose input is added, after dropout where there is a probability for it."""
+    x = cfg.last
+    inverted(cfg, width, expanded, size=size, squeeze=squeeze)
+    attend(cfg)
+    if dropout is not None:
+        cfg.section("dropout", probability=dropout)
+    return cfg.shortcut(x)
+
+
+def res2(cfg: Cfg, width: int, groups: int = 2) -> int:
+    """Residual block of Res2NetLite: quarters of the channels, each filtered together with the one before it."""
+    x = cfg.last
+    wide = cfg.conv(width)
+    parts = [cfg.slice(wide, 4, 0)]
+    for number in range(1, 4):
+        cfg.slice(wide, 4, number)
+        if number > 1:
+            cfg.shortcut(parts[-1])
+        parts.append(cfg.conv(width // 4, 3, groups=groups))
+    cfg.route(*parts)
+    cfg.conv(width)
+    attend(cfg)
+    return cfg.shortcut(x)
+
+
+# --- dense
+
+
+def dense(cfg: Cfg, growth: int, inner: int) -> int:
+    """Layer of DenseNet: narrow to `inner` channels (0: not at all), 3x3 to `growth`, beside all that came before."""
+    x = cfg.last
+    if inner:
+        cfg.conv(inner)
+    cfg.conv(growth, 3)
+    attend(cfg, ratio=2)
+    return cfg.route(cfg.last, x)
+
+
+def two_way_dense(cfg: Cfg, growth: int, inner: int) -> int:
+    """Layer of PeleeNet: half of the growth sees 3x3 pixels, the other half 5x5."""
+    x = cfg.last
+    cfg.conv(inner)
+    near = cfg.conv(growth // 2, 3)
+    cfg.route(x)
+    cfg.conv(inner)
+    cfg.conv(growth // 2, 3)
+    far = cfg.conv(growth // 2, 3)
+    if not cfg.attention:
+        return cfg.route(far, near, x)
+    cfg.route(far, near)
+    attend(cfg, ratio=2)
+    return cfg.route(cfg.last, x)
+
+
+def elastic_dense(cfg: Cfg, growth: int, inner: int, *, halved: bool = True) -> int:
+    """Layer of an elastic DenseNet: the sum of two paths, one of them at half of the resolution (if `halved`)."""
+    x = cfg.last
+    cfg.conv(inner)
+    fine = cfg.conv(growth, 3)
+    cfg.route(x)
+    if halved:
+        cfg.section("local_avgpool", size=2, stride=2)
+    cfg.conv(inner)
+    cfg.conv(growth, 3)
+    if halved:
+        cfg.upsample()
+    cfg.shortcut(fine)
+    attend(cfg, ratio=2)
+    return cfg.route(cfg.last, x)
+
+
+def elan(cfg: Cfg, width: int) -> int:
+    """YOLOv7-tiny's block: two parts and two convolutions on one of them, all four joined to twice the width."""
+    x = cfg.last
+    parts = [cfg.conv(width)]
+    cfg.route(x)
+    parts += [cfg.conv(width), cfg.conv(width, 3), cfg.conv(width, 3)]
+    cfg.route(*parts)
+    return cfg.conv(2 * width)
+
+
+# --- attention
+
+
+def attend(cfg: Cfg, ratio: int = 16) -> int:
+    """The attention that the Cfg asks for, on the last layer. ratio: of its channels to the squeezed ones."""
+    if cfg.attention == "se":
+        return excite(cfg, max(cfg.width() // ratio, 8))
+    return sam(cfg) if cfg.attention == "sam" else cfg.last
+
+
+def excite(cfg: Cfg, squeeze: int) -> int:
+    """Squeeze and excitation: each channel is scaled by what all of them are on average over the image."""
+    x, width = cfg.last, cfg.width()
+    cfg.section("avgpool")
+    cfg.conv(squeeze, norm=False)
+    cfg.conv(width, norm=False, activation="logistic")
+    return cfg.section("scale_channels", **{"from": x - cfg.last - 1})
+
+
+def sam(cfg: Cfg) -> int:
+    """YOLOv4's spatial attention: each value is scaled by a convolution's opinion of it."""
+    x = cfg.last
+    cfg.conv(cfg.width(), activation="logistic")
+    return cfg.section("sam", **{"from": x - cfg.last - 1})
+
+
+# --- sets of convolutions, for necks
 
 
 def spp(cfg: Cfg, sizes: Sequence[int] = (5, 9, 13)) -> int:
@@ -107,6 +227,23 @@ def spp(cfg: Cfg, sizes: Sequence[int] = (5, 9, 13)) -> int:
     return cfg.route(*reversed(pools), x)
 
 
+def rfb(cfg: Cfg, width: int) -> int:
+    """Receptive field block (Liu et al., 2018): small windows close by, dilated ones around, added to a projection."""
+    x = cfg.last
+    cfg.note("Receptive field block: windows of 3 x 3 pixels, 1, 3 and 5 pixels apart")
+    project = cfg.conv(width, activation="linear")
+    branches: list[int] = []
+    for reach in (1, 3, 5):
+        cfg.route(x)
+        cfg.conv(width // 4)
+        if reach > 1:
+            cfg.conv(width // 4, 3)
+        branches.append(cfg.conv(width // 4, 3, dilation=reach))
+    cfg.route(*branches)
+    cfg.conv(width, activation="linear")
+    return cfg.shortcut(project, cfg.activation)
+
+
 def conv_set(cfg: Cfg, width: int, count: int = 5) -> int:
     """`count` convolutions, in turn 1x1 to `width` channels and 3x3 to twice as many."""
     for number in range(count):
@@ -117,21 +254,35 @@ def conv_set(cfg: Cfg, width: int, count: int = 5) -> int:
     return cfg.last
 
 
-def csp_set(cfg: Cfg, width: int) -> int:
-    """What a CSP neck has in place of `conv_set`: two pairs of 1x1 and 3x3 convolutions on one part."""
+def spp_set(cfg: Cfg, width: int) -> int:
+    """A set of convolutions with spatial pyramid pooling in the middle."""
+    conv_set(cfg, width, 3)
+    spp(cfg)
+    return conv_set(cfg, width, 3)
+
+
+def rfb_set(cfg: Cfg, width: int) -> int:
+    """A set of convolutions with a receptive field block in the middle."""
+    conv_set(cfg, width, 3)
+    rfb(cfg, width)
+    return conv_set(cfg, width, 3)
+
+
+def csp_set(cfg: Cfg, width: int, pairs: int = 2) -> int:
+    """What a CSP neck has in place of `conv_set`: pairs of 1x1 and 3x3 convolutions on one part."""
     x = cfg.conv(width)
     cfg.note("Split: the part that skips the convolutions")
     skipped = cfg.conv(width)
     cfg.route(x)
-    for _ in range(2):
+    for _ in range(pairs):
         cfg.conv(width)
         cfg.conv(width, 3)
     cfg.route(cfg.last, skipped)
     return cfg.conv(width)
 
 
-def csp_spp(cfg: Cfg, width: int) -> int:
-    """Spatial pyramid pooling inside one of two parts, split from the last layer."""
+def csp_spp(cfg: Cfg, width: int, pairs: int = 1) -> int:
+    """Spatial pyramid pooling inside one of two parts, split from the last layer. pairs: of convolutions after it."""
     x = cfg.last
     cfg.note("Split: the part that skips the pooling")
     skipped = cfg.conv(width)
@@ -139,7 +290,20 @@ def csp_spp(cfg: Cfg, width: int) -> int:
     for size in (1, 3, 1):
         cfg.conv(width, size)
     spp(cfg)
-    cfg.conv(width)
-    cfg.conv(width, 3)
+    for _ in range(pairs):
+        cfg.conv(width)
+        cfg.conv(width, 3)
     cfg.route(cfg.last, skipped)
+    return cfg.conv(width)
+
+
+def tiny_csp_spp(cfg: Cfg, width: int) -> int:
+    """YOLOv7-tiny's pooling: one of two parts through maxima alone."""
+    x = cfg.last
+    skipped = cfg.conv(width)
+    cfg.route(x)
+    cfg.conv(width)
+    spp(cfg)
+    cfg.conv(width)
+    cfg.route(skipped, cfg.last)
     return cfg.conv(width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from darknet_py.zoo.text import Cfg, Value
@@ -15,6 +15,7 @@ COCO_FASTEST = (12, 18, 37, 49, 52, 132, 115, 73, 119, 199, 242, 238)
 
 THREE_SCALES = {8: (0, 1, 2), 16: (3, 4, 5), 32: (6, 7, 8)}
 TWO_SCALES = {16: (0, 1, 2), 32: (3, 4, 5)}
+OVERLAPPING = {16: (1, 2, 3), 32: (3, 4, 5)}  # as published: anchor 3 at both strides, anchor 0 at none
 
 V3_LOSS: Mapping[str, Value] = {"jitter": 0.3, "ignore_thresh": 0.7, "truth_thresh": 1, "random": 1}
 # YOLOv4: boxes by complete IoU, more than one anchor for an object, suppression that also looks at centres
@@ -26,6 +27,11 @@ CIOU: Mapping[str, Value] = {
     "beta_nms": 0.6,
 }
 V4_LOSS: Mapping[str, Value] = {"jitter": 0.3, "ignore_thresh": 0.7, "truth_thresh": 1, "iou_thresh": 0.213, **CIOU}
+V4_SCALES: dict[int, dict[str, Value]] = {
+    8: {"scale_x_y": 1.2},
+    16: {"scale_x_y": 1.1},
+    32: {"scale_x_y": 1.05, "random": 1},  # Darknet reads `random` of the last head only
+}
 # Scaled-YOLOv4: the convolution before it is logistic already, and sides are (2 sigma)^2 times the anchor's
 CSP_LOSS: Mapping[str, Value] = {
     "new_coords": 1,
@@ -52,7 +58,7 @@ class Yolo:
     """
 
     classes: int
-    anchors: tuple[int, ...]
+    anchors: Sequence[float]
     masks: Mapping[int, tuple[int, ...]]
     options: Mapping[str, Value]
     at: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
@@ -78,14 +84,22 @@ class Yolo:
         )
 
 
-def region(cfg: Cfg, classes: int, *, jitter: float, rescore: int) -> None:
+def masks(strides: Sequence[int], anchors: int) -> dict[int, tuple[int, ...]]:
+    """As many of the anchors for each stride, the smallest for the finest."""
+    share = anchors // len(strides)
+    return {stride: tuple(range(i * share, (i + 1) * share)) for i, stride in enumerate(sorted(strides))}
+
+
+def region(
+    cfg: Cfg, classes: int, *, anchors: Sequence[float] = COCO_V2, jitter: float = 0.3, rescore: int = 1
+) -> None:
     """YOLOv2's head: anchors in cells, one class of a softmax for each box."""
-    boxes = len(COCO_V2) // 2
+    boxes = len(anchors) // 2
     cfg.note(f"{boxes} anchors x (4 of the box + objectness + {classes} classes)")
     cfg.conv(boxes * (5 + classes), activation="linear", norm=False)
     cfg.section(
         "region",
-        anchors=COCO_V2,
+        anchors=anchors,
         bias_match=1,
         classes=classes,
         coords=4,
@@ -103,12 +117,14 @@ def region(cfg: Cfg, classes: int, *, jitter: float, rescore: int) -> None:
     )
 
 
-def classifier(cfg: Cfg, classes: int, *, pool_first: bool = True) -> None:
+def classifier(cfg: Cfg, classes: int, *, pool_first: bool = True, dropout: float = 0.0) -> None:
     """Mean over the image, a score for each class, softmax. The mean may follow the scores: it is the same."""
     cfg.chapter("Classifier")
     cfg.part(f"{classes} classes")
     if pool_first:
         cfg.section("avgpool")
+    if dropout:
+        cfg.section("dropout", probability=dropout)
     cfg.conv(classes, activation="linear", norm=False)
     if not pool_first:
         cfg.section("avgpool")

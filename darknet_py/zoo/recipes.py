@@ -13,6 +13,7 @@ def detector(
     size: int,
     subdivisions: int,
     *,
+    height: int | None = None,
     batch: int = 64,
     rate: float = 0.001,
     burn_in: int = 1000,
@@ -22,13 +23,16 @@ def detector(
     average: float = 0.0,
     **extras: Value,
 ) -> Net:
-    """Training of the YOLO detectors on COCO. size: of the square input, in pixels. average: decay of the moving
-    average of the weights, 0 for none. extras: more augmentation."""
+    """Training of the YOLO detectors on COCO.
+
+    size: of the input, in pixels; height: if it is not square. average: decay of the moving average of the weights, 0
+    for none. extras: more augmentation.
+    """
     optimizer: dict[str, Value] = {"momentum": momentum, "decay": 0.0005}
     if average:
         optimizer["ema_alpha"] = average
     return {
-        _INPUT: _input(size, batch, subdivisions),
+        _INPUT: _input(size, batch, subdivisions, height),
         _OPTIMIZER: optimizer,
         "Augmentation: no rotation; saturation and exposure by a factor of up to 1.5, hue by .1 of the circle": {
             "angle": 0,
@@ -48,10 +52,12 @@ def detector(
     }
 
 
-def classifier(subdivisions: int, *, batches: int = 800000, **extras: Value) -> Net:
-    """Training on ImageNet at 256 x 256. extras: more augmentation."""
+def classifier(
+    subdivisions: int, *, size: int = 256, height: int | None = None, batches: int = 800000, **extras: Value
+) -> Net:
+    """Training on ImageNet. height: if it is not `size`. extras: more augmentation."""
     return {
-        _INPUT: _input(256, 128, subdivisions),
+        _INPUT: _input(size, 128, subdivisions, height),
         _OPTIMIZER: {"momentum": 0.9, "decay": 0.0005},
         "Augmentation: a crop of a copy whose shorter side is min_crop to max_crop pixels, turned and coloured": {
             "min_crop": 128,
@@ -88,10 +94,34 @@ def darknet19() -> Net:
     }
 
 
+def efficientnet() -> Net:
+    """Training of EfficientNet-B0 on ImageNet: 224 x 224, a rate that falls step by step."""
+    return {
+        _INPUT: _input(224, 120, 4),
+        _OPTIMIZER: {"momentum": 0.9, "decay": 0.0005},
+        "Augmentation: a crop of a copy whose shorter side is 224 to max_crop pixels, turned and coloured": {
+            "max_crop": 256,
+            "angle": 7,
+            "hue": 0.1,
+            "saturation": 0.75,
+            "exposure": 0.75,
+            "aspect": 0.75,
+        },
+        "Schedule: after burn_in the rate is multiplied by scale every `step` updates": {
+            "learning_rate": 0.256,
+            "burn_in": 1000,
+            "max_batches": 1600000,
+            "policy": "step",
+            "step": 10000,
+            "scale": 0.96,
+        },
+    }
+
+
 _INPUT = "Input: an update sees `batch` images, in `subdivisions` passes that fit into memory"
 
 _OPTIMIZER = "Optimizer: gradient descent with momentum and weight decay"
 
 
-def _input(size: int, batch: int, subdivisions: int) -> Mapping[str, Value]:
-    return {"batch": batch, "subdivisions": subdivisions, "width": size, "height": size, "channels": 3}
+def _input(width: int, batch: int, subdivisions: int, height: int | None = None) -> Mapping[str, Value]:
+    return {"batch": batch, "subdivisions": subdivisions, "width": width, "height": height or width, "channels": 3}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 Value = int | float | str | Iterable[int] | Iterable[float]
-_WIDTH = 100
+_PAGE = 100
 
 
 @dataclass
@@ -23,20 +23,44 @@ class Cfg:
     A chapter (backbone, neck and heads) holds parts (a stage, one step of a pyramid), and each part opens with a
     banner that says what it is and which layers it has. Inside a chapter layers are written by distance (`-3`), so
     that a layer can be put in before it; layers of another chapter by number (`61`).
+
+    activation, attention and elastic are the style of what is written next: the activation of every convolution and
+    shortcut that is not given another, and what every block has besides (blocks.py).
     """
 
-    def __init__(self, about: str, net: Mapping[str, Mapping[str, Value]]):
-        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (recipes.py)."""
-        self.activation = "leaky"  # of every convolution and shortcut that is not given another
+    def __init__(
+        self,
+        about: str,
+        net: Mapping[str, Mapping[str, Value]],
+        by: str = "darknet_py.zoo: change it there, then `make cfgs`.",
+    ):
+        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (recipes.py).
+
+        by: what wrote it.
+        """
+        self.activation = "leaky"
+        self.attention = ""  # "se" or "sam"
+        self.elastic = False
         self.last = -1
+        self._widths: list[int] = []
         self._chapter = ""
         self._chapter_first = 0
         self._note = ""
         self._parts: list[_Part] = []
         options = "\n".join(_comment(why) + _options(net[why]) for why in net)
-        self._head = (
-            f"{_comment(about)}# Written by darknet_py.zoo: change it there, then `make cfgs`.\n\n[net]\n{options}"
-        )
+        self._head = f"{_comment(about)}# Written by {by}\n\n[net]\n{options}"
+
+    @classmethod
+    def verbatim(cls, head: str) -> Cfg:
+        """A Cfg for layers that are given as text. head: the text before the first of them."""
+        cfg = cls("", {})
+        cfg._head = head
+        cfg.part("")
+        return cfg
+
+    def width(self, layer: int | None = None) -> int:
+        """Channels of a layer, the last one unless named; 3 before the first."""
+        return self._widths[self.last if layer is None else layer] if self._widths else 3
 
     def chapter(self, title: str) -> None:
         self._chapter, self._chapter_first = title, self.last + 1
@@ -48,12 +72,23 @@ class Cfg:
         """A comment above the next section."""
         self._note = text
 
-    def section(self, name: str, **options: Value) -> int:
-        """Adds a section; gives its layer index."""
+    def section(self, name: str, channels: int | None = None, /, **options: Value) -> int:
+        """Adds a section; gives its layer index. channels: of its output, where they differ from the last layer's."""
+        self._widths.append(self.width() if channels is None else channels)
         self._parts[-1].sections.append(_comment(self._note) + f"[{name}]\n" + _options(options))
         self._note = ""
         self.last += 1
         return self.last
+
+    def raw(self, text: str, channels: int) -> int:
+        """Adds a section as it is written; gives its layer index. channels: of its output."""
+        self.section("", channels)
+        self._parts[-1].sections[-1] = text
+        return self.last
+
+    def also(self, **options: Value) -> None:
+        """More options for the last section."""
+        self._parts[-1].sections[-1] += _options(options)
 
     def conv(
         self,
@@ -62,6 +97,7 @@ class Cfg:
         stride: int = 1,
         *,
         groups: int = 1,
+        dilation: int = 1,
         activation: str | None = None,
         norm: bool = True,
     ) -> int:
@@ -70,14 +106,20 @@ class Cfg:
         options.update(filters=filters, size=size, stride=stride, pad=1)
         if groups > 1:
             options["groups"] = groups
-        return self.section("convolutional", **options, activation=activation or self.activation)
+        if dilation > 1:
+            options["dilation"] = dilation
+        return self.section("convolutional", filters, **options, activation=activation or self.activation)
 
     def depthwise(self, channels: int, size: int = 3, stride: int = 1) -> int:
-        """A convolution that filters each of the `channels` by itself."""
-        return self.conv(channels, size, stride, groups=channels)
+        """A convolution that filters each channel by itself, several times if there are more `channels` than before."""
+        return self.conv(channels, size, stride, groups=min(self.width(), channels))
 
     def maxpool(self, size: int, stride: int) -> int:
         return self.section("maxpool", size=size, stride=stride)
+
+    def maxout(self, channels: int) -> int:
+        """At each pixel the largest of the channels g, g + channels, …: fewer channels without weights."""
+        return self.section("maxpool", channels, maxpool_depth=1, out_channels=channels, size=1, stride=1)
 
     def upsample(self) -> int:
         """Doubles width and height by repetition."""
@@ -85,11 +127,13 @@ class Cfg:
 
     def route(self, *layers: int) -> int:
         """The channels of the given layers, one after the other; of a single one: go back to it."""
-        return self.section("route", layers=[self._named(layer) for layer in layers])
+        width = sum(self.width(layer) for layer in layers)
+        return self.section("route", width, layers=[self._named(layer) for layer in layers])
 
-    def route_half(self, layer: int, half: int) -> int:
-        """The first (0) or second (1) half of a layer's channels."""
-        return self.section("route", layers=self._named(layer), groups=2, group_id=half)
+    def slice(self, layer: int, groups: int, group: int) -> int:
+        """One of `groups` equal slices of a layer's channels."""
+        width = self.width(layer) // groups
+        return self.section("route", width, layers=self._named(layer), groups=groups, group_id=group)
 
     def shortcut(self, layer: int, activation: str = "linear") -> int:
         """Adds a layer to the last one, over the channels that both have."""
@@ -101,10 +145,11 @@ class Cfg:
         for part in self._parts:
             if part.chapter != chapter:
                 chapter = part.chapter
-                blocks.append(f"# {'=' * (_WIDTH - 4 - len(chapter))}  {chapter}\n")
-            end = part.first + len(part.sections) - 1
-            layers = f"Layers {part.first}-{end}" if end > part.first else f"Layer {end}"
-            blocks.append(f"# ---- {layers}: {part.title}\n")
+                blocks.append(f"# {'=' * (_PAGE - 4 - len(chapter))}  {chapter}\n")
+            if part.title:
+                end = part.first + len(part.sections) - 1
+                layers = f"Layers {part.first}-{end}" if end > part.first else f"Layer {end}"
+                blocks.append(f"# ---- {layers}: {part.title}\n")
             blocks.extend(part.sections)
         return "\n".join(blocks)
 

@@ -31,10 +31,18 @@ def test_figures_are_those_of_c_darknet(name: str):
     figures = GOLDEN["networks"][name]
     assert len(graph.layers) == figures["layers"]
     assert graph.parameters == figures["parameters"]
-    assert graph.bflops == pytest.approx(figures["bflops"], rel=1e-6)
+    # C prints three digits for each layer, and the figure is their sum.
+    assert graph.bflops == pytest.approx(figures["bflops"], abs=0.0005 * len(graph.layers))
 
 
-@pytest.mark.parametrize("name", ["yolov3", "yolov4-csp", "yolo-fastest-1.1", "yolov2", "darknet53", "yolov4-tiny-3l"])
+def test_c_darknet_refuses_the_published_resnets_only():
+    refused = {name for name, figures in GOLDEN["networks"].items() if figures.get("asserts")}
+    assert refused == {"resnet10", "resnet50", "resnet101", "resnext50"}
+
+
+@pytest.mark.parametrize(
+    "name", ["yolov3", "yolov4-csp", "yolo-fastest-1.1", "yolov2", "darknet53", "yolov4-tiny-3l", "cspeleenet-efm"]
+)
 def test_another_number_of_classes(name: str):
     graph = parse_text(build(name, classes=7), strict=True)
     boxes = {"region": 5, "softmax": 1}

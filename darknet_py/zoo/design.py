@@ -1,0 +1,155 @@
+"""A network from the names of its parts: what `python -m darknet_py design` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from darknet_py.cfg.graph import parse_text
+from darknet_py.cfg.options import did_you_mean
+from darknet_py.errors import DarknetError
+from darknet_py.zoo import blocks, heads, necks, recipes
+from darknet_py.zoo.backbones import BACKBONES, Backbone
+from darknet_py.zoo.heads import Yolo
+from darknet_py.zoo.residual import Features
+from darknet_py.zoo.stages import Csp
+from darknet_py.zoo.text import Cfg
+
+ATTENTIONS = ("se", "sam")
+HEADS = ("yolov2", "yolov3", "yolov4", "classifier")
+NECKS: dict[str, Callable[..., None]] = {
+    "fpn": necks.fpn,
+    "added-fpn": lambda cfg, features, head, width: necks.added_fpn(cfg, features, head, width=32 * width),
+    "tiny-fpn": lambda cfg, features, head, width: necks.tiny_fpn(cfg, features, head),
+    "panet": partial(necks.panet, top=blocks.conv_set),
+    "csp-panet": necks.csp_panet,
+    "prn": necks.prn,
+    "gfm": necks.gfm,
+    "efm": necks.efm,
+}
+TOPS = {"spp": blocks.spp_set, "rfb": blocks.rfb_set}
+_WITH_TOP = ("fpn", "panet")  # these have it inside; the others behind it
+_NARROW = ("prn", "gfm", "efm")  # their levels are as wide for every backbone
+_LEVELS = 3
+
+
+@dataclass(frozen=True)
+class Design:
+    """A choice of parts. `text()` raises DarknetError for what there is not, or what does not go together.
+
+    neck, anchors, activation: the usual ones if not given. levels: strides with a head, from the coarsest on. classes:
+    80, of a classifier 1000. size: (width, height) of the input; 416, or 448 where that does not fit, and 256 of a
+    classifier.
+    """
+
+    backbone: str
+    csp: Csp | None = None
+    neck: str = ""
+    top: str = ""
+    head: str = "yolov3"
+    classes: int = 0
+    anchors: Sequence[float] = ()
+    levels: int = 3
+    activation: str = ""
+    attention: str = ""
+    elastic: bool = False
+    size: tuple[int, int] = (0, 0)
+
+    def text(self, by: str = "darknet_py.zoo.design.") -> str:
+        """The cfg. by: what it says wrote it."""
+        backbone = self._checked()
+        classify = self.head == "classifier"
+        step = max(backbone.stride, 64 if self.elastic else 0)
+        width, height = (side or (256 if classify else -(-416 // step) * step) for side in self.size)
+        if width % step or height % step:
+            raise DarknetError(f"size: wanted a width and height that {step} divides, found {width} x {height}")
+        if classify:
+            net = recipes.classifier(4, size=width, height=height)
+        else:
+            net = recipes.detector(width, 8, height=height, mosaic=int(self.head == "yolov4"))
+        cfg = Cfg(self._about(backbone), net, by)
+        cfg.activation = self.activation or backbone.activation
+        cfg.attention, cfg.elastic = self.attention, self.elastic
+        features = backbone.write(cfg, self.csp)
+        cfg.attention, cfg.elastic = "", False
+        self._finish(cfg, features, 8 if backbone.light else 16)
+        text = cfg.text()
+        parse_text(text, f"{self.backbone} design", strict=True)
+        return text
+
+    def _checked(self) -> Backbone:
+        _one_of("backbone", self.backbone, BACKBONES)
+        _one_of("head", self.head, HEADS)
+        _one_of("neck", self.neck, ["", *NECKS])
+        _one_of("top", self.top, ["", *TOPS])
+        _one_of("attention", self.attention, ["", *ATTENTIONS])
+        backbone = BACKBONES[self.backbone]
+        if self.elastic and not backbone.elastic:
+            able = ", ".join(name for name, other in BACKBONES.items() if other.elastic)
+            raise DarknetError(f"elastic: wanted one of {able}, found {self.backbone}")
+        if self.neck and self.head in ("classifier", "yolov2"):
+            raise DarknetError(f"neck: wanted none for the head {self.head}, found {self.neck}")
+        if self.top and (self.head == "classifier" or self.neck == "csp-panet"):
+            raise DarknetError(f"top: wanted none for {self.neck or self.head}, found {self.top}")
+        if not 1 <= self.levels <= _LEVELS:
+            raise DarknetError(f"levels: wanted 1 … {_LEVELS}, found {self.levels}")
+        if self.classes < 0:
+            raise DarknetError(f"classes: wanted a positive number, found {self.classes}")
+        return backbone
+
+    def _about(self, backbone: Backbone) -> str:
+        parts = [("CSP" if self.csp else "") + backbone.title]
+        if self.csp:
+            parts.append(f"gamma {self.csp.gamma:g}, fusion {self.csp.fusion}, split by {self.csp.split}")
+        parts += [name for name in (self.attention, "elastic" if self.elastic else "", self.neck, self.top) if name]
+        return f"{', '.join(parts)}, {self.head}."
+
+    def _finish(self, cfg: Cfg, features: Features, width: int) -> None:
+        """Neck and head. width: channels of a level per pixel of its stride, as an FPN has them."""
+        if self.head == "classifier":
+            heads.classifier(cfg, self.classes or 1000)
+            return
+        if self.head == "yolov2":
+            self._pool(cfg, 32 * width)
+            necks.passthrough(cfg, features, width=64 * width)
+            heads.region(cfg, self.classes or 80, anchors=self._anchors(heads.COCO_V2))
+            return
+        neck = self.neck or "fpn"
+        options: dict[str, object] = {}
+        if self.top and neck in _WITH_TOP:
+            options["top"] = TOPS[self.top]
+        else:
+            self._pool(cfg, 32 * width)
+        head = self._yolo(sorted(features)[-self.levels :])
+        NECKS[neck](cfg, features, head, width=8 if neck in _NARROW else width, **options)
+
+    def _pool(self, cfg: Cfg, width: int) -> None:
+        if self.top:
+            cfg.part("pooling" if self.top == "spp" else "receptive fields")
+            TOPS[self.top](cfg, width)
+
+    def _yolo(self, strides: Sequence[int]) -> Yolo:
+        v4 = self.head == "yolov4"
+        default = heads.COCO_TINY if len(strides) == 2 else heads.COCO_V4 if v4 else heads.COCO_V3
+        anchors = self._anchors(default)
+        if len(anchors) // 2 % len(strides):
+            raise DarknetError(
+                f"anchors: wanted as many for each of {len(strides)} levels, found {len(anchors) // 2} in all"
+            )
+        masks = heads.masks(strides, len(anchors) // 2)
+        loss = heads.V4_LOSS if v4 else heads.V3_LOSS
+        return Yolo(self.classes or 80, anchors, masks, loss, heads.V4_SCALES if v4 else {})
+
+    def _anchors(self, default: Sequence[float]) -> Sequence[float]:
+        if len(self.anchors) % 2 or any(side <= 0 for side in self.anchors):
+            raise DarknetError(f"anchors: wanted pairs of a positive width and height, found {list(self.anchors)}")
+        return tuple(int(side) if side == int(side) else side for side in self.anchors) or default
+
+
+def _one_of(what: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name not in names:
+        raise DarknetError(
+            f"{what}: wanted one of {', '.join(filter(None, names))}, found {name!r}{did_you_mean(name, names)}"
+        )

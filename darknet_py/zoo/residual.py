@@ -1,0 +1,167 @@
+"""Backbones of residual blocks: Darknet-53, ResNet, ResNeXt, Res2Net. Plain or cross stage partial.
+
+Each gives its features, stride → index of the layer that necks read there; the last layer written is the one of the
+largest stride. Where a stage is cross stage partial, its blocks have the channels of their part, while the channels
+inside of a block stay those of the plain network ("no need for a bottleneck any more").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from darknet_py.zoo import blocks
+from darknet_py.zoo.stages import Csp, residual
+from darknet_py.zoo.text import Cfg
+
+Features = dict[int, int]
+
+
+def darknet53(
+    cfg: Cfg,
+    csp: Csp | None = None,
+    *,
+    counts: Sequence[int] = (1, 2, 8, 8, 4),
+    stem: int = 32,
+    base: int = 64,
+    first: int = 128,
+) -> Features:
+    """Darknet-53 (YOLOv3): a strided 3x3 convolution opens each stage of residual blocks.
+
+    stem: channels of the first convolution. base: of the first stage; they double up to 16 times as many. first:
+    channels of both parts of the first stage together, if it is cross stage partial; 0 for a plain one.
+    """
+    cfg.chapter(f"Backbone: {'CSP' if csp else ''}Darknet-{2 * sum(counts) + len(counts) + 2}")
+    cfg.part("stem, stride 1")
+    cfg.conv(stem, 3)
+    features: Features = {}
+    for stage, count in enumerate(counts):
+        stride, width = 2 << stage, min(base << stage, 16 * base)
+        inner = width // 2
+        crossing = csp if stage or first else None
+        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(crossing)}{plural(count, 'darknet block')}")
+        cfg.conv(width, 3, 2)
+        if crossing:
+            block = partial(blocks.darknet, cfg, inner=inner)
+            features[stride] = residual(cfg, crossing, block, count, width if stage else first, width)
+        else:
+            features[stride] = blocks.repeat(cfg, partial(blocks.darknet, cfg, width, inner), count)
+    return features
+
+
+def resnet(
+    cfg: Cfg, csp: Csp | None = None, *, counts: Sequence[int] = (3, 4, 6, 3), groups: int = 1, project: bool = False
+) -> Features:
+    """ResNet-50 and deeper; with groups=32 ResNeXt, whose 3x3 convolutions are twice as wide.
+
+    project: the first block of a stage projects its input; else that is added where it has a value, as pjreddie's
+    Darknet does between outputs of different sizes. Cross stage partial: see `csp_resnet`.
+    """
+    if csp:
+        return csp_resnet(cfg, csp, counts=(counts[0], *(count - 1 for count in counts[1:])), groups=groups)
+    cfg.chapter(f"Backbone: ResNe{'X' if groups > 1 else ''}t-{3 * sum(counts) + 2}")
+    _stem(cfg)
+    features: Features = {}
+    for stage, count in enumerate(counts):
+        stride, width = 4 << stage, 256 << stage
+        cfg.part(f"stage at stride {stride}, {width} channels: {plural(count, 'bottleneck')}")
+        for number in range(count):
+            step = 2 if stage and not number else 1
+            inner = width // (2 if groups > 1 else 4)
+            cfg.note(f"Block {number + 1} of {count}")
+            features[stride] = blocks.bottleneck(cfg, width, inner, step, groups, project=project and not number)
+    return features
+
+
+def csp_resnet(
+    cfg: Cfg, csp: Csp, *, counts: Sequence[int] = (3, 3, 5, 2), groups: int = 1, linear: Sequence[int] = ()
+) -> Features:
+    """CSPResNet-50, with groups=32 CSPResNeXt-50.
+
+    What is a stage's first bottleneck in ResNet is here the way into the stage: the last transition narrows, a
+    strided 3x3 convolution and the split follow. linear: stages whose split has no activation.
+    """
+    depth = 3 * (sum(counts) + len(counts) - 1) + 2
+    cfg.chapter(f"Backbone: CSPResNe{'X' if groups > 1 else ''}t-{depth}")
+    _stem(cfg)
+    features: Features = {}
+    for stage, count in enumerate(counts):
+        stride, width = 4 << stage, 256 << stage
+        inner = width // (2 if groups > 1 else 4)
+        cfg.part(f"stage at stride {stride}, {width} channels in both parts: {_kind(csp)}{plural(count, 'bottleneck')}")
+        if stage:
+            cfg.conv(inner, 3, 2, groups=groups)
+        features[stride] = residual(
+            cfg,
+            csp,
+            partial(blocks.bottleneck, cfg, inner=inner, groups=groups),
+            count,
+            width,
+            2 * inner,
+            # The first stage's blocks start from as many channels as the stem has.
+            through=None if stage or cfg.elastic else 64,
+            activation="linear" if stage in linear else None,
+        )
+    return features
+
+
+def small_resnet(
+    cfg: Cfg, csp: Csp | None = None, *, counts: Sequence[int] = (1, 1, 1, 1), project: bool = False
+) -> Features:
+    """ResNet-10, -18 and -34: blocks of two 3x3 convolutions. project: as in `resnet`.
+
+    Cross stage partial: the split widens to the stage's channels, the last transition to the next stage's, before the
+    maximum that halves the resolution; the parts of the first stage have all 64 channels, as in CSPDarknet-53.
+    """
+    cfg.chapter(f"Backbone: {'CSP' if csp else ''}ResNet-{2 * sum(counts) + 2}")
+    _stem(cfg)
+    features: Features = {}
+    for stage, count in enumerate(counts):
+        stride, width = 4 << stage, 64 << stage
+        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(csp)}{plural(count, 'basic block')}")
+        if csp is None:
+            for number in range(count):
+                cfg.note(f"Block {number + 1} of {count}")
+                strided = bool(stage) and not number
+                features[stride] = blocks.basic(cfg, width, 1 + strided, project=project and strided)
+            continue
+        if stage:
+            cfg.maxpool(2, 2)
+        last = stage == len(counts) - 1
+        # Nothing follows the last stage that its last transition could widen for.
+        crossing = Csp(csp.gamma, "last", csp.split) if last and csp.fusion == "csp" else csp
+        block = partial(blocks.basic, cfg)
+        out = width if last else 2 * width
+        features[stride] = residual(cfg, crossing, block, count, width if stage else 128, out)
+    return features
+
+
+def res2netlite72(cfg: Cfg) -> Features:
+    """Res2NetLite-72: bottlenecks whose middle works on quarters of the channels, one after the other."""
+    cfg.chapter("Backbone: Res2NetLite-72")
+    cfg.part("stem, stride 4")
+    cfg.conv(32, 3, 2)
+    cfg.maxpool(3, 2)
+    features: Features = {}
+    for stage, count in enumerate((3, 7, 3)):
+        stride, width = 8 << stage, 288 << stage
+        cfg.part(f"stage at stride {stride}, {width} channels: a bottleneck and {plural(count, 'Res2Net block')}")
+        cfg.conv(width // 4)
+        cfg.conv(width // 4, 3, 2, groups=2)
+        cfg.conv(width)
+        features[stride] = blocks.repeat(cfg, partial(blocks.res2, cfg, width), count)
+    return features
+
+
+def _stem(cfg: Cfg) -> None:
+    cfg.part("stem, stride 4")
+    cfg.conv(64, 7, 2)
+    cfg.maxpool(2, 2)
+
+
+def _kind(csp: Csp | None) -> str:
+    return "cross stage partial, " if csp else ""
+
+
+def plural(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")

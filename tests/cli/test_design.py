@@ -1,0 +1,87 @@
+"""`design`: cfgs from parts, and plain cfgs made cross stage partial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darknet_py.cfg.graph import parse, parse_text
+from darknet_py.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_design_is_printed_and_says_how_it_was_made(capsys: pytest.CaptureFixture[str]):
+    command = "--backbone peleenet --csp fusion-last --gamma 0.5 --neck efm --classes 20"
+    assert main(["design", *command.split()]) == 0
+    text = capsys.readouterr().out
+    graph = parse_text(text, strict=True)
+    assert [node.spec.classes for node in graph if node.type == "yolo"] == [20] * 3
+    assert f"`python -m darknet_py design {command}`" in text
+    assert text.startswith("# CSPPeleeNet, gamma 0.5, fusion last, split by conv, efm, yolov3.\n")
+
+
+def test_every_option_reaches_the_network(tmp_path: Path):
+    out = tmp_path / "my.cfg"
+    options = "--csp --split groups --top rfb --head yolov4 --classes 2 --levels 2 --width 128 --height 64"
+    style = "--activation mish --attention se --elastic"
+    assert main(["design", "--backbone", "resnet50", *f"{options} {style}".split(), "--out", str(out)]) == 0
+    graph = parse(out, strict=True)
+    assert (graph.net.width, graph.net.height) == (128, 64)
+    types = [node.type for node in graph]
+    assert types.count("yolo") == 2
+    assert {"scale_channels", "upsample"} <= set(types)
+    assert {node.spec.iou_loss for node in graph if node.type == "yolo"} == {"ciou"}
+    activations = {getattr(node.spec, "activation", "") for node in graph}
+    assert "mish" in activations and "leaky" not in activations
+
+
+def test_anchors_as_darknet_writes_them(capsys: pytest.CaptureFixture[str]):
+    assert main(["design", "--backbone", "resnet10", "--levels", "1", "--anchors", "10,14,  23,27"]) == 0
+    graph = parse_text(capsys.readouterr().out)
+    assert next(node.spec.anchors for node in graph if node.type == "yolo") == ((10, 14), (23, 27))
+
+
+def test_a_plain_cfg_is_crossed_and_the_changes_are_said(capsys: pytest.CaptureFixture[str]):
+    plain = str(ROOT / "cfg" / "resnext50.cfg")
+    assert main(["design", "--csp", "csp", plain]) == 0
+    output = capsys.readouterr()
+    assert parse_text(output.out, strict=True).parameters == parse(ROOT / "cfg" / "csresnext50.cfg").parameters
+    assert output.err.count("residual blocks") == 4
+    assert "parameters 22312872 -> 20614824 (-7.6%), BFLOPs 10.119 -> 7.933 (-21.6%)" in output.err
+    assert main(["design", "--csp", plain]) == 0  # a bare --csp
+    assert capsys.readouterr().out.splitlines()[1:] == output.out.splitlines()[1:]
+
+
+def test_what_there_is_is_listed(capsys: pytest.CaptureFixture[str]):
+    assert main(["design", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(
+        name in listed for name in ("peleenet", "efficientnet-b0", "gfm, efm", "spp, rfb", "classifier", "se, sam")
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("", "wanted --backbone, or a cfg and --csp"),
+        ("--backbone darknet35", "did you mean 'darknet53'?"),
+        ("--backbone darknet53 --csp fusion-middle", "--csp: wanted one of fusion-first, fusion-last, csp"),
+        ("--backbone darknet53 --gamma 0.25", "--gamma: wanted --csp with it"),
+        ("--backbone darknet53 --csp --gamma 2", "gamma: wanted a number between 0 and 1, found 2"),
+        ("--backbone darknet53 --anchors 1,x", "--anchors: wanted numbers, found '1,x'"),
+        ("cfg/resnet50.cfg", "wanted --csp with a cfg"),
+        ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: wanted without a cfg"),
+        ("--csp csp cfg/csresnet50.cfg", "wanted stages of residual blocks of one shape or dense layers"),
+        ("--csp csp cfg/none.cfg", "cannot read the cfg"),
+    ],
+)
+def test_faults_are_one_line(
+    command: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(ROOT)
+    assert main(["design", *command.split()]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err and len(output.err.splitlines()) == 1

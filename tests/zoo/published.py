@@ -1,0 +1,17 @@
+"""What published networks are known by here: fingerprints of their layers, not their files."""
+
+from __future__ import annotations
+
+import hashlib
+
+from darknet_py.cfg.graph import Graph
+
+
+def fingerprint(graph: Graph) -> str:
+    """Of section, inputs, window, groups, activation, output and parameters of every layer."""
+    lines = []
+    for node in graph:
+        options = [getattr(node.spec, name, "") for name in ("groups", "group_id", "activation")]
+        facts = (node.index, node.type, node.sources, node.spec.kernel(), options, tuple(node.output), node.parameters)
+        lines.append(repr(facts))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""Networks put together from the names of their parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.errors import DarknetError
+from darknet_py.model.network import Network
+from darknet_py.zoo.backbones import BACKBONES
+from darknet_py.zoo.design import ATTENTIONS, NECKS, TOPS, Design
+from darknet_py.zoo.stages import FUSIONS, SPLITS, Csp
+
+
+def graph_of(*args: object, **parts: object) -> Graph:
+    return parse_text(Design(*args, **parts).text(), strict=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_backbone_in_every_fusion_and_split(backbone: str, fusion: str):
+    plain = graph_of(backbone, head="classifier")
+    bflops = [graph_of(backbone, Csp(gamma, fusion, "conv"), head="classifier").bflops for gamma in (0.75, 0.25)]
+    groups = graph_of(backbone, Csp(0.5, fusion, "groups"), head="classifier")
+    assert bflops[0] < bflops[1]
+    assert max(bflops[0], groups.bflops) < plain.bflops
+
+
+@pytest.mark.parametrize("neck", NECKS)
+def test_every_neck_with_every_top_and_number_of_levels(neck: str):
+    tops = ("", *TOPS) if neck != "csp-panet" else ("",)
+    for top, levels in [(top, 3) for top in tops] + [("", 1), ("", 2)]:
+        graph = graph_of("darknet-ref", Csp(), neck=neck, top=top, levels=levels, classes=3)
+        heads = sorted(node.output.w for node in graph if node.type == "yolo")
+        assert heads == [7, 14, 28][:levels]  # of 448 pixels: strides 64, 32 and 16
+
+
+def test_neck_options_have_their_layers():
+    def types(**parts: object) -> set[str]:
+        return {node.type for node in graph_of("darknet53", **parts)}
+
+    assert {"sam"} <= types(attention="sam")
+    assert {"scale_channels", "avgpool"} <= types(attention="se")
+    maxout = [node for node in graph_of("peleenet", neck="efm") if getattr(node.spec, "depth", False)]
+    assert len(maxout) == 7
+    assert {node.spec.dilation for node in graph_of("peleenet", top="rfb") if node.type == "convolutional"} == {1, 3, 5}
+    assert {"reorg", "region"} <= types(head="yolov2")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("gamma", [0.25, 0.5, 0.75])
+def test_gamma_is_the_share_that_skips_the_blocks(split: str, gamma: float):
+    graph = graph_of("darknet53", Csp(gamma, "last", split), head="classifier")
+    block = next(node for node in graph if node.type == "shortcut" and node.output.w == 8)
+    assert block.output.c == (1 - gamma) * 1024
+    joined = next(
+        node for node in graph if node.index > block.index and len(node.sources) == 2 and node.type == "route"
+    )
+    assert [shape.c for shape in joined.inputs] == [(1 - gamma) * 1024, gamma * 1024]
+
+
+def test_fusions_differ_by_their_transitions():
+    def transitions(fusion: str) -> list[str]:
+        graph = graph_of("darknet53", Csp(0.5, fusion), head="classifier")
+        last = max(node.index for node in graph if node.type == "shortcut")
+        return [node.type for node in graph.layers[last + 1 :]][:3]
+
+    assert transitions("csp") == ["convolutional", "route", "convolutional"]
+    assert transitions("first") == ["route", "convolutional", "avgpool"]
+    assert transitions("last") == ["convolutional", "route", "avgpool"]
+
+
+@pytest.mark.parametrize(
+    "parts", [{"neck": "efm"}, {"neck": "gfm", "attention": "se"}, {"head": "yolov4", "top": "rfb"}]
+)
+def test_a_design_learns(parts: dict[str, str]):
+    graph = graph_of("peleenet", Csp(0.25, "last", "groups"), classes=2, size=(64, 96), **parts)
+    torch.manual_seed(0)
+    network = Network(graph)
+    network.train()
+    truth = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.3], [1, 0, 0.3, 0.6, 0.2, 0.2]])
+    report = network.loss(torch.rand(2, 3, 96, 64), truth)
+    report.total.backward()
+    assert torch.isfinite(report.total)
+    assert all(value.grad is not None for value in network.parameters())
+
+
+def test_classes_and_anchors_are_those_asked_for():
+    graph = graph_of("resnet10", classes=5, levels=2, anchors=(10, 20, 30, 40, 50.5, 60, 70, 80))
+    heads = [node.spec for node in graph if node.type == "yolo"]
+    assert [(head.mask, head.classes) for head in heads] == [((2, 3), 5), ((0, 1), 5)]
+    assert heads[0].anchors == ((10, 20), (30, 40), (50.5, 60), (70, 80))
+    region = next(
+        node.spec for node in graph_of("resnet10", head="yolov2", anchors=(1, 1.5, 2, 3)) if node.type == "region"
+    )
+    assert region.anchors == ((1, 1.5), (2, 3))
+
+
+def test_elastic_and_attention_of_the_blocks_only():
+    graph = graph_of("darknet53", Csp(), elastic=True, attention="sam")
+    assert graph.net.width == 448  # 64 divides it
+    assert sum(node.type == "upsample" for node in graph) == 1 + 2 + 8 + 8 + 4 + 2
+    assert sum(node.type == "sam" for node in graph) == 1 + 2 + 8 + 8 + 4
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"backbone": "pelenet"}, "did you mean 'peleenet'"),
+        ({"neck": "pan"}, "neck: wanted one of fpn"),
+        ({"head": "yolov5"}, "head: wanted one of yolov2"),
+        ({"attention": "cbam"}, "attention: wanted one of se, sam"),
+        ({"top": "aspp"}, "top: wanted one of spp, rfb"),
+        ({"levels": 4}, "levels: wanted 1 … 3, found 4"),
+        ({"classes": -1}, "classes: wanted a positive number"),
+        ({"anchors": (1, 2, 3)}, "anchors: wanted pairs"),
+        ({"anchors": (1, 2, 3, 4)}, "anchors: wanted as many for each of 3 levels, found 2"),
+        ({"size": (400, 416)}, "a width and height that 32 divides, found 400 x 416"),
+        ({"elastic": True}, "elastic: wanted one of resnet50"),
+        ({"head": "yolov2", "neck": "efm"}, "neck: wanted none for the head yolov2"),
+        ({"head": "classifier", "top": "spp"}, "top: wanted none for classifier"),
+        ({"activation": "lekay"}, "leaky"),
+    ],
+)
+def test_what_does_not_go_together_is_said(parts: dict[str, object], message: str):
+    with pytest.raises(DarknetError, match=message):
+        Design(**{"backbone": "peleenet", **parts}).text()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("csp", "message"),
+    [
+        ({"gamma": 1.0}, "gamma: wanted a number between 0 and 1, found 1"),
+        ({"gamma": 0.3, "split": "groups"}, "gamma: wanted 1/8 … 7/8 for a split by groups, found 0.3"),
+        ({"fusion": "middle"}, "fusion: wanted one of csp, first, last"),
+        ({"split": "half"}, "split: wanted one of conv, groups"),
+    ],
+)
+def test_a_csp_that_is_none_is_said(csp: dict[str, object], message: str):
+    with pytest.raises(DarknetError, match=message):
+        Csp(**csp)  # type: ignore[arg-type]
+
+
+def test_attentions_are_all_named():
+    assert ATTENTIONS == ("se", "sam")

@@ -1,0 +1,62 @@
+"""Every network of the zoo runs: forward, loss, backward, weights there and back. At tiny inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.model.network import Network
+from darknet_py.zoo import ZOO, build
+
+# One of each backbone, neck and head; the others are marked slow.
+QUICK = {
+    *("csdensenetb-ref", "csmobilenet-v2", "cspeleenet-swish-se", "cspeleenet-efm-sam", "cspeleenet-gfm", "csresnet10"),
+    *("darknet", "enet-coco", "pelee-fpn", "pelee-prn", "yolov3-tiny", "yolov4-tiny-3l", "yolov7-tiny"),
+    *("yolo-fastest-1.1",),
+}
+TRUTH = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.3], [1, 2, 0.3, 0.6, 0.2, 0.2]])
+
+
+def smallest(name: str) -> Graph:
+    """A network at an input that leaves a few pixels at its coarsest stride."""
+    graph = parse_text(build(name), strict=True)
+    deepest = min(node.output.w for node in graph if node.output.w > 1)
+    side = max(graph.net.width // deepest * 2, 64)
+    return parse_text(graph.text, name, width=side, height=side, strict=True)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
+)
+def test_a_network_learns_and_keeps_its_weights(name: str, tmp_path: Path):
+    torch.manual_seed(0)
+    network = Network(smallest(name))
+    image = torch.rand(2, *network.graph.input)
+    network.train()
+    report = network.loss(image, _truth(network.graph))
+    report.total.backward()
+    assert torch.isfinite(report.total)
+    still = [key for key, value in network.named_parameters() if value.grad is None]
+    assert still == []
+    network.zero_grad(set_to_none=True)
+
+    path = tmp_path / f"{name}.weights"
+    network.save_weights(path)
+    assert path.stat().st_size == 20 + 4 * network.graph.parameters
+    expected = {key: value.double().sum() for key, value in network.state_dict().items()}
+    with torch.no_grad():
+        for value in (*network.parameters(), *network.buffers()):
+            value.zero_()
+    network.load_weights(path)
+    for key, value in network.state_dict().items():
+        assert value.double().sum() == expected[key], key
+    path.unlink()
+
+
+def _truth(graph: Graph) -> torch.Tensor:
+    """Two boxes in two images, or two classes."""
+    softmax = next((node for node in graph if node.type == "softmax"), None)
+    return TRUTH if softmax is None else torch.eye(softmax.output.c)[[3, 5]]

@@ -1,0 +1,159 @@
+"""Every cfg of the zoo in C Darknet: its layer table beside ours, and its figures for the tests.
+
+    python tools/zoo/c_darknet.py DARKNET [CFG…] [--loose DARKNET] [--driver DRIVER] [--golden tests/golden/zoo.json]
+
+DARKNET is a CPU build of AlexeyAB/darknet. It refuses to add outputs of different sizes, which the published ResNets
+do; --loose names a build without assertions (make OPTS='-O1 -DNDEBUG') to take for a cfg that the first one refuses.
+Each network is read at 256 x 128 pixels, as C allocates all of its outputs, and written to a weights file, whose size
+is its number of parameters. A line of C's table is compared by index, shape and BFLOPs (printed with three digits).
+With --driver (see tools/golden/layers.py) one image goes through both, and every layer's values are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.model.network import Network
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, HEIGHT = 256, 128  # what the coarsest stride of the zoo divides, 128
+HEADER = 20  # bytes; a file of zeros that long is a weights file without weights, which C reads without complaint
+_LINE = re.compile(r"^ *(\d+) (\w+)")
+_SHAPE = re.compile(r"(\d+) x *(\d+) x *(\d+)")
+_BFLOPS = re.compile(r"(\d+\.\d{3}) BF")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("darknet", type=Path)
+    parser.add_argument("cfgs", type=Path, nargs="*", help="default: cfg/*.cfg")
+    parser.add_argument("--loose", type=Path, help="a build without assertions")
+    parser.add_argument("--driver", type=Path, help="compare the values of the layers too")
+    parser.add_argument("--golden", type=Path, help="JSON file to write the figures to")
+    options = parser.parse_args()
+    networks: dict[str, Any] = {}
+    failures = 0
+    for path in options.cfgs or sorted((ROOT / "cfg").glob("*.cfg")):
+        text, graph = small(path)
+        used, table, parameters = "unchanged", *run(options.darknet, text)
+        if parameters is None and options.loose:
+            used, (table, parameters) = "without assertions", run(options.loose, text)
+        faults = compare(graph, table, parameters)
+        if options.driver and used == "unchanged":
+            faults += compare_values(options.driver, text, graph)
+        failures += bool(faults) or used != "unchanged"
+        print(f"{path.stem:<40} {len(graph.layers):4d} layers  {faults[0] if faults else 'equal'}, C {used}")
+        networks[path.stem] = {
+            "layers": len(table),
+            "parameters": parameters,
+            "bflops": total(table),
+            **({"asserts": True} if used != "unchanged" else {}),
+        }
+    if options.golden:
+        rows = ",\n".join(f' "{name}": {json.dumps(figures)}' for name, figures in networks.items())
+        about = (
+            "C Darknet's figures for the networks of the zoo (tools/zoo/c_darknet.py). asserts: not without NDEBUG; "
+            "bflops: added up over the lines of its table, of three digits each"
+        )
+        size = f'"width": {WIDTH}, "height": {HEIGHT}'
+        options.golden.write_text(f'{{"about": "{about}", {size},\n"networks": {{\n{rows}\n}}}}\n')
+    print(f"{len(networks)} cfgs, {failures} not as they are")
+    return 1 if failures else 0
+
+
+def small(path: Path) -> tuple[str, Graph]:
+    """A cfg with another input, and its graph."""
+    text = path.read_text()
+    for key, side in (("width", WIDTH), ("height", HEIGHT)):
+        text = re.sub(rf"^{key}=\d+", f"{key}={side}", text, count=1, flags=re.MULTILINE)
+    return text, parse_text(text)
+
+
+def run(darknet: Path, text: str) -> tuple[dict[int, str], int | None]:
+    """C's table, index → line, and the number of parameters; None where it gives up."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg, empty, out = (Path(folder) / name for name in ("net.cfg", "empty.weights", "out.weights"))
+        cfg.write_text(text)
+        empty.write_bytes(bytes(HEADER))
+        done = subprocess.run(
+            [darknet.resolve(), "partial", cfg, empty, out, "100000"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        lines = {int(match[1]): line for line in done.stderr.splitlines() if (match := _LINE.match(line))}
+        return lines, (out.stat().st_size - HEADER) // 4 if done.returncode == 0 and out.exists() else None
+
+
+def total(table: dict[int, str]) -> float:
+    """BFLOPs, added up over C's lines, each of three digits."""
+    return round(sum(float(match[1]) for line in table.values() if (match := _BFLOPS.search(line))), 3)
+
+
+def compare(graph: Graph, table: dict[int, str], parameters: int | None) -> list[str]:
+    """What differs, in words."""
+    if parameters is None:
+        return [f"refused after layer {max(table, default=-1)}"]
+    faults = []
+    if parameters != graph.parameters:
+        faults.append(f"parameters {graph.parameters}, in C {parameters}")
+    if set(table) != set(range(len(graph.layers))):
+        faults.append(f"{len(graph.layers)} layers, in C {len(table)}")
+    for node in graph:
+        line = table.get(node.index, "")
+        printed = _SHAPE.search(re.split("->|outputs:", line)[-1])  # some lines (head, mean, dropout, scale) have none
+        shape = (node.output.w, node.output.h, node.output.c)
+        if re.search("->|outputs:", line) and printed and tuple(map(int, printed.groups())) != shape:
+            faults.append(f"layer {node.index}: {shape}, in C {line.strip()}")
+        bflops = _BFLOPS.search(line)
+        if bflops and abs(float(bflops[1]) - node.bflops) > 0.00051:
+            faults.append(f"layer {node.index}: {node.bflops:.4f} BFLOPs, in C {bflops[1]}")
+    return faults
+
+
+def compare_values(driver: Path, text: str, graph: Graph) -> list[str]:
+    """Runs an image with random weights through C and through ours; what differs by more than float32 explains."""
+    torch.manual_seed(1)
+    network = Network(graph).eval()
+    for name, array in network.named_buffers():
+        if name.endswith(("mean", "variance")):
+            array.uniform_(0.5, 1.5)
+    image = torch.rand(1, *graph.input)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg, weights, pixels, out = (Path(folder) / name for name in ("net.cfg", "net.weights", "image", "out"))
+        cfg.write_text(text)
+        network.save_weights(weights)
+        pixels.write_bytes(image.numpy().tobytes())
+        command = [driver.resolve(), "predict", cfg, weights, "1", "1", "1", pixels, out]
+        if subprocess.run(command, capture_output=True).returncode:
+            return ["C stopped while it ran the network"]
+        values = np.frombuffer(out.read_bytes(), np.float32)
+    with torch.no_grad():
+        outputs = network.outputs(image)
+    faults, at = [], 0
+    for node, ours in zip(graph, outputs, strict=True):
+        count = int(values[at : at + 1].view(np.int32)[0])
+        theirs, at = torch.from_numpy(values[at + 1 : at + 1 + count].copy()), at + 1 + count
+        if ours is None or not count:
+            continue
+        if node.type == "region":  # the CPU build keeps it by cells
+            theirs = theirs.view(node.output.h, node.output.w, node.output.c).permute(2, 0, 1).flatten()
+        far = (ours.flatten() - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)
+        if not far < 2e-3:
+            faults.append(f"layer {node.index} [{node.type}]: values differ by {float(far):.1e} of the largest")
+    return faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())

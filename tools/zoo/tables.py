@@ -1,0 +1,336 @@
+"""The tables of docs/zoo.md: published figures beside ours, and CSPNet's claims on our graphs.
+
+    python tools/zoo/tables.py        writes docs/zoo_published.csv, docs/zoo_claims.csv and the tables of docs/zoo.md
+
+The published figures are those of tests/golden/published.csv (READMEs of CrossStagePartialNetworks and
+PartialResidualNetworks); ours are counted from the cfgs that the zoo writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from darknet_py.cfg.account import rows, totals
+from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.zoo import blocks, build
+from darknet_py.zoo.design import Design
+from darknet_py.zoo.stages import Csp
+from darknet_py.zoo.text import Cfg
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "tests" / "golden" / "published.csv"
+
+# Rows of published.csv whose cfg was not published or has another name → ours. size: where the input that is stated
+# there, or missing, is not the one that the figure was counted at.
+_UNPUBLISHED: dict[str, dict[str, Any]] = {
+    "DenseNet-201+Elastic": {
+        "cfg": "densenet201-elastic",
+        "size": 224,
+        "why": "Elastic's authors state 4.38 G multiply-adds at 224, so the input is not 256. BatchNorm follows each "
+        "convolution here, in their network it precedes it; it and the bilinear upsampling are counted there",
+    },
+    "CSPDenseNet-201+Elastic": {
+        "cfg": "csdensenet201-elastic",
+        "size": 224,
+        "why": "unsaid: γ, transitions. Here γ = .5; the first transition leaves as many channels as the dense layers "
+        "got from the split, the last one works behind the pooling",
+    },
+    "PeleeNet": {"cfg": "peleenet", "why": "from PeleeNet's paper and its authors' model; maxima for means"},
+    "PeleeNet-swish-SE": {"cfg": "peleenet-swish-se", "why": "unsaid: where SE is. Here on each dense layer's output"},
+    "CSPPeleeNet": {
+        "cfg": "cspeleenet",
+        "why": "unsaid: width of the transitions. Here γ = .5, both keep the channels, the last one works behind the "
+        "pooling",
+    },
+    "CSPPeleeNet-swish-SE": {"cfg": "cspeleenet-swish-se", "why": "as CSPPeleeNet; SE on each dense layer's output"},
+    "CSPDenseNet Ref.": {
+        "cfg": "csdensenet-ref",
+        "size": 256,
+        "why": "unsaid: everything. Darknet reference's first two convolutions, then 1, 4, 5 and 5 dense layers of "
+        "growth 32, a 3x3 convolution to 512",
+    },
+    "CSPDenseNetb Ref.": {"cfg": "csdensenetb-ref", "size": 256, "why": "the same with a 1x1 convolution at the end"},
+    "CSPPeleeNet Ref.": {
+        "cfg": "cspeleenet-ref",
+        "size": 224,
+        "why": "unsaid: everything. Darknet reference's first two convolutions, then 3, 5, 5 and 5 two-way layers, a "
+        "3x3 convolution to 448. At 224: between this and the next are 2.09 M weights, .206 BFLOPs: 49 pixels",
+    },
+    "CSPPeleeNetb Ref.": {"cfg": "cspeleenetb-ref", "size": 224, "why": "the same with a 1x1 convolution at the end"},
+    "CSPResNet-10": {
+        "cfg": "csresnet10",
+        "size": 256,
+        "why": "unsaid: how stages are entered. Here the last transition doubles the channels, then a maximum; the "
+        "first stage's parts keep 64 channels, as in CSPDarknet-53",
+    },
+    "Pelee-PRN": {"cfg": "pelee-prn", "why": "YOLOv3-tiny-PRN's neck"},
+    "Pelee-YOLOv3": {"cfg": "pelee-yolov3", "why": "YOLOv3-tiny's neck, 256 and 128 channels in its 3x3 convolutions"},
+    "Pelee-FPN": {"cfg": "pelee-fpn", "why": "a pyramid of 256 channels, joined by addition"},
+    "Pelee-PRN-3l": {"cfg": "pelee-prn-3l", "why": "one level of 128 channels more"},
+}
+_SIZES = {"darknet": 256, "resnet10": 256}  # "not stated"; what their cfgs have
+_NOTES = {
+    "ResNet-50": "the figure is that of a later cfg, with the mean before the scores instead of after them (9.749)",
+    "Darknet Ref.": "the figure is pjreddie's, cut off",
+    "YOLOv3-tiny-PRN": "the published cfg has 4.94 M; the README says 4.95",
+}
+
+# (plain, cross stage partial, change of the BFLOPs by the paper)
+_PAIRS = (
+    ("darknet53", "csdarknet53", -0.30),
+    ("resnet50", "csresnet50", -0.08),
+    ("resnext50", "csresnext50", -0.22),
+    ("resnet10", "csresnet10", -0.16),
+    ("peleenet", "cspeleenet", -0.13),
+    ("mobilenet-v2", "csmobilenet-v2", -0.11),
+    ("densenet201-elastic", "csdensenet201-elastic", -0.19),
+)
+# PeleeNet's stages in the text of the paper's ablation: fusion, gamma, change of the computation.
+_ABLATION = (
+    ("first", 0.5, -0.26),
+    ("last", 0.5, -0.21),
+    ("last", 0.25, -0.11),
+    ("csp", 0.5, -0.13),
+    ("csp", 0.25, -0.03),
+)
+# A dense block: base channels, growth, layers. DenseNet-201's and PeleeNet's stages, then what the formula is meant
+# for: a base that is wide against growth and layers.
+_BLOCKS = (
+    (64, 32, 6),
+    (128, 32, 12),
+    (256, 32, 48),
+    (128, 32, 4),
+    (256, 32, 8),
+    (512, 32, 6),
+    (512, 16, 4),
+    (2048, 16, 4),
+)
+
+
+def main() -> None:
+    for path, text in documents().items():
+        path.write_text(text)
+        print(path.relative_to(ROOT))
+
+
+def documents() -> dict[Path, str]:
+    """Every file that this tool writes, as it should be."""
+    published = published_table()
+    claims = {
+        "computation": computation_table(),
+        "ablation": ablation_table(),
+        "bottleneck": bottleneck_table(),
+        "traffic": cio_table(),
+    }
+    page = (ROOT / "docs" / "zoo.md").read_text()
+    for name, table in {"published": published, **claims}.items():
+        begin, end = f"<!-- {name}: tools/zoo/tables.py -->\n", "<!-- end -->"
+        before, _, rest = page.partition(begin)
+        page = before + begin + markdown(table) + end + rest.partition(end)[2]
+    return {
+        ROOT / "docs" / "zoo_published.csv": as_csv(published),
+        ROOT / "docs" / "zoo_claims.csv": as_csv(
+            [{"claim": claim, **row} for claim, table in claims.items() for row in table]
+        ),
+        ROOT / "docs" / "zoo.md": page,
+    }
+
+
+# --- published figures
+
+
+def published_table() -> list[dict[str, Any]]:
+    """A row for each of published.csv; millions of parameters and billions of operations, differences in percent."""
+    with PUBLISHED.open(newline="") as file:
+        return [_published_row(row) for row in csv.DictReader(file)]
+
+
+def _published_row(row: dict[str, str]) -> dict[str, Any]:
+    unpublished = _UNPUBLISHED.get(row["model"], {})
+    name = unpublished.get("cfg", row["cfg"])
+    stated = int(row["input"]) if row["input"].isdigit() else _SIZES.get(name, 0)
+    size = unpublished.get("size", stated)
+    graph = _graph(name, size)
+    weights = kernel_weights(graph)
+    # One of the two READMEs counts kernels only, the other one everything.
+    counted = graph.parameters if "Partial" in row["source"] and "Residual" in row["source"] else weights
+    note = unpublished.get("why") or _NOTES.get(row["model"], "")
+    return {
+        "model": row["model"],
+        "cfg": name,
+        "input": size,
+        "parameters published": row["parameters_M"],
+        "ours": f"{counted / 1e6:.2f}",
+        "with all values": f"{graph.parameters / 1e6:.3f}",
+        "difference": _percent(counted / 1e6, row["parameters_M"]),
+        "BFLOPs published": row["bflops"],
+        "BFLOPs ours": f"{graph.bflops:.3f}",
+        "BFLOPs difference": _percent(graph.bflops, row["bflops"]),
+        "layers": "designed" if unpublished else "equal to the published cfg",
+        "note": note,
+    }
+
+
+def kernel_weights(graph: Graph) -> int:
+    """Values of the kernels alone, without biases and batch normalisation: CSPNet's "#Parameter"."""
+    arrays = (array for node in graph for array in node.spec.arrays(node))
+    return sum(math.prod(array.shape) for array in arrays if array.role == "weight")
+
+
+@cache
+def _graph(name: str, size: int | None = None) -> Graph:
+    return parse_text(build(name), name, width=size, height=size)
+
+
+def _percent(ours: float, published: str) -> str:
+    return f"{ours / float(published) - 1:+.1%}" if published else ""
+
+
+# --- CSPNet's claims
+
+
+def computation_table() -> list[dict[str, Any]]:
+    """Operations of a plain network and of its cross stage partial version."""
+    table = []
+    for plain, csp, paper in _PAIRS:
+        before, after = _graph(plain), _graph(csp)
+        table.append(
+            {
+                "plain": plain,
+                "CSP": csp,
+                "input": before.net.width,
+                "BFLOPs plain": f"{before.bflops:.3f}",
+                "BFLOPs CSP": f"{after.bflops:.3f}",
+                "change": f"{after.bflops / before.bflops - 1:+.1%}",
+                "by the paper": f"{paper:+.0%}",
+                "CIO plain (M)": f"{totals(before).cio / 1e6:.1f}",
+                "CIO CSP (M)": f"{totals(after).cio / 1e6:.1f}",
+            }
+        )
+    return table
+
+
+def ablation_table() -> list[dict[str, Any]]:
+    """Operations of PeleeNet with other fusions and gammas, against the plain one, at 224 x 224."""
+    plain = _graph("peleenet").bflops
+    table = []
+    for fusion, gamma, paper in _ABLATION:
+        design = Design("peleenet", Csp(gamma, fusion, "groups"), head="classifier", size=(224, 224))
+        ours = parse_text(design.text()).bflops
+        change = f"{ours / plain - 1:+.1%}"
+        table.append(
+            {"fusion": fusion, "γ": gamma, "BFLOPs": f"{ours:.3f}", "change": change, "by the paper": f"{paper:+.0%}"}
+        )
+    return table
+
+
+def bottleneck_table() -> list[dict[str, Any]]:
+    """The heaviest layer of networks on PeleeNet at 416 x 416, against that of their plain versions."""
+    table = []
+    first: dict[str, float] = {}
+    for name, part in (
+        ("pelee-yolov3", "whole"),
+        ("pelee-prn", "whole"),
+        ("cspeleenet-efm", "whole"),
+        ("pelee-prn", "backbone"),
+        ("cspeleenet-efm", "backbone"),
+        ("pelee-prn", "backbone from stride 8 on"),
+        ("cspeleenet-efm", "backbone from stride 8 on"),
+    ):
+        account = [row for row in rows(_graph(name)) if _belongs(row.node, part, _graph(name))]
+        heaviest = max(account, key=lambda row: row.bflops)
+        total = sum(row.bflops for row in account)
+        first.setdefault(part, heaviest.bflops)
+        table.append(
+            {
+                "network": name,
+                "part": part,
+                "BFLOPs": f"{total:.3f}",
+                "heaviest layer": heaviest.node.index,
+                "its BFLOPs": f"{heaviest.bflops:.4f}",
+                "its share": f"{heaviest.bflops / total:.1%}",
+                "against the first": f"{heaviest.bflops / first[part] - 1:+.0%}",
+            }
+        )
+    return table
+
+
+def _belongs(node: Any, part: str, graph: Graph) -> bool:
+    """The backbone ends with the last layer of 704 channels, PeleeNet's closing transition."""
+    if part == "whole":
+        return True
+    end = max(other.index for other in graph if other.output.c == 704 and other.type == "convolutional")
+    narrow = "stride 8" not in part or node.output.w <= graph.net.width // 8
+    return node.index <= end and narrow
+
+
+def cio_table() -> list[dict[str, Any]]:
+    """Memory traffic of dense blocks, per pixel: CSPNet's formulas beside our count of the same blocks."""
+    table = []
+    for base, growth, layers in _BLOCKS:
+        formula = base * layers + (layers**2 + layers) * growth / 2
+        partial = (base * layers + (layers**2 + layers) * growth) / 2
+        counted, counted_partial = (
+            dense_cio(base, growth, layers, None),
+            dense_cio(base, growth, layers, Csp(split="groups")),
+        )
+        table.append(
+            {
+                "c": base,
+                "d": growth,
+                "m": layers,
+                "formula": f"{formula:.0f}",
+                "counted": f"{counted:.0f}",
+                "partial formula": f"{partial:.0f}",
+                "partial counted": f"{counted_partial:.0f}",
+                "change": f"{partial / formula - 1:+.0%}",
+            }
+        )
+    return table
+
+
+def dense_cio(base: int, growth: int, layers: int, csp: Csp | None) -> float:
+    """Values per pixel that the convolutions of a dense block read and write (account.py), without bottlenecks."""
+    side = 8
+    cfg = Cfg("", {"": {"width": side, "height": side, "channels": 3}})
+    cfg.part("base")
+    cfg.conv(base)
+    if csp:
+        csp.divide(cfg, base)
+    first = cfg.last
+    blocks.repeat(cfg, lambda: blocks.dense(cfg, growth, 0), layers)
+    account = rows(parse_text(cfg.text()))
+    return sum(row.cio for row in account if row.node.index > first) / side**2
+
+
+# --- as text
+
+
+def as_csv(table: Sequence[dict[str, Any]]) -> str:
+    """All columns that any row has, in order of appearance."""
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(table)
+    return file.getvalue()
+
+
+def markdown(table: Sequence[dict[str, Any]]) -> str:
+    columns = list(table[0])
+
+    def line(cells: Iterable[Any]) -> str:
+        return f"| {' | '.join(map(str, cells))} |\n"
+
+    head = line(columns) + line("---" for _ in columns)
+    return head + "".join(line(row[column] for column in columns) for row in table)
+
+
+if __name__ == "__main__":
+    main()
