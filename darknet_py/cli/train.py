@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     measure = parser.add_argument_group("mAP (or top-1) while training")
     measure.add_argument("--map", type=_cadence, metavar="N|on|off", help="every N iterations, or Darknet's cadence")
     measure.add_argument("--map-epochs", type=positive, metavar="N", help="epochs in Darknet's cadence (default: 4)")
+    measure.add_argument("--patience", type=positive, metavar="N", help="end after N measurements without a better one")
     measure.add_argument("--iou-thresh", type=float, metavar="T", help="IoU of a hit (default: 0.5)")
     measure.add_argument("--points", type=int, choices=(0, 11, 101), help="recall points; 0 is the area (default)")
     measure.add_argument(

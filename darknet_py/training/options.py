@@ -29,7 +29,8 @@ class TrainOptions:
     iterations; True is Darknet's cadence (`map_epochs`), False never, None Darknet's cadence where the validation list
     is not the training list. iou_thresh, points, thresh: of that mAP. save_every: NAME_last every N iterations.
     log_every: read losses back from the device, and print a line where there is no terminal, every N iterations.
-    limit: use the first N images of each list. amp: bf16 or fp16. bn_momentum: of the running statistics (None:
+    patience: end after so many measurements in a row without a better one. limit: the first N images of each list only.
+    amp: bf16 or fp16. bn_momentum: of the running statistics (None:
     `schedule.statistics_momentum`). workers: processes that load images (None: by the machine).
     """
 
@@ -47,6 +48,7 @@ class TrainOptions:
     thresh: float = 0.25
     save_every: int | None = None
     log_every: int | None = None
+    patience: int | None = None
     limit: int | None = None
     amp: str | None = None
     bn_momentum: float | None = None
@@ -59,7 +61,7 @@ class TrainOptions:
             raise TrainError(f"amp: wanted bf16 or fp16, found {self.amp!r}")
         if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
             raise TrainError(f"bn_momentum: wanted a number above 0 and up to 1, found {self.bn_momentum}")
-        for name in ("save_every", "log_every", "limit", "cutoff"):
+        for name in ("save_every", "log_every", "limit", "cutoff", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainError(f"{name}: wanted an integer of at least 1, found {value}")

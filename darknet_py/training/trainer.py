@@ -144,8 +144,10 @@ class Training:
 
             journal.flush(self._images)
             stopping = agree(stop.asked, self.team, self.device) and iteration < last
+            tired = False
             if measuring:
                 self._measure(iteration)
+                tired = agree(self._tired(), self.team, self.device)
             if saving or stopping:
                 self._save()
             if numbered and self.team.leads:
@@ -156,6 +158,9 @@ class Training:
                     f"saved iteration {iteration} in {self.backup.path('last.state')}; --resume continues from it"
                 )
                 raise KeyboardInterrupt
+            if tired:
+                journal.say(f"no better {self.task.label} in {self.options.patience} measurements: done")
+                break
         if self.team.leads:
             self.backup.save_weights(self.network, "final")
 
@@ -198,6 +203,11 @@ class Training:
             self.best = score.value
             self.backup.save_best(self.network, score.value, iteration)
         self.journal.measured(iteration, score, self.best)
+
+    def _tired(self) -> bool:
+        """Whether `patience` measurements have passed since the last best one."""
+        scores, patience = self.journal.scores, self.options.patience
+        return patience is not None and len(scores) > patience and max(scores[-patience:]) < max(scores[:-patience])
 
     def _save(self) -> None:
         average_statistics(self.network, self.team)

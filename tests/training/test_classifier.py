@@ -14,6 +14,8 @@ import pytest
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.errors import DataError, TrainError
+from darknet_py.training.classification import Classification
+from darknet_py.training.task import Score
 from darknet_py.training.trainer import TrainResult
 
 CFG = """
@@ -154,3 +156,13 @@ def test_classify_names_images_and_measures(
     assert capsys.readouterr().out == "9 images: top-1 100.00%, top-5 100.00%\n"
     assert main([*network, str(tmp_path / "none.png")]) == 1
     assert main(["evaluate", *network[1:4]]) == 1
+
+
+def test_patience_ends_a_training_that_gets_no_better(
+    cfg: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.6, 0.6, 0.5, 0.4, 0.9])
+    monkeypatch.setattr(Classification, "measure", lambda self, network: Score(next(scores), {}))
+    result = train(cfg, folder, tmp_path / "out", map=2, patience=2)
+    assert (result.iterations, result.map, result.best_map) == (10, 0.4, 0.6)
+    assert result.weights.exists()
