@@ -23,6 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nms", type=fraction, default=0.45, help="overlap above which boxes are joined (default: 0.45)"
     )
+    parser.add_argument(
+        "--hier", type=fraction, metavar="P", help="class trees: name classes surer than P (default: 0.5)"
+    )
     parser.add_argument("--data", metavar="FILE", help=".data file, for the class names")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line")
     parser.add_argument(
@@ -49,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
     net = load_network(args, class_names(args))
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
+    if args.hier is not None:
+        for _, head in net.detectors:
+            if hasattr(head, "hier"):
+                head.hier = args.hier
     net = fuse(net)
     paths = find_images(args.images)
     if not args.no_pictures:

@@ -108,7 +108,8 @@ class SoftmaxHead(Head):
 class CostSpec(Spec):
     """Darknet's `parse_cost`.
 
-    type: sse, masked (targets of −1234 do not count), smooth (Huber's) or, as in pjreddie's C, L1.
+    type: sse, masked (targets of −1234 do not count), smooth (Huber's) and, as in pjreddie's C, L1, seg (targets of 0
+    count `noobj` times) and wgan (rewards what is high where the target is above 0, and low elsewhere).
     ratio is read and, as in C (which computes a threshold from it and then sets it to 0), has no effect.
     """
 
@@ -117,11 +118,13 @@ class CostSpec(Spec):
 
     type: str
     scale: float
+    noobj: float
 
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> CostSpec:
         o.float("ratio")
-        return cls(o.choice("type", "sse", ("sse", "masked", "smooth", "L1")), o.float("scale", 1.0))
+        kinds = ("sse", "masked", "smooth", "L1", "seg", "wgan")
+        return cls(o.choice("type", "sse", kinds), o.float("scale", 1.0), o.float("noobj", 1.0))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(inputs[0].size, 1, 1)
@@ -157,6 +160,12 @@ class CostHead(Head):
             elif self.spec.type == "L1":
                 error = delta.abs()
                 delta = torch.where(delta > 0, 1.0, -1.0)
+            elif self.spec.type == "seg":
+                share = torch.where(truth == 0, self.spec.noobj, 1.0)
+                error, delta = error * share, delta * share
+            elif self.spec.type == "wgan":
+                error = torch.where(truth != 0, -output, output)
+                delta = torch.where(truth > 0, 1.0, -1.0)
             cost = error.sum(dtype=torch.float64)
         return HeadLoss(surrogate(x, (self.spec.scale * delta).reshape(x.shape), cost), cost, {"cost": cost})
 

@@ -19,7 +19,7 @@ from darknet_py.layers.tree import Tree
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
 _PRIOR_IMAGES = 12800  # so many images long all boxes are drawn towards their anchors
 _PRIOR_SCALE = 0.01
-_LEAF_PROBABILITY = 0.5  # how sure a class of a tree must be to be named
+_HIER = 0.5  # how sure a class of a tree must be to be named: the default of C's `-hier`
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class RegionHead(Head):
         self.register_buffer("anchors", torch.tensor(spec.anchors), persistent=False)
         self.register_buffer("class_map", common.read_map(spec.map) if spec.map else None, persistent=False)
         self.tree = Tree.read(spec.tree, spec.classes) if spec.tree else None
+        self.hier = _HIER
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same, float32: logistic on objectness, softmax over classes, boxes as they came.
@@ -163,7 +164,7 @@ class RegionHead(Head):
         if self.class_map is not None:
             return objectness.unsqueeze(-1) * absolute[..., self.class_map]
         # Only the last sufficiently sure class, which is the most special one, is named, without the objectness.
-        sure = absolute > _LEAF_PROBABILITY
+        sure = absolute > self.hier
         last = sure & (sure.flip(-1).cumsum(-1).flip(-1) == 1)
         return absolute * last
 

@@ -84,6 +84,8 @@ def test_softmax_over_a_tree(tmp_path: Path) -> None:
         ("type=masked\nscale=2\n", [1.0, -4.0, 0, 0], 0.25 + 4),
         ("type=smooth\n", [0.5, -1, 0, 1], 0.25 + 3 + 2 * 1237 - 1),
         ("type=L1\n", [1, -1, -1, 1], 0.5 + 2 + 1237),
+        ("type=seg\nnoobj=.25\n", [0.5, -0.5, 0, 1237.0], 0.25 + 1 + 1237.0**2),
+        ("type=wgan\n", [1, -1, 1, 1], -1 + 2 - 3 - 4),
     ],
 )
 def test_cost_types(options: str, wanted_delta: list[float], wanted_cost: float) -> None:
