@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import multiprocessing
+import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -29,18 +30,23 @@ from darknet_py.layers.recurrent import Recurrent
 from darknet_py.model.network import Network
 
 FIELDS = ["repository", "cfg", "layers", "parameters", "bflops", "ran_at", "gradients", "status", "reason"]
+_HERE = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
 STEPS = 4
 SIDES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 640, 896, 1024, 1280, 1536)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("folders", nargs="+", type=Path, help="folders of cfgs, searched to their depths")
+    arguments.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    arguments.add_argument("folders", nargs="*", type=Path, help="folders of cfgs, searched to their depths")
     arguments.add_argument("--out", type=Path, help="CSV file to write; default: standard output")
     arguments.add_argument("--root", type=Path, help="folder of the repositories; paths are relative to it")
     arguments.add_argument("--memory", type=float, default=8, help="GiB of address space for one network")
     arguments.add_argument("--seconds", type=float, default=600, help="time for one network")
     options = arguments.parse_args()
+    if options.one:
+        print(json.dumps(one(options.one, options.memory)))
+        return
     rows = table(options.folders, options.root or Path(), options.memory, options.seconds)
     with open(options.out, "w", newline="") if options.out else sys.stdout as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
@@ -66,33 +72,25 @@ def table(folders: list[Path], root: Path, memory: float, seconds: float) -> lis
 
 
 def run(path: Path, memory: float, seconds: float) -> dict[str, Any]:
-    """`check` in a process of its own."""
+    """`check` in a process of its own, started anew: a forked one would inherit torch's threads half alive."""
     blank = dict.fromkeys(FIELDS[2:], "")
-    context = multiprocessing.get_context("fork")  # torch is imported once
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_bounded, args=(path, int(memory * 2**30), sender))
-    process.start()
-    sender.close()
+    command = [sys.executable, __file__, "--one", str(path.resolve()), "--memory", str(memory)]
     try:
-        if not receiver.poll(seconds):
-            return {**blank, "status": "time", "reason": f"took more than {seconds:g} seconds"}
-        return {**blank, **receiver.recv()}
-    except EOFError:
-        process.join()
-        return {**blank, "status": "failed", "reason": f"the process ended with {process.exitcode}"}
-    finally:
-        process.kill()
-        process.join()
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds, cwd=home(path), env=_HERE)
+    except subprocess.TimeoutExpired:
+        return {**blank, "status": "time", "reason": f"took more than {seconds:g} seconds"}
+    if done.returncode:
+        return {**blank, "status": "failed", "reason": f"the process ended with {done.returncode}"}
+    return {**blank, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def _bounded(path: Path, memory: int, sender: Any) -> None:
-    path = path.resolve()
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    os.chdir(home(path))
+def one(path: Path, memory: float) -> dict[str, Any]:
+    """`check` within a bound on address space; whatever it raises is a row too."""
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
     try:
-        sender.send(check(path))
+        return check(path)
     except (Exception, SystemExit) as error:
-        sender.send({"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:200]})
+        return {"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
 
 
 def home(path: Path) -> Path:
