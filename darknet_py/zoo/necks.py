@@ -170,7 +170,7 @@ def gfm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
     scaled: list[int] = []
     for stride in strides:
         cfg.part(f"stride {stride} to the common size")
-        cfg.route(coarsest if stride == strides[-1] else features[stride])
+        _back(cfg, coarsest if stride == strides[-1] else features[stride])
         cfg.conv(channels, activation="linear")
         _resize(cfg, stride, middle)
         scaled.append(cfg.last)
@@ -180,8 +180,7 @@ def gfm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
     fused = cfg.shortcut(scaled[-2], cfg.activation) if len(scaled) > 1 else cfg.last
     for stride in reversed(strides):
         cfg.part(f"head at stride {stride}")
-        if cfg.last != fused:
-            cfg.route(fused)
+        _back(cfg, fused)
         _resize(cfg, middle, stride)
         cfg.conv(channels // 2)
         cfg.conv(channels, 3)
@@ -201,13 +200,13 @@ def efm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
     levels: dict[int, int] = {}
     for stride in reversed(strides):
         cfg.part(f"scale of stride {stride}")
-        cfg.route(coarsest if stride == strides[-1] else features[stride])
+        _back(cfg, coarsest if stride == strides[-1] else features[stride])
         cfg.conv(2 * width * stride)
         levels[stride] = cfg.maxout(width * stride)
     scales = dict(levels)
     for coarse, stride in zip(strides[1:], strides, strict=False):
         cfg.part(f"stride {stride} with the coarser scale")
-        cfg.route(scales[coarse])
+        _back(cfg, scales[coarse])
         cfg.maxout(width * stride)
         _resize(cfg, coarse, stride)
         cfg.route(cfg.last, scales[stride])
@@ -215,7 +214,7 @@ def efm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
         levels[stride] = cfg.conv(width * stride, 3)
     for finer, stride in zip([0, *strides], strides, strict=False):
         cfg.part(f"bottom-up, stride {stride}")
-        cfg.route(levels[finer or stride])
+        _back(cfg, levels[finer or stride])
         if finer:
             cfg.note("The finer level, compressed")
             cfg.maxout(width * finer // 2)
@@ -333,6 +332,12 @@ def _path_aggregation(
 
 def _top_down_part(cfg: Cfg, stride: int) -> None:
     cfg.part(f"top-down, stride {stride}")
+
+
+def _back(cfg: Cfg, layer: int) -> None:
+    """Goes on from a layer, wherever the last one is."""
+    if layer != cfg.last:
+        cfg.route(layer)
 
 
 def _up(cfg: Cfg, layer: int, width: int) -> int:

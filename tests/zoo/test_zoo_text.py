@@ -77,3 +77,36 @@ def test_options_that_are_off_are_not_written():
     head, depthwise = ({option.key: option.value for option in section.options} for section in sections(cfg)[1:])
     assert head == {"filters": "255", "size": "1", "stride": "1", "pad": "1", "activation": "linear"}
     assert depthwise["groups"] == depthwise["filters"] == "16"
+
+
+def test_the_width_of_every_layer_is_known():
+    cfg = Cfg("", {})
+    cfg.part("")
+    assert cfg.width() == 3
+    wide = cfg.conv(32)
+    half = cfg.slice(wide, 2, 1)
+    assert cfg.width(half) == 16
+    cfg.route(half, wide)
+    assert cfg.width() == 48
+    cfg.maxpool(2, 2)
+    cfg.shortcut(half)
+    assert cfg.width() == 48
+    cfg.maxout(24)
+    assert [cfg.width(), cfg.width(wide)] == [24, 32]
+
+
+def test_options_can_be_added_to_the_last_section():
+    cfg = Cfg("", {})
+    cfg.part("")
+    cfg.conv(8)
+    cfg.also(stopbackward=800)
+    assert sections(cfg)[-1].options[-1][:2] == ("stopbackward", "800")
+
+
+def test_sections_as_they_are_written_between_others():
+    cfg = Cfg.verbatim("# mine\n[net]\nwidth=8\n")
+    assert cfg.raw("# stem\n[convolutional]\nfilters = 8\n", 8) == 0
+    cfg.conv(4)
+    assert cfg.route(0) == 2
+    assert cfg.width() == 8
+    assert cfg.text().startswith("# mine\n[net]\nwidth=8\n\n# stem\n[convolutional]\nfilters = 8\n\n[convolutional]\n")
