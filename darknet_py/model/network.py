@@ -123,6 +123,7 @@ class Network(nn.Module):
                     return None
             return module(*inputs)
 
+        truth = truth if truth.numel() else truth.reshape(0, 6)  # no boxes at all, as torch.tensor([]) gives them
         self.state.truth = truth
         try:
             self._run(x, measure)

@@ -206,3 +206,11 @@ def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> 
     torch.save({"model": 1}, tmp_path / "b.pt")
     with pytest.raises(WeightsError, match="wanted a checkpoint written by darknet_py"):
         load(None, tmp_path / "b.pt")
+
+
+def test_a_mini_batch_without_boxes_needs_no_shape() -> None:
+    head = "[yolo]\nmask=0\nanchors=4,4\nclasses=1\nnum=1\n"
+    text = "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=6\nsize=1\nstride=8\nactivation=linear\n"
+    network = Network(parse_text(text + head)).train()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(network.loss(x, torch.tensor([])).cost, network.loss(x, torch.zeros(0, 6)).cost)
