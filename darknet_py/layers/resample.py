@@ -97,13 +97,17 @@ class Reorg(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         c, h, w = inputs[0]
         s = self.stride
-        if c % s**2:
-            raise ShapeError(f"wanted channels divisible by {s**2}, found {c}")
+        if c % self.multiple():
+            raise ShapeError(f"wanted channels divisible by {self.multiple()}, found {c}")
         if self.reverse:
             return Shape(c // s**2, h * s, w * s)
         if h % s or w % s:
             raise ShapeError(f"wanted width and height divisible by {s}, found {w} x {h}")
         return Shape(c * s**2, h // s, w // s)
+
+    def multiple(self) -> int:
+        """What the number of channels must be a multiple of."""
+        return self.stride**2
 
     def build(self, node: Node) -> nn.Module:
         return Reorganize(self.stride, self.reverse)
@@ -121,10 +125,22 @@ class Reorganize(nn.Module):
         b, c, h, w = x.shape
         s = self.stride
         if self.reverse:
-            phases = x.reshape(b, s, s, c // s**2, h, w)
-            return phases.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
-        phases = x.reshape(b, c // s**2, h, s, w, s)
-        return phases.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
+            return _gathered(x, s)
+        return _spread(x.reshape(b, c // s**2, h * s, w * s), s).reshape(b, c * s**2, h // s, w // s)
+
+
+def _spread(x: Tensor, s: int) -> Tensor:
+    """(B, C, H, W) → (B, C·s², H/s, W/s): the s² phases of the pixels one after another."""
+    b, c, h, w = x.shape
+    phases = x.reshape(b, c, h // s, s, w // s, s)
+    return phases.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
+
+
+def _gathered(x: Tensor, s: int) -> Tensor:
+    """(B, C, H, W) → (B, C/s², H·s, W·s): the way back from `_spread`."""
+    b, c, h, w = x.shape
+    phases = x.reshape(b, s, s, c // s**2, h, w)
+    return phases.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
 
 
 @dataclass(frozen=True)
@@ -135,35 +151,21 @@ class Reorg3d(Reorg):
     (C/s², H·s, W·s) as which it reads its input, and writes the result down as the same shape: not the way back.
     """
 
-    def infer(self, inputs: Sequence[Shape]) -> Shape:
-        c, h, w = inputs[0]
-        s = self.stride
-        if self.reverse:
-            if c % s**4:
-                raise ShapeError(f"wanted channels divisible by {s**4}, found {c}")
-            return Shape(c // s**2, h * s, w * s)
-        if h % s or w % s:
-            raise ShapeError(f"wanted width and height divisible by {s}, found {w} x {h}")
-        return Shape(c * s**2, h // s, w // s)
+    def multiple(self) -> int:
+        return self.stride**4 if self.reverse else 1
 
     def build(self, node: Node) -> nn.Module:
         return Blocks(self.stride, self.reverse)
 
 
-class Blocks(nn.Module):
-    def __init__(self, stride: int, reverse: bool):
-        super().__init__()
-        self.stride = stride
-        self.reverse = reverse
-
+class Blocks(Reorganize):
     def forward(self, x: Tensor) -> Tensor:
+        if not self.reverse:
+            return _spread(x, self.stride)
         b, c, h, w = x.shape
         s = self.stride
-        if self.reverse:
-            blocks = x.reshape(b, s, s, c // s**4, h * s, w * s)
-            return blocks.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
-        blocks = x.reshape(b, c, h // s, s, w // s, s)
-        return blocks.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
+        shape = (b, c // s**2, h * s, w * s)
+        return _gathered(x.reshape(shape), s).reshape(shape)
 
 
 class Blur(nn.Module):
