@@ -19,7 +19,7 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment import Size, colour, random_scale
 from darknet_py.data.dataset import ImageSet
 from darknet_py.data.images import IMAGE_SUFFIXES, Image, center_crop
-from darknet_py.data.loader import Batch, Reports, readable
+from darknet_py.data.loader import Batch, InOrder, Reports, readable
 from darknet_py.data.workers import default_workers, room, run
 from darknet_py.errors import DataError
 
@@ -131,33 +131,12 @@ class ClassifierLoader:
             yield Batch(images, truth, skipped, torch.zeros(0, dtype=torch.long))
 
 
-class ClassifierEvalLoader:
-    """Every image once, in order: the shorter side resized to the network's width, then the middle."""
-
-    def __init__(
-        self,
-        dataset: ClassifierDataset,
-        size: Size,
-        *,
-        batch: int = 1,
-        workers: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-    ):
-        self.dataset = dataset
-        self.size = size
-        self.workers = default_workers() if workers is None else workers
-        self.device = torch.device(device)
-        indices = range(rank, len(dataset), world)
-        self._requests = [list(indices[first : first + batch]) for first in range(0, len(indices), batch)]
-
-    def __len__(self) -> int:
-        return len(self._requests)
+class ClassifierEvalLoader(InOrder[ClassifierDataset]):
+    """Images to classify: the shorter side resized to the network's width, then the middle."""
 
     def __iter__(self) -> Iterator[ClassifierEvalBatch]:
         work = _Evaluation(self.dataset, self.size)
-        for answer in run(work, self._requests, self.workers, self.device):
+        for answer in self._answers(work):
             yield ClassifierEvalBatch(*answer)
 
 

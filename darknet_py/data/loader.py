@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from darknet_py.data.sequence import related_draw, related_index
 from darknet_py.data.workers import default_workers, room, run
 from darknet_py.errors import DataError
 
+Images = TypeVar("Images", bound=ImageSet)
 _ATTEMPTS = 20  # images that may be unreadable in a row
 _MOST_IMAGES = 1 << 20  # numbers set aside for each mini-batch when their size varies
 _BLOCK = 10  # iterations between two input sizes
@@ -221,19 +222,18 @@ class TrainLoader:
         return [(first + number * self.world, size) for number in range(images)]
 
 
-class EvalLoader:
-    """Every image once, in order, without augmentation: Darknet's own resize, or its letterbox.
+class InOrder(Generic[Images]):
+    """Every image once, in order, without augmentation: what loaders for measuring share.
 
     size: the network's (width, height). rank, world: image i goes to rank i mod world.
     """
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: Images,
         size: Size,
         *,
         batch: int = 1,
-        letter_box: bool = False,
         workers: int | None = None,
         rank: int = 0,
         world: int = 1,
@@ -241,7 +241,6 @@ class EvalLoader:
     ):
         self.dataset = dataset
         self.size = size
-        self.letter_box = letter_box
         self.workers = default_workers() if workers is None else workers
         self.device = torch.device(device)
         indices = range(rank, len(dataset), world)
@@ -251,10 +250,21 @@ class EvalLoader:
         """Number of batches."""
         return len(self._requests)
 
+    def _answers(self, work: Any) -> Iterator[tuple[Any, ...]]:
+        return run(work, self._requests, self.workers, self.device)
+
+
+class EvalLoader(InOrder[DetectionDataset]):
+    """Images to detect in, by Darknet's own resize, or its letterbox."""
+
+    def __init__(self, dataset: DetectionDataset, size: Size, *, letter_box: bool = False, **options: Any):
+        super().__init__(dataset, size, **options)
+        self.letter_box = letter_box
+
     def __iter__(self) -> Iterator[EvalBatch]:
         work = _EvalImages(self.dataset, self.size, self.letter_box)
-        for images, truth, skipped, indices, sizes in run(work, self._requests, self.workers, self.device):
-            yield EvalBatch(images, truth, skipped, indices, sizes)
+        for answer in self._answers(work):
+            yield EvalBatch(*answer)
 
 
 class TrainingSamples:
