@@ -10,7 +10,7 @@ from pathlib import Path
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section, parse_sections
-from darknet_py.errors import CfgError, CfgWarning, DarknetError, Problem
+from darknet_py.errors import CfgWarning, DarknetError, Problem
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import Common, Node, Shape, ShapeError
 
@@ -174,6 +174,3 @@ def _with_last_use(nodes: list[Node]) -> tuple[Node, ...]:
         for source in node.sources:
             last[source] = node.index
     return tuple(replace(node, last_use=last[node.index]) for node in nodes)
-
-
-__all__ = ["CfgError", "Graph", "held", "parse", "parse_text", "resized"]

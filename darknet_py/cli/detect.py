@@ -6,6 +6,7 @@ import argparse
 import glob
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 head.hier = args.hier
     net = fuse(net)
     paths = find_images(args.images)
+    places = picture_paths(args.out, paths)
     if not args.no_pictures:
         make_folder(args.out)
     quiet = args.json == "-"
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             if not quiet:
                 progress.write(f"{path}: {summary(found)}")
             if not args.no_pictures:
-                save_picture(picture_path(args.out, path, paths), draw(image, found))
+                save_picture(places[path], draw(image, found))
         progress.update(len(paths[start : start + args.batch]))
     progress.close()
     if args.json:
@@ -139,11 +141,16 @@ def summary(found: Sequence[Any]) -> str:
     return ", ".join(f"{detection.name} {detection.confidence:.0%}" for detection in found) or "nothing"
 
 
-def picture_path(folder: str, path: Path, paths: Sequence[Path]) -> Path:
-    """Where the picture of `path` goes; equal file names from several folders keep apart."""
-    twins = [other for other in paths if other.stem == path.stem]
-    stem = path.stem if len(twins) == 1 else f"{path.stem}_{twins.index(path) + 1}"
-    return Path(folder) / f"{stem}.jpg"
+def picture_paths(folder: str, paths: Sequence[Path]) -> dict[Path, Path]:
+    """Where the picture of each image goes; equal file names from several folders keep apart."""
+    twins = Counter(path.stem for path in paths)
+    met: Counter[str] = Counter()
+    places = {}
+    for path in paths:
+        met[path.stem] += 1
+        stem = path.stem if twins[path.stem] == 1 else f"{path.stem}_{met[path.stem]}"
+        places[path] = Path(folder) / f"{stem}.jpg"
+    return places
 
 
 def _write_json(target: str, frames: list[dict[str, Any]]) -> None:

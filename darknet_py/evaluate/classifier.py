@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from darknet_py.data.classify import ClassifierDataset, ClassifierEvalLoader
 from darknet_py.errors import DataError
-from darknet_py.evaluate.classify import confusion_matrix, top_k
+from darknet_py.evaluate.classify import top_k
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -28,10 +28,6 @@ class ClassifierResult:
     def top(self, k: int) -> float:
         """Share of the images whose class is among the k best; k beyond the number of classes counts as all."""
         return top_k(self.scores, self.labels, min(k, self.scores.shape[1]))
-
-    def confusion(self) -> NDArray[np.int64]:
-        """(outputs, outputs): row = label, column = best class."""
-        return confusion_matrix(self.scores.argmax(1), self.labels, self.scores.shape[1])
 
     def to_json(self) -> dict[str, Any]:
         return {"top1": self.top(1), "top5": self.top(5), "images": len(self.labels)}

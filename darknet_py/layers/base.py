@@ -248,6 +248,6 @@ def windows(size: int, reach: int, stride: int) -> int:
     return int((size - reach) / stride) + 1
 
 
-def scaled_uniform(shape: Sequence[int], fan_in: int, gain: float = 2.0) -> Tensor:
-    """Darknet's initial weights: uniform in ±sqrt(gain / fan_in) (`make_convolutional_layer`)."""
-    return (torch.rand(tuple(shape)) * 2 - 1) * math.sqrt(gain / max(fan_in, 1))
+def scaled_uniform(shape: Sequence[int], fan_in: int) -> Tensor:
+    """Darknet's initial weights: uniform in ±sqrt(2 / fan_in) (`make_convolutional_layer`)."""
+    return (torch.rand(tuple(shape)) * 2 - 1) * math.sqrt(2 / max(fan_in, 1))

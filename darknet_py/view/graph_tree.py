@@ -320,9 +320,6 @@ class _Builder:
                     found.append(part[0] if len(part) == 1 else self._block("chain", part, output_of(part[-1])))
         return found
 
-    def _passes(self, item: Item) -> bool:
-        return isinstance(item, Leaf) and passes(self.graph.layers[item.index])
-
     def _is_head(self, row: Sequence[Item]) -> bool:
         *_, end = row
         return isinstance(end, Leaf) and self._is(end.index, "head")
