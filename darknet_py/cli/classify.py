@@ -85,12 +85,9 @@ def _detects(node: Node) -> bool:
 def measure(args: argparse.Namespace) -> int:
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
     from darknet_py.data.classifier_data import open_classifier_data
-    from darknet_py.errors import DarknetError
     from darknet_py.evaluate.classifier import evaluate_classifier
     from darknet_py.files import write_atomically
 
-    if not args.data:
-        raise DarknetError(f"{args.cfg} is a classifier: wanted images with classes (--data FILE), found none")
     network = load_network(args)
     data = open_classifier_data(args.data, network.graph.net.channels)
     result = evaluate_classifier(network, data.valid, args.batch, args.workers)

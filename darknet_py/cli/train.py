@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from darknet_py.cli.common import positive
 
 NAME = "train"
-HELP = "train a detector (without --data on a small built-in set) or a classifier"
+HELP = "train a detector or a classifier (without --data on a small built-in set)"
 
 # Shown in --help; `--set` takes every other key of [net].
 _NET = {"width": positive, "height": positive, "batch": positive, "subdivisions": positive, "max_batches": positive}
@@ -21,9 +22,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="a .data file, COCO JSON, VOC folder or data.yaml (default: built-in); a folder with a folder per class",
+        help="a .data file, COCO JSON, VOC folder or data.yaml; a folder of folders per class (default: built-in data)",
     )
     run_arguments(parser)
+    parser.add_argument(
+        "--classes",
+        type=positive,
+        metavar="N",
+        help="fine-tune for another number of classes: the cfg is rewritten, and what fits of the weights is loaded",
+    )
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
     )
@@ -89,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     accuracy = "" if result.best_map is None else f", best mAP {result.best_map:.2%}"
     print(f"{result.iterations} iterations, average loss {result.average:.4g}{accuracy}", file=sys.stderr)
-    for path in (result.weights, result.best, result.state, result.log, result.chart):
+    made = result.cfg if result.cfg != Path(args.cfg) else None
+    for path in (made, result.weights, result.best, result.state, result.log, result.chart):
         if path:
             print(path)
     return 0

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from darknet_py.data.builtin import is_builtin
 from darknet_py.data.classify import ClassifierDataset
 from darknet_py.data.datafile import DataFile, read_names
 from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.shape_classes import NAME, NAMES, ensure_shape_classes
 from darknet_py.errors import DataError
 
 _VALID = ("valid", "val", "test")
@@ -28,13 +30,20 @@ class ClassifierData(NamedTuple):
         return self.valid is not self.train
 
 
-def open_classifier_data(path: str | os.PathLike[str], channels: int = 3, limit: int | None = None) -> ClassifierData:
+def open_classifier_data(
+    path: str | os.PathLike[str] | None = None, channels: int = 3, limit: int | None = None
+) -> ClassifierData:
     """A `.data` file whose `labels` (else `names`) are parts of the image paths, as in Darknet, or a folder.
 
-    A folder holds one folder of images per class, or train/ and valid/ (val/, test/) with such folders. limit: use the
-    first images of each list only. Raises DataError.
+    A folder holds one folder of images per class, or train/ and valid/ (val/, test/) with such folders. None and our
+    own `shape-classes.data` mean the built-in set, generated if need be. limit: use the first images of each list
+    only. Raises DataError.
     """
+    if path is None:
+        return _builtin(ensure_shape_classes(), channels, limit)
     root = Path(path)
+    if is_builtin(root, NAME):
+        return _builtin(ensure_shape_classes(root.parent / NAME), channels, limit)
     if root.is_dir():
         return _folder(root, channels, limit)
     file = DataFile.read(root)
@@ -51,6 +60,15 @@ def open_classifier_data(path: str | os.PathLike[str], channels: int = 3, limit:
     if file.valid in (None, file.train):
         return ClassifierData(file, names, train, train)
     return ClassifierData(file, names, train, ClassifierDataset(file.valid_images()[:limit], labels, channels))
+
+
+def _builtin(file: DataFile, channels: int, limit: int | None) -> ClassifierData:
+    """By the folders that its images lie in, whatever the path to them may say."""
+    train, valid = (
+        ClassifierDataset(images[:limit], NAMES, channels, by_folder=True)
+        for images in (file.train_images(), file.valid_images())
+    )
+    return ClassifierData(file, NAMES, train, valid)
 
 
 def _folder(root: Path, channels: int, limit: int | None) -> ClassifierData:

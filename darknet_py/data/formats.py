@@ -12,12 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from darknet_py.data.builtin import cache_folder
 from darknet_py.data.coco import coco_to_darknet
 from darknet_py.data.coco_files import coco_files, has_coco_files
 from darknet_py.data.convert import Converted
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.labels import find_labels
-from darknet_py.data.shapes import cache_folder, open_data
+from darknet_py.data.shapes import open_data
 from darknet_py.data.voc import voc_folders, voc_to_darknet
 from darknet_py.data.yamlfile import read_yaml
 from darknet_py.data.yolo import yolo_splits, yolo_to_darknet

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Classification:
-    """outputs: values the network gives per image. valid: None where accuracy is not measured."""
+    """outputs: values the network gives per image. valid: None where accuracy is not measured. builtin: whether it is
+    the built-in set."""
 
     graph: Graph
     options: TrainOptions
@@ -36,6 +37,7 @@ class Classification:
     train: ClassifierDataset
     valid: ClassifierDataset | None
     outputs: int
+    builtin: bool
     metric: str = "top1"
     label: str = "top-1"
 
@@ -44,21 +46,16 @@ class Classification:
         """Raises DataError, and TrainError where the data has more classes than the network."""
         if any(getattr(node.spec, "tree", "") for node in graph.layers):
             raise TrainError(f"{graph.path}: training a classifier on a tree of classes (tree=) is not supported")
-        if path is None:
-            raise TrainError(
-                f"{graph.path} is a classifier: wanted images with classes (--data: a .data file with labels=, or a "
-                "folder with one folder of images per class), found none"
-            )
         data = open_classifier_data(path, graph.net.channels, options.limit)
         outputs = graph.layers[-1].output.size
         if len(data.names) > outputs:
             raise TrainError(
-                f"{path}: wanted at most {outputs} classes, as {graph.path} has, found {len(data.names)}; "
-                "set filters= (or output=) of its last layer"
+                f"{data.file.path}: wanted at most {outputs} classes, as {graph.path} has, found {len(data.names)}; "
+                f"classes={len(data.names)} (--classes {len(data.names)}) rewrites the cfg for them"
             )
         measured = data.separate if options.map is None else options.map is not False
         valid = data.valid if measured else None
-        return cls(graph, options, data.file, data.names, data.train, valid, outputs)
+        return cls(graph, options, data.file, data.names, data.train, valid, outputs, path is None)
 
     @property
     def measures(self) -> bool:
@@ -69,9 +66,18 @@ class Classification:
         return len(self.train)
 
     def notes(self) -> list[str]:
-        if len(self.names) == self.outputs:
-            return []
-        return [f"note: the network has {self.outputs} classes, the data {len(self.names)}; the others stay unused"]
+        lines = []
+        if self.builtin:
+            lines.append(
+                f"no data given: training on the built-in shapes, {self.images} images ({self.file.path}); "
+                f"on your own, in a folder per class: python -m darknet_py train {self.graph.path} --data FOLDER"
+            )
+        if len(self.names) < self.outputs:
+            lines.append(
+                f"note: the network has {self.outputs} classes, the data {len(self.names)}; the others stay unused "
+                f"(classes={len(self.names)}, --classes {len(self.names)}, rewrites the cfg)"
+            )
+        return lines
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> ClassifierLoader:
         """Mini-batches of this process; their numbers are iteration · share.mini_batches + k."""

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from darknet_py.cfg.classes import with_classes
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
 from darknet_py.files import write_atomically
+from darknet_py.layers.base import Node
 from darknet_py.model.network import Network
+from darknet_py.model.transfer import load_fitting
 from darknet_py.training.checkpoint import Backup, keeps_numbered
 from darknet_py.training.distributed import Team, agree, average_statistics, joined
 from darknet_py.training.interrupt import Stop
@@ -36,7 +39,7 @@ class TrainResult(NamedTuple):
 
     weights: NAME_final.weights. best, chart: None where there is none. loss: the last iteration's. average: Darknet's
     running average. map: the last one measured (of a classifier: its top-1 accuracy), 0 … 1, None where none was;
-    best_map: of `best`.
+    best_map: of `best`. cfg: what the weights go with; the one given, unless `classes` made another.
     """
 
     weights: Path
@@ -49,6 +52,7 @@ class TrainResult(NamedTuple):
     average: float
     map: float | None
     best_map: float | None
+    cfg: Path
 
 
 def train(
@@ -57,7 +61,7 @@ def train(
     """Trains a detector, a classifier or a network of texts as Darknet does.
 
     cfg: path of a cfg, or of a .pt checkpoint, which holds its own. data: of a detector see `data.formats`, of a
-    classifier `data.classifier_data`, else a text; None: the built-in shapes.
+    classifier `data.classifier_data`, else a text; None: a built-in set.
     weights: a .weights file or checkpoint to start from. overrides: see `TrainOptions`; besides, any key of `[net]`
     (batch, learning_rate, max_batches, width …) with a new value.
 
@@ -88,17 +92,28 @@ class Training:
         team: Team,
     ):
         self.options, self.team = options, team
-        graph, followed = with_net(read_graph(cfg), changes)
+        source = read_graph(cfg)
+        fitted = with_classes(source, options.classes) if options.classes else source
+        graph, followed = with_net(fitted, changes)
         self.net = graph.net
         check_schedule(graph, changes)
         self.task = make_task(graph, data, options)
         self.backup = Backup(Path(options.out or self.task.file.backup), cfg.stem, self.task.metric)
+        self.cfg = cfg if fitted is source else self.backup.folder / f"{cfg.stem}.cfg"
+        if fitted is not source and self.cfg.resolve() == cfg.resolve():
+            raise TrainError(f"out: wanted another folder than that of {cfg}, as the cfg for new classes goes there")
         if team.leads:
             self.backup.prepare()
+            if fitted is not source:
+                self.backup.save_cfg(graph.text)
+                followed.append(f"the cfg for {options.classes} classes: {self.cfg}")
 
         torch.manual_seed(options.seed)
         self.network = Network(graph, self.task.names)
-        if weights is not None:
+        if weights is not None and options.classes:
+            anew = load_fitting(self.network, Path(weights), source, options.cutoff)
+            followed.append(f"{weights}: {_started_anew(anew)}")
+        elif weights is not None:
             self.network.load_weights(Path(weights), options.cutoff)
         if options.clear or options.cutoff:
             self.network.state.seen = 0
@@ -184,6 +199,7 @@ class Training:
             row.average if row else math.nan,
             journal.scores[-1] if journal.maps else None,
             self.best if self.best >= 0 else None,
+            self.cfg,
         )
 
     def _mini_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -270,3 +286,20 @@ class Training:
             self.journal.say(
                 f"more bad images and labels are only listed, in {self.backup.folder}/bad.list and bad_label.list"
             )
+
+
+def _started_anew(nodes: list[Node]) -> str:
+    """A line about layers that took nothing over."""
+    if not nodes:
+        return "all layers loaded"
+    runs: list[list[Node]] = []
+    for node in nodes:
+        if runs and runs[-1][-1].index + 1 == node.index:
+            runs[-1].append(node)
+        else:
+            runs.append([node])
+    named = (
+        f"{run[0].index} [{run[0].type}]" + (f" to {run[-1].index} [{run[-1].type}]" if len(run) > 1 else "")
+        for run in runs
+    )
+    return f"loaded but for what starts anew: layer{'s' * (len(nodes) > 1)} {', '.join(named)}"

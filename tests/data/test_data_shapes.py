@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darknet_py.data import shapes
+from darknet_py.data import builtin, shapes
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import check_labels, find_labels, load_labels
@@ -96,8 +96,6 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
 
 
 def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "default_folder", lambda: tmp_path / "cache" / "shapes")
-    monkeypatch.setattr(shapes, "TRAIN", 2)
     made: list[Path] = []
     monkeypatch.setattr(shapes, "ensure_shapes", lambda folder=None: made.append(folder) or DataFile(Path("made")))
     assert shapes.open_data().path == Path("made") and made == [None]
@@ -112,7 +110,7 @@ def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_it_goes_when_the_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shapes.default_folder() == Path(__file__).parents[2] / "data" / "shapes"
-    monkeypatch.setattr(shapes, "__file__", str(tmp_path / "site-packages" / "darknet_py" / "data" / "shapes.py"))
+    assert builtin.home("shapes") == Path(__file__).parents[2] / "data" / "shapes"
+    monkeypatch.setattr(builtin, "__file__", str(tmp_path / "site-packages" / "darknet_py" / "data" / "builtin.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert shapes.default_folder() == tmp_path / "cache" / "darknet_py" / "shapes"
+    assert builtin.home("shapes") == tmp_path / "cache" / "darknet_py" / "shapes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import darknet_py
 from darknet_py.cli import main
+from darknet_py.data import classifier_data, shape_classes
 from darknet_py.errors import DataError, TrainError
 from darknet_py.training.classification import Classification
 from darknet_py.training.task import Score
@@ -123,8 +125,6 @@ def test_fewer_classes_than_outputs_train_and_more_are_refused(cfg: Path, folder
 
 
 def test_what_is_missing_is_told(cfg: Path, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="is a classifier: wanted images with classes"):
-        darknet_py.train(cfg, out=tmp_path)
     data = tmp_path / "x.data"
     data.write_text(f"classes = 3\ntrain = {folder / 'train.txt'}\n")
     with pytest.raises(DataError, match="wanted a line labels="):
@@ -132,6 +132,23 @@ def test_what_is_missing_is_told(cfg: Path, folder: Path, tmp_path: Path) -> Non
     cfg.write_text(CFG.replace("[softmax]\ngroups=1\n", "[upsample]\nstride=2\n"))
     with pytest.raises(TrainError, match="wanted a detection layer"):
         train(cfg, folder, tmp_path)
+
+
+def test_without_data_it_trains_on_the_built_in_set(
+    cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(shape_classes.ensure_shape_classes, tmp_path / "set", train=12, valid=6)
+    monkeypatch.setattr(classifier_data, "ensure_shape_classes", few)
+    with pytest.raises(TrainError, match=r"set: wanted at most 3 classes, .* found 6"):
+        darknet_py.train(cfg, out=tmp_path)
+    cfg.write_text(CFG.replace("filters=3", "filters=6"))
+    result = darknet_py.train(cfg, out=tmp_path / "out", workers=0, device="cpu", max_batches=2, map=2)
+    assert result.map is not None
+    said = capsys.readouterr().err
+    assert f"training on the built-in shapes, 12 images ({tmp_path / 'set'}); on your own" in said
+    assert f"python -m darknet_py train {cfg} --data FOLDER" in said
+    assert main(["evaluate", str(cfg), "--weights", str(result.weights), "--workers", "0"]) == 0
+    assert capsys.readouterr().out.startswith("6 images: top-1 ")
 
 
 def test_a_cost_layer_and_two_views_per_image_train(cfg: Path, folder: Path, tmp_path: Path) -> None:
@@ -155,7 +172,6 @@ def test_classify_names_images_and_measures(
     assert main(["evaluate", *network[1:], "--workers", "0"]) == 0
     assert capsys.readouterr().out == "9 images: top-1 100.00%, top-5 100.00%\n"
     assert main([*network, str(tmp_path / "none.png")]) == 1
-    assert main(["evaluate", *network[1:4]]) == 1
 
 
 def test_patience_ends_a_training_that_gets_no_better(
