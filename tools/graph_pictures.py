@@ -12,11 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from darknet_py.cfg.graph import parse, parse_text  # noqa: E402
+from darknet_py.cfg.graph import parse  # noqa: E402
 from darknet_py.cli import main  # noqa: E402
 from darknet_py.view.graph_page import page  # noqa: E402
 from tests.view import chromium  # noqa: E402
-from tests.view.networks import p7  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures"
 # ImageNet top-1 as the CrossStagePartialNetworks README gives it.
@@ -42,7 +41,7 @@ def pictures() -> None:
 def screenshots() -> None:
     networks = {
         "graph-csresnext50-panet-spp": (parse(ROOT / "cfg" / "csresnext50-panet-spp.cfg"), "#open=68&layer=67"),
-        "graph-p7": (parse_text(p7(), "csp-p7.cfg"), "#theme=dark"),
+        "graph-p7": (parse(ROOT / "cfg" / "yolov4-p7.cfg"), "#theme=dark"),
     }
     with tempfile.TemporaryDirectory() as folder, chromium.browser() as browser:
         browser.size(1800, 1040)

@@ -21,7 +21,7 @@ from darknet_py.view.graph_layout import ENTRY, EXIT, name
 from darknet_py.view.graph_place import Placed, place, rounded
 from darknet_py.view.graph_svg import Picture, svg
 from darknet_py.view.graph_tree import CATEGORIES, INPUT, Block, Leaf, blocks, build, leaves
-from tests.view.networks import Writer, p7, scattered
+from tests.view.networks import Writer, scattered
 
 CFG = Path(__file__).parents[2] / "cfg"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -191,7 +191,7 @@ def test_a_network_without_shape_is_drawn() -> None:
 
 
 def test_a_large_network_takes_moments() -> None:
-    graph = parse_text(p7())
+    graph = parse(CFG / "yolov4-p7.cfg")
     assert len(graph.layers) == 375
     start = time.process_time()
     picture = Picture(graph)

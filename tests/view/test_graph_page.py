@@ -25,7 +25,6 @@ from darknet_py.view.graph_page import page
 from darknet_py.view.graph_place import place
 from darknet_py.view.graph_svg import Picture
 from tests.view import chromium
-from tests.view.networks import p7
 from tests.view.test_graph import arguments
 
 CFG = Path(__file__).parents[2] / "cfg"
@@ -160,7 +159,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     texts = {
         "tiny": page(tiny),
         "maps": page(tiny, maps, (1, 1), "a note"),
-        "p7": page(parse_text(p7(), "p7.cfg")),
+        "p7": page(parse(CFG / "yolov4-p7.cfg")),
         "evil": page(quiet(EVIL, "<img src=x onerror=alert(1)>.cfg")),
     }
     for key, text in texts.items():
@@ -175,7 +174,7 @@ _PIXEL = "data:image/jpeg;base64," + base64.b64encode(
 
 @chromium.needed
 def test_places_are_those_of_python(browser: chromium.Page, files: dict[str, Path]) -> None:
-    for key, graph in (("tiny", parse(CFG / "yolov4-tiny.cfg")), ("p7", parse_text(p7()))):
+    for key, graph in (("tiny", parse(CFG / "yolov4-tiny.cfg")), ("p7", parse(CFG / "yolov4-p7.cfg"))):
         browser.open(files[key])
         tree = Picture(graph).tree
         draw = random.Random(7)

@@ -1,4 +1,4 @@
-"""Every network of the zoo runs: forward, loss, backward, weights there and back. At tiny inputs."""
+"""Every network of the zoo runs: forward, loss, backward, weights there and back, torch.export. At tiny inputs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.model.network import Network
@@ -31,7 +32,7 @@ def smallest(name: str) -> Graph:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO]
 )
-def test_a_network_learns_and_keeps_its_weights(name: str, tmp_path: Path):
+def test_a_network_learns_keeps_its_weights_and_exports(name: str, tmp_path: Path):
     torch.manual_seed(0)
     network = Network(smallest(name))
     image = torch.rand(2, *network.graph.input)
@@ -54,6 +55,12 @@ def test_a_network_learns_and_keeps_its_weights(name: str, tmp_path: Path):
     for key, value in network.state_dict().items():
         assert value.double().sum() == expected[key], key
     path.unlink()
+
+    network.eval()
+    exported = torch.export.export(network, (image,)).module()
+    with torch.no_grad():
+        for ours, theirs in zip(tree_leaves(network(image)), tree_leaves(exported(image)), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def _truth(graph: Graph) -> torch.Tensor:
