@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from darknet_py.cfg.classes import feeding
 from darknet_py.cfg.edit import Change, edited
 from darknet_py.cfg.graph import Graph
 from darknet_py.data.anchors import Sizes, as_value, masks_by_counts, masks_by_size
@@ -44,7 +45,7 @@ def anchor_heads(graph: Graph) -> list[AnchorHead]:
         used = tuple(range(len(anchors))) if mask is None else mask
         stride = graph.net.width / node.output.w
         entries = node.inputs[0].c // len(used)
-        sources = _filters_of(graph, node.sources[0])
+        sources = tuple(index for index, _ in feeding(graph, node.sources[0]))
         heads.append(AnchorHead(node.index, node.type, stride, anchors, used, entries, mask is None, sources))
     if not heads:
         raise DataError(f"{graph.path}: wanted a head with anchors such as [yolo] or [region], found none")
@@ -108,13 +109,3 @@ def with_anchors(
 
 def _shared(heads: Sequence[AnchorHead]) -> bool:
     return all(head.anchors == heads[0].anchors for head in heads)
-
-
-def _filters_of(graph: Graph, index: int) -> tuple[int, ...]:
-    """The nearest layers before a head that have `filters`: a convolution, in YOLOR's cfgs implicit values too."""
-    if index < 0:
-        return ()
-    node = graph.layers[index]
-    if hasattr(node.spec, "filters"):
-        return (index,)
-    return tuple(dict.fromkeys(k for source in node.sources for k in _filters_of(graph, source)))

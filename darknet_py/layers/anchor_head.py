@@ -88,12 +88,14 @@ class AnchorGrid(Spec):
             "random": o.float("random", 0.0),
         }
 
+    def channels_for(self, classes: int) -> int:
+        return len(self.mask) * (classes + self.box_entries + 1)
+
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
-        entries = self.box_entries + 1
-        wanted = len(self.mask) * (self.classes + entries)
+        wanted = self.channels_for(self.classes)
         if x.c != wanted:
-            what = f"{len(self.mask)} anchors x ({self.classes} classes + {entries})"
+            what = f"{len(self.mask)} anchors x ({self.classes} classes + {self.box_entries + 1})"
             raise ShapeError(common.shape_message(wanted, what, x.c))
         return x
 

@@ -119,6 +119,10 @@ class Spec:
         """Its output's shape. Raises ShapeError with `wanted …, found …`."""
         return inputs[0]
 
+    def channels_for(self, classes: int) -> int | None:
+        """Channels that its input must have for so many classes; None where classes mean nothing to it."""
+        return None
+
     def arrays(self, node: Node) -> tuple[Array, ...]:
         """Its arrays in `.weights` file order."""
         return ()

@@ -74,8 +74,11 @@ class DetectionSpec(Spec):
             resize=o.float("resize", 1.0),
         )
 
+    def channels_for(self, classes: int) -> int:
+        return self.side**2 * (5 * self.num + classes)
+
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        wanted = self.side**2 * (5 * self.num + self.classes)
+        wanted = self.channels_for(self.classes)
         if inputs[0].size != wanted:
             what = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
             raise ShapeError(f"wanted {wanted} inputs ({what}), found {inputs[0].size}")

@@ -79,9 +79,12 @@ class Region(Spec):
             random=o.float("random", 0.0),
         )
 
+    def channels_for(self, classes: int) -> int:
+        return len(self.anchors) * (classes + 5)
+
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
-        wanted = len(self.anchors) * (self.classes + 5)
+        wanted = self.channels_for(self.classes)
         if x.c != wanted:
             what = f"{len(self.anchors)} anchors x ({self.classes} classes + 5)"
             raise ShapeError(common.shape_message(wanted, what, x.c))

@@ -78,7 +78,7 @@ def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
     """
     checkpoint = read(path)
     state = net.state_dict()
-    wanted = {f"layers.{node.index}.{array.name}": node for node, array in arrays(net, cutoff)}
+    wanted = {f"layers.{node.index}.{array.name}": node for node, array in arrays(net.graph, cutoff)}
     for name, node in wanted.items():
         found = checkpoint.state.get(name)
         if found is None or found.shape != state[name].shape:

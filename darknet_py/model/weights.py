@@ -20,6 +20,7 @@ from darknet_py.files import write_atomically
 from darknet_py.layers.base import Array, Node
 
 if TYPE_CHECKING:
+    from darknet_py.cfg.graph import Graph
     from darknet_py.model.network import Network
 
 
@@ -61,17 +62,28 @@ def read_header(path: str | Path) -> Header:
     return header._replace(seen=int(seen[0]))
 
 
-def arrays(net: Network, cutoff: int | None = None) -> Iterator[tuple[Node, Array]]:
+def arrays(graph: Graph, cutoff: int | None = None) -> Iterator[tuple[Node, Array]]:
     """All arrays of layers 0 … cutoff−1 in file order."""
-    for node in net.graph.layers[:cutoff]:
+    for node in graph.layers[:cutoff]:
         for array in node.spec.arrays(node):
             yield node, array
 
 
 def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
-    """Fills the layers before `cutoff` (default: all) from the file.
+    """Fills the layers before `cutoff` (default: all) from the file. Raises WeightsError as `read` does."""
+    header, found = read(net.graph, path, cutoff)
+    with torch.no_grad():
+        for node, array, values in found:
+            attrgetter(array.name)(net.layers[node.index]).copy_(values)
+    return header
 
-    A file that ends exactly between two layers is a partial one (`*.conv.N`) and loads up to there, as in Darknet.
+
+def read(
+    graph: Graph, path: str | Path, cutoff: int | None = None
+) -> tuple[Header, Iterator[tuple[Node, Array, torch.Tensor]]]:
+    """The arrays that the file has for the layers before `cutoff` (default: all), one after the other.
+
+    A file that ends exactly between two layers is a partial one (`*.conv.N`) and is read up to there, as in Darknet.
     Raises WeightsError naming layer and tensor when it ends anywhere else, or when floats are left over.
     """
     header = read_header(path)
@@ -80,19 +92,20 @@ def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
         np.memmap(path, np.uint8, "r")[header.size :] if os.path.getsize(path) > header.size else np.zeros(0, np.uint8)
     )
     floats = data[: len(data) // 4 * 4].view("<f4")
-    wanted = [(node, array) for node, array in arrays(net, cutoff) if _in_file(node, array)]
+    wanted = [(node, array) for node, array in arrays(graph, cutoff) if _in_file(node, array)]
     total = sum(array.count for _, array in wanted)
     _check_length(path, wanted, total, len(data), cutoff)
-    position = 0
-    with torch.no_grad():
+
+    def found() -> Iterator[tuple[Node, Array, torch.Tensor]]:
+        position = 0
         for node, array in wanted:
             if position >= len(floats):
                 break
             values = np.array(floats[position : position + array.count])  # a copy: the map is read-only
             position += array.count
-            target = attrgetter(array.name)(net.layers[node.index])
-            target.copy_(_from_file(torch.from_numpy(values), array, header))
-    return header
+            yield node, array, _from_file(torch.from_numpy(values), array, header)
+
+    return header, found()
 
 
 def save(
@@ -103,7 +116,7 @@ def save(
 
     def chunks() -> Iterator[bytes]:
         yield header.bytes()
-        for node, array in arrays(net, cutoff):
+        for node, array in arrays(net.graph, cutoff):
             values = attrgetter(array.name)(net.layers[node.index]).detach()
             yield _to_file(values, array, header).cpu().float().contiguous().numpy().astype("<f4").tobytes()
 

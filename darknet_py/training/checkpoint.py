@@ -4,6 +4,7 @@
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
     NAME_best.weights    at the best mAP or top-1    NAME_best.json    what that was
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
+    NAME.cfg             what the weights go with, where `classes` changed the cfg
 
 Each is written beside its place and renamed, so that it is complete or not there. The state carries the weights too:
 whatever moment a process dies at, one file is enough to resume, and the pair is put right when it does not match.
@@ -53,6 +54,10 @@ class Backup:
         trial = self.path("trial")
         write_atomically(trial, b"", TrainError)
         trial.unlink()
+
+    def save_cfg(self, text: str) -> None:
+        """Writes NAME.cfg, which the weights go with."""
+        write_atomically(self.folder / f"{self.name}.cfg", text.encode("utf-8", "surrogateescape"), TrainError)
 
     def save_weights(self, network: Network, what: str) -> Path:
         """Writes NAME_what.weights. Raises TrainError."""

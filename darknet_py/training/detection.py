@@ -55,7 +55,7 @@ class Detection:
         if count > head.classes:
             raise TrainError(
                 f"{file.path}: wanted at most {head.classes} classes, as {graph.path} has, found {count}; "
-                "set classes= in each detection layer and filters= of the layer before it"
+                f"classes={count} (--classes {count}) rewrites the cfg for them"
             )
         channels = graph.net.channels
         train = DetectionDataset(file.train_images()[: options.limit], count, channels)
@@ -90,7 +90,8 @@ class Detection:
             )
         if len(self.names) < self.head.classes:
             lines.append(
-                f"note: the network has {self.head.classes} classes, the data {len(self.names)}; the others stay unused"
+                f"note: the network has {self.head.classes} classes, the data {len(self.names)}; the others stay "
+                f"unused (classes={len(self.names)}, --classes {len(self.names)}, rewrites the cfg)"
             )
         return lines
 

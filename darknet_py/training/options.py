@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darknet_py.cfg.edit import Change, edited, line_of
 from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.cfg.sections import Problems, parse_sections
@@ -25,12 +26,13 @@ class TrainOptions:
 
     out: folder for weights, state, log and chart (default: `backup` of the .data file). resume: go on from
     NAME_last.state there, as if training had never stopped. clear: count iterations from 0, whatever the weights say.
-    cutoff: load the weights of the first N layers only, and count from 0. map: mAP on the validation list every N
-    iterations; True is Darknet's cadence (`map_epochs`), False never, None Darknet's cadence where the validation list
-    is not the training list. iou_thresh, points, thresh: of that mAP. save_every: NAME_last every N iterations.
-    log_every: read losses back from the device, and print a line where there is no terminal, every N iterations.
-    patience: end after so many measurements in a row without a better one. limit: the first N images of each list only.
-    amp: bf16 or fp16. bn_momentum: of the running statistics (None:
+    cutoff: load the weights of the first N layers only, and count from 0. classes: fine-tuning: the cfg is rewritten
+    for so many classes (into `out`, with the weights), takes over what fits of the weights, and counts from 0. map: mAP
+    on the validation list every N iterations; True is Darknet's cadence (`map_epochs`), False never, None Darknet's
+    cadence where the validation list is not the training list. iou_thresh, points, thresh: of that mAP. save_every:
+    NAME_last every N iterations. log_every: read losses back from the device, and print a line where there is no
+    terminal, every N iterations. patience: end after so many measurements in a row without a better one. limit: the
+    first N images of each list only. amp: bf16 or fp16. bn_momentum: of the running statistics (None:
     `schedule.statistics_momentum`). workers: processes that load images (None: by the machine).
     """
 
@@ -41,6 +43,7 @@ class TrainOptions:
     resume: bool = False
     clear: bool = False
     cutoff: int | None = None
+    classes: int | None = None
     map: bool | int | None = None
     map_epochs: int = 4
     iou_thresh: float = 0.5
@@ -61,7 +64,7 @@ class TrainOptions:
             raise TrainError(f"amp: wanted bf16 or fp16, found {self.amp!r}")
         if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
             raise TrainError(f"bn_momentum: wanted a number above 0 and up to 1, found {self.bn_momentum}")
-        for name in ("save_every", "log_every", "limit", "cutoff", "patience"):
+        for name in ("save_every", "log_every", "limit", "cutoff", "classes", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainError(f"{name}: wanted an integer of at least 1, found {value}")
@@ -118,26 +121,15 @@ def _keys_read(graph: Graph) -> set[str]:
 
 
 def _edited(text: str, changes: Mapping[str, Any]) -> str:
-    """cfg text with new `key=value` lines, replaced or added in its first section, replaced in detection sections.
-
-    Comments and order stay.
-    """
-    lines = text.splitlines()
+    """cfg text with new values in `[net]`, and of head keys in all sections that have them; all else stays."""
     sections = parse_sections(text, Problems("<text>"))
-    added = []
-    for key, value in changes.items():
-        line = f"{key}={_text(value)}"
-        if key in _HEAD_KEYS:
-            for option in (option for section in sections[1:] for option in section.options if option.key == key):
-                lines[option.line - 1] = line
-            continue
-        at = next((option.line for option in sections[0].options if option.key == key), None)
-        if at is None:
-            added.append(line)
-        else:
-            lines[at - 1] = line
-    lines[sections[0].line : sections[0].line] = added
-    return "\n".join(lines) + "\n"
+    places = [
+        Change(number, key, _text(value))
+        for key, value in changes.items()
+        for number, section in enumerate(sections)
+        if (line_of(section, key) if key in _HEAD_KEYS and number else number == 0 and key not in _HEAD_KEYS)
+    ]
+    return edited(text.encode("utf-8", "surrogateescape"), places).decode("utf-8", "surrogateescape")
 
 
 def _text(value: Any) -> str:

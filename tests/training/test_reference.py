@@ -35,7 +35,7 @@ def test_costs_rates_and_weights_are_those_of_c(name: str, reference: Path, prob
     case = json.loads((reference / "train" / "train.json").read_text())[name]
     figures = np.load(reference / "train" / "train.npz")
     network = Network(parse_text(case["cfg"], name))
-    layout = [(array.role, array.count, array.fan_in) for _, array in arrays(network)]
+    layout = [(array.role, array.count, array.fan_in) for _, array in arrays(network.graph)]
     start = probe.weights(layout, case["seed"], case["gain"])
     path = tmp_path / "x.weights"
     path.write_bytes(probe.header() + start.astype("<f4").tobytes())

@@ -1,0 +1,76 @@
+"""A cfg for another number of classes: its heads and the layers that feed them; comments and all else stay."""
+
+from __future__ import annotations
+
+import warnings
+
+from darknet_py.cfg.edit import Change, edited
+from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.errors import CfgError, CfgWarning, Problem
+from darknet_py.layers.base import Node
+
+_WIDTHS = ("filters", "output")  # what a layer calls the channels that it makes
+_FIXED = ("tree", "map")  # files that say what the classes are
+
+
+def with_classes(graph: Graph, classes: int) -> Graph:
+    """The same network for so many classes; the graph itself where it has as many.
+
+    Detectors: `classes` of each head, and `filters` or `output` of what feeds it. Others: as many outputs. Weights of
+    single classes (`counters_per_class`) all become 1. Raises CfgError where a tree or map says what the classes are,
+    or where no layer is found whose width decides about them.
+    """
+    changes, detects = [], False
+    for node in graph.layers:
+        if not hasattr(node.spec, "classes"):
+            continue
+        fixed = next((key for key in _FIXED if getattr(node.spec, key, "")), None)
+        if fixed:
+            raise _error(graph, node, f"{fixed}= says what its classes are: remove it to set their number")
+        changes.append(Change(node.index + 1, "classes", str(classes)))
+        if getattr(node.spec, "class_weights", ()):
+            changes.append(Change(node.index + 1, "counters_per_class", ",".join(["1"] * classes)))
+        channels = node.spec.channels_for(classes)
+        if channels is not None:
+            detects = True
+            changes += _fed(graph, node, node.sources[0], channels)
+    last = graph.layers[-1]
+    if not detects:
+        changes += _fed(graph, last, last.index, classes)
+    text = edited(graph.text.encode("utf-8", "surrogateescape"), changes).decode("utf-8", "surrogateescape")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
+        changed = parse_text(text, graph.path)
+    if not detects and changed.layers[-1].output.size != classes:
+        raise _error(graph, last, f"wanted a last layer of {classes} values, found {changed.layers[-1].output.size}")
+    same = [node.spec for node in changed.layers] == [node.spec for node in graph.layers]
+    return graph if same else changed
+
+
+def feeding(graph: Graph, index: int) -> list[tuple[int, str]]:
+    """The layers whose width is that of layer `index`: (index, the key that sets it).
+
+    The layer itself, or what lies before layers that keep the channels (pooling, dropout, YOLOR's shifts, …); of a
+    sum, all of its parts. Empty where the width is not decided like that.
+    """
+    if index < 0:
+        return []
+    node = graph.layers[index]
+    key = next((key for key in _WIDTHS if hasattr(node.spec, key)), None)
+    if key:
+        return [(index, key)]
+    if any(source.c != node.output.c for source in node.inputs):
+        return []
+    parts = [feeding(graph, source) for source in node.sources]
+    return list(dict.fromkeys(pair for part in parts for pair in part)) if all(parts) else []
+
+
+def _fed(graph: Graph, head: Node, index: int, channels: int) -> list[Change]:
+    layers = feeding(graph, index)
+    if not layers:
+        raise _error(graph, head, f"found no layer before it whose filters= or output= could be {channels}")
+    return [Change(layer + 1, key, str(channels)) for layer, key in layers]
+
+
+def _error(graph: Graph, node: Node, message: str) -> CfgError:
+    return CfgError([Problem(graph.path, node.line, f"[{node.type}] #{node.index}", f"classes: {message}")])
