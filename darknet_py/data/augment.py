@@ -159,19 +159,28 @@ def place_boxes(boxes: Boxes, placement: Placement, image: Size, net: Size) -> B
     """Moves boxes along with their image, clips them and drops what is left with a side below one pixel."""
     left, top, width, height = placement.source
     x0, y0, x1, y1 = placement.target
+    x_scale, y_scale = (x1 - x0) / width, (y1 - y0) / height
+    side = image[0] * x_scale, image[1] * y_scale
+    scale, half_scale, start, corner, low, high, share = np.array(
+        [
+            side,
+            (side[0] / 2, side[1] / 2),
+            (left * x_scale, top * y_scale),
+            (x0, y0),
+            placement.bounds[:2],
+            placement.bounds[2:],
+            (1 / net[0], 1 / net[1]),
+        ],
+        np.float32,
+    )
+    centre, half = boxes[:, 1:3] * scale - start, boxes[:, 3:5] * half_scale
+    if placement.flip:
+        centre[:, 0] = (x1 - x0) - centre[:, 0]
+    centre += corner
+    first, last = np.maximum(centre - half, low), np.minimum(centre + half, high)
     moved = boxes.copy()
-    for axis, (side, start, length, low, high, net_side) in enumerate(
-        ((image[0], left, width, x0, x1, net[0]), (image[1], top, height, y0, y1, net[1]))
-    ):
-        scale = (high - low) / length
-        centre, half = boxes[:, 1 + axis] * (side * scale) - start * scale, boxes[:, 3 + axis] * (side * scale / 2)
-        if axis == 0 and placement.flip:
-            centre = (high - low) - centre
-        centre += low
-        first = np.maximum(centre - half, placement.bounds[axis])
-        last = np.minimum(centre + half, placement.bounds[2 + axis])
-        moved[:, 1 + axis] = (first + last) * (0.5 / net_side)
-        moved[:, 3 + axis] = (last - first) * (1 / net_side)
+    moved[:, 1:3] = (first + last) * (share / 2)
+    moved[:, 3:5] = (last - first) * share
     return moved[(moved[:, 3] * net[0] >= _PIXEL) & (moved[:, 4] * net[1] >= _PIXEL)]
 
 
@@ -196,8 +205,9 @@ def paint(image: Image, placement: Placement, canvas: Image, drawn: Draw = _NO_D
         view[:, :, 0] = cv2.flip(part, 1) if placement.flip else part
     elif not placement.flip:
         cv2.resize(part, size, dst=view, interpolation=cv2.INTER_LINEAR)
+    elif resized:
+        cv2.flip(cv2.resize(part, size, dst=view, interpolation=cv2.INTER_LINEAR), 1, dst=view)
     else:
-        part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) if resized else part
         cv2.flip(part, 1, dst=view)
     return view if enlarged else colour(view, *colours, out=view)
 

@@ -20,7 +20,8 @@ from darknet_py.data.augment import Size, colour, random_scale
 from darknet_py.data.dataset import ImageSet
 from darknet_py.data.images import IMAGE_SUFFIXES, Image, center_crop
 from darknet_py.data.loader import Batch, InOrder, Reports, readable
-from darknet_py.data.workers import default_workers, room, run
+from darknet_py.data.sequence import own_samples
+from darknet_py.data.workers import Rooms, default_workers, room, run
 from darknet_py.errors import DataError
 
 Targets = NDArray[np.float32]  # (classes,), summing up to about 1
@@ -122,13 +123,15 @@ class ClassifierLoader:
         """Mini-batches from number `start` on, without end. Raises DataError as `TrainLoader.batches`."""
         self.dataset.fill_cache(self.cache, self.world)
         work = _Training(self.dataset, self.net, self.seed)
-        step = self.mini_batch * self.world
-        requests = (
-            list(range(number * step + self.rank, (number + 1) * step, self.world)) for number in itertools.count(start)
-        )
+        requests = map(self.numbers, itertools.count(start))
         for images, truth, bad_images, bad_labels in run(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, truth, skipped, torch.zeros(0, dtype=torch.long))
+
+    def numbers(self, mini_batch: int) -> list[int]:
+        """The samples of a mini-batch of this process."""
+        first = mini_batch * self.mini_batch * self.world
+        return own_samples(first, self.mini_batch, self.rank, self.world, self.net.contrastive)
 
 
 class ClassifierEvalLoader(InOrder[ClassifierDataset]):
@@ -231,9 +234,10 @@ class _Training:
 
     def __init__(self, dataset: ClassifierDataset, net: NetSpec, seed: int):
         self.dataset, self.net, self.seed = dataset, net, seed
+        self.rooms = Rooms()
 
     def __getitems__(self, numbers: list[int]) -> tuple[Any, ...] | str:
-        images = room((len(numbers), self.net.height, self.net.width, self.dataset.channels), torch.uint8)
+        images = self.rooms((len(numbers), self.net.height, self.net.width, self.dataset.channels))
         truth = torch.empty(len(numbers), self.dataset.classes)
         bad_images: list[str] = []
         bad_labels: list[str] = []

@@ -31,7 +31,7 @@ def load_image(path: str | PathLike[str], channels: int = 3) -> Image:
     """
     name = fspath(path)
     try:
-        with open(name, "rb") as file:
+        with open(name, "rb", buffering=0) as file:
             data = file.read()
     except OSError as error:
         raise DataError(f"{name}: cannot read the image: {error.strerror or error}") from None
@@ -42,7 +42,8 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image
     """`load_image` for a file's content."""
     if not data:
         raise DataError(f"{name}: wanted an image, found an empty file")
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    whole = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
+    if not whole and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and say nothing that a program can see.
         raise DataError(f"{name}: the JPEG is cut off (no end marker)")
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: _READ_RGB or cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)

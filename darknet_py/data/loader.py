@@ -21,8 +21,8 @@ from darknet_py.data.dataset import DetectionDataset, ImageSet
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
 from darknet_py.data.mosaic import compose, images_wanted
-from darknet_py.data.sequence import related_draw, related_index
-from darknet_py.data.workers import default_workers, room, run
+from darknet_py.data.sequence import own_samples, related_draw, related_index
+from darknet_py.data.workers import Rooms, default_workers, room, run
 from darknet_py.errors import DataError
 
 Images = TypeVar("Images", bound=ImageSet)
@@ -149,10 +149,10 @@ class TrainLoader:
     """Endless training batches.
 
     mini_batch: images per forward pass of this process. seed: of everything random. workers: processes (None: one per
-    core, at most 8; 0: this process). rank, world: of `world` equal processes; sample k goes to rank k mod world, so
-    that together they see what one process with a mini-batch `world` times as large sees. device: where the images are
-    sent. cache: keep decoded images in memory, all that fit; None: if all of them take at most 2 GiB and a quarter of
-    what is free.
+    core, at most 8; 0: this process). rank, world: of `world` equal processes; sample k (of contrastive pairs, pair k)
+    goes to rank k mod world, so that together they see what one process with a mini-batch `world` times as large sees.
+    device: where the images are sent. cache: keep decoded images in memory, all that fit; None: if all of them take at
+    most 2 GiB and a quarter of what is free.
     """
 
     def __init__(
@@ -203,7 +203,8 @@ class TrainLoader:
         work = TrainingSamples(self.dataset, self.options, self.seed, self.mini_batch * self.world)
         requests = itertools.chain.from_iterable([self._numbers(number)] for number in itertools.count(start))
         for images, truth, tracks, bad_images, bad_labels in run(work, requests, self.workers, self.device):
-            yield Batch(images, truth, self.reports.new(bad_images, bad_labels), tracks)
+            skipped = self.reports.new(bad_images, bad_labels)
+            yield Batch(images, torch.from_numpy(truth), skipped, torch.from_numpy(tracks))
 
     def images(self, iteration: int) -> int:
         """Images per mini-batch of this process: with dynamic_minibatch, more where the input is smaller."""
@@ -218,8 +219,9 @@ class TrainLoader:
         iteration = mini_batch // self.net.subdivisions
         size, images = self.size(iteration), self.images(iteration)
         room = _MOST_IMAGES if self.net.dynamic_minibatch else self.mini_batch
-        first = mini_batch * room * self.world + self.rank
-        return [(first + number * self.world, size) for number in range(images)]
+        first = mini_batch * room * self.world
+        numbers = own_samples(first, images, self.rank, self.world, self.options.contrastive)
+        return [(number, size) for number in numbers]
 
 
 class InOrder(Generic[Images]):
@@ -272,10 +274,11 @@ class TrainingSamples:
 
     def __init__(self, dataset: DetectionDataset, options: Augmentation, seed: int, mini_batch: int = 1):
         self.dataset, self.options, self.seed, self.mini_batch = dataset, options, seed, mini_batch
+        self.rooms = Rooms()
 
     def __getitems__(self, requests: list[tuple[int, Size]]) -> tuple[Any, ...] | str:
         width, height = requests[0][1]
-        images = room((len(requests), height, width, self.dataset.channels), torch.uint8)
+        images = self.rooms((len(requests), height, width, self.dataset.channels))
         try:
             samples = [
                 training_sample(self.dataset, self.options, self.seed, number, size, canvas, self.mini_batch)
@@ -286,7 +289,8 @@ class TrainingSamples:
         truth, tracks = _truth([sample.boxes for sample in samples])
         bad_images = [line for sample in samples for line in sample.bad_images]
         bad_labels = [line for sample in samples for line in sample.bad_labels]
-        return images, truth, tracks, bad_images, bad_labels
+        # Arrays: a tensor would travel in shared memory of its own, which costs far more than these few rows.
+        return images, truth.numpy(), tracks.numpy(), bad_images, bad_labels
 
 
 class _EvalImages:

@@ -10,6 +10,15 @@ import numpy as np
 from darknet_py.data.augment import Augmentation, Draw, draw
 
 
+def own_samples(first: int, images: int, rank: int, world: int, pairs: bool) -> list[int]:
+    """The samples of process `rank` of `world` in a mini-batch that starts with sample `first`: `images` of them.
+
+    Each `world`-th sample, or with `pairs` (contrastive) each `world`-th pair, whose two views belong together.
+    """
+    views = 2 if pairs else 1
+    return [first + (k // views * world + rank) * views + k % views for k in range(images)]
+
+
 def related_index(options: Augmentation, seed: int, number: int, turn: int, images: int, count: int) -> int | None:
     """Which of `count` images sample `number` shows, where that depends on its neighbours; None where it does not.
 

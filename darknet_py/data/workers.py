@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader
 
 from darknet_py.errors import DataError
 
+_PREFETCH = 4  # batches that each worker makes ahead
+
 
 class Work(Protocol):
     """What workers do: `__getitems__` answers a request with (images (B, H, W, C), anything …), or says what is wrong.
@@ -49,18 +51,24 @@ def run(work: Work, requests: Iterable[Any], workers: int, device: torch.device)
             pin_memory=device.type == "cuda",
             multiprocessing_context=context if workers else None,
             worker_init_fn=start_worker,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=_PREFETCH if workers else None,
             generator=torch.Generator(),  # its own, so that reading data never moves torch's global one
         )
     )
     # Ends the workers now, not when the garbage collector comes by; at exit before Python kills them one by one.
     shutdown = getattr(batches, "_shutdown_workers", None)
+    mapped: dict[int, torch.UntypedStorage] = {}  # workers' buffers, so that none is mapped anew for each batch
     if shutdown:
         atexit.register(shutdown)
     try:
         for answer in batches:
             if isinstance(answer, str):
                 raise DataError(answer)
+            if workers and device.type == "cpu":
+                if len(mapped) > 2 * workers * (_PREFETCH + 1):  # they were replaced by larger ones
+                    mapped.clear()
+                storage = answer[0].untyped_storage()
+                mapped[storage.data_ptr()] = storage
             yield to_device(answer[0], device), *answer[1:]
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -99,7 +107,29 @@ def room(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
     return torch.empty(0, dtype=kind).set_(storage).view(shape)  # type: ignore[call-overload]
 
 
+class Rooms:
+    """`room` for batches of uint8, in a few buffers that are used in turn.
+
+    Fresh memory costs more than painting it: each of its pages has to come from the system. `run` copies a batch
+    (`to_device`) before it asks for another, and a worker is at most `_PREFETCH` batches ahead of that.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[Tensor] = []
+        self._turn = 0
+
+    def __call__(self, shape: tuple[int, ...]) -> Tensor:
+        size = math.prod(shape)
+        if not self._buffers:
+            ahead = 0 if torch.utils.data.get_worker_info() is None else _PREFETCH
+            self._buffers = [torch.empty(0, dtype=torch.uint8)] * (1 + ahead)
+        self._turn = (self._turn + 1) % len(self._buffers)
+        if self._buffers[self._turn].numel() < size:
+            self._buffers[self._turn] = room((size,), torch.uint8)
+        return self._buffers[self._turn][:size].view(shape)
+
+
 def to_device(images: Tensor, device: torch.device) -> Tensor:
     """(B, H, W, C) uint8 or float → (B, C, H, W) float in 0..1 on the device, channels-last in memory."""
-    images = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    images = images.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
     return torch.div(images, 255) if images.dtype == torch.uint8 else images

@@ -74,6 +74,15 @@ def test_resuming_and_workers_change_nothing(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)  # training's own random numbers are left alone
 
 
+def test_batches_stay_what_they_were(folder: Path) -> None:
+    """Workers paint in buffers that they use again; what was handed over is a copy."""
+    net = replace(NET, width=32, resize_step=16)
+    options = replace(OPTIONS, random=1.0)
+    one, many = (take(TrainLoader(dataset(folder), net, options, workers=count), 80, start=15) for count in (0, 2))
+    assert all(same(a, b) for a, b in zip(one, many, strict=True))
+    assert len({batch.images.shape for batch in one}) > 1
+
+
 def test_two_processes_see_what_one_sees(folder: Path) -> None:
     one = take(TrainLoader(dataset(folder), NET, OPTIONS, mini_batch=4, workers=0), 2)
     parts = [

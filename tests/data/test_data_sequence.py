@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment import Augmentation, draw
+from darknet_py.data.classify import ClassifierDataset, ClassifierLoader
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.loader import TrainLoader
-from darknet_py.data.sequence import related_draw, related_index
+from darknet_py.data.sequence import own_samples, related_draw, related_index
 
 COLOURS = Augmentation(jitter=0.3, flip=True, hue=0.1, saturation=1.5, exposure=1.5)
 
@@ -73,3 +75,24 @@ def test_a_video_through_the_loader(tmp_path: Path) -> None:
     assert len(batch.images) == 6 and len(batch.tracks) == 6
     shown = (batch.images[:, 0, 8, 8] * 25.5).round().int().reshape(3, 2)
     assert (shown.diff(dim=0) % 20 == 1).all()
+
+
+def test_processes_share_samples_but_not_pairs() -> None:
+    assert [own_samples(8, 4, rank, 2, False) for rank in (0, 1)] == [[8, 10, 12, 14], [9, 11, 13, 15]]
+    assert [own_samples(8, 4, rank, 2, True) for rank in (0, 1)] == [[8, 9, 12, 13], [10, 11, 14, 15]]
+
+
+def test_each_process_gets_both_views_of_an_image(tmp_path: Path) -> None:
+    for number in range(20):
+        cv2.imwrite(str(tmp_path / f"{number:02}.png"), np.full((16, 16, 3), number * 10, np.uint8))
+    net = NetSpec(width=16, height=16, channels=3, batch=16, contrastive=True, max_crop=16, min_crop=16)
+    paths = [str(path) for path in sorted(tmp_path.glob("*.png"))]
+    for rank in (0, 1):
+        share: dict[str, Any] = {"mini_batch": 8, "workers": 0, "rank": rank, "world": 2}
+        loaders = (
+            TrainLoader(DetectionDataset(paths, 1), net, Augmentation.of(net), **share),
+            ClassifierLoader(ClassifierDataset(paths, ["png"]), net, **share),
+        )
+        for loader in loaders:
+            first, second = (next(loader.batches()).images[view::2].mean((1, 2, 3)) for view in (0, 1))
+            assert first.tolist() == second.tolist() and len(set(first.tolist())) > 1

@@ -2,10 +2,10 @@
 
     python tools/bench/loader.py PEER_CHECKOUT IMAGE_LIST [--size 608] [--json FILE]
 
-Each loader in one process with one thread, set up as it sets up its workers; ready uint8 batches of 16, in turns; the
-median of the processor time (other work on the machine counts little). Every sample of either is a mosaic with flip,
-scale and colour, unless said otherwise. The peer is imported from its checkout, with stand-ins for packages that this
-comparison does not use.
+Each loader with one worker process of one thread, which hands over uint8 batches of 16; the loaders take turns. What
+counts is the worker's processor time per batch, the median (other work on the machine counts little). Every sample of
+either is a mosaic with flip, scale and colour, unless said otherwise. The peer is imported from its checkout, with
+stand-ins for packages that this comparison does not use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -39,8 +39,7 @@ from darknet_py.data.augment import MOSAIC, Augmentation
 from darknet_py.data.datafile import read_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.labels import find_labels
-from darknet_py.data.loader import TrainingSamples
-from darknet_py.data.workers import start_worker
+from darknet_py.data.loader import TrainLoader
 
 BATCH = 16
 PEER_OPTIONS = {  # its data/hyp.scratch.yaml
@@ -58,7 +57,7 @@ PEER_OPTIONS = {  # its data/hyp.scratch.yaml
     "mixup": 0.0,
 }
 
-MakeBatch = Callable[[int], Any]
+Batches = Iterator[Any]
 
 
 def main() -> None:
@@ -90,6 +89,7 @@ def main() -> None:
         "size": arguments.size,
         "photos": len(paths),
         "batch": BATCH,
+        "measured": "processor time of one worker process per batch, median, loaders in turns",
         "processor": processor(),
         "versions": {"python": platform.python_version(), "opencv": cv2.__version__, "numpy": np.__version__},
         "load after": [round(value, 2) for value in os.getloadavg()],
@@ -100,53 +100,62 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def measure(loaders: Mapping[str, Callable[[], MakeBatch]], rounds: int) -> dict[str, float]:
+def measure(loaders: Mapping[str, Callable[[], Batches]], rounds: int) -> dict[str, float]:
     """Images per second of processor time. Each loader lives in a process of its own; they take turns."""
     context = multiprocessing.get_context("fork")
     ends = {}
     for name, loader in loaders.items():
         here, there = context.Pipe()
-        context.Process(target=serve, args=(loader, there), daemon=True).start()
+        context.Process(target=serve, args=(loader, there)).start()
         ends[name] = here
     seconds: dict[str, list[float]] = {name: [] for name in loaders}
-    for turn in range(-3, rounds):
+    for turn in range(-8, rounds):
         for name, end in ends.items():
-            end.send(turn + 3)
+            end.send(True)
             taken = end.recv()
             if turn >= 0:  # the first ones warm up
                 seconds[name].append(taken / BATCH)
+    for end in ends.values():
+        end.send(False)
     return {name: 1 / statistics.median(times) for name, times in seconds.items()}
 
 
-def serve(loader: Callable[[], MakeBatch], end: Connection) -> None:
-    """Makes the batches that are asked for and says how much processor time each took."""
+def serve(loader: Callable[[], Batches], end: Connection) -> None:
+    """Takes a batch when asked and says how much processor time the worker then took to make another."""
     torch.set_num_threads(1)
-    make, parent = loader(), os.getppid()
+    batches, parent = loader(), os.getppid()
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    before = settled(worker.pid)
     while os.getppid() == parent:  # a parent that was killed closes nothing: its other children hold the pipe too
         if not end.poll(5):
             continue
-        number = end.recv()
-        start = time.process_time()
-        make(number)
-        end.send(time.process_time() - start)
+        if not end.recv():
+            break
+        next(batches)
+        now = settled(worker.pid)
+        end.send(now - before)
+        before = now
 
 
-def ours(paths: list[str], size: int, cached: bool, mosaic: float) -> MakeBatch:
-    start_worker()
+def settled(pid: int | None) -> float:
+    """The processor time of a process in seconds, once it takes no more of it."""
+    clock = ~(pid or 0) << 3 | 2  # what clock_getcpuclockid(3) gives for a process
+    last = -1.0
+    while (now := time.clock_gettime(clock)) > last:
+        last = now
+        time.sleep(0.05)
+    return now
+
+
+def ours(paths: list[str], size: int, cached: bool, mosaic: float) -> Batches:
     net = NetSpec(width=size, height=size, channels=3, hue=0.1, saturation=1.5, exposure=1.5)
     options = replace(Augmentation.of(net), jitter=0.3, mixup=MOSAIC, mixing_share=mosaic)
     dataset = DetectionDataset(paths, classes=1 << 30)
-    if cached:
-        dataset.cache()
-    work = TrainingSamples(dataset, options, seed=0)
-
-    def make(number: int) -> Any:
-        return work.__getitems__([(number * BATCH + k, (size, size)) for k in range(BATCH)])
-
-    return make
+    return TrainLoader(dataset, net, options, mini_batch=BATCH, workers=1, cache=cached).batches()
 
 
-def peer(checkout: Path, images: Path, size: int, cached: bool) -> MakeBatch:
+def peer(checkout: Path, images: Path, size: int, cached: bool) -> Batches:
     sys.path.insert(0, str(checkout))
     for name in ("torchvision", "torchvision.utils", "yaml", "utils.google_utils"):
         try:
@@ -168,10 +177,21 @@ def peer(checkout: Path, images: Path, size: int, cached: bool) -> MakeBatch:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  (the peer draws from it)
 
-    def make(number: int) -> Any:
-        return dataset.collate_fn([dataset[random.randrange(len(dataset))] for _ in range(BATCH)])
+    loader = torch.utils.data.DataLoader(
+        dataset, BATCH, num_workers=1, sampler=Endless(len(dataset)), collate_fn=dataset.collate_fn
+    )
+    return iter(loader)
 
-    return make
+
+class Endless(torch.utils.data.Sampler[int]):
+    """Images drawn without end."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            yield random.randrange(self.count)
 
 
 def layout(paths: list[str], folder: Path) -> None:
