@@ -34,6 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
     )
+    parser.add_argument(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        help="keep decoded images in memory, all that fit in half of what is free (default: small sets only)",
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="use the first N images of each list")
     parser.add_argument("--skip-bad-labels", action="store_true", help="list wrong label rows and go on without them")
 

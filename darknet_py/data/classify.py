@@ -121,7 +121,7 @@ class ClassifierLoader:
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Mini-batches from number `start` on, without end. Raises DataError as `TrainLoader.batches`."""
-        self.dataset.fill_cache(self.cache, self.world)
+        self.dataset.fill_cache(self.cache)
         work = _Training(self.dataset, self.net, self.seed)
         requests = map(self.numbers, itertools.count(start))
         for images, truth, bad_images, bad_labels in run(work, requests, self.workers, self.device):

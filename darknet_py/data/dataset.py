@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from darknet_py.data.images import Image, load_image
 from darknet_py.data.labels import Labels, find_labels, load_labels
@@ -24,6 +27,7 @@ class ImageSet:
         self.paths = list(paths)
         self.channels = channels
         self._cache: dict[int, Image] = {}
+        self._filled = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -33,7 +37,7 @@ class ImageSet:
         image = self._cache.get(index)
         return load_image(self.paths[index], self.channels) if image is None else image
 
-    def cache(self, limit: int | None = None, progress: Callable[[int, int], None] | None = None) -> int:
+    def cache(self, limit: int | None = None, progress: Callable[[int, int], object] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many are there.
 
         Loader processes share them (they are forked). Unreadable images are left for the loader to report.
@@ -59,14 +63,31 @@ class ImageSet:
         images = [image for image in map(self._try, range(min(len(self), 4))) if image is not None]
         return bool(images) and max(image.nbytes for image in images) * len(self) <= limit
 
-    def fill_cache(self, wanted: bool | None, sharers: int = 1) -> None:
-        """True: caches all that fits. None: only if all images take at most 2 GiB and a quarter of the free memory.
+    def fill_cache(self, wanted: bool | None, show: bool = False) -> str:
+        """Caches images as a training wants it, once; one line says what that took, "" where there is nothing to say.
 
-        sharers: processes on this machine that do the same.
+        wanted: True: all that fit in half of the free memory. None: all, if they take at most 2 GiB and a quarter of
+        the free memory; else none. False: none. show: a progress bar, where there is a terminal. Processes of one
+        machine that train together (`torchrun`) divide the memory.
         """
+        if self._filled:
+            return ""
+        self._filled = True
+        sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         limit = min(_UNASKED, free_memory() // 4) // sharers
-        if wanted or (wanted is None and self.fits(limit)):
-            self.cache(None if wanted else limit)
+        if wanted:
+            limit = free_memory() // 2 // sharers
+        elif wanted is False or not self.fits(limit):
+            return ""
+        with tqdm(total=len(self), desc="cache", unit="image", leave=False, disable=None if show else True) as bar:
+            count = self.cache(limit, lambda done, _: bar.update(done - bar.n))
+        taken = sum(image.nbytes for image in self._cache.values())
+        rest = "" if count == len(self) else f"; the others are read each time (at most {limit / 2**20:,.0f} MiB)"
+        return f"cache: {count} of {len(self)} images in memory, {taken / 2**20:,.1f} MiB{rest}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cache: processes that are forked share it, others would get a copy each."""
+        return self.__dict__ | {"_cache": {}}
 
     def _try(self, index: int) -> Image | None:
         with suppress(DataError):

@@ -199,7 +199,7 @@ class TrainLoader:
 
         Raises DataError when images cannot be read at all or a worker process dies.
         """
-        self.dataset.fill_cache(self.cache, self.world)
+        self.dataset.fill_cache(self.cache)
         work = TrainingSamples(self.dataset, self.options, self.seed, self.mini_batch * self.world)
         requests = itertools.chain.from_iterable([self._numbers(number)] for number in itertools.count(start))
         for images, truth, tracks, bad_images, bad_labels in run(work, requests, self.workers, self.device):

@@ -33,13 +33,15 @@ class TrainOptions:
     NAME_last every N iterations. log_every: read losses back from the device, and print a line where there is no
     terminal, every N iterations. patience: end after so many measurements in a row without a better one. limit: the
     first N images of each list only. amp: bf16 or fp16. bn_momentum: of the running statistics (None:
-    `schedule.statistics_momentum`). workers: processes that load images (None: by the machine).
+    `schedule.statistics_momentum`). workers: processes that load images (None: by the machine). cache: keep the
+    training images in memory, decoded (None: where all of them take at most 2 GiB and a quarter of what is free).
     """
 
     out: str | Path | None = None
     device: str | None = None
     seed: int = 0
     workers: int | None = None
+    cache: bool | None = None
     resume: bool = False
     clear: bool = False
     cutoff: int | None = None

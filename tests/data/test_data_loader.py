@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -114,6 +115,21 @@ def test_the_cache_stops_at_its_limit(folder: Path) -> None:
     assert data.cache(limit=size * 2) == 2 and data.fits(size * 6) and not data.fits(size * 5)
     assert data.cache(progress=lambda done, total: seen.append((done, total))) == 5 and seen == [(4, 4)]
     assert 1 << 20 < free_memory() < 1 << 50
+
+
+def test_a_cache_says_what_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "5.png").write_bytes(b"")
+    size = 40 * 50 * 3
+    data = dataset(folder)
+    line = data.fill_cache(True)
+    assert line.startswith("cache: 5 of 6 images in memory, 0.0 MiB; the others are read each time (at most ")
+    assert data.fill_cache(True) == "" and data.image(0) is data.image(0)
+    assert len(pickle.dumps(data)) < size  # a loader process that is not forked gets no copy
+    monkeypatch.setattr("darknet_py.data.dataset.free_memory", lambda: 2 * size * 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # half of the free memory, for two processes
+    assert dataset(folder, 5).fill_cache(True).startswith("cache: 2 of 5 images in memory")
+    assert dataset(folder, 5).fill_cache(None) == dataset(folder, 5).fill_cache(False) == ""
+    assert dataset(folder, 1).fill_cache(None) == "cache: 1 of 1 images in memory, 0.0 MiB"
 
 
 @pytest.mark.parametrize("workers", [0, 1])
