@@ -84,20 +84,26 @@ def _detects(node: Node) -> bool:
 
 def measure(args: argparse.Namespace) -> int:
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
+    from darknet_py.cli.evaluate import write_report
     from darknet_py.data.classifier_data import open_classifier_data
     from darknet_py.evaluate.classifier import evaluate_classifier
     from darknet_py.files import write_atomically
 
     network = load_network(args)
     data = open_classifier_data(args.data, network.graph.net.channels)
-    result = evaluate_classifier(network, data.valid, args.batch, args.workers)
+    result = evaluate_classifier(network, data.valid, args.batch, args.workers, data.names, args.loss)
     for line in result.skipped[:_SHOWN]:
         print(f"warning: {line}", file=sys.stderr)
-    report = json.dumps({"cfg": args.cfg, "weights": args.weights, "data": args.data, **result.to_json()})
+    matrix = result.confusion()
+    report = {"cfg": args.cfg, "weights": args.weights, "data": args.data, **result.to_json()}
+    report["confusion"] = {"what": "row: label, column: class found", "matrix": matrix.tolist()}
+    if args.out:
+        write_report(args.out, report, result.names, matrix.tolist(), result.pictures)
     if args.json == "-":
-        print(report)
+        print(json.dumps(report))
         return 0
-    print(f"{len(result.labels)} images: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}")
+    loss = "" if result.loss is None else f", loss {result.loss:.4f} per image"
+    print(f"{len(result.labels)} images: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}{loss}")
     if args.json:
-        write_atomically(args.json, report.encode() + b"\n")
+        write_atomically(args.json, json.dumps(report).encode() + b"\n")
     return 0

@@ -8,16 +8,21 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darknet_py.cli.common import fraction, network_arguments, positive
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from darknet_py.data.datafile import DataFile
     from darknet_py.evaluate.coco import CocoResult
     from darknet_py.evaluate.darknet import ClassResult, DarknetResult
     from darknet_py.evaluate.run import Evaluation
+    from darknet_py.view.draw import Picture
 
 NAME = "evaluate"
 HELP = "measure a detector: Darknet's mAP and COCO's AP, each labelled with its protocol"
@@ -50,8 +55,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="folder for evaluation.json, precision_recall.png, confusion.csv and Darknet's result files",
+        help="folder for evaluation.json, precision_recall.png, confusion.png and .csv, and Darknet's result files",
     )
+    parser.add_argument("--loss", action="store_true", help="the network's loss too, from the same pass")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         workers=args.workers,
         progress=True,
+        loss=args.loss,
     )
     for line in evaluation.skipped[:_SHOWN]:
         print(f"warning: {line}", file=sys.stderr)
@@ -112,13 +119,6 @@ def run(args: argparse.Namespace) -> int:
 
 def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluation) -> dict[str, Any]:
     """Everything measured, for JSON."""
-    from darknet_py.evaluate.classify import detection_confusion
-
-    boxes = evaluation.boxes
-    protocol = next(iter(boxes.found))
-    matrix = detection_confusion(
-        boxes.found[protocol], boxes.truth, len(evaluation.names), args.thresh, args.iou_thresh
-    )
     return {
         "cfg": args.cfg,
         "weights": args.weights,
@@ -129,10 +129,10 @@ def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluat
         **evaluation.to_json(),
         "confusion": {
             "what": "row: label, column: class found; the last of each: nothing",
-            "boxes": protocol,
+            "boxes": next(iter(evaluation.boxes.found)),
             "thresh": args.thresh,
             "iou_thresh": args.iou_thresh,
-            "matrix": matrix.tolist(),
+            "matrix": evaluation.confusion(args.thresh, args.iou_thresh).tolist(),
         },
     }
 
@@ -144,6 +144,8 @@ def lines(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluatio
         f"{args.cfg} {args.weights or ''} at {size[0]}x{size[1]}: {images} images, "
         f"{sum(len(labels.boxes) for labels in evaluation.boxes.truth)} objects, {images / seconds:.1f} images/s"
     )
+    if evaluation.boxes.loss is not None:
+        yield f"loss {evaluation.boxes.loss:.4f} per image"
     width = max(len(name) for name in (*evaluation.names, "all classes"))
     if evaluation.darknet:
         yield from ("", *_darknet_lines(evaluation.darknet, width))
@@ -153,12 +155,12 @@ def lines(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluatio
 
 def _darknet_lines(result: DarknetResult, width: int) -> Iterator[str]:
     yield f"{result.protocol}; counts at confidence {result.thresh:g}"
-    yield f"{'':{width}}  {'AP':>7}  objects      TP      FP      FN  precision  recall  avg IoU"
+    yield f"{'':{width}}  {'AP':>7}  objects      TP      FP      FN  precision  recall    F1  avg IoU"
     rows: list[tuple[str, float, ClassResult | DarknetResult]] = [(row.name, row.ap, row) for row in result.classes]
     for name, ap, row in [*rows, ("all classes", result.map, result)]:
         yield (
             f"{name:{width}}  {ap:7.2%}  {row.truths:7}  {row.tp:6}  {row.fp:6}  {row.fn:6}  "
-            f"{row.precision:9.2f}  {row.recall:6.2f}  {row.average_iou:7.2%}"
+            f"{row.precision:9.2f}  {row.recall:6.2f}  {row.f1:4.2f}  {row.average_iou:7.2%}"
         )
     yield f"mAP@{result.iou_thresh:.2f} {result.map:.2%}   F1 {result.f1:.2f}"
 
@@ -182,31 +184,38 @@ def _percent(value: float | None) -> str:
 def write_files(folder: str, report: dict[str, Any], evaluation: Evaluation, data: DataFile | None) -> None:
     """What --out asks for; the result files in the layout that the .data file's `eval` names (coco, else VOC)."""
     from darknet_py.evaluate.results import COCO_FILE, write_coco, write_voc
-    from darknet_py.files import make_folder, write_atomically
-    from darknet_py.view.chart import precision_recall_chart
-    from darknet_py.view.draw import save_picture
 
-    out = make_folder(folder)
     boxes, names = evaluation.boxes, evaluation.names
-    write_atomically(out / "evaluation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["label \\ found", *names, "nothing"])
-    matrix = zip([*names, "nothing"], report["confusion"]["matrix"], strict=True)
-    rows.writerows([name, *counts] for name, counts in matrix)
-    write_atomically(out / "confusion.csv", table.getvalue().encode())
-    if evaluation.darknet:
-        curves = evaluation.curves()
-        title = f"mAP@{evaluation.darknet.iou_thresh:.2f} = {evaluation.darknet.map:.2%}"
-        save_picture(
-            out / "precision_recall.png",
-            precision_recall_chart(
-                title, [(name, curve.precision, curve.recall) for name, curve in zip(names, curves, strict=True)]
-            ),
-        )
+    out = write_report(folder, report, names, report["confusion"]["matrix"], evaluation.pictures)
     if "coco" not in boxes.found:
         return
     if data and data.eval == "coco":
         write_coco(out / COCO_FILE, boxes.found["coco"], boxes.paths, boxes.sizes, len(names))
     else:
         write_voc(out, boxes.found["coco"], boxes.paths, boxes.sizes, names)
+
+
+def write_report(
+    folder: str,
+    report: dict[str, Any],
+    names: Sequence[str],
+    matrix: list[list[int]],
+    draw: Callable[[NDArray[np.int64]], dict[str, Picture]],
+) -> Path:
+    """evaluation.json, confusion.csv and the pictures. matrix: of confusion; what lies past the names is nothing."""
+    import numpy as np
+
+    from darknet_py.files import make_folder, write_atomically
+    from darknet_py.view.draw import save_picture
+
+    out = make_folder(folder)
+    write_atomically(out / "evaluation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    heads = [*names, "nothing"][: len(matrix)]
+    rows.writerow(["label \\ found", *heads])
+    rows.writerows([name, *counts] for name, counts in zip(heads, matrix, strict=True))
+    write_atomically(out / "confusion.csv", table.getvalue().encode())
+    for name, picture in draw(np.array(matrix)).items():
+        save_picture(out / f"{name}.png", picture)
+    return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 
 from darknet_py.data.classify import ClassifierDataset, ClassifierEvalLoader
 from darknet_py.errors import DataError
-from darknet_py.evaluate.classify import top_k
+from darknet_py.evaluate.classify import class_counts, confusion_matrix, top_k
+from darknet_py.evaluate.records import Ints
+from darknet_py.view.draw import Picture
+from darknet_py.view.plots import confusion_plot
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -19,37 +23,75 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassifierResult:
-    """scores: (B, outputs). labels: (B,). Images that cannot be read or name no class are in `skipped` only."""
+    """scores: (B, outputs). labels: (B,). Images that cannot be read or name no class are in `skipped` only.
+
+    names: of the outputs. loss: Darknet's cost per image, as a training prints it; None where it was not asked for.
+    """
 
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     skipped: list[str]
+    names: list[str]
+    loss: float | None
 
     def top(self, k: int) -> float:
         """Share of the images whose class is among the k best; k beyond the number of classes counts as all."""
         return top_k(self.scores, self.labels, min(k, self.scores.shape[1]))
 
+    def confusion(self) -> Ints:
+        """(outputs, outputs) images; row = label, column = the class that was given most."""
+        return confusion_matrix(self.scores.argmax(1), self.labels, len(self.names))
+
+    def pictures(self, matrix: Ints) -> dict[str, Picture]:
+        """The confusion matrix, by its name."""
+        return {"confusion": confusion_plot(f"top-1 {self.top(1):.2%}", self.names, matrix).picture()}
+
     def to_json(self) -> dict[str, Any]:
-        return {"top1": self.top(1), "top5": self.top(5), "images": len(self.labels)}
+        """Plain numbers, strings, lists and dicts; `classes` one dict per output."""
+        classes = [row._asdict() for row in class_counts(self.confusion(), self.names)]
+        figures = {"top1": self.top(1), "top5": self.top(5), "images": len(self.labels)}
+        return figures | {"loss": self.loss, "classes": classes}
 
 
 def evaluate_classifier(
-    network: Network, dataset: ClassifierDataset, batch: int = 8, workers: int | None = None
+    network: Network,
+    dataset: ClassifierDataset,
+    batch: int = 8,
+    workers: int | None = None,
+    names: Sequence[str] = (),
+    loss: bool = False,
 ) -> ClassifierResult:
-    """Scores of all images in list order. The network is left in evaluation mode. Raises DataError when none counts."""
+    """Scores of all images in list order. The network is left in evaluation mode.
+
+    names: of the classes, to show (default: the data's). loss: the network's loss too, from the same pass. Raises
+    DataError when no image counts.
+    """
     network.eval()
     device = next(network.parameters()).device
     size = (network.graph.net.width, network.graph.net.height)
-    scores, labels, skipped = [], [], []
+    outputs = network.graph.layers[-1].output.size
+    scores, labels, skipped, costs = [], [], [], []
     with torch.inference_mode():
         for images, class_ids, bad, _ in ClassifierEvalLoader(
             dataset, size, batch=batch, workers=workers, device=device
         ):
             skipped += bad
             known = class_ids >= 0
-            if known.any():
-                scores.append(network(images)[known.to(device)].float().flatten(1).cpu())
-                labels.append(class_ids[known])
+            if not known.any():
+                continue
+            if not known.all():
+                images, class_ids = images[known.to(device)], class_ids[known]
+            if loss:
+                truth = torch.nn.functional.one_hot(class_ids, outputs).float()
+                found, cost = network.examine(images, truth.to(device))
+                costs.append(cost.cpu())
+            else:
+                found = network(images)
+            scores.append(found.float().flatten(1).cpu())
+            labels.append(class_ids)
     if not labels:
         raise DataError(f"wanted images that name a class, found none{': ' + skipped[0] if skipped else ''}")
-    return ClassifierResult(torch.cat(scores).numpy(), torch.cat(labels).numpy(), skipped)
+    mean = float(torch.stack(costs).sum()) / sum(map(len, labels)) if costs else None
+    names = list(names or dataset.names)
+    names += [str(k) for k in range(len(names), outputs)]
+    return ClassifierResult(torch.cat(scores).numpy(), torch.cat(labels).numpy(), skipped, names[:outputs], mean)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from darknet_py.errors import DataError
+from darknet_py.evaluate.darknet import ratio
 from darknet_py.evaluate.records import Floats, Found, Ints, Truth, check, first_of_each, iou_matrix
 
 
@@ -39,6 +41,29 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: int) -> I
     _check_labels(rows, classes)
     _check_labels(columns, classes)
     return np.bincount(rows * classes + columns, minlength=classes * classes).reshape(classes, classes)
+
+
+class ClassCounts(NamedTuple):
+    """How a classifier did on one class: images of it, and those that it named so rightly and wrongly."""
+
+    name: str
+    truths: int
+    tp: int
+    fp: int
+    fn: int
+    precision: float
+    recall: float
+    f1: float
+
+
+def class_counts(matrix: Ints, names: Sequence[str]) -> list[ClassCounts]:
+    """Of a classifier's confusion matrix; ratios without a denominator are 0."""
+    rows = []
+    for k, name in enumerate(names):
+        truths, tp, called = (int(count) for count in (matrix[k].sum(), matrix[k, k], matrix[:, k].sum()))
+        figures = ratio(tp, called), ratio(tp, truths), ratio(2 * tp, called + truths)
+        rows.append(ClassCounts(name, truths, tp, called - tp, truths - tp, *figures))
+    return rows
 
 
 def detection_confusion(

@@ -18,7 +18,7 @@ POINTS = (0, 11, 101)
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class. ap: 0 … 1. tp, fp, fn, precision, recall, average_iou: at the result's confidence threshold."""
+    """One class. ap: 0 … 1. tp, fp, fn, precision, recall, f1, average_iou: at the result's confidence threshold."""
 
     name: str
     ap: float
@@ -29,6 +29,7 @@ class ClassResult:
     fn: int
     precision: float
     recall: float
+    f1: float
     average_iou: float
 
 
@@ -69,6 +70,13 @@ class Curve(NamedTuple):
     scores: Doubles
     precision: Doubles
     recall: Doubles
+
+    def at(self, recalls: Doubles) -> Doubles:
+        """The best precision at these recalls or beyond; 0 beyond the last one reached."""
+        if not len(self.recall):
+            return np.zeros(len(recalls))
+        envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
+        return np.append(envelope, 0.0)[np.searchsorted(self.recall, recalls)]
 
 
 def darknet_map(
@@ -116,6 +124,7 @@ def darknet_map(
             int(counts[k] - tps[k]),
             ratio(tps[k], tps[k] + fps[k]),
             ratio(tps[k], counts[k]),
+            ratio(2 * tps[k], tps[k] + fps[k] + counts[k]),
             ratio(overlap[k], tps[k] + fps[k]),
         )
         for k, name in enumerate(names)
@@ -169,14 +178,9 @@ def precision_recall(matched: Matched, truths: Ints) -> list[Curve]:
 
 def average_precision(curve: Curve, points: int = 0) -> float:
     """Area under the curve's envelope, or the mean of the envelope at `points` evenly spaced recalls."""
-    if not len(curve.recall):
-        return 0.0
-    envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
-    if not points:
-        return float(np.sum(np.diff(curve.recall, prepend=0.0) * envelope))
-    wanted = np.arange(points) / (points - 1)
-    at = np.searchsorted(curve.recall, wanted)  # first rank whose recall reaches it
-    return float(np.append(envelope, 0.0)[at].sum() / points)
+    if points:
+        return float(curve.at(np.arange(points) / (points - 1)).sum() / points)
+    return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.at(curve.recall)))
 
 
 def ratio(part: float, whole: float) -> float:

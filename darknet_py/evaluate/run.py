@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,17 +13,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from darknet_py.data.dataset import DetectionDataset
-from darknet_py.data.images import from_letterbox
+from darknet_py.data.images import from_letterbox, to_letterbox
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.loader import EvalBatch, EvalLoader
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.evaluate import coco as by_coco
 from darknet_py.evaluate import darknet as by_darknet
-from darknet_py.evaluate.records import Found, Truth, match
+from darknet_py.evaluate.classify import detection_confusion
+from darknet_py.evaluate.records import Found, Ints, Truth, match
 from darknet_py.layers.base import Predictions
 from darknet_py.model import nms
 from darknet_py.model.fuse import fuse
 from darknet_py.model.network import Network
+from darknet_py.view.chart import precision_recall_chart
+from darknet_py.view.draw import Picture
+from darknet_py.view.plots import confusion_plot
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.net import NetSpec
 
 PROTOCOLS = ("darknet", "coco")
 
@@ -32,6 +39,7 @@ class Boxes(NamedTuple):
     """Everything that was compared, one entry per readable image, in the order of the list.
 
     sizes: (width, height) in pixels. found: per protocol, with its own thresholds. difficult: None without such a list.
+    costs: Darknet's, of each mini-batch, where they were asked for.
     """
 
     paths: list[str]
@@ -39,6 +47,12 @@ class Boxes(NamedTuple):
     truth: list[Truth]
     found: dict[str, list[Found]]
     difficult: list[Truth] | None
+    costs: list[Tensor]
+
+    @property
+    def loss(self) -> float | None:
+        """Darknet's cost per image, as a training prints it; None where it was not asked for."""
+        return float(torch.stack(self.costs).sum()) / len(self.paths) if self.costs else None
 
 
 @dataclass(frozen=True)
@@ -62,12 +76,27 @@ class Evaluation:
         matched = match(self.boxes.found["darknet"], self.boxes.truth, self.darknet.iou_thresh, self.boxes.difficult)
         return by_darknet.precision_recall(matched, np.array([row.truths for row in self.darknet.classes]))
 
+    def confusion(self, thresh: float = 0.25, iou_thresh: float = 0.5) -> Ints:
+        """See `classify.detection_confusion`; of the boxes of the first protocol."""
+        found = next(iter(self.boxes.found.values()))
+        return detection_confusion(found, self.boxes.truth, len(self.names), thresh, iou_thresh)
+
+    def pictures(self, matrix: Ints) -> dict[str, Picture]:
+        """The confusion matrix and, where Darknet's mAP was asked for, precision over recall; by their names."""
+        drawn = {"confusion": confusion_plot("boxes found", self.names, matrix).picture()}
+        if self.darknet:
+            title = f"mAP@{self.darknet.iou_thresh:.2f} = {self.darknet.map:.2%}"
+            curves = [(name, c.precision, c.recall) for name, c in zip(self.names, self.curves(), strict=True)]
+            drawn["precision_recall"] = precision_recall_chart(title, curves)
+        return drawn
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; the boxes themselves are left out."""
         return {
             "images": len(self.boxes.paths),
             "skipped": list(self.skipped),
             "seconds": self.seconds,
+            "loss": self.boxes.loss,
             "darknet": self.darknet.to_json() if self.darknet else None,
             "coco": self.coco.to_json() if self.coco else None,
         }
@@ -86,12 +115,14 @@ def evaluate_detector(
     batch: int = 8,
     workers: int | None = None,
     progress: bool = False,
+    loss: bool = False,
 ) -> Evaluation:
     """Runs the network over labelled images and scores it by "darknet" (`detector map`) and/or "coco".
 
     net: left as it is (training mode, gradients); a fused copy runs. images: a dataset or image paths. names: class
     names (default: the network's). points, iou_thresh, thresh: of Darknet's mAP. difficult: paths, one per image, whose
     label files hold the difficult objects. batch: images per forward pass. workers: loader processes.
+    loss: the network's loss too, from the same pass.
     An image that cannot be read is left out and reported. Raises DarknetError for a network that does not detect and
     DataError for data that cannot be used at all.
     """
@@ -106,7 +137,7 @@ def evaluate_detector(
         raise DataError(f"difficult: wanted one entry per image ({len(dataset)}), found {len(difficult)}")
 
     start = time.perf_counter()
-    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress)
+    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress, loss)
     seconds = time.perf_counter() - start
     map_result = coco_result = None
     if "darknet" in protocols:
@@ -148,6 +179,7 @@ def collect(
     batch: int = 8,
     workers: int | None = None,
     progress: bool = False,
+    loss: bool = False,
 ) -> tuple[Boxes, list[str]]:
     """Boxes of all readable images, and lines about what could not be used; see `evaluate_detector`.
 
@@ -159,7 +191,7 @@ def collect(
     loader = EvalLoader(
         dataset, (spec.width, spec.height), batch=batch, letter_box=spec.letter_box, workers=workers, device=device
     )
-    boxes = Boxes([], [], [], {name: [] for name in protocols}, None if difficult is None else [])
+    boxes = Boxes([], [], [], {name: [] for name in protocols}, None if difficult is None else [], [])
     skipped: list[str] = []
     bar = tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if progress else True)
     for step in loader:
@@ -173,7 +205,12 @@ def collect(
         if difficult is not None and boxes.difficult is not None:
             boxes.difficult.extend(_labels(difficult[index], dataset.classes) for index in step.indices)
         with torch.inference_mode():
-            predictions: Predictions = net(step.images)
+            predictions: Predictions
+            if loss:
+                predictions, cost = net.examine(step.images, _as_seen(step, spec).to(device))
+                boxes.costs.append(cost.cpu())
+            else:
+                predictions = net(step.images)
             if spec.letter_box:
                 predictions = _out_of_the_letterbox(predictions, step.sizes, (spec.width, spec.height))
             for name in protocols:
@@ -227,10 +264,26 @@ def _out_of_the_letterbox(
     return predictions._replace(boxes=torch.stack(parts))
 
 
+def _as_seen(step: EvalBatch, spec: NetSpec) -> Tensor:
+    """The truth rows relative to the network's input."""
+    if not spec.letter_box:
+        return step.truth
+    inside = (
+        to_letterbox(rows[:, 2:6], size, (spec.width, spec.height))
+        for rows, size in zip(_by_image(step), step.sizes, strict=True)
+    )
+    return torch.cat([step.truth[:, :2], torch.cat(list(inside))], 1)
+
+
+def _by_image(step: EvalBatch) -> Sequence[Tensor]:
+    """The truth rows of each image."""
+    ends = torch.searchsorted(step.truth[:, 0].contiguous(), torch.arange(1, len(step.indices)).to(step.truth))
+    return step.truth.tensor_split(ends)
+
+
 def _truth(step: EvalBatch) -> list[Truth]:
-    rows = step.truth.numpy()
-    split = np.searchsorted(rows[:, 0], np.arange(1, len(step.indices)))
-    return [Truth(part[:, 2:6], part[:, 1].astype(np.int64)) for part in np.split(rows, split)]
+    parts = (rows.numpy() for rows in _by_image(step))
+    return [Truth(part[:, 2:6], part[:, 1].astype(np.int64)) for part in parts]
 
 
 def _known_classes(found: Found, classes: int) -> Found:

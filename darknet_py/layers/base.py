@@ -232,6 +232,7 @@ class Head(nn.Module):
     """Base of modules with a loss. `forward(x)` gives what Darknet keeps in l.output."""
 
     detects: ClassVar[bool] = False  # decode() gives Predictions
+    compares: ClassVar[bool] = False  # its loss is about images or objects beside each other, not about each
     input_size: tuple[int, int] = (1, 1)  # (width, height) of the network's input; the network sets it
 
     def decode(self, output: Tensor) -> Predictions:

@@ -80,6 +80,8 @@ class Pairs(NamedTuple):
 class ContrastiveHead(Head):
     """Hands its input on, and teaches it in training."""
 
+    compares = True
+
     def __init__(self, spec: Contrastive):
         super().__init__()
         self.spec = spec

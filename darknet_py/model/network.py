@@ -70,10 +70,32 @@ class Network(nn.Module):
         Detectors: `Predictions` of all heads together, boxes (B, N, 4) relative to the input. Other networks: the
         last layer's output, (B, N) for vectors.
         """
+        return self._forward(x, lambda node, module, inputs: None)
+
+    def examine(self, x: Tensor, truth: Tensor) -> tuple[Any, Tensor]:
+        """What `forward` gives, and Darknet's cost of the mini-batch (float64), divided by the number of heads.
+
+        One pass. Heads count as they do late in training, so that nothing is drawn by chance and the weights alone
+        decide; heads that compare images with each other are left out. truth: as `loss` takes it.
+        """
+        late, costs = TrainState(seen=1 << 40), []
+
+        def cost(node: Node, module: nn.Module, inputs: list[Tensor]) -> None:
+            if isinstance(module, Head) and not module.compares and not node.common.onlyforward:
+                costs.append(module.loss(inputs[0], truth, late).cost)
+
+        found = self._forward(x, cost)
+        if not costs:
+            raise DarknetError(f"{self.graph.path}: no layer of this network has a loss")
+        return found, torch.stack(costs).mean()
+
+    def _forward(self, x: Tensor, look: Callable[[Node, nn.Module, list[Tensor]], None]) -> Any:
+        """`forward`, with `look` called before each layer runs."""
         decoded: list[Predictions] = []
         last: list[Tensor] = []
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
+            look(node, module, inputs)
             output = module(*inputs)
             if isinstance(module, Head) and module.detects:
                 decoded.append(module.decode(output))

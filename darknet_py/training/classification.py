@@ -18,7 +18,7 @@ from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
 from darknet_py.evaluate.classifier import evaluate_classifier
 from darknet_py.training.options import TrainOptions
-from darknet_py.training.task import Batches, Score
+from darknet_py.training.task import Batches, Score, with_confusion
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -77,6 +77,8 @@ class Classification:
                 f"note: the network has {self.outputs} classes, the data {len(self.names)}; the others stay unused "
                 f"(classes={len(self.names)}, --classes {len(self.names)}, rewrites the cfg)"
             )
+        if self.options.cache:
+            lines.append(self.train.fill_cache(True, show=not self.options.quiet))
         return lines
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> ClassifierLoader:
@@ -87,6 +89,7 @@ class Classification:
             mini_batch=share.images * self.graph.net.time_steps,
             seed=seed,
             workers=self.options.workers,
+            cache=self.options.cache,
             rank=team.rank,
             world=team.size,
             device=device,
@@ -98,15 +101,15 @@ class Classification:
 
     def measure(self, network: Network) -> Score:
         assert self.valid is not None
-        result = evaluate_classifier(network, self.valid, self.graph.net.mini_batch, self.options.workers)
-        return Score(result.top(1), result.to_json())
+        batch, workers = self.graph.net.mini_batch, self.options.workers
+        result = evaluate_classifier(network, self.valid, batch, workers, self.names, loss=True)
+        return with_confusion(result.top(1), result.to_json(), result.confusion(), result.pictures)
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, ClassifierLoader)
         recorder = _Recorder(loader.dataset)
-        step = loader.mini_batch * loader.world
         for number in mini_batches:
-            for sample in range(number * step + loader.rank, (number + 1) * step, loader.world):
+            for sample in loader.numbers(number):
                 classifier_sample(recorder, loader.net, loader.seed, sample, [], [])
         return list(dict.fromkeys(recorder.asked))
 

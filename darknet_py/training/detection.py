@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,13 +20,16 @@ from darknet_py.data.images import Image
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader, training_sample
 from darknet_py.errors import TrainError
+from darknet_py.evaluate.run import evaluate_detector
 from darknet_py.training.options import TrainOptions
-from darknet_py.training.task import Batches, Score
-from darknet_py.training.validation import mean_average_precision
+from darknet_py.training.task import Batches, Score, with_confusion
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
     from darknet_py.training.distributed import Share, Team
+
+
+_RECALLS = np.arange(101) / 100  # at which NAME_map.json keeps the precision
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Detection:
                 f"note: the network has {self.head.classes} classes, the data {len(self.names)}; the others stay "
                 f"unused (classes={len(self.names)}, --classes {len(self.names)}, rewrites the cfg)"
             )
+        if self.options.cache:
+            lines.append(self.train.fill_cache(True, show=not self.options.quiet))
         return lines
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> TrainLoader:
@@ -107,6 +113,7 @@ class Detection:
             mini_batch=share.images * self.graph.net.time_steps,
             seed=seed,
             workers=self.options.workers,
+            cache=self.options.cache,
             rank=team.rank,
             world=team.size,
             device=device,
@@ -121,18 +128,25 @@ class Detection:
     def measure(self, network: Network) -> Score:
         options = self.options
         assert self.valid is not None
-        result = mean_average_precision(
+        found = evaluate_detector(
             network,
             self.valid,
             self.names,
+            protocols=("darknet",),
             iou_thresh=options.iou_thresh,
             points=options.points,
             thresh=options.thresh,
             difficult=self.difficult,
             batch=self.graph.net.mini_batch,
             workers=options.workers,
+            loss=True,
         )
-        return Score(result.map, result.to_json())
+        assert found.darknet is not None
+        curves = {"curves": [[round(value, 4) for value in c.at(_RECALLS).tolist()] for c in found.curves()]}
+        figures = found.darknet.to_json() | {"loss": found.boxes.loss} | curves
+        return with_confusion(
+            found.darknet.map, figures, found.confusion(options.thresh, options.iou_thresh), found.pictures
+        )
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, TrainLoader)

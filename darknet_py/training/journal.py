@@ -1,4 +1,9 @@
-"""What a training tells while it runs: progress, log lines, NAME_log.csv, NAME_map.json (NAME_top1.json) and the chart.
+"""What a training tells while it runs: progress, log lines, its tables and its pictures.
+
+    NAME_log.csv        a row per iteration          chart_NAME.png    loss, mAP, validation loss
+    NAME_map.json       a line per measurement (of a classifier NAME_top1.json): all of its figures
+    NAME_classes.csv    a row per measurement and class
+    NAME_confusion.png, NAME_precision_recall.png    of the best measurement
 
 Losses stay on the device until `flush`, so that a GPU is not made to wait at every iteration.
 """
@@ -24,6 +29,7 @@ from darknet_py.files import write_atomically
 from darknet_py.training.checkpoint import Backup
 from darknet_py.training.step import Step
 from darknet_py.view.chart import LossChart
+from darknet_py.view.draw import save_picture
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -116,13 +122,20 @@ class Journal:
         """Call after work that is not training, so that its time is not counted."""
         self._clock = time.perf_counter()
 
-    def measured(self, iteration: int, score: Score, best: float) -> None:
-        """Notes an evaluation in NAME_map.json."""
-        self.maps.append({"iteration": iteration, self.backup.metric: score.value, **score.figures})
-        self.say(f" {iteration}: {self.map_label} = {score.value:.2%}, best = {best:.2%}")
-        if self.loud:
-            path = self.backup.path(f"{self.backup.metric}.json")
-            write_atomically(path, json.dumps(self.maps, indent=1).encode(), TrainError)
+    def measured(self, iteration: int, score: Score, best: float, draw: bool) -> None:
+        """Notes an evaluation in the tables; draw: and draws it."""
+        self.maps.append({"iteration": iteration, self.backup.metric: score.value, "loss": score.loss, **score.figures})
+        standing = f"best = {best:.2%}, validation loss = {score.loss:.4f}"
+        self.say(f" {iteration}: {self.map_label} = {score.value:.2%}, {standing}")
+        if not self.loud:
+            return
+        lines = ",\n".join(json.dumps(row) for row in self.maps)
+        write_atomically(self.backup.path(f"{self.backup.metric}.json"), f"[{lines}]\n".encode(), TrainError)
+        table = _class_table(self.maps)
+        if table:
+            write_atomically(self.backup.path("classes.csv"), table, TrainError)
+        for name, picture in score.draw().items() if draw else ():
+            save_picture(self.backup.path(f"{name}.png"), picture)
 
     @property
     def scores(self) -> list[float]:
@@ -138,6 +151,7 @@ class Journal:
         chart = LossChart(self.backup.name, self.net.max_batches, self.net.max_chart_loss, self.map_label)
         chart.losses = [(row.iteration, row.loss) for row in self.rows]
         chart.averages = [(row.iteration, row.average) for row in self.rows]
+        chart.validation = [(row["iteration"], row["loss"]) for row in self.maps if "loss" in row]
         chart.maps = [(row["iteration"], score) for row, score in zip(self.maps, self.scores, strict=True)]
         chart.save(self.chart)
 
@@ -186,6 +200,21 @@ def _table(rows: list[Row], header: bool = False) -> bytes:
         writer.writerow(_COLUMNS)
     for row in rows:
         writer.writerow([row.iteration, *(f"{value:.8g}" for value in row[1:4]), row.images, f"{row.seconds:.3f}"])
+    return text.getvalue().encode()
+
+
+def _class_table(maps: list[dict[str, Any]]) -> bytes:
+    rows = [
+        {"iteration": row["iteration"], "class": number} | each
+        for row in maps
+        for number, each in enumerate(row.get("classes", ()))
+    ]
+    if not rows:
+        return b""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[-1]), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 

@@ -87,3 +87,14 @@ def update_batch(net: NetSpec, iteration: int) -> int:
     length of a sequence where subdivisions are taken in sequence (`get_sequence_value`)."""
     count = sequential_subdivisions(net, iteration - 1) if net.track else net.sequential_subdivisions
     return batch_images(net) * max(net.subdivisions // count, 1)
+
+
+def next_measurement(net: NetSpec, last: int, images: int, batch: int, every: bool | int, epochs: int) -> int:
+    """The iteration at which mAP is measured next (`train_detector`).
+
+    last: iteration of the last measurement, or where training began. images: of the training list. every: iterations,
+    or True for Darknet's: `epochs` epochs, at least 100 iterations, not before burn_in. It is also due at max_batches.
+    """
+    if every is not True:
+        return min((last // every + 1) * every, net.max_batches)
+    return min(max(last + max(epochs * images // batch, 100), net.burn_in), net.max_batches)

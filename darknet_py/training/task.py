@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -13,15 +13,33 @@ from darknet_py.data.loader import Batch, Reports
 if TYPE_CHECKING:
     import torch
 
+    from darknet_py.evaluate.records import Ints
     from darknet_py.model.network import Network
     from darknet_py.training.distributed import Share, Team
+    from darknet_py.view.draw import Picture
+
+_MATRIX = 101  # rows of a confusion matrix that is kept at each measurement
 
 
 class Score(NamedTuple):
-    """A measurement on the validation list. value: 0 … 1, by which NAME_best is chosen. figures: all, for JSON."""
+    """A measurement on the validation list.
+
+    value: 0 … 1, by which NAME_best is chosen. loss: Darknet's cost per image there. figures: all, for JSON; `classes`
+    has a dict for each class. draw: pictures of it, by their names.
+    """
 
     value: float
+    loss: float
     figures: dict[str, Any]
+    draw: Callable[[], dict[str, Picture]] = dict
+
+
+def with_confusion(
+    value: float, figures: dict[str, Any], matrix: Ints, draw: Callable[[Ints], dict[str, Picture]]
+) -> Score:
+    """figures: with a loss. matrix: goes into the figures, unless it is large, and to `draw`."""
+    kept = matrix.tolist() if len(matrix) <= _MATRIX else None
+    return Score(value, figures["loss"], figures | {"confusion": kept}, lambda: draw(matrix))
 
 
 class Batches(Protocol):

@@ -19,15 +19,14 @@ from darknet_py.layers.base import Node
 from darknet_py.model.network import Network
 from darknet_py.model.transfer import load_fitting
 from darknet_py.training.checkpoint import Backup, keeps_numbered
-from darknet_py.training.distributed import Team, agree, average_statistics, joined
+from darknet_py.training.distributed import Team, agree, average_statistics, joined, synchronise
 from darknet_py.training.interrupt import Stop
 from darknet_py.training.journal import Journal
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.options import TrainOptions, split, with_net
-from darknet_py.training.schedule import batch_images, statistics_momentum
+from darknet_py.training.schedule import batch_images, next_measurement, statistics_momentum
 from darknet_py.training.setup import check_schedule, make_task, notes, pick_device, read_graph
 from darknet_py.training.step import Learner
-from darknet_py.training.validation import next_measurement
 
 PathLike = str | Path
 
@@ -121,6 +120,8 @@ class Training:
         self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         set_statistics_momentum(self.network, options.bn_momentum or statistics_momentum(self.net))
+        if options.sync_bn:
+            synchronise(self.network, team)
         self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
 
         images = batch_images(self.net)
@@ -215,10 +216,11 @@ class Training:
         if not self.team.leads:
             return
         score = self.task.measure(self.network)
-        if score.value >= self.best:
+        better = score.value >= self.best
+        if better:
             self.best = score.value
             self.backup.save_best(self.network, score.value, iteration)
-        self.journal.measured(iteration, score, self.best)
+        self.journal.measured(iteration, score, self.best, draw=better and self.options.chart)
 
     def _tired(self) -> bool:
         """Whether `patience` measurements have passed since the last best one."""

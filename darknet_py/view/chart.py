@@ -19,6 +19,7 @@ _INK: Colour = (40, 44, 52)
 _GRID: Colour = (226, 229, 234)
 _LOSS: Colour = (165, 195, 240)
 _AVERAGE: Colour = (25, 85, 200)
+_VALIDATION: Colour = (20, 140, 110)
 _MAP: Colour = (205, 40, 40)
 _SCALE = 2  # drawn at twice the size, then averaged: smooth lines and letters on every OpenCV
 _SUBPIXEL = 4
@@ -29,6 +30,7 @@ class LossChart:
     """Loss and mAP over the iterations (Darknet's `draw_train_chart`, `draw_train_loss`).
 
     losses: (iteration, loss) of each iteration. averages: (iteration, running average). maps: (iteration, mAP 0 … 1).
+    validation: (iteration, loss on the validation list).
     max_loss: the loss axis ends here at the latest (the cfg's max_chart_loss); it is shorter when the average is.
     Values that are not finite leave a gap. The three lists are plain data, so that a checkpoint can hold them.
     """
@@ -40,6 +42,7 @@ class LossChart:
     losses: list[tuple[int, float]] = field(default_factory=list)
     averages: list[tuple[int, float]] = field(default_factory=list)
     maps: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
 
     def add(self, iteration: int, loss: float, average: float, mean_ap: float | None = None) -> None:
         """One iteration; `mean_ap` where it was measured."""
@@ -56,6 +59,9 @@ class LossChart:
         axes.line(self.losses, _LOSS, 1.0)
         axes.line(self.averages, _AVERAGE, 2.2)
         entries = [("loss", _LOSS), ("average loss", _AVERAGE)]
+        if self.validation:
+            axes.line(self.validation, _VALIDATION, 1.6, dots=True)
+            entries.append(("validation loss", _VALIDATION))
         if self.maps:
             scaled = [(x, y * axes.limit) for x, y in self.maps]
             axes.line(scaled, _MAP, 2.2, dots=True)

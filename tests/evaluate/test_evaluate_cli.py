@@ -59,6 +59,7 @@ def test_files(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
         "comp4_det_test_cat, or so.txt",
         "comp4_det_test_d.txt",
         "confusion.csv",
+        "confusion.png",
         "evaluation.json",
         "precision_recall.png",
     ]

@@ -95,7 +95,8 @@ def test_it_learns_and_keeps_the_best_by_top_1(cfg: Path, folder: Path, tmp_path
     assert {"small_best.weights", "small_final.weights", "small_top1.json", "chart_small.png"} <= names
     rows = json.loads((tmp_path / "out" / "small_top1.json").read_text())
     assert [row["iteration"] for row in rows] == [20, 40]
-    assert rows[-1] == {"iteration": 40, "top1": 1.0, "top5": 1.0, "images": 9}
+    assert rows[-1]["top1"] == rows[-1]["top5"] == 1.0 and rows[-1]["images"] == 9
+    assert rows[-1]["confusion"] == [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
     assert json.loads((tmp_path / "out" / "small_best.json").read_text())["top1"] == 1.0
     losses = [float(row["loss"]) for row in csv.DictReader(result.log.open())]
     assert losses[-1] < 0.5 * losses[0]
@@ -178,7 +179,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     cfg: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.5, 0.4, 0.9])
-    monkeypatch.setattr(Classification, "measure", lambda self, network: Score(next(scores), {}))
+    monkeypatch.setattr(Classification, "measure", lambda self, network: Score(next(scores), 0.0, {}))
     result = train(cfg, folder, tmp_path / "out", map=2, patience=2)
     assert (result.iterations, result.map, result.best_map) == (10, 0.4, 0.6)
     assert result.weights.exists()

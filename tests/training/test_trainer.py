@@ -23,9 +23,9 @@ from darknet_py.evaluate.run import evaluate_detector
 from darknet_py.model.weights import read_header
 from darknet_py.training.checkpoint import keeps_numbered
 from darknet_py.training.interrupt import Stop
+from darknet_py.training.schedule import next_measurement
 from darknet_py.training.step import Learner
 from darknet_py.training.trainer import TrainResult
-from darknet_py.training.validation import next_measurement
 
 FILES = {"tiny_best.json", "tiny_best.weights", "tiny_final.weights", "tiny_last.state", "tiny_last.weights"}
 
@@ -73,7 +73,8 @@ def test_it_leaves_the_files_it_promises(whole: tuple[TrainResult, Path]) -> Non
     result, _ = whole
     folder = result.weights.parent
     names = {path.name for path in folder.iterdir()}
-    assert names == FILES | {"tiny_log.csv", "tiny_map.json", "chart_tiny.png"}
+    pictures = {"chart_tiny.png", "tiny_confusion.png", "tiny_precision_recall.png"}
+    assert names == FILES | pictures | {"tiny_log.csv", "tiny_map.json", "tiny_classes.csv"}
     assert read_header(result.weights).seen == 48
     assert result.weights.read_bytes() == (folder / "tiny_last.weights").read_bytes()
     rows = list(csv.DictReader(result.log.open()))
