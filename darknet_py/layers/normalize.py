@@ -13,6 +13,7 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.base import Array, Node, Shape, Spec, TrainState
 from darknet_py.layers.parity import reproduced
+from darknet_py.layers.sync_norm import SyncBatchNorm
 
 EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
 MOMENTUM = 0.01  # of the running statistics: C Darknet's GPU build, which trained the published weights
@@ -31,6 +32,7 @@ class Normalized(nn.Module):
     mean: Tensor
     variance: Tensor
     momentum: float
+    synchronised = False  # in training: over the mini-batches of all processes
 
 
 def add_batch_norm(module: Normalized, n: int) -> None:
@@ -52,6 +54,9 @@ def batch_norm(module: Normalized, x: Tensor) -> Tensor:
             for values in (module.mean, module.variance.sqrt(), module.scale, module.bias)
         )
         return (x - mean) / (deviation + 1e-6) * scale + bias
+    if module.synchronised and module.training:
+        everything = (module.scale, module.bias, module.mean, module.variance, module.momentum, EPS)
+        return SyncBatchNorm.apply(x, *everything)
     return F.batch_norm(
         x, module.mean, module.variance, module.scale, module.bias, module.training, module.momentum, EPS
     )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from darknet_py.errors import TrainError
+from darknet_py.layers.normalize import CrossBatch, Normalized
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -119,6 +120,15 @@ def agree(flag: bool, team: Team, device: torch.device) -> bool:
     value = torch.tensor(float(flag), device=device)
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def synchronise(network: Network, team: Team) -> None:
+    """Lets batch norm normalise over the mini-batches of all processes in training. Raises TrainError for cbn=1."""
+    if any(isinstance(module, CrossBatch) for module in network.modules()):
+        raise TrainError(f"{network.graph.path}: sync_bn is not supported with cbn=1; remove one of them")
+    for module in network.modules():
+        if isinstance(module, Normalized):
+            module.synchronised = team.size > 1
 
 
 def average_statistics(network: Network, team: Team) -> None:

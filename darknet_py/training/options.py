@@ -33,8 +33,9 @@ class TrainOptions:
     NAME_last every N iterations. log_every: read losses back from the device, and print a line where there is no
     terminal, every N iterations. patience: end after so many measurements in a row without a better one. limit: the
     first N images of each list only. amp: bf16 or fp16. bn_momentum: of the running statistics (None:
-    `schedule.statistics_momentum`). workers: processes that load images (None: by the machine). cache: keep the
-    training images in memory, decoded (None: where all of them take at most 2 GiB and a quarter of what is free).
+    `schedule.statistics_momentum`). sync_bn: batch norm over the mini-batches of all processes. workers: processes
+    that load images (None: by the machine). cache: keep the training images in memory, decoded (None: where all of
+    them take at most 2 GiB and a quarter of what is free). tensorboard: write NAME_tensorboard too.
     """
 
     out: str | Path | None = None
@@ -57,7 +58,9 @@ class TrainOptions:
     limit: int | None = None
     amp: str | None = None
     bn_momentum: float | None = None
+    sync_bn: bool = False
     chart: bool = True
+    tensorboard: bool = False
     quiet: bool = False
     skip_bad_labels: bool = False
 

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-import darknet_py
 from darknet_py.cfg.graph import parse_text
 from darknet_py.cfg.net import NetSpec
 from darknet_py.errors import TrainError
@@ -104,27 +98,3 @@ def test_shares_of_a_batch() -> None:
     assert of(64, 4, 8) == Share(1, 8)
     with pytest.raises(TrainError, match="wanted a batch that 3 processes can share"):
         of(64, 16, 3)
-
-
-@pytest.mark.parametrize("subdivisions", [1, 4])
-def test_two_processes_are_one_with_twice_the_mini_batch(subdivisions: int, shapes: Path, tmp_path: Path) -> None:
-    cfg = tmp_path / "tiny.cfg"
-    cfg.write_text(PLAIN.replace("subdivisions=2", f"subdivisions={subdivisions}"))
-    common = {"workers": 0, "max_batches": 6, "save_every": 3}
-    darknet_py.train(cfg, shapes, out=tmp_path / "one", quiet=True, device="cpu", **common)
-    code = (
-        f"import darknet_py; darknet_py.train({str(cfg)!r}, {str(shapes)!r}, out={str(tmp_path / 'two')!r}, **{common})"
-    )
-    script = tmp_path / "two.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    root = str(Path(darknet_py.__file__).parents[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("6: mAP@0.50") == 1  # one process talks
-    one, two = (np.fromfile(tmp_path / way / "tiny_final.weights", "<f4", offset=20) for way in ("one", "two"))
-    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
-    rows = [(tmp_path / way / "tiny_log.csv").read_text().splitlines()[1:] for way in ("one", "two")]
-    for a, b in zip(*rows, strict=True):
-        assert float(a.split(",")[1]) == pytest.approx(float(b.split(",")[1]), rel=1e-5)
