@@ -28,6 +28,8 @@ setup(
     extras_require={
         # Only for data.yaml files with more than lists, mappings and words.
         "yaml": ["pyyaml>=6"],
+        # Only for `train --tensorboard`.
+        "tensorboard": ["tensorboard>=2.12"],
         # pytest runs the tests, hypothesis invents broken cfgs for the parser, ruff and mypy check the code.
         "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,13 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision")
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="of batch norm's running statistics")
+    parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
     parser.add_argument("--log-every", type=positive, metavar="N", help="a log line every N iterations")
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
     parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
+    parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")
 
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -94,12 +97,14 @@ def run(args: argparse.Namespace) -> int:
 
     given: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _HERE}
     result = train(args.cfg, args.data, args.weights, chart=not args.no_chart, **given, **dict(args.set))
+    if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) one talks
+        return 0
     if args.json:
         import json
 
         print(json.dumps({key: _plain(value) for key, value in result._asdict().items()}))
         return 0
-    accuracy = "" if result.best_map is None else f", best mAP {result.best_map:.2%}"
+    accuracy = "" if result.best_map is None else f", best {result.label} {result.best_map:.2%}"
     print(f"{result.iterations} iterations, average loss {result.average:.4g}{accuracy}", file=sys.stderr)
     made = result.cfg if result.cfg != Path(args.cfg) else None
     for path in (made, result.weights, result.best, result.state, result.log, result.chart):

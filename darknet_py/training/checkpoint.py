@@ -4,6 +4,7 @@
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
     NAME_best.weights    at the best mAP or top-1    NAME_best.json    what that was
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
+    NAME_nonfinite.pt    the batch whose loss was not finite, with its files: see `Backup.save_batch`
     NAME.cfg             what the weights go with, where `classes` changed the cfg
 
 Each is written beside its place and renamed, so that it is complete or not there. The state carries the weights too:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
 VERSION = 2
+
+MiniBatch = tuple[torch.Tensor, torch.Tensor]  # images, truth
 
 
 def keeps_numbered(iteration: int) -> bool:
@@ -89,6 +92,20 @@ class Backup:
         if state["cfg"] != layers_hash(network.graph.text):
             raise TrainError(f"{path}: saved with other layers than those of {network.graph.path}")
         return state
+
+    def save_batch(self, rank: int, iteration: int, loss: float, files: list[str], batch: list[MiniBatch]) -> Path:
+        """Writes a batch that could not be trained on as a dict for `torch.load(weights_only=True)`.
+
+        Keys: iteration, loss, files, images and truth, the last two as lists with a tensor per mini-batch, as
+        `Network.loss` takes them. rank: of this process; all but the first put it into the file's name.
+        """
+        images, truth = ([part.cpu().contiguous() for part in parts] for parts in zip(*batch, strict=True))
+        buffer = io.BytesIO()
+        torch.save({"iteration": iteration, "loss": loss, "files": files, "images": images, "truth": truth}, buffer)
+        path = self.path(f"nonfinite_{rank}.pt" if rank else "nonfinite.pt")
+        make_folder(self.folder, TrainError)
+        write_atomically(path, buffer.getvalue(), TrainError)
+        return path
 
     def save_best(self, network: Network, value: float, iteration: int) -> None:
         """Writes NAME_best.weights and what they reached."""

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from darknet_py.errors import TrainError
 from darknet_py.files import write_atomically
+from darknet_py.training.board import Board
 from darknet_py.training.checkpoint import Backup
 from darknet_py.training.step import Step
 from darknet_py.view.chart import LossChart
@@ -53,15 +54,27 @@ class Journal:
     """Rows of all iterations, mAPs, and where they are shown.
 
     images: of an iteration. loud: whether this process prints and writes. average: Darknet's running average.
+    board: for TensorBoard, of a process that is loud.
     """
 
-    def __init__(self, backup: Backup, net: NetSpec, images: int, map_label: str, *, loud: bool, quiet: bool):
+    def __init__(
+        self,
+        backup: Backup,
+        net: NetSpec,
+        images: int,
+        map_label: str,
+        *,
+        loud: bool,
+        quiet: bool,
+        board: Board | None = None,
+    ):
         self.backup = backup
         self.net = net
         self.images = images
         self.loud = loud
         self.quiet = quiet or not loud
         self.map_label = map_label
+        self.board = board
         self.average = math.nan
         self.rows: list[Row] = []
         self.maps: list[dict[str, Any]] = []
@@ -74,6 +87,8 @@ class Journal:
         """Shows the bar and opens the log, with what was restored."""
         if self.loud:
             write_atomically(self._csv, _table(self.rows, header=True), TrainError)
+        if self.board:
+            self.board.open(iteration)
         if not self.quiet and sys.stderr.isatty():
             self._bar = tqdm(
                 total=self.net.max_batches, initial=iteration, unit="it", dynamic_ncols=True, smoothing=0.1
@@ -83,6 +98,8 @@ class Journal:
     def close(self) -> None:
         if self._bar:
             self._bar.close()
+        if self.board:
+            self.board.close()
 
     def say(self, line: str) -> None:
         """Prints a line without disturbing the bar."""
@@ -92,10 +109,11 @@ class Journal:
     def add(self, step: Step) -> None:
         self._pending.append(step)
 
-    def flush(self, name_images: Callable[[int], list[str]]) -> None:
+    def flush(self, keep: Callable[[Step, float], list[str]]) -> None:
         """Reads the losses of the iterations since the last call and shows them.
 
-        name_images: files behind an iteration, for the report on a loss that is not finite. Raises TrainError then.
+        keep: called with an iteration whose loss is not finite, saves its batch and gives lines about it. Raises
+        TrainError then.
         """
         pending, self._pending = self._pending, []
         if not pending:
@@ -106,7 +124,7 @@ class Journal:
         first = len(self.rows)
         for number, (step, loss) in enumerate(zip(pending, losses, strict=True), 1):
             if not math.isfinite(loss):
-                raise TrainError(_not_finite(step, loss, name_images(step.iteration)))
+                raise TrainError("\n".join([*_not_finite(step, loss), *keep(step, loss)]))
             # Darknet takes the first loss as the average, and again after a NaN.
             self.average = loss if math.isnan(self.average) else self.average * 0.9 + loss * 0.1
             at = self.seconds + spent * number / len(pending)
@@ -115,8 +133,11 @@ class Journal:
         self.seconds += spent
         new = self.rows[first:]
         if self.loud:
+            speed = len(new) * self.images / max(spent, 1e-9)
             self._append(new)
-            self._show(new[-1], len(new) * self.images / max(spent, 1e-9), spent / len(new))
+            self._show(new[-1], speed, spent / len(new))
+            if self.board:
+                self.board.trained(new, speed)
 
     def pause(self) -> None:
         """Call after work that is not training, so that its time is not counted."""
@@ -134,6 +155,8 @@ class Journal:
         table = _class_table(self.maps)
         if table:
             write_atomically(self.backup.path("classes.csv"), table, TrainError)
+        if self.board:
+            self.board.measured(iteration, self.backup.metric, score)
         for name, picture in score.draw().items() if draw else ():
             save_picture(self.backup.path(f"{name}.png"), picture)
 
@@ -218,13 +241,13 @@ def _class_table(maps: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _not_finite(step: Step, loss: float, images: list[str]) -> str:
-    lines = [f"iteration {step.iteration}: the loss is {loss} (rate {step.rate:.6g}); nothing of it was saved"]
+def _not_finite(step: Step, loss: float) -> list[str]:
+    lines = [f"iteration {step.iteration}: the loss is {loss} (rate {step.rate:.6g}); no weights of it were saved"]
     for number, heads in enumerate(step.parts):
         for layer, figures in heads.items():
             shown = ", ".join(f"{name} {_number(value)}" for name, value in figures.items())
             lines.append(f"  mini-batch {number}, layer {layer}: {shown}")
-    return "\n".join([*lines, "  images:", *(f"    {image}" for image in images)])
+    return lines
 
 
 def _number(value: Tensor) -> str:

@@ -18,6 +18,7 @@ from darknet_py.files import write_atomically
 from darknet_py.layers.base import Node
 from darknet_py.model.network import Network
 from darknet_py.model.transfer import load_fitting
+from darknet_py.training.board import Board
 from darknet_py.training.checkpoint import Backup, keeps_numbered
 from darknet_py.training.distributed import Team, agree, average_statistics, joined, synchronise
 from darknet_py.training.interrupt import Stop
@@ -26,7 +27,7 @@ from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.options import TrainOptions, split, with_net
 from darknet_py.training.schedule import batch_images, next_measurement, statistics_momentum
 from darknet_py.training.setup import check_schedule, make_task, notes, pick_device, read_graph
-from darknet_py.training.step import Learner
+from darknet_py.training.step import Learner, Step
 
 PathLike = str | Path
 
@@ -38,7 +39,7 @@ class TrainResult(NamedTuple):
 
     weights: NAME_final.weights. best, chart: None where there is none. loss: the last iteration's. average: Darknet's
     running average. map: the last one measured (of a classifier: its top-1 accuracy), 0 … 1, None where none was;
-    best_map: of `best`. cfg: what the weights go with; the one given, unless `classes` made another.
+    best_map: of `best`. label: what it is. cfg: what the weights go with; the one given, unless `classes` made another.
     """
 
     weights: Path
@@ -51,6 +52,7 @@ class TrainResult(NamedTuple):
     average: float
     map: float | None
     best_map: float | None
+    label: str
     cfg: Path
 
 
@@ -125,7 +127,10 @@ class Training:
         self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
 
         images = batch_images(self.net)
-        self.journal = Journal(self.backup, self.net, images, self.task.label, loud=team.leads, quiet=options.quiet)
+        board = Board(self.backup.path("tensorboard")) if options.tensorboard and team.leads else None
+        self.journal = Journal(
+            self.backup, self.net, images, self.task.label, loud=team.leads, quiet=options.quiet, board=board
+        )
         for line in followed + notes(graph, self.task):
             self.journal.say(line)
         self.best = -1.0 if self.learner.iteration == 0 else self.backup.best()
@@ -158,7 +163,7 @@ class Training:
             if not (iteration % log_every == 0 or saving or numbered or alone_and_stopped):
                 continue
 
-            journal.flush(self._images)
+            journal.flush(self._keep_batch)
             stopping = agree(stop.asked, self.team, self.device) and iteration < last
             tired = False
             if measuring:
@@ -182,8 +187,7 @@ class Training:
 
     def close(self) -> None:
         """Ends the loader's processes and the progress bar."""
-        if isinstance(self.batches, Generator):
-            self.batches.close()
+        _close(self.batches)
         self.journal.close()
 
     def result(self) -> TrainResult:
@@ -200,6 +204,7 @@ class Training:
             row.average if row else math.nan,
             journal.scores[-1] if journal.maps else None,
             self.best if self.best >= 0 else None,
+            self.task.label,
             self.cfg,
         )
 
@@ -276,9 +281,17 @@ class Training:
         every = self.task.file.saveweights
         return iteration % every == 0 if every else keeps_numbered(iteration)
 
-    def _images(self, iteration: int) -> list[str]:
+    def _keep_batch(self, step: Step, loss: float) -> list[str]:
+        """Makes the batch of an iteration once more and saves it; lines that say where, and which images it is of."""
         count = self.learner.share.mini_batches
-        return self.task.files(self.loader, range((iteration - 1) * count, iteration * count))
+        numbers = range((step.iteration - 1) * count, step.iteration * count)
+        files = self.task.files(self.loader, numbers)
+        loader = self.task.loader(self.learner.share, self.team, self.learner.seed, self.device)
+        found = loader.batches(numbers.start)
+        batch = [(each.images, self.task.truth(each, self.network)) for each in islice(found, count)]
+        _close(found)
+        path = self.backup.save_batch(self.team.rank, step.iteration, loss, files, batch)
+        return [f"  the batch: {path}", "  its images:", *(f"    {file}" for file in files)]
 
     def _tell_bad(self, lines: list[str]) -> None:
         before = len(self.loader.reports.images) + len(self.loader.reports.labels) - len(lines)
@@ -288,6 +301,12 @@ class Training:
             self.journal.say(
                 f"more bad images and labels are only listed, in {self.backup.folder}/bad.list and bad_label.list"
             )
+
+
+def _close(batches: Iterator[Batch]) -> None:
+    """Ends the loader's processes."""
+    if isinstance(batches, Generator):
+        batches.close()
 
 
 def _started_anew(nodes: list[Node]) -> str:

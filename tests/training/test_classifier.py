@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import darknet_py
 from darknet_py.cli import main
@@ -183,3 +184,13 @@ def test_patience_ends_a_training_that_gets_no_better(
     result = train(cfg, folder, tmp_path / "out", map=2, patience=2)
     assert (result.iterations, result.map, result.best_map) == (10, 0.4, 0.6)
     assert result.weights.exists()
+
+
+def test_a_batch_that_failed_is_kept(cfg: Path, folder: Path, tmp_path: Path) -> None:
+    cfg.write_text(CFG.replace("learning_rate=0.02", "learning_rate=1e30"))
+    with pytest.raises(TrainError, match="the loss is nan") as caught:
+        train(cfg, folder, tmp_path / "out", map=False)
+    kept = torch.load(tmp_path / "out" / "small_nonfinite.pt", weights_only=True)
+    assert [part.shape for part in kept["images"]] == [(4, 3, 16, 16)] * 2
+    assert [part.shape for part in kept["truth"]] == [(4, 3)] * 2
+    assert all(f"    {name}" in str(caught.value).splitlines() for name in kept["files"])

@@ -243,22 +243,30 @@ def test_a_bad_image_is_listed_and_skipped(cfg: Path, shapes: Path, tmp_path: Pa
     assert "broken.jpg" in listed and "missing.jpg" in listed
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_images(
-    cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_a_loss_that_is_not_finite_stops_and_the_batch_is_named_and_kept(
+    log_every: int, cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Learner.step
+    step, fed = Learner.step, []
 
     def poisoned(self: Learner, mini_batches: Any) -> Any:
-        done = step(self, mini_batches)
+        fed.append([(images.clone(), truth.clone()) for images, truth in mini_batches])
+        done = step(self, fed[-1])
         return done._replace(loss=done.loss * float("nan")) if done.iteration == 3 else done
 
     monkeypatch.setattr(Learner, "step", poisoned)
     with pytest.raises(TrainError) as caught:
-        train(cfg, shapes, tmp_path, map=False, save_every=2)
+        train(cfg, shapes, tmp_path, map=False, save_every=2, log_every=log_every)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("iteration 3: the loss is nan")
     assert any("mini-batch 1, layer 4" in line for line in lines)
-    assert 1 <= sum(line.endswith(".jpg") for line in lines) <= 4
+    assert f"  the batch: {tmp_path / 'tiny_nonfinite.pt'}" in lines
+    kept = torch.load(tmp_path / "tiny_nonfinite.pt", weights_only=True)
+    assert kept["iteration"] == 3 and kept["loss"] != kept["loss"]
+    assert [f"    {name}" for name in kept["files"]] == lines[-len(kept["files"]) :]
+    assert 1 <= len(kept["files"]) <= 4 and all(Path(name).exists() for name in kept["files"])
+    for (images, truth), own_images, own_truth in zip(fed[2], kept["images"], kept["truth"], strict=True):
+        assert torch.equal(images, own_images) and torch.equal(truth, own_truth)
     assert torch.load(tmp_path / "tiny_last.state", weights_only=True)["learner"]["iteration"] == 2
 
 
