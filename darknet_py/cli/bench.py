@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import network_arguments, positive
+from darknet_py.cli.common import amp_argument, network_arguments, positive
 
 if TYPE_CHECKING:
     from darknet_py.cli.measure import Inference, Times, Training
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "weights (default: random ones, which are as fast)")
     parser.add_argument("--batch", type=positive, help="images at once (default: 1, in training 4)")
     parser.add_argument("--train", action="store_true", help="measure training steps too")
-    parser.add_argument("--amp", choices=("bf16", "fp16"), help="reduced precision")
+    amp_argument(parser)
     parser.add_argument("--compile", action="store_true", help="inference through torch.compile (with CUDA graphs)")
     parser.add_argument("--threads", type=positive, help="of the CPU (default: as torch chooses)")
     parser.add_argument("--seconds", type=_seconds, default=5.0, help="to measure for (default: 5)")

@@ -88,8 +88,11 @@ def measure(args: argparse.Namespace) -> int:
     from darknet_py.data.classifier_data import open_classifier_data
     from darknet_py.evaluate.classifier import evaluate_classifier
     from darknet_py.files import write_atomically
+    from darknet_py.model.fuse import AMP, fuse
 
     network = load_network(args)
+    if args.amp:
+        network = fuse(network, AMP[args.amp])
     data = open_classifier_data(args.data, network.graph.net.channels)
     result = evaluate_classifier(network, data.valid, args.batch, args.workers, data.names, args.loss)
     for line in result.skipped[:_SHOWN]:

@@ -20,6 +20,13 @@ def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
 
 
+def amp_argument(parser: argparse.ArgumentParser) -> None:
+    """--amp; the value is for `model.fuse.AMP`."""
+    parser.add_argument(
+        "--amp", choices=("bf16", "fp16"), help="reduced precision: faster where there is hardware for it"
+    )
+
+
 def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network:
     """The network that `network_arguments` describe."""
     from darknet_py.model.load import load

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cli.common import fraction, network_arguments, positive
+from darknet_py.cli.common import amp_argument, fraction, network_arguments, positive
 
 NAME = "detect"
 HELP = "find objects on images: writes pictures with boxes, and JSON on request"
@@ -19,6 +19,7 @@ HELP = "find objects on images: writes pictures with boxes, and JSON on request"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "trained weights")
+    amp_argument(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or globs")
     parser.add_argument("--thresh", type=fraction, default=0.25, help="least confidence (default: 0.25)")
     parser.add_argument(
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.data.images import load_image
     from darknet_py.errors import DarknetError, DataError
     from darknet_py.files import make_folder
-    from darknet_py.model.fuse import fuse
+    from darknet_py.model.fuse import AMP, fuse
     from darknet_py.model.predict import detect
     from darknet_py.view.draw import draw, save_picture, shown
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         for _, head in net.detectors:
             if hasattr(head, "hier"):
                 head.hier = args.hier
-    net = fuse(net)
+    net = fuse(net, AMP.get(args.amp))
     paths = find_images(args.images)
     places = picture_paths(args.out, paths)
     if not args.no_pictures:

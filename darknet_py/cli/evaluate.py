@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import fraction, network_arguments, positive
+from darknet_py.cli.common import amp_argument, fraction, network_arguments, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for evaluation.json, precision_recall.png, confusion.png and .csv, and Darknet's result files",
     )
+    amp_argument(parser)
     parser.add_argument("--loss", action="store_true", help="the network's loss too, from the same pass")
 
 
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.errors import CfgWarning, DarknetError
     from darknet_py.evaluate.run import PROTOCOLS, evaluate_detector
     from darknet_py.files import write_atomically
+    from darknet_py.model.fuse import AMP
     from darknet_py.training.setup import read_graph
 
     if not args.weights and not args.cfg.endswith((".pt", ".pth")):
@@ -96,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         progress=True,
         loss=args.loss,
+        dtype=AMP.get(args.amp),
     )
     for line in evaluation.skipped[:_SHOWN]:
         print(f"warning: {line}", file=sys.stderr)

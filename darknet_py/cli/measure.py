@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from darknet_py.layers.base import Predictions
-from darknet_py.model.fuse import fuse
+from darknet_py.model.fuse import AMP, fuse
 from darknet_py.model.network import Network
 from darknet_py.model.nms import candidates
 from darknet_py.training.options import with_net
-from darknet_py.training.step import AMP, Learner
+from darknet_py.training.step import Learner
 
 CANDIDATES = 100  # per image, that reach NMS
 TRUTHS = 8  # boxes per image in a training step

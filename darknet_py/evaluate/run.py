@@ -116,13 +116,14 @@ def evaluate_detector(
     workers: int | None = None,
     progress: bool = False,
     loss: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Evaluation:
     """Runs the network over labelled images and scores it by "darknet" (`detector map`) and/or "coco".
 
     net: left as it is (training mode, gradients); a fused copy runs. images: a dataset or image paths. names: class
     names (default: the network's). points, iou_thresh, thresh: of Darknet's mAP. difficult: paths, one per image, whose
     label files hold the difficult objects. batch: images per forward pass. workers: loader processes.
-    loss: the network's loss too, from the same pass.
+    loss: the network's loss too, from the same pass. dtype: see `fuse`.
     An image that cannot be read is left out and reported. Raises DarknetError for a network that does not detect and
     DataError for data that cannot be used at all.
     """
@@ -137,7 +138,7 @@ def evaluate_detector(
         raise DataError(f"difficult: wanted one entry per image ({len(dataset)}), found {len(difficult)}")
 
     start = time.perf_counter()
-    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress, loss)
+    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress, loss, dtype)
     seconds = time.perf_counter() - start
     map_result = coco_result = None
     if "darknet" in protocols:
@@ -180,6 +181,7 @@ def collect(
     workers: int | None = None,
     progress: bool = False,
     loss: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Boxes, list[str]]:
     """Boxes of all readable images, and lines about what could not be used; see `evaluate_detector`.
 
@@ -187,7 +189,7 @@ def collect(
     """
     spec = net.graph.net
     device = next(net.parameters()).device
-    net = fuse(net)
+    net = fuse(net, dtype)
     loader = EvalLoader(
         dataset, (spec.width, spec.height), batch=batch, letter_box=spec.letter_box, workers=workers, device=device
     )

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from darknet_py.layers.normalize import EPS
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Their backward passes would need the input, so that training cannot use them.
 _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -43,10 +45,10 @@ def fuse(net: Network, dtype: torch.dtype | None = None, pack: bool = True) -> N
             module.activate = _IN_PLACE.get(module.spec.activation, module.activate)
     fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if dtype is not None:
+        fused.dtype = dtype
         for layer in fused.layers:
             if not isinstance(layer, Head):
                 layer.to(dtype)
-        fused.register_forward_pre_hook(partial(_cast, dtype))
     if pack and torch.backends.mkldnn.is_available() and dtype is not torch.float16:
         for node, layer in zip(fused.graph.layers, fused.layers, strict=True):
             if isinstance(layer, Convolution) and _is_plain(layer) and layer.weight.device.type == "cpu":
@@ -105,7 +107,3 @@ def _is_plain(module: Convolution) -> bool:
     reach = spec.dilation * (spec.size - 1) + 1 - 2 * spec.padding * spec.dilation
     simple = not spec.xnor and not module.binary and module.blur is None and module.owner is module
     return simple and reach <= 1
-
-
-def _cast(dtype: torch.dtype, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (inputs[0].to(dtype), *inputs[1:])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.graph import Graph
 from darknet_py.errors import CfgError, DarknetError, Problem
 from darknet_py.layers import parity
-from darknet_py.layers.base import Head, Node, Predictions, ShapeError, TrainState
+from darknet_py.layers.base import Head, HeadLoss, Node, Predictions, ShapeError, TrainState
 from darknet_py.model import checkpoint
 from darknet_py.model import weights as weights_file
 
@@ -40,6 +40,7 @@ class Network(nn.Module):
         super().__init__()
         self.graph = graph
         self.names = list(names)
+        self.dtype: torch.dtype | None = None  # of all but the heads, where it is not float32 (`fuse`)
         self.state = TrainState(max_batches=graph.net.max_batches)
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         for node, layer in zip(graph.layers, self.layers, strict=True):
@@ -82,7 +83,7 @@ class Network(nn.Module):
 
         def cost(node: Node, module: nn.Module, inputs: list[Tensor]) -> None:
             if isinstance(module, Head) and not module.compares and not node.common.onlyforward:
-                costs.append(module.loss(inputs[0], truth, late).cost)
+                costs.append(_head_loss(module, inputs[0], truth, late).cost)
 
         found = self._forward(x, cost)
         if not costs:
@@ -137,7 +138,7 @@ class Network(nn.Module):
 
         def measure(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor | None:
             if isinstance(module, Head) and not node.common.onlyforward:
-                report = module.loss(inputs[0], truth, self.state)
+                report = _head_loss(module, inputs[0], truth, self.state)
                 totals.append(report.total)
                 costs.append(report.cost)
                 parts[node.index] = report.parts
@@ -183,6 +184,7 @@ class Network(nn.Module):
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
         """Calls `step` for each layer in order with its inputs; its result is that layer's output."""
         self._check_input(x)
+        x = x if self.dtype is None else x.to(self.dtype)
         outputs: dict[int, Tensor] = {-1: x if x.dim() == 4 else x[:, :, None, None]}
         for _, head in self.heads:
             head.input_size = (x.shape[3], x.shape[2]) if x.dim() == 4 else (1, 1)
@@ -203,6 +205,12 @@ class Network(nn.Module):
             return
         if x.dim() != 4 or x.shape[1] != wanted.c:
             raise DarknetError(f"wanted an input of (batch, {wanted.c}, height, width), found (batch, {found})")
+
+
+def _head_loss(head: Head, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
+    """In float32 whatever the layers before run in: a sum over thousands of cells needs more than 16 bits."""
+    with torch.autocast(x.device.type, enabled=False):
+        return head.loss(x.float(), truth, state)
 
 
 def _as_darknet(output: Tensor, node: Node) -> Tensor:

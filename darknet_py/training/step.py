@@ -14,6 +14,7 @@ from torch import Tensor
 
 from darknet_py.layers.recurrent import Recurrent
 from darknet_py.layers.reject import Rolling
+from darknet_py.model.fuse import AMP
 from darknet_py.training.distributed import Loss, Team, held, share, shared, total
 from darknet_py.training.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
 from darknet_py.training.schedule import batch_images, learning_rate, update_batch
@@ -21,7 +22,6 @@ from darknet_py.training.schedule import batch_images, learning_rate, update_bat
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOSS_SCALE = 128.0  # to begin with, as Darknet's own half precision; the scaler adapts it
 _SEED_STRIDE = 1_000_003
 
