@@ -1,0 +1,197 @@
+"""What the study trains: networks, data and seeds, at two scales.
+
+Two parts. *stages*: PeleeNet as a classifier, plain, and with cross stage partial stages of each fusion and γ. *necks*:
+a detector on one CSPPeleeNet, with each of three necks. All networks of a part see the same pictures in the same order
+under a seed, have the same [net], and end with the same head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+from darknet_py.zoo import heads, necks
+from darknet_py.zoo.dense import peleenet
+from darknet_py.zoo.heads import Yolo
+from darknet_py.zoo.stages import Csp
+from darknet_py.zoo.text import Cfg, Value
+
+FUSIONS = {"first": "fusion first", "last": "fusion last", "csp": "CSP (both)"}
+GAMMAS = (0.25, 0.5, 0.75)
+NECKS: dict[str, Callable[..., None]] = {"fpn": necks.fpn, "gfm": necks.gfm, "efm": necks.efm}
+TOPICS = ("fusion", "gamma", "necks")
+# Of the built-in shapes, for an input of 96 x 96: `python -m darknet_py anchors --clusters 9 --width 96 --height 96`.
+_SHAPES = (4, 5, 7, 7, 14, 14, 18, 19, 26, 20, 23, 28, 36, 28, 28, 37, 44, 45)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network of the study. topics: the questions that it helps to answer."""
+
+    name: str
+    part: str
+    topics: tuple[str, ...]
+    csp: Csp | None = None
+    neck: str = ""
+
+    @property
+    def title(self) -> str:
+        if self.neck:
+            return self.neck.upper()
+        return f"{FUSIONS[self.csp.fusion]}, γ = {self.csp.gamma:g}" if self.csp else "plain"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the networks of a part are built and trained.
+
+    size: of the input. growth, counts: PeleeNet's. width: channels of a neck's level per pixel of its stride. rate:
+    of Adam at its highest. train, valid: pictures of the built-in set.
+    """
+
+    size: int
+    growth: int
+    counts: tuple[int, ...]
+    batch: int
+    iterations: int
+    rate: float
+    train: int
+    valid: int
+    subdivisions: int = 1
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    stages: Recipe
+    necks: Recipe
+    seeds: int
+    amp: str = ""  # on a GPU
+    device: str = "cpu"
+
+
+SCALES = {
+    "cpu": Scale(
+        stages=Recipe(64, 16, (3, 4, 8, 6), batch=32, iterations=400, rate=0.004, train=1200, valid=1200),
+        necks=Recipe(96, 16, (2, 3, 4, 3), batch=8, iterations=600, rate=0.004, train=1200, valid=400, width=4),
+        seeds=5,
+    ),
+    "gpu": Scale(
+        stages=Recipe(224, 32, (3, 4, 8, 6), batch=128, iterations=50000, rate=0.002, train=12000, valid=6000),
+        necks=Recipe(416, 32, (3, 4, 8, 6), batch=64, iterations=20000, rate=0.001, train=12000, valid=2400, width=8),
+        seeds=5,
+        amp="bf16",
+        device="cuda",
+    ),
+}
+
+
+def variants() -> list[Variant]:
+    """Every network of the study: the fusions at γ = .5, γ with both transitions, and the necks."""
+    found = [Variant("plain", "stages", ("fusion", "gamma"))]
+    for fusion in FUSIONS:
+        for gamma in GAMMAS if fusion == "csp" else (0.5,):
+            topics = [topic for topic, wanted in (("fusion", gamma == 0.5), ("gamma", fusion == "csp")) if wanted]
+            found.append(Variant(f"{fusion}-{gamma:g}", "stages", tuple(topics), Csp(gamma, fusion, "groups")))
+    for neck in NECKS:
+        found.append(Variant(neck, "necks", ("necks",), Csp(split="groups"), neck))
+    return found
+
+
+def titles() -> dict[str, str]:
+    return {variant.name: variant.title for variant in variants()}
+
+
+class Run(NamedTuple):
+    """One training. data: what its pictures are called in the results."""
+
+    scale: str
+    variant: Variant
+    recipe: Recipe
+    seed: int
+    cfg: str
+    data: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.scale}-{self.variant.name}-seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """Changes with everything that the result depends on, and not with a cfg's comments."""
+        lines = [line for line in self.cfg.splitlines() if line and not line.startswith("#")]
+        known = f"{lines} {asdict(self.recipe)} {self.data} {self.seed}"
+        return hashlib.sha256(known.encode()).hexdigest()[:12]
+
+
+class Pictures(NamedTuple):
+    """Where a part's pictures come from. name: in the results. builtin: whether the anchors of the shapes suit them."""
+
+    name: str
+    path: str
+    classes: int
+    builtin: bool
+
+
+def runs(
+    scale: str, only: Sequence[str], seeds: int | None, iterations: int | None, pictures: Mapping[str, Pictures]
+) -> Iterator[Run]:
+    """All trainings, seed by seed, so that a study that is cut short has every network.
+
+    only: topics, none for all. pictures: of each part that is wanted.
+    """
+    for seed in range(seeds or SCALES[scale].seeds):
+        for variant in wanted(only):
+            recipe = getattr(SCALES[scale], variant.part)
+            if iterations:
+                recipe = replace(recipe, iterations=iterations)
+            found = pictures[variant.part]
+            yield Run(scale, variant, recipe, seed, cfg_text(variant, recipe, found.classes, found.builtin), found.name)
+
+
+def wanted(only: Sequence[str]) -> list[Variant]:
+    return [variant for variant in variants() if not only or set(only) & set(variant.topics)]
+
+
+def cfg_text(variant: Variant, recipe: Recipe, classes: int, builtin: bool = True) -> str:
+    """The cfg of a variant."""
+    classify = variant.part == "stages"
+    about = f"{variant.title}: a small PeleeNet, {'classifier' if classify else 'detector'} of the fusion study."
+    cfg = Cfg(about, _net(recipe, classify), "tools/study/plan.py.")
+    features = peleenet(cfg, variant.csp, counts=recipe.counts, growth=recipe.growth)
+    if classify:
+        heads.classifier(cfg, classes)
+        return cfg.text()
+    anchors = tuple(side * recipe.size / 96 for side in _SHAPES) if builtin else heads.COCO_V3
+    # YOLOv4's loss, as YOLOv3's needs far more than these iterations before it finds anything.
+    loss = {**heads.V4_LOSS, "jitter": 0.1}
+    NECKS[variant.neck](cfg, features, Yolo(classes, anchors, heads.THREE_SCALES, loss), width=recipe.width)
+    return cfg.text()
+
+
+def _net(recipe: Recipe, classify: bool) -> Mapping[str, Mapping[str, Value]]:
+    size = recipe.size
+    augmentation: dict[str, Value] = {"hue": 0.1, "saturation": 1.5, "exposure": 1.5, "angle": 0}
+    if classify:  # a crop of a copy whose shorter side has min_crop to max_crop pixels
+        augmentation |= {"min_crop": size, "max_crop": size * 5 // 4, "angle": 7, "aspect": 0.75}
+    return {
+        "Input": {
+            "batch": recipe.batch,
+            "subdivisions": recipe.subdivisions,
+            "width": size,
+            "height": size,
+            "channels": 3,
+        },
+        "Adam, whose rate grows over burn_in iterations and then falls evenly to zero": {
+            "adam": 1,
+            "decay": 0.0005,
+            "learning_rate": recipe.rate,
+            "burn_in": recipe.iterations // 15,
+            "max_batches": recipe.iterations,
+            "policy": "poly",
+            "power": 1,
+        },
+        "Augmentation": augmentation,
+    }

@@ -1,0 +1,237 @@
+"""Tables and charts of the study, from its rows.
+
+    python tools/study/report.py                    docs/study/rows.csv → the tables of docs/study.md, and the charts
+    python tools/study/report.py study/rows.jsonl   the same from those rows, which become docs/study/rows.csv
+
+The figures of docs/study.md are those of the scale "cpu".
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+import plan  # noqa: E402
+from chart import Line, chart  # noqa: E402
+from stats import Interval, interval  # noqa: E402
+
+from darknet_py.errors import DarknetError, DataError  # noqa: E402
+from darknet_py.files import write_atomically  # noqa: E402
+
+Row = dict[str, Any]
+Table = list[dict[str, str]]
+
+ROWS = ROOT / "docs" / "study" / "rows.csv"
+_NUMBERS = {"seed": int, "parameters": int, "cio": int, "iterations": int, "batch": int, "size": int}
+_NUMBERS |= {"score": float, "loss": float, "bflops": float, "seconds": float}
+_LABELS = {"stages": "top-1", "necks": "mAP@0.5"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        rows = [row for path in given for row in read_jsonl(Path(path))] or read_csv(ROWS)
+        for path, text in documents(rows).items():
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, text.encode())
+            print(path.relative_to(ROOT))
+    except DarknetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def documents(rows: Sequence[Row]) -> dict[Path, str]:
+    """Every file under docs/ that follows from the rows, as it should be."""
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    small = [row for row in rows if row["scale"] == "cpu"]
+    for name, text in sections(small).items():
+        begin, end = f"<!-- {name}: tools/study/report.py -->\n", "<!-- end -->"
+        if begin not in page:
+            raise DataError(f"docs/study.md: wanted the line {begin.strip()}, found none")
+        before, _, rest = page.partition(begin)
+        page = before + begin + text + end + rest.partition(end)[2]
+    charts = {ROWS.parent / name: text for name, text in charts_of(small).items()}
+    return {ROWS: as_csv(rows), ROOT / "docs" / "study.md": page, **charts}
+
+
+def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """report.md and charts of what has been trained so far. Gives their paths, and that of the rows."""
+    written = {folder / name: text for name, text in charts_of(rows).items()}
+    body = "\n".join(f"## {name}\n\n{text}" for name, text in sections(rows).items())
+    written[folder / "report.md"] = f"# Results of the study\n\n{body}"
+    for path, text in written.items():
+        write_atomically(path, text.encode())
+    return [folder / "rows.jsonl", *written]
+
+
+def sections(rows: Sequence[Row]) -> dict[str, str]:
+    """Name → text of each part that the rows have anything for."""
+    found = {}
+    for part, base in (("stages", "plain"), ("necks", "fpn")):
+        chosen = checked(row for row in rows if row["part"] == part)
+        if chosen:
+            found[part] = markdown(network_table(chosen, base))
+            found[f"{part}-contrasts"] = markdown(contrast_table(chosen))
+    if rows:
+        found["setting"] = setting(rows)
+    return {name: text for name, text in found.items() if text}
+
+
+def network_table(rows: Sequence[Row], base: str) -> Table:
+    """A line for each network: what it costs, what it reaches, and how far that is from the network `base`."""
+    costs = {row["variant"]: row for row in rows}
+    reference, label = costs.get(base), _LABELS[rows[0]["part"]]
+    table = []
+    for variant in plan.variants():
+        if variant.name not in costs:
+            continue
+        cost, scores = costs[variant.name], _scores(rows, variant.name)
+        against = _difference(rows, variant.name, base) if variant.name != base else None
+        spent = sum(row["seconds"] for row in rows if row["variant"] == variant.name)
+        table.append(
+            {
+                "network": variant.title,
+                "parameters": f"{cost['parameters'] / 1e3:.0f} k",
+                "BFLOPs": f"{cost['bflops']:.4f}",
+                "BFLOPs, change": f"{cost['bflops'] / reference['bflops'] - 1:+.1%}" if against and reference else "",
+                f"{label}, %": shown(interval([100 * score for score in scores.values()])),
+                f"against {plan.titles()[base]}, points": shown(against, signed=True) if against else "",
+                "seeds": str(len(scores)),
+                "seconds": f"{spent / len(scores):.0f}",
+            }
+        )
+    return table
+
+
+def contrast_table(rows: Sequence[Row]) -> Table:
+    """Fusions, γ and necks against each other, paired by seed."""
+    titles, part = plan.titles(), rows[0]["part"]
+    return [
+        {"comparison": f"{titles[one]} against {titles[other]}", f"{_LABELS[part]}, points": shown(found, signed=True)}
+        for one, other in _questions(part)
+        if (found := _difference(rows, one, other))
+    ]
+
+
+def _questions(part: str) -> list[tuple[str, str]]:
+    if part == "necks":
+        return [("gfm", "fpn"), ("efm", "fpn"), ("efm", "gfm")]
+    fusions = [("last-0.5", "first-0.5"), ("csp-0.5", "first-0.5"), ("csp-0.5", "last-0.5")]
+    return [*fusions, ("csp-0.25", "csp-0.5"), ("csp-0.5", "csp-0.75"), ("csp-0.25", "csp-0.75")]
+
+
+def _scores(rows: Sequence[Row], variant: str) -> dict[int, float]:
+    return {row["seed"]: row["score"] for row in rows if row["variant"] == variant}
+
+
+def _difference(rows: Sequence[Row], one: str, other: str) -> Interval | None:
+    """A network's score minus another's, in points, over the seeds that both have."""
+    ones, others = _scores(rows, one), _scores(rows, other)
+    seeds = sorted(set(ones) & set(others))
+    return interval([100 * (ones[seed] - others[seed]) for seed in seeds]) if seeds else None
+
+
+def shown(found: Interval, signed: bool = False) -> str:
+    """Mean ± half of the interval; of a difference in bold where 0 lies outside."""
+    text = f"{found.mean:{'+' if signed else ''}.1f}"
+    if found.count > 1:
+        text += f" ± {found.half:.1f}"
+    return f"**{text}**" if signed and found.decides else text
+
+
+def setting(rows: Sequence[Row]) -> str:
+    """How the rows came about, in a few lines."""
+    lines = []
+    for part in ("stages", "necks"):
+        chosen = [row for row in rows if row["part"] == part]
+        if chosen:
+            row = chosen[0]
+            lines.append(
+                f"- {part}: {len(chosen)} trainings, seeds {min(r['seed'] for r in chosen)} to "
+                f"{max(r['seed'] for r in chosen)}, {row['size']} x {row['size']}, {row['iterations']} iterations of "
+                f"{row['batch']} pictures; {row['data']}; {sum(r['seconds'] for r in chosen) / 60:.0f} minutes of one "
+                f"{'core' if row['device'] == 'cpu' else row['device']}; torch {row['torch']}\n"
+            )
+    return "".join(lines)
+
+
+def charts_of(rows: Sequence[Row]) -> dict[str, str]:
+    """File name → SVG."""
+    titles = {"stages": "Classifiers: top-1 accuracy", "necks": "Detectors: mAP@0.5"}
+    found = {}
+    for part, title in titles.items():
+        lines = [
+            Line(variant.title, f"{costs[0]['bflops']:.4f} BFLOPs", [100 * row["score"] for row in costs])
+            for variant in plan.variants()
+            if (costs := [row for row in rows if row["part"] == part and row["variant"] == variant.name])
+        ]
+        if lines:
+            count = max(len(line.values) for line in lines)
+            found[f"{part}.svg"] = chart(f"{title}, %. Dots: {count} seeds; bars: 95 % of their mean", lines)
+    return found
+
+
+def checked(rows: Iterable[Row]) -> list[Row]:
+    """The rows, in order. Raises DataError where two are of the same training, as of different recipes."""
+    found: dict[tuple[str, str, int], Row] = {}
+    for row in rows:
+        key = row["scale"], row["variant"], row["seed"]
+        if key in found:
+            raise DataError(f"rows: wanted one training of {row['variant']} with seed {row['seed']}, found two")
+        found[key] = row
+    return list(found.values())
+
+
+# --- files
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The rows of finished trainings; of a line that a crash cut off nothing is taken."""
+    if not path.is_file():
+        raise DataError(f"{path}: wanted the rows of a study, found no such file")
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def read_csv(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise DataError(f"{path}: wanted the rows of a study, found no such file")
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: _NUMBERS.get(key, str)(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """By part and network in the order of the plan, then by seed."""
+    order = [variant.name for variant in plan.variants()]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: (row["scale"], order.index(row["variant"]), row["seed"])))
+    return file.getvalue()
+
+
+def markdown(table: Table) -> str:
+    if not table:
+        return ""
+    columns = list(table[0])
+    lines = [columns, ["---" for _ in columns], *([row[column] for column in columns] for row in table)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
