@@ -29,6 +29,7 @@ class Yolo(AnchorGrid):
     """
 
     box_entries = 4
+    rejects_labels = True  # as [net] asks: see `layers.reject`
 
     new_coords: bool
     show_details: bool

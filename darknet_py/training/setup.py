@@ -90,7 +90,24 @@ def pick_device(name: str | None, team: Team) -> torch.device:
 
 def notes(graph: Graph, task: Task) -> list[str]:
     """Lines to print before training starts."""
-    net, lines = graph.net, task.notes()
+    net, lines = graph.net, [*task.notes(), *_idle(graph)]
     if net.burn_in >= net.max_batches:
         lines.append(f"warning: burn_in={net.burn_in} is not over when training ends at max_batches={net.max_batches}")
     return lines
+
+
+def _idle(graph: Graph) -> list[str]:
+    """A line for each key of `[net]` that has no effect in this network, in C Darknet neither."""
+    net, heads = graph.net, detection_specs(graph)
+    rejecting = any(getattr(node.spec, "rejects_labels", False) for node in graph.layers)
+    idle = {
+        "badlabels_rejection_percentage": (net.badlabels_rejection_percentage and not rejecting, "only [yolo] has it"),
+        "num_sigmas_reject_badlabels": (net.num_sigmas_reject_badlabels and not rejecting, "only [yolo] has it"),
+        "equidistant_point": (net.equidistant_point and not rejecting, "only [yolo] has it"),
+        "seq_scales": (any(scale != 1 for scale in net.seq_scales) and not net.track, "track=1 is not set"),
+        "dynamic_minibatch": (net.dynamic_minibatch and not any(head.random for head in heads), "random=1 is not set"),
+        "contrastive_jit_flip": (net.contrastive_jit_flip and not net.contrastive, "contrastive=1 is not set"),
+        "contrastive_color": (net.contrastive_color and not net.contrastive, "contrastive=1 is not set"),
+        "cutmix": (net.mixup in (2, 4) and heads, "it is for classifiers"),
+    }
+    return [f"note: [net] {key} has no effect: {reason}" for key, (is_idle, reason) in idle.items() if is_idle]

@@ -22,7 +22,7 @@ from darknet_py.training.schedule import batch_images, learning_rate, update_bat
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
-_LOSS_SCALE = 128.0  # to begin with, as Darknet's own half precision; the scaler adapts it
+_LOSS_SCALE = 128.0  # to begin with, where the cfg has no loss_scale; the scaler adapts it
 _SEED_STRIDE = 1_000_003
 
 
@@ -55,7 +55,8 @@ class Learner:
         self.optimizer = make_optimizer(network)
         tensors = [tensor for _, _, tensor in trainable(network)]
         self.ema = Ema(tensors, net.ema_alpha, net.max_batches) if net.ema_alpha else None
-        self.scaler = torch.amp.GradScaler(self.device.type, _LOSS_SCALE, enabled=self.amp is torch.float16)
+        scale = net.loss_scale if net.loss_scale > 0 and net.loss_scale != 1 else _LOSS_SCALE
+        self.scaler = torch.amp.GradScaler(self.device.type, scale, enabled=self.amp is torch.float16)
         self._loss = Loss(network)
         self._model: Any = None
         self._stop = -2
