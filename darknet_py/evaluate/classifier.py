@@ -14,6 +14,7 @@ from darknet_py.data.classify import ClassifierDataset, ClassifierEvalLoader
 from darknet_py.errors import DataError
 from darknet_py.evaluate.classify import class_counts, confusion_matrix, top_k
 from darknet_py.evaluate.records import Ints
+from darknet_py.evaluate.shares import everyones
 from darknet_py.view.draw import Picture
 from darknet_py.view.plots import confusion_plot
 
@@ -60,23 +61,26 @@ def evaluate_classifier(
     workers: int | None = None,
     names: Sequence[str] = (),
     loss: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> ClassifierResult:
     """Scores of all images in list order. The network is left in evaluation mode.
 
-    names: of the classes, to show (default: the data's). loss: the network's loss too, from the same pass. Raises
-    DataError when no image counts.
+    names: of the classes, to show (default: the data's). loss: the network's loss too, from the same pass. rank,
+    world: of so many processes (`torch.distributed`), each looks at a share of the images; all get the whole result.
+    Raises DataError when no image counts.
     """
     network.eval()
     device = next(network.parameters()).device
     size = (network.graph.net.width, network.graph.net.height)
     outputs = network.graph.layers[-1].output.size
-    scores, labels, skipped, costs = [], [], [], []
+    scores, labels, numbers, skipped, costs = [], [], [], [], []
+    share: dict[str, Any] = {"batch": batch, "workers": workers, "rank": rank, "world": world, "device": device}
     with torch.inference_mode():
-        for images, class_ids, bad, _ in ClassifierEvalLoader(
-            dataset, size, batch=batch, workers=workers, device=device
-        ):
+        for images, class_ids, bad, indices in ClassifierEvalLoader(dataset, size, **share):
             skipped += bad
             known = class_ids >= 0
+            numbers += [index for index, counts in zip(indices, known.tolist(), strict=True) if counts]
             if not known.any():
                 continue
             if not known.all():
@@ -89,9 +93,15 @@ def evaluate_classifier(
                 found = network(images)
             scores.append(found.float().flatten(1).cpu())
             labels.append(class_ids)
+    if world > 1:
+        own: tuple[list[Any], ...] = (scores, labels, numbers, skipped, costs)
+        every = zip(*everyones(own, world), strict=True)
+        scores, labels, numbers, skipped, costs = ([row for rows in lists for row in rows] for lists in every)
     if not labels:
         raise DataError(f"wanted images that name a class, found none{': ' + skipped[0] if skipped else ''}")
     mean = float(torch.stack(costs).sum()) / sum(map(len, labels)) if costs else None
     names = list(names or dataset.names)
     names += [str(k) for k in range(len(names), outputs)]
-    return ClassifierResult(torch.cat(scores).numpy(), torch.cat(labels).numpy(), skipped, names[:outputs], mean)
+    order = np.argsort(numbers)
+    found, wanted = torch.cat(scores).numpy()[order], torch.cat(labels).numpy()[order]
+    return ClassifierResult(found, wanted, skipped, names[:outputs], mean)

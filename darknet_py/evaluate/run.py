@@ -21,6 +21,7 @@ from darknet_py.evaluate import coco as by_coco
 from darknet_py.evaluate import darknet as by_darknet
 from darknet_py.evaluate.classify import detection_confusion
 from darknet_py.evaluate.records import Found, Ints, Truth, match
+from darknet_py.evaluate.shares import everyones, merged
 from darknet_py.layers.base import Predictions
 from darknet_py.model import nms
 from darknet_py.model.fuse import fuse
@@ -116,14 +117,17 @@ def evaluate_detector(
     workers: int | None = None,
     progress: bool = False,
     loss: bool = False,
+    rank: int = 0,
+    world: int = 1,
     dtype: torch.dtype | None = None,
 ) -> Evaluation:
     """Runs the network over labelled images and scores it by "darknet" (`detector map`) and/or "coco".
 
     net: left as it is (training mode, gradients); a fused copy runs. images: a dataset or image paths. names: class
     names (default: the network's). points, iou_thresh, thresh: of Darknet's mAP. difficult: paths, one per image, whose
-    label files hold the difficult objects. batch: images per forward pass. workers: loader processes.
-    loss: the network's loss too, from the same pass. dtype: see `fuse`.
+    label files hold the difficult objects. batch: images per forward pass. workers: loader processes. loss: the
+    network's loss too, from the same pass. rank, world: of so many processes (`torch.distributed`), each looks at a
+    share of the images; all get the whole result. dtype: see `fuse`.
     An image that cannot be read is left out and reported. Raises DarknetError for a network that does not detect and
     DataError for data that cannot be used at all.
     """
@@ -138,7 +142,7 @@ def evaluate_detector(
         raise DataError(f"difficult: wanted one entry per image ({len(dataset)}), found {len(difficult)}")
 
     start = time.perf_counter()
-    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress, loss, dtype)
+    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress, loss, rank, world, dtype)
     seconds = time.perf_counter() - start
     map_result = coco_result = None
     if "darknet" in protocols:
@@ -181,6 +185,8 @@ def collect(
     workers: int | None = None,
     progress: bool = False,
     loss: bool = False,
+    rank: int = 0,
+    world: int = 1,
     dtype: torch.dtype | None = None,
 ) -> tuple[Boxes, list[str]]:
     """Boxes of all readable images, and lines about what could not be used; see `evaluate_detector`.
@@ -190,9 +196,9 @@ def collect(
     spec = net.graph.net
     device = next(net.parameters()).device
     net = fuse(net, dtype)
-    loader = EvalLoader(
-        dataset, (spec.width, spec.height), batch=batch, letter_box=spec.letter_box, workers=workers, device=device
-    )
+    size = spec.width, spec.height
+    share: dict[str, Any] = {"batch": batch, "workers": workers, "rank": rank, "world": world, "device": device}
+    loader = EvalLoader(dataset, size, letter_box=spec.letter_box, **share)
     boxes = Boxes([], [], [], {name: [] for name in protocols}, None if difficult is None else [], [])
     skipped: list[str] = []
     bar = tqdm(total=len(dataset), desc="evaluate", unit="image", disable=None if progress else True)
@@ -214,12 +220,16 @@ def collect(
             else:
                 predictions = net(step.images)
             if spec.letter_box:
-                predictions = _out_of_the_letterbox(predictions, step.sizes, (spec.width, spec.height))
+                predictions = _out_of_the_letterbox(predictions, step.sizes, size)
             for name in protocols:
                 suppress = _by_darknet if name == "darknet" else _by_coco
                 found = suppress(predictions, step.sizes, *net.nms_kind)
                 boxes.found[name].extend(_known_classes(each, dataset.classes) for each in found)
     bar.close()
+    if world > 1:
+        parts = everyones((boxes, skipped), world)
+        boxes = merged([part for part, _ in parts], dataset.paths)
+        skipped = [line for _, lines in parts for line in lines]
     if not boxes.paths:
         raise DataError(f"none of the {len(dataset)} images can be read, the first: {skipped[0]}")
     return boxes, skipped

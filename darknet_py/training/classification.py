@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -99,10 +99,11 @@ class Classification:
         """(B, outputs): 0 for classes that the data does not have."""
         return torch.nn.functional.pad(batch.truth, (0, self.outputs - batch.truth.shape[1]))
 
-    def measure(self, network: Network) -> Score:
+    def measure(self, network: Network, team: Team) -> Score:
         assert self.valid is not None
-        batch, workers = self.graph.net.mini_batch, self.options.workers
-        result = evaluate_classifier(network, self.valid, batch, workers, self.names, loss=True)
+        share: dict[str, Any] = {"workers": self.options.workers, "rank": team.rank, "world": team.size}
+        batch = self.graph.net.mini_batch
+        result = evaluate_classifier(network, self.valid, batch, names=self.names, loss=True, **share)
         return with_confusion(result.top(1), result.to_json(), result.confusion(), result.pictures)
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:

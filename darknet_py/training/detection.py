@@ -125,7 +125,7 @@ class Detection:
             return batch.truth
         return torch.cat([batch.truth, batch.tracks[:, None].to(batch.truth)], 1)
 
-    def measure(self, network: Network) -> Score:
+    def measure(self, network: Network, team: Team) -> Score:
         options = self.options
         assert self.valid is not None
         found = evaluate_detector(
@@ -140,6 +140,8 @@ class Detection:
             batch=self.graph.net.mini_batch,
             workers=options.workers,
             loss=True,
+            rank=team.rank,
+            world=team.size,
         )
         assert found.darknet is not None
         curves = {"curves": [[round(value, 4) for value in c.at(_RECALLS).tolist()] for c in found.curves()]}

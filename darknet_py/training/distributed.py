@@ -7,6 +7,7 @@ sums over images, so gradients are summed over processes, where DistributedDataP
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from darknet_py.errors import TrainError
@@ -24,6 +26,15 @@ from darknet_py.layers.normalize import CrossBatch, Normalized
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
     from darknet_py.model.network import Network
+
+
+_ADVICE = "--resume goes on from the last checkpoint (torchrun --max-restarts=N does so by itself)"
+
+
+_PATIENCE = timedelta(hours=1)  # the others wait while the first one saves, draws and writes
+# What keeps DistributedDataParallel from sending running statistics around; the name is new in torch 2.13.
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 class Team(NamedTuple):
@@ -72,10 +83,19 @@ def joined(device: str | None = None) -> Iterator[Team]:
         torch.cuda.set_device(local)
     ours = not dist.is_initialized()
     if ours:
-        # The others wait while the first one measures mAP, which may take long.
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12))
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # torchrun keeps one store over its restarts, with the addresses of processes that have ended
+            # (pytorch/pytorch#135712).
+            store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = "nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield Team(dist.get_rank(), size, local)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in ("gloo", "NCCL")):
+            raise
+        raise TrainError(f"process {dist.get_rank()} lost another one, which has ended; {_ADVICE}") from error
     finally:
         if ours:
             dist.destroy_process_group()
@@ -98,7 +118,7 @@ def shared(loss: Loss, team: Team) -> nn.Module:
         return loss
     devices = [team.local_rank] if next(loss.parameters()).is_cuda else None
     # Running statistics are averaged by `average_statistics`; a layer may feed no head and so get no gradient.
-    return DistributedDataParallel(loss, devices, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(loss, devices, find_unused_parameters=True, **_NO_BUFFERS)
 
 
 def held(loss: nn.Module, hold: bool) -> Any:

@@ -87,7 +87,9 @@ class Task(Protocol):
         """As `Network.loss` takes it; called before each mini-batch."""
         ...
 
-    def measure(self, network: Network) -> Score: ...
+    def measure(self, network: Network, team: Team) -> Score:
+        """All processes measure together and get the same."""
+        ...
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         """The images behind mini-batches, found by making their samples once more."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from darknet_py.cfg.classes import with_classes
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
+from darknet_py.evaluate.shares import everyones
 from darknet_py.files import write_atomically
 from darknet_py.layers.base import Node
 from darknet_py.model.network import Network
@@ -218,9 +219,9 @@ class Training:
         """The task's score on the validation list; NAME_best.weights at the best so far (the later of equals)."""
         average_statistics(self.network, self.team)
         self.measured = iteration
+        score = self.task.measure(self.network, self.team)
         if not self.team.leads:
             return
-        score = self.task.measure(self.network)
         better = score.value >= self.best
         if better:
             self.best = score.value
@@ -234,6 +235,7 @@ class Training:
 
     def _save(self) -> None:
         average_statistics(self.network, self.team)
+        reports = everyones(self.loader.reports, self.team.size)
         if not self.team.leads:
             return
         state = {
@@ -248,7 +250,8 @@ class Training:
                 self.backup.save_weights(self.network, "ema")
         if self.options.chart:
             self.journal.draw_chart()
-        for name, lines in (("bad.list", self.loader.reports.images), ("bad_label.list", self.loader.reports.labels)):
+        for name, kind in (("bad.list", "images"), ("bad_label.list", "labels")):
+            lines = list(dict.fromkeys(line for each in reports for line in getattr(each, kind)))
             if lines:
                 text = "".join(f"{line}\n" for line in lines)
                 write_atomically(self.backup.folder / name, text.encode("utf-8", "surrogateescape"), TrainError)

@@ -180,7 +180,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     cfg: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.5, 0.4, 0.9])
-    monkeypatch.setattr(Classification, "measure", lambda self, network: Score(next(scores), 0.0, {}))
+    monkeypatch.setattr(Classification, "measure", lambda self, network, team: Score(next(scores), 0.0, {}))
     result = train(cfg, folder, tmp_path / "out", map=2, patience=2)
     assert (result.iterations, result.map, result.best_map) == (10, 0.4, 0.6)
     assert result.weights.exists()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import darknet_py
 from darknet_py.cli import main
+from darknet_py.data.datafile import DataFile
 from tests.training.conftest import CFG
 
 NORMED = CFG.replace("[dropout]\nprobability=.3\n", "").replace("random=1", "random=0")
@@ -32,6 +39,15 @@ def arguments(cfg: Path, data: Path, out: Path, *options: str) -> list[str]:
 
 def together(cfg: Path, data: Path, out: Path, *options: str) -> str:
     """Trains with two processes, as torchrun starts them, and returns what they said."""
+    said, team = start(cfg, data, out, *options)
+    for process in team:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in team] == [0, 0], said.read_text()
+    return said.read_text()
+
+
+def start(cfg: Path, data: Path, out: Path, *options: str) -> tuple[Path, list[Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -40,20 +56,23 @@ def together(cfg: Path, data: Path, out: Path, *options: str) -> str:
     team = [STARTER.Process(target=member, args=(rank, port, argv, said)) for rank in range(2)]
     for process in team:
         process.start()
-    for process in team:
-        process.join(60)
-        process.kill()
-    assert [process.exitcode for process in team] == [0, 0], said.read_text()
-    return said.read_text()
+    return said, team
 
 
 def member(rank: int, port: int, argv: list[str], said: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
-    with said.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+    with said.open("a", 1) as file, redirect_stdout(file), redirect_stderr(file):
         status = main(argv)
     sys.exit(status)
+
+
+def wait_for(path: Path, alive: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert alive() and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def alone(cfg: Path, data: Path, out: Path, **options: Any) -> None:
@@ -96,3 +115,58 @@ def test_synchronised_batch_norm(shapes: Path, tmp_path: Path) -> None:
     one, two, apart = (weights(tmp_path / way) for way in ("one", "two", "apart"))
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
     assert abs(one - apart).max() > 1e-3
+
+
+def test_map_by_all_processes_is_the_one_of_one(shapes: Path, tmp_path: Path) -> None:
+    """To the last digit, with an odd number of images of which one cannot be read and one has no boxes."""
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(PLAIN)
+    alone(cfg, shapes, tmp_path / "start", max_batches=12, map=False)
+    images = DataFile.read(shapes).train_images()[:7]
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    cv2.imwrite(str(tmp_path / "empty.jpg"), np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "empty.txt").touch()
+    images[3:3] = [str(tmp_path / "broken.jpg"), str(tmp_path / "empty.jpg")]
+    (tmp_path / "valid.txt").write_text("\n".join(images))
+    data = tmp_path / "other.data"
+    data.write_text(f"classes = 6\ntrain = {DataFile.read(shapes).train}\nvalid = {tmp_path / 'valid.txt'}\n")
+    # A rate of next to nothing, so that both measure the same weights.
+    options = {"max_batches": 1, "map": 1, "learning_rate": 1e-30, "momentum": 0, "decay": 0}
+    given = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    weights = tmp_path / "start" / "tiny_final.weights"
+    alone(cfg, data, tmp_path / "one", weights=weights, clear=True, **options)
+    together(cfg, data, tmp_path / "two", "--weights", str(weights), "--clear", *given)
+    one, two = (json.loads((tmp_path / way / "tiny_map.json").read_text())[0] for way in ("one", "two"))
+    assert one["map"] > 0 and one["images"] == 8
+    assert one.pop("loss") == pytest.approx(two.pop("loss"), rel=1e-5)
+    assert one == two
+
+
+def test_a_killed_process_ends_the_other_and_resume_goes_on(shapes: Path, tmp_path: Path) -> None:
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(PLAIN)
+    options = ("--max-batches", "24", "--save-every", "2", "--map", "off")
+    together(cfg, shapes, tmp_path / "whole", *options)
+    out = tmp_path / "out"
+    said, team = start(cfg, shapes, out, *options)
+    wait_for(out / "tiny_last.state", team[1].is_alive)
+    team[1].kill()
+    team[0].join(30)
+    assert team[0].exitcode == 1 and "--resume goes on from the last checkpoint" in said.read_text()
+    assert "Traceback" not in said.read_text() and not (out / "tiny_final.weights").exists()
+    assert "resuming at iteration " in together(cfg, shapes, out, *options, "--resume")
+    np.testing.assert_array_equal(weights(out), weights(tmp_path / "whole"))
+
+    # torchrun starts all of them again, and they go on by themselves.
+    again = tmp_path / "again"
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    argv += ["-m", "darknet_py", *arguments(cfg, shapes, again, *options, "--resume")]
+    root = Path(darknet_py.__file__).parents[1]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as agent:
+        wait_for(again / "tiny_last.state", lambda: agent.poll() is None)
+        workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        lines = agent.communicate(timeout=90)[1]
+    assert agent.returncode == 0 and lines.count("resuming at iteration ") == 1, lines
+    np.testing.assert_array_equal(weights(again), weights(tmp_path / "whole"))
