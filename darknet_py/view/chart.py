@@ -32,7 +32,7 @@ class LossChart:
     losses: (iteration, loss) of each iteration. averages: (iteration, running average). maps: (iteration, mAP 0 … 1).
     validation: (iteration, loss on the validation list).
     max_loss: the loss axis ends here at the latest (the cfg's max_chart_loss); it is shorter when the average is.
-    Values that are not finite leave a gap. The three lists are plain data, so that a checkpoint can hold them.
+    Values that are not finite leave a gap. The lists are plain data, so that a checkpoint can hold them.
     """
 
     name: str

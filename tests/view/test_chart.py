@@ -39,6 +39,16 @@ def test_curves_run_where_they_should() -> None:
     assert len(pixels(picture, chart._MAP)) > 500
 
 
+def test_validation_loss_is_on_the_axis_of_the_loss() -> None:
+    made = filled()
+    assert not len(pixels(made.draw(), chart._VALIDATION))
+    made.validation = [(100, 7.5), (300, 3.0)]
+    found = pixels(made.draw()[:, :900], chart._VALIDATION)
+    height = 800 - 62 - 74
+    assert found[found[:, 1].argmin()].tolist() == pytest.approx([738 - 7.5 / 15 * height, 76 + 1048 / 4], abs=6)
+    assert found[found[:, 1].argmax()].tolist() == pytest.approx([738 - 3 / 15 * height, 76 + 1048 * 3 / 4], abs=6)
+
+
 def test_saved_chart_reads_back(tmp_path: Path) -> None:
     filled().save(tmp_path / "chart_test.png")
     assert cv2.imread(str(tmp_path / "chart_test.png")).shape == (800, 1200, 3)
