@@ -6,6 +6,7 @@ turns it into (C, H, W).
 
 from __future__ import annotations
 
+from io import BytesIO
 from os import PathLike, fspath
 from typing import Any
 
@@ -27,6 +28,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tif
 def load_image(path: str | PathLike[str], channels: int = 3) -> Image:
     """Reads an image: uint8 (H, W, channels). Three channels are RGB; EXIF rotation is applied, as OpenCV does.
 
+    Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels.
+
     Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
     """
     name = fspath(path)
@@ -42,6 +45,8 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image
     """`load_image` for a file's content."""
     if not data:
         raise DataError(f"{name}: wanted an image, found an empty file")
+    if data.startswith(b"\x93NUMPY"):
+        return _array(data, channels, name)
     whole = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
     if not whole and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and say nothing that a program can see.
@@ -60,6 +65,18 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image
     if image.dtype != np.uint8 or image.shape[2] != channels:
         raise DataError(f"{name}: wanted {channels} channels of 8 bits, found {image.shape[2]} of {image.dtype}")
     return image
+
+
+def _array(data: bytes, channels: int, name: str) -> Image:
+    try:
+        image = np.load(BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, SyntaxError) as error:
+        raise DataError(f"{name}: cannot read this array: {(str(error).splitlines() or ['damaged'])[0]}") from None
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] != channels or 0 in image.shape:
+        raise DataError(f"{name}: wanted uint8 (height, width, {channels}), found {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
 
 
 def resize(image: NDArray[Any], width: int, height: int) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,34 @@ def test_blur_spares_objects_and_small_ones_stop_it() -> None:
         same = image.copy()
         blur(same, 9, boxes.astype(np.float32), everything, (64, 64))
         np.testing.assert_array_equal(same, image)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_blur_and_noise_leave_objects_where_they_are(count: int) -> None:
+    """In mosaics too, the background's blur spares what the boxes hold, and no box moves."""
+    rng = np.random.default_rng(5)
+    options = Augmentation(jitter=0.2, flip=True, mixup={1: 0, 2: 1, 4: MOSAIC}[count], mosaic_bound=True)
+    images = []
+    for kind in range(count):
+        image = rng.integers(0, 256, (160, 200, 3), dtype=np.uint8)
+        images.append((image, np.array([[kind, 0.5, 0.5, 0.5, 0.5, 0]], np.float32)))
+    draws = [draw(options, rng) for _ in images]
+    changes: tuple[dict[str, int], ...] = ({}, {"blur": 1}, {"noise": 20})
+    (plain, boxes), (blurred, again), (noisy, third) = (
+        compose(options, images, [each._replace(**change) for each in draws], (128, 96), np.random.default_rng(1))
+        for change in changes
+    )
+    np.testing.assert_array_equal(boxes, again)
+    np.testing.assert_array_equal(boxes, third)
+    assert len(boxes) and abs(noisy.astype(int) - plain).mean() > 5
+    inside = np.zeros((96, 128), bool)
+    for x, y, w, h in boxes[:, 1:5] * (128, 96, 128, 96):
+        # C rounds down; a pixel of the border may go either way.
+        inside[math.ceil(y - h / 2) + 1 : int(y + h / 2) - 1, math.ceil(x - w / 2) + 1 : int(x + w / 2) - 1] = True
+    same = (blurred == plain).all(2)
+    if count != 2:  # of two pictures on each other, each is blurred around its own boxes only
+        assert same[inside].all()
+    assert inside.any() and same[~inside].mean() < 0.3
 
 
 def test_noise() -> None:

@@ -75,6 +75,23 @@ def test_channels(tmp_path: Path) -> None:
         load_image(path, 5)
 
 
+def test_arrays_of_any_number_of_channels(tmp_path: Path) -> None:
+    path = tmp_path / "many.npy"
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 6), dtype=np.uint8)
+    np.save(path, pixels)
+    np.testing.assert_array_equal(load_image(path, 6), pixels)
+    np.save(path, np.asfortranarray(pixels[:, :, 0]))
+    assert load_image(path, 1).shape == (7, 9, 1) and load_image(path, 1).flags.c_contiguous
+    with pytest.raises(DataError, match=r"many.npy: wanted uint8 \(height, width, 3\), found uint8 \(7, 9, 1\)"):
+        load_image(path)
+    np.save(path, pixels.astype(np.float32))
+    with pytest.raises(DataError, match="found float32"):
+        load_image(path, 6)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"many.npy: cannot read this array: .+"):
+        load_image(path, 6)
+
+
 def test_bad_files_are_named(tmp_path: Path) -> None:
     good = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))[1].tobytes()
     assert decode_image(good).shape == (90, 90, 3)

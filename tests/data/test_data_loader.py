@@ -269,6 +269,23 @@ def test_grayscale(folder: Path, channels: int) -> None:
     assert batch.images.shape == (4, channels, 32, 64)
 
 
+@pytest.mark.parametrize("channels", [2, 6])
+@pytest.mark.parametrize("mixup", [0, 1, 3])
+def test_many_channels(folder: Path, channels: int, mixup: int) -> None:
+    """Channel k shows 20 k everywhere: still so after crop, resize, flip and mixing; exposure brightens all alike."""
+    image = np.full((30, 40, channels), np.arange(channels) * 20, np.uint8)
+    np.save(folder / "a.npy", image)
+    (folder / "a.txt").write_text("0 .5 .5 .9 .9\n")
+    data = DetectionDataset([str(folder / "a.npy")], 3, channels)
+    options = replace(OPTIONS, mixup=mixup, mixing_share=1.0, flip=True, exposure=1.0, hue=0.3)
+    batch = take(TrainLoader(data, NET, options, workers=0), 1)[0]
+    assert batch.images.shape == (4, channels, 32, 64) and len(batch.truth) >= 4
+    shown = (batch.images * 255).round()
+    assert torch.equal(shown, (torch.arange(channels) * 20.0).view(1, -1, 1, 1).expand_as(shown))
+    brighter = take(TrainLoader(data, NET, replace(options, exposure=2.0), workers=0), 1)[0].images * 255
+    assert not torch.equal(brighter.round(), shown) and (brighter[:, 0] == 0).all()
+
+
 @pytest.mark.parametrize(("place", "letter_box"), [(resize, False), (letterbox, True)])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_keeps_order_and_skips_the_unreadable(
