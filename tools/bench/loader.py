@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
     parser.add_argument("images", type=Path, help="a list of images with Darknet labels")
     parser.add_argument("--size", type=int, default=608)
-    parser.add_argument("--rounds", type=int, default=30, help="batches of each loader")
+    parser.add_argument("--rounds", type=int, default=12, help="batches of each loader")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     paths = read_list(arguments.images)
