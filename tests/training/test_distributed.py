@@ -21,8 +21,13 @@ import pytest
 import torch
 
 import darknet_py
+from darknet_py.cfg.graph import parse_text
 from darknet_py.cli import main
 from darknet_py.data.datafile import DataFile
+from darknet_py.data.dataset import DetectionDataset
+from darknet_py.training.detection import Detection
+from darknet_py.training.distributed import Share, Team
+from darknet_py.training.options import TrainOptions
 from tests.training.conftest import CFG
 
 NORMED = CFG.replace("[dropout]\nprobability=.3\n", "").replace("random=1", "random=0")
@@ -170,3 +175,27 @@ def test_a_killed_process_ends_the_other_and_resume_goes_on(shapes: Path, tmp_pa
         lines = agent.communicate(timeout=90)[1]
     assert agent.returncode == 0 and lines.count("resuming at iteration ") == 1, lines
     np.testing.assert_array_equal(weights(again), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("keys", ["", "track=1\nsequential_subdivisions=2", "contrastive=1"])
+def test_the_images_of_a_batch_are_those_of_this_process(keys: str, shapes: Path) -> None:
+    """`files` names them when a loss is not finite; with track and contrastive, samples depend on all processes."""
+    graph = parse_text(NORMED.replace("decay=", f"mosaic=1\n{keys}\ndecay=", 1))
+    named: list[list[str]] = []
+    for rank in (0, 1):
+        task = Detection.read(shapes, graph, TrainOptions(workers=0, map=False, cache=False))
+        loader = task.loader(Share(2, 2), Team(rank, 2), 0, torch.device("cpu"))
+        seen: list[str] = []
+
+        class Recording(DetectionDataset):
+            def image(self, index: int, seen: list[str] = seen) -> np.ndarray:
+                seen.append(self.paths[index])
+                return super().image(index)
+
+        loader.dataset = Recording(task.train.paths, task.train.classes)
+        batches = loader.batches(4)
+        next(batches), next(batches)
+        loader.dataset = task.train
+        named.append(task.files(loader, range(4, 6)))
+        assert named[-1] == list(dict.fromkeys(seen)) and len(named[-1]) > 1
+    assert named[0] != named[1]
