@@ -29,6 +29,7 @@ from darknet_py.training.detection import Detection
 from darknet_py.training.distributed import Share, Team
 from darknet_py.training.options import TrainOptions
 from tests.training.conftest import CFG
+from tests.training.test_classifier import CFG as CLASSIFIER
 
 NORMED = CFG.replace("[dropout]\nprobability=.3\n", "").replace("random=1", "random=0")
 PLAIN = NORMED.replace("batch_normalize=1\n", "")
@@ -199,3 +200,27 @@ def test_the_images_of_a_batch_are_those_of_this_process(keys: str, shapes: Path
         named.append(task.files(loader, range(4, 6)))
         assert named[-1] == list(dict.fromkeys(seen)) and len(named[-1]) > 1
     assert named[0] != named[1]
+
+
+def test_a_classifier_by_two_processes(tmp_path: Path) -> None:
+    """Weights, top-1 and figures of each class are those of one process; images and views stay with their classes."""
+    dice = np.random.default_rng(0)
+    for split, count in (("train", 4), ("valid", 3)):
+        for name, colour in (("red", (0, 0, 220)), ("green", (0, 220, 0)), ("blue", (220, 0, 0))):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full((20, 20, 3), colour) + dice.integers(0, 35, (20, 20, 3))
+                cv2.imwrite(str(tmp_path / "set" / split / name / f"{number}.png"), pixels.astype(np.uint8))
+    (tmp_path / "set" / "valid" / "red" / "0.png").write_bytes(b"no picture")
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(
+        CLASSIFIER.replace("batch_normalize=1\n", "").replace("max_batches=40", "max_batches=12\ncontrastive=1")
+    )
+    alone(cfg, tmp_path / "set", tmp_path / "one", map=6)
+    together(cfg, tmp_path / "set", tmp_path / "two", "--map", "6")
+    np.testing.assert_allclose(weights(tmp_path / "one"), weights(tmp_path / "two"), rtol=1e-4, atol=1e-6)
+    one, two = (json.loads((tmp_path / way / "tiny_top1.json").read_text()) for way in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert a["images"] == 8
+        assert a.pop("loss") == pytest.approx(b.pop("loss"), rel=1e-4)
+        assert a == b
