@@ -1,4 +1,4 @@
-"""`evaluate CFG --data D --weights W`: Darknet's mAP and COCO's AP of a detector, top-1 and top-5 of a classifier."""
+"""`evaluate CFG --weights W`: mAP and AP of a detector, top-1 and top-5 of a classifier, bits per byte of a text."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from darknet_py.view.draw import Picture
 
 NAME = "evaluate"
-HELP = "measure a detector: Darknet's mAP and COCO's AP, each labelled with its protocol"
+HELP = "measure a detector (Darknet's mAP, COCO's AP), a classifier (top-1, top-5), a network of texts (bits per byte)"
 _SHOWN = 10  # lines about bad images and labels
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "trained weights")
-    parser.add_argument("--data", metavar="FILE", help=".data file; its `valid` list is used (default: built-in data)")
+    parser.add_argument("--data", metavar="FILE", help="whose `valid` list is used, or a text (default: built-in data)")
     parser.add_argument("--images", metavar="LIST", help="another list of images, or a folder, instead of `valid`")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line, instead of those of the .data file")
     parser.add_argument(
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.cli.classify import is_classifier, measure
+    from darknet_py.cli import classify, rnn
     from darknet_py.cli.common import load_network
     from darknet_py.data.datafile import read_list, read_names
     from darknet_py.data.formats import open_any
@@ -76,8 +76,11 @@ def run(args: argparse.Namespace) -> int:
         raise DarknetError("evaluate: wanted trained weights (--weights FILE), found none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)  # given when the network is loaded
-        if is_classifier(read_graph(args.cfg)):
-            return measure(args)
+        graph = read_graph(args.cfg)
+    if rnn.reads_text(graph):
+        return rnn.measure(args)
+    if classify.is_classifier(graph):
+        return classify.measure(args)
     names: Sequence[str] = read_names(args.names) if args.names else ()
     data = None if args.images and not args.data else open_any(args.data, names=names)
     if not names and data and data.names:

@@ -1,12 +1,16 @@
-"""`rnn train CFG TEXT` and `rnn generate CFG --weights W`: recurrent networks on text, as Darknet's `rnn`."""
+"""`rnn train CFG [TEXT]` and `rnn generate CFG`: recurrent networks on text, as Darknet's `rnn`; their `evaluate`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from darknet_py.cli import train
 from darknet_py.cli.common import network_arguments, positive
+
+if TYPE_CHECKING:
+    from darknet_py.cfg.graph import Graph
 
 NAME = "rnn"
 HELP = "train a recurrent network on a text file, or let it write"
@@ -16,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     learn = actions.add_parser("train", help="learn to continue a text, byte by byte")
     learn.add_argument("cfg", metavar="CFG", help="a recurrent cfg with inputs=256")
-    learn.add_argument("data", metavar="TEXT", help="any file")
+    learn.add_argument("data", metavar="TEXT", nargs="?", help="any file (default: a built-in text)")
     train.run_arguments(learn)
     train.net_arguments(learn)
 
@@ -30,6 +34,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     return train.run(args) if args.action == "train" else _generate(args)
+
+
+def reads_text(graph: Graph) -> bool:
+    """Whether it takes one of `inputs` symbols at a time, and no images."""
+    return graph.input.c == graph.input.size
+
+
+def measure(args: argparse.Namespace) -> int:
+    """`evaluate` of a network of texts: bits per byte of a text that it has not seen."""
+    import json
+
+    from darknet_py.cli.common import load_network
+    from darknet_py.data.tale import ensure_tale
+    from darknet_py.evaluate.text import evaluate_text
+    from darknet_py.files import write_atomically
+    from darknet_py.training.text import check_text_network, read_bytes
+
+    network = load_network(args)
+    check_text_network(network)
+    text = args.data or str(ensure_tale().valid)
+    result = evaluate_text(network, read_bytes(text, network.graph.input.size))
+    report = json.dumps({"cfg": args.cfg, "weights": args.weights, "text": text, **result.to_json()})
+    if args.json == "-":
+        print(report)
+        return 0
+    print(
+        f"{result.bytes} bytes: {result.bits:.3f} bits per byte (perplexity {2**result.bits:.3f}), "
+        f"likeliest byte right {result.found:.2%}"
+    )
+    if args.json:
+        write_atomically(args.json, report.encode() + b"\n")
+    return 0
 
 
 def _generate(args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ _MARK = "complete"  # the file that is in a folder when all else is
 def home(name: str) -> Path:
     """data/NAME of the checkout this file lies in, else a folder in the user's cache."""
     checkout = Path(__file__).resolve().parents[2] / "data"
-    if (checkout / f"{name}.data").is_file() and os.access(checkout, os.W_OK):
+    if (checkout / "shapes.data").is_file() and os.access(checkout, os.W_OK):
         return checkout / name
     return cache_folder() / name
 

@@ -16,7 +16,9 @@ from torch import Tensor
 from darknet_py.cfg.graph import Graph
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.loader import Batch, Reports
+from darknet_py.data.tale import ensure_tale
 from darknet_py.errors import DataError, TrainError
+from darknet_py.evaluate.text import evaluate_text, likelihood
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training.options import TrainOptions
 from darknet_py.training.task import Batches, Score
@@ -31,34 +33,34 @@ _LEAST = 0.0001  # bytes less likely than this are never written (`test_char_rnn
 
 @dataclass(frozen=True)
 class Text:
-    """text: (N,) uint8, its bytes. inputs: values the network takes, a byte being one of them."""
+    """text: (N,) uint8, its bytes. inputs: values the network takes, a byte being one of them. valid: a text to measure
+    on; None where there is none. cfg: where the network comes from."""
 
     path: Path
     text: NDArray[np.uint8]
     inputs: int
     steps: int
-    metric: str = "none"
-    label: str = "none"
-    measures: bool = False
+    valid: NDArray[np.uint8] | None = None
+    cfg: str = ""
+    metric: str = "likelihood"
+    label: str = "likelihood of a byte"
 
     @classmethod
     def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> Text:
-        """Raises DataError and TrainError."""
-        if path is None:
-            raise TrainError(f"{graph.path} takes no images: wanted a text file (rnn train CFG TEXT), found none")
-        try:
-            text = np.frombuffer(Path(path).read_bytes(), np.uint8)
-        except OSError as error:
-            raise DataError(f"{path}: cannot read this text: {error.strerror}") from error
+        """path: None means the built-in text. Raises DataError and TrainError."""
         inputs, outputs = graph.input.size, graph.layers[-1].output.size
         if outputs != inputs:
             raise TrainError(f"{graph.path}: wanted as many outputs as inputs ({inputs}), found {outputs}")
-        if len(text) < 2:
-            raise DataError(f"{path}: wanted a text of at least 2 bytes, found {len(text)}")
-        if text.max() >= inputs:
-            where = int((text >= inputs).argmax())
-            raise DataError(f"{path}: wanted bytes below {inputs} (inputs=), found {text[where]} at position {where}")
-        return cls(Path(path), text, inputs, graph.net.time_steps)
+        if path is not None:
+            return cls(Path(path), read_bytes(path, inputs), inputs, graph.net.time_steps)
+        tale = ensure_tale()
+        assert tale.train is not None and tale.valid is not None
+        valid = None if options.map is False else read_bytes(tale.valid, inputs)
+        return cls(tale.train, read_bytes(tale.train, inputs), inputs, graph.net.time_steps, valid, str(graph.path))
+
+    @property
+    def measures(self) -> bool:
+        return self.valid is not None
 
     @property
     def file(self) -> DataFile:
@@ -73,7 +75,12 @@ class Text:
         return len(self.text)
 
     def notes(self) -> list[str]:
-        return []
+        if not self.cfg:
+            return []
+        return [
+            f"no text given: training on the built-in one, {self.images} bytes ({self.path}); "
+            f"on your own: python -m darknet_py rnn train {self.cfg} TEXT"
+        ]
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> Streams:
         if team.size > 1:
@@ -86,13 +93,29 @@ class Text:
             reset_state(network, stream)
         return batch.truth
 
-    def measure(self, network: Network) -> Score:
-        raise TrainError("a network of texts is not measured")
+    def measure(self, network: Network, team: Team) -> Score:
+        assert self.valid is not None
+        result = evaluate_text(network, self.valid)
+        return Score(likelihood(result), result.loss, result.to_json(), dict)
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, Streams)
         found = itertools.islice(loader.places(), mini_batches.start, mini_batches.stop)
         return [f"{self.path} from byte {place}" for places, _ in found for place in places.tolist()]
+
+
+def read_bytes(path: str | Path, inputs: int) -> NDArray[np.uint8]:
+    """A text of at least two bytes, all of them below `inputs`. Raises DataError."""
+    try:
+        text = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read this text: {error.strerror}") from error
+    if len(text) < 2:
+        raise DataError(f"{path}: wanted a text of at least 2 bytes, found {len(text)}")
+    if text.max() >= inputs:
+        where = int((text >= inputs).argmax())
+        raise DataError(f"{path}: wanted bytes below {inputs} (inputs=), found {text[where]} at position {where}")
+    return text
 
 
 class Streams:
@@ -126,15 +149,20 @@ class Streams:
             yield Batch(hot[:-1].flatten(0, 1), hot[1:].flatten(0, 1), [], torch.from_numpy(jumped))
 
 
+def check_text_network(network: Network) -> None:
+    """Raises DataError."""
+    graph = network.graph
+    if graph.input.c != graph.input.size or graph.layers[-1].output.size != graph.input.size:
+        raise DataError(f"{graph.path}: wanted a network of texts, found one that takes {graph.input}")
+
+
 def generate(network: Network, start: bytes, length: int, temperature: float = 0.7, seed: int = 0) -> Iterator[int]:
     """`length` bytes that continue `start`, one after the other (`test_char_rnn`).
 
     temperature: below 1 the likely becomes likelier; instead of the cfg's, which is taken to be 1. Raises DataError.
     """
-    graph = network.graph
-    inputs = graph.input.size
-    if graph.input.c != inputs or graph.layers[-1].output.size != inputs:
-        raise DataError(f"{graph.path}: wanted a network of texts, found one that takes {graph.input}")
+    check_text_network(network)
+    inputs = network.graph.input.size
     if temperature <= 0:
         raise DataError(f"temperature: wanted a number above 0, found {temperature}")
     if not start or max(start) >= inputs:

@@ -26,7 +26,7 @@ def test_options_reach_the_trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     def train(*args: Any, **overrides: Any) -> trainer.TrainResult:
         calls.append((args, overrides))
-        return trainer.TrainResult(tmp_path, None, tmp_path, tmp_path, None, 1, 1.0, 1.0, None, None)
+        return trainer.TrainResult(tmp_path, None, tmp_path, tmp_path, None, 1, 1.0, 1.0, None, None, "mAP", tmp_path)
 
     monkeypatch.setattr(trainer, "train", train)
     argv = "a.cfg --data b.data --max-batches 9 --map off --amp bf16 --set mosaic=0 --set steps=3,4 --resume --no-chart"

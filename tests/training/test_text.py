@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -12,7 +14,11 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
+from darknet_py.data import tale
 from darknet_py.errors import DarknetError, DataError, TrainError
+from darknet_py.evaluate.text import evaluate_text, likelihood
+from darknet_py.layers.recurrent import reset_state
+from darknet_py.training import text as training_text
 from darknet_py.training.text import Streams, Text, generate
 from darknet_py.training.trainer import TrainResult
 
@@ -101,9 +107,62 @@ def test_the_commands_train_and_write(text: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == VERSE + VERSE + "\n"
 
 
+def test_without_a_text_it_learns_the_built_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(tale.ensure_tale, tmp_path / "tale", train=3000, valid=400)
+    monkeypatch.setattr(training_text, "ensure_tale", few)
+    monkeypatch.setattr(tale, "ensure_tale", few)
+    cfg = tmp_path / "lstm.cfg"
+    cfg.write_text(CFG.format(layer=LAYERS["lstm"]))
+    out = tmp_path / "out"
+    argv = ["train", str(cfg), "--out", str(out), "--max-batches", "30", "--map", "15", "--device", "cpu"]
+    assert main(argv) == 0
+    said = capsys.readouterr().err
+    assert f"training on the built-in one, {len(tale.tell('train', 3000).text)} bytes" in said
+    assert f"rnn train {cfg} TEXT" in said
+    assert "best likelihood of a byte" in said
+    rows = json.loads((out / "lstm_likelihood.json").read_text())
+    assert [row["iteration"] for row in rows] == [15, 30]
+    assert rows[1]["bits_per_byte"] < rows[0]["bits_per_byte"] < 7
+    assert rows[1]["likelihood"] == pytest.approx(2 ** -rows[1]["bits_per_byte"])
+
+    measure = ["evaluate", str(cfg), "--weights", str(out / "lstm_final.weights")]
+    assert main([*measure, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bits_per_byte"] == pytest.approx(rows[1]["bits_per_byte"])
+    assert main([*measure, "--data", str(tmp_path / "tale" / "valid.txt")]) == 0
+    count = len(tale.tell("valid", 400).text) - 1
+    assert capsys.readouterr().out.startswith(f"{count} bytes: {found['bits_per_byte']:.3f} bits per byte (perplexity ")
+
+
+def test_bits_per_byte_are_those_of_the_streams_read_one_after_the_other(text: Path, tmp_path: Path) -> None:
+    result, cfg = train("lstm", text, tmp_path / "out", max_batches=20)
+    network = darknet_py.load(cfg, result.weights)
+    symbols = np.frombuffer(VERSE.encode(), np.uint8)[:20]
+    whole = evaluate_text(
+        network, symbols
+    )  # 19 bytes in 16 streams: two bytes each in the first nine, one in the tenth
+    bits, right = 0.0, 0
+    for start in range(0, 19, 2):
+        reset_state(network)
+        for here, after in pairwise(symbols[start : start + 3].tolist()):
+            with torch.inference_mode():
+                chances = network(torch.eye(128)[[here]]).flatten()
+            bits -= float(chances[after].double().log2())
+            right += int(chances.argmax() == after)
+    assert whole.bytes == 19
+    assert whole.bits == pytest.approx(bits / 19, rel=1e-5) and whole.found == right / 19
+    assert likelihood(whole) == pytest.approx(2 ** (-bits / 19), rel=1e-5)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    assert evaluate_text(network, symbols).bits == pytest.approx(7)  # nothing known: log2(128)
+
+
 def test_what_cannot_be_used_is_told(text: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="wanted a text file"):
-        train("lstm", None, tmp_path / "out")  # type: ignore[arg-type]
+    (tmp_path / "uneven.cfg").write_text(CFG.format(layer=LAYERS["lstm"]).replace("output=128", "output=64"))
+    with pytest.raises(TrainError, match=r"wanted as many outputs as inputs \(128\), found 64"):
+        darknet_py.train(tmp_path / "uneven.cfg", text, out=tmp_path / "out")
     odd = tmp_path / "odd.txt"
     odd.write_bytes(b"ab\xff")
     with pytest.raises(DataError, match=r"wanted bytes below 128 .* found 255 at position 2"):
