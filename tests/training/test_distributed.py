@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -28,6 +27,7 @@ from darknet_py.data.dataset import DetectionDataset
 from darknet_py.training.detection import Detection
 from darknet_py.training.distributed import Share, Team
 from darknet_py.training.options import TrainOptions
+from darknet_py.training.step import Learner
 from tests.training.conftest import CFG
 from tests.training.test_classifier import CFG as CLASSIFIER
 
@@ -53,32 +53,41 @@ def together(cfg: Path, data: Path, out: Path, *options: str) -> str:
     return said.read_text()
 
 
-def start(cfg: Path, data: Path, out: Path, *options: str) -> tuple[Path, list[Any]]:
+def start(
+    cfg: Path, data: Path, out: Path, *options: str, first: Callable[[], None] | None = None
+) -> tuple[Path, list[Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     said = out.parent / f"{out.name}.txt"
     argv = arguments(cfg, data, out, *options)
-    team = [STARTER.Process(target=member, args=(rank, port, argv, said)) for rank in range(2)]
+    team = [STARTER.Process(target=member, args=(rank, port, argv, said, first)) for rank in range(2)]
     for process in team:
         process.start()
     return said, team
 
 
-def member(rank: int, port: int, argv: list[str], said: Path) -> None:
+def member(rank: int, port: int, argv: list[str], said: Path, first: Callable[[], None] | None) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
+    if first:
+        first()
     with said.open("a", 1) as file, redirect_stdout(file), redirect_stderr(file):
         status = main(argv)
     sys.exit(status)
 
 
-def wait_for(path: Path, alive: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert alive() and time.monotonic() < deadline
-        time.sleep(0.01)
+def die_once() -> None:
+    """Kills the second process before iteration 6, unless torchrun has started it again."""
+    step = Learner.step
+
+    def dies(self: Learner, mini_batches: Any) -> Any:
+        if self.iteration == 5 and self.team.rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, mini_batches)
+
+    Learner.step = dies  # type: ignore[method-assign]
 
 
 def alone(cfg: Path, data: Path, out: Path, **options: Any) -> None:
@@ -151,31 +160,33 @@ def test_map_by_all_processes_is_the_one_of_one(shapes: Path, tmp_path: Path) ->
 def test_a_killed_process_ends_the_other_and_resume_goes_on(shapes: Path, tmp_path: Path) -> None:
     cfg = tmp_path / "tiny.cfg"
     cfg.write_text(PLAIN)
-    options = ("--max-batches", "24", "--save-every", "2", "--map", "off")
+    options = ("--max-batches", "10", "--save-every", "2", "--map", "off")
     together(cfg, shapes, tmp_path / "whole", *options)
     out = tmp_path / "out"
-    said, team = start(cfg, shapes, out, *options)
-    wait_for(out / "tiny_last.state", team[1].is_alive)
-    team[1].kill()
-    team[0].join(30)
-    assert team[0].exitcode == 1 and "--resume goes on from the last checkpoint" in said.read_text()
-    assert "Traceback" not in said.read_text() and not (out / "tiny_final.weights").exists()
-    assert "resuming at iteration " in together(cfg, shapes, out, *options, "--resume")
+    said, team = start(cfg, shapes, out, *options, first=die_once)
+    for process in team:
+        process.join(60)
+    assert [process.exitcode for process in team] == [1, -signal.SIGKILL]
+    assert "--resume goes on from the last checkpoint" in said.read_text() and "Traceback" not in said.read_text()
+    assert (out / "tiny_last.state").exists() and not (out / "tiny_final.weights").exists()
+    assert "resuming at iteration 4 of 10" in together(cfg, shapes, out, *options, "--resume")
     np.testing.assert_array_equal(weights(out), weights(tmp_path / "whole"))
 
-    # torchrun starts all of them again, and they go on by themselves.
-    again = tmp_path / "again"
+
+def test_torchrun_starts_all_again_and_they_go_on(shapes: Path, tmp_path: Path) -> None:
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(PLAIN)
+    options = ("--max-batches", "10", "--save-every", "2", "--map", "off")
+    together(cfg, shapes, tmp_path / "whole", *options)
+    script = tmp_path / "run.py"
+    script.write_text(f"import sys; from {__name__} import die_once, main; die_once(); sys.exit(main(sys.argv[1:]))")
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
-    argv += ["-m", "darknet_py", *arguments(cfg, shapes, again, *options, "--resume")]
-    root = Path(darknet_py.__file__).parents[1]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
-    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as agent:
-        wait_for(again / "tiny_last.state", lambda: agent.poll() is None)
-        workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-        os.kill(int(workers[-1]), signal.SIGKILL)
-        lines = agent.communicate(timeout=90)[1]
-    assert agent.returncode == 0 and lines.count("resuming at iteration ") == 1, lines
-    np.testing.assert_array_equal(weights(again), weights(tmp_path / "whole"))
+    argv += [str(script), *arguments(cfg, shapes, tmp_path / "again", *options, "--resume")]
+    path = str(Path(darknet_py.__file__).parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr.count("resuming at iteration 4 of 10") == 1, done.stderr
+    np.testing.assert_array_equal(weights(tmp_path / "again"), weights(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("keys", ["", "track=1\nsequential_subdivisions=2", "contrastive=1"])
