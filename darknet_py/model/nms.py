@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from darknet_py import boxes
@@ -14,7 +16,8 @@ from darknet_py.layers.base import Predictions
 
 KINDS = ("default", "greedynms", "diounms", "cornersnms")
 Likeness: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-_BLOCK = 1024  # candidates compared with one another at once; bounds the memory to a few of its squares
+_BLOCK = 1024  # its square: pairs compared at once
+_MOST = 1 << 28  # bytes of likenesses that are remembered
 _FEW = 256  # up to here all pairs are compared, whatever their labels
 _SIZES = (2, 4, 8, 16, 32, 64, 128)  # a label with a single box has nothing to suppress
 
@@ -68,12 +71,13 @@ def _suppressed(found: Found, thresh: float, alike: Likeness) -> Found:
     found = Found(*(part[order] for part in found))
     if not thresh or not len(order):
         return found
-    stays = _survivors(found.boxes, found.class_ids, thresh, alike)
+    stays = _survivors(found, thresh, alike)
     return Found(*(part[stays] for part in found))
 
 
-def _survivors(candidates: Tensor, labels: Tensor, thresh: float, alike: Likeness) -> Tensor:
+def _survivors(found: Found, thresh: float, alike: Likeness) -> Tensor:
     """(K,) which boxes, sorted by falling score, resemble no kept one of their label before them above `thresh`."""
+    candidates, labels = found.boxes, found.class_ids
     if len(labels) <= _FEW:
         pairs = (alike(candidates[:, None], candidates) > thresh) & (labels[:, None] == labels)
         return _first_come(pairs[None])[0]
@@ -91,21 +95,45 @@ def _survivors(candidates: Tensor, labels: Tensor, thresh: float, alike: Likenes
             member = candidates[rows]
             pairs = (alike(member[:, :, None], member[:, None]) > thresh) & real[:, :, None] & real[:, None]
             stays[rows[real]] = _first_come(pairs)[real]
+    used, index = found.index.unique(return_inverse=True)
+    table = candidates.new_empty(len(used), 4)
+    table[index] = candidates
+    sweep = _Sweep(table, thresh, alike)
     for label in (counts > _SIZES[-1]).nonzero().squeeze(1).tolist():
         rows = by_label[starts[label] : starts[label] + counts[label]]
-        stays[rows] = _survivors_of_one(candidates[rows], thresh, alike)
+        stays[rows] = torch.tensor(list(sweep.survivors(index[rows].tolist())))
     return stays
 
 
-def _survivors_of_one(candidates: Tensor, thresh: float, alike: Likeness) -> Tensor:
-    """As `_survivors`, for one label with many boxes: block after block, each against those kept before."""
-    kept = torch.empty(0, dtype=torch.long)
-    for block in torch.arange(len(candidates)).split(_BLOCK):
-        if len(kept):
-            block = block[~(alike(candidates[kept, None], candidates[block]) > thresh).any(0)]
-        member = candidates[block]
-        kept = torch.cat((kept, block[_first_come((alike(member[:, None], member) > thresh)[None])[0]]))
-    return torch.zeros(len(candidates), dtype=torch.bool).index_fill_(0, kept, True)
+class _Sweep:
+    """Goes through the boxes of one label after another and remembers which boxes resemble which.
+
+    A network that has learnt little finds each of its boxes in each class; what is compared for one is known for all.
+    """
+
+    def __init__(self, table: Tensor, thresh: float, alike: Likeness):
+        """table: (N, 4) the boxes of the image."""
+        self.table, self.thresh, self.alike = table, thresh, alike
+        self.unlike: dict[int, NDArray[np.uint8]] = {}
+
+    def survivors(self, order: Sequence[int]) -> Iterator[bool]:
+        """Which boxes of a label stay. order: their rows in the table, best first."""
+        left = np.ones(len(self.table), np.uint8)
+        for box in order:
+            if left[box]:
+                left &= self._unlike(box)
+                yield True
+            else:
+                yield False
+
+    def _unlike(self, box: int) -> NDArray[np.uint8]:
+        found = self.unlike.get(box)
+        if found is None:
+            if (len(self.unlike) + 1) * len(self.table) > _MOST:
+                self.unlike.clear()
+            found = (~(self.alike(self.table[box], self.table) > self.thresh)).numpy().view(np.uint8)
+            self.unlike[box] = found
+        return found
 
 
 def _first_come(pairs: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_equals_the_loops(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("count", "classes"), [(600, 1), (400, 5), (2500, 1)])
-def test_many_boxes_take_the_blockwise_ways(count: int, classes: int) -> None:
+def test_many_boxes_of_many_labels(count: int, classes: int) -> None:
     given = predictions(7, 1, count, classes, spread=0.6)
     (found,) = candidates(given, 0.0, 0.4)
     assert count * classes > _SIZES[-1]
