@@ -67,6 +67,11 @@ def share(net: NetSpec, team: Team) -> Share:
             f"wanted a batch that {team.size} processes can share evenly, "
             f"found batch={net.batch} subdivisions={net.subdivisions}"
         )
+    if net.contrastive and images < 2:
+        raise TrainError(
+            f"contrastive=1: wanted at least 2 images per process and mini-batch, found batch={net.batch} "
+            f"subdivisions={net.subdivisions} for {team.size} processes"
+        )
     return Share(own // images, images)
 
 

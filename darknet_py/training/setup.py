@@ -65,6 +65,8 @@ def check_supported(graph: Graph, detects: bool) -> None:
         raise TrainError(f"{graph.path}: [net] {key} is not supported for {kind}; remove it (or --set {key}=0)")
     if net.contrastive and net.mini_batch < 2:
         raise TrainError(f"{graph.path}: contrastive=1 wants mini-batches of at least 2 images, found {net.mini_batch}")
+    if net.dynamic_minibatch and (net.time_steps > 1 or net.track):
+        raise TrainError(f"{graph.path}: dynamic_minibatch=1 is not supported with time_steps or track; remove it")
     changing = any(scale != 1 for scale in net.seq_scales)
     if net.track and (net.sequential_subdivisions != net.subdivisions or changing):
         raise TrainError(

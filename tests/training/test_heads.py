@@ -151,6 +151,7 @@ def test_try_fix_nan_goes_on_after_a_bad_mini_batch() -> None:
         ({"attention": 1}, "attention is not supported"),
         ({"weights_reject_freq": 100}, "weights_reject_freq is not supported"),
         ({"unsupervised": 1}, "unsupervised is not supported for a detector"),
+        ({"dynamic_minibatch": 1, "track": 1}, "dynamic_minibatch=1 is not supported with time_steps or track"),
         ({"track": 1, "sequential_subdivisions": 1}, "one sequence per subdivision"),
         ({"contrastive": 1, "batch": 2, "subdivisions": 2}, "mini-batches of at least 2"),
     ],

@@ -98,3 +98,5 @@ def test_shares_of_a_batch() -> None:
     assert of(64, 4, 8) == Share(1, 8)
     with pytest.raises(TrainError, match="wanted a batch that 3 processes can share"):
         of(64, 16, 3)
+    with pytest.raises(TrainError, match="contrastive=1: wanted at least 2 images per process"):
+        share(NetSpec(batch=4, subdivisions=2, contrastive=True), Team(0, 4))
