@@ -57,14 +57,14 @@ def run(work: Work, requests: Iterable[Any], workers: int, device: torch.device)
     )
     # Ends the workers now, not when the garbage collector comes by; at exit before Python kills them one by one.
     shutdown = getattr(batches, "_shutdown_workers", None)
-    mapped: dict[int, torch.UntypedStorage] = {}  # workers' buffers, so that none is mapped anew for each batch
+    mapped: dict[int, torch.UntypedStorage] = {}  # workers' `Rooms`, so that none is mapped anew for each batch
     if shutdown:
         atexit.register(shutdown)
     try:
         for answer in batches:
             if isinstance(answer, str):
                 raise DataError(answer)
-            if workers and device.type == "cpu":
+            if workers and device.type == "cpu" and answer[0].dtype == torch.uint8:
                 if len(mapped) > 2 * workers * (_PREFETCH + 1):  # they were replaced by larger ones
                     mapped.clear()
                 storage = answer[0].untyped_storage()

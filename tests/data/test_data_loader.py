@@ -84,6 +84,31 @@ def test_batches_stay_what_they_were(folder: Path) -> None:
     assert len({batch.images.shape for batch in one}) > 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="wants Linux's account of shared memory")
+def test_memory_shared_with_workers_does_not_grow(folder: Path) -> None:
+    """Neither for batches to train on, which are painted in a few buffers, nor for those to measure on."""
+
+    def shared() -> int:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssShmem"))
+        return int(line.split()[1])
+
+    net = replace(NET, width=256, height=256)
+    for loader in (
+        TrainLoader(dataset(folder), net, OPTIONS, workers=1).batches(),
+        iter(EvalLoader(repeated(200, folder), (256, 256), batch=4, workers=1)),
+    ):
+        before = shared()
+        for batch in itertools.islice(loader, 40):
+            batch.images.sum()  # memory that is not looked at does not count
+        grown = shared() - before
+        loader.close()  # type: ignore[attr-defined]
+        assert grown < 6 * 4 * 256 * 256 * 3 * 4 / 1024  # KiB of six batches of float32
+
+
+def repeated(count: int, folder: Path) -> DetectionDataset:
+    return DetectionDataset([str(folder / f"{number % 6}.png") for number in range(count)], classes=3)
+
+
 def test_two_processes_see_what_one_sees(folder: Path) -> None:
     one = take(TrainLoader(dataset(folder), NET, OPTIONS, mini_batch=4, workers=0), 2)
     parts = [
