@@ -11,7 +11,7 @@ the rooms, each uses only those above it:
     residual.py dense.py mobile.py convolutional.py      backbones: stem and stages; they give stride → layer
     heads.py          [yolo] by stride, [region], classifier; anchors and losses
     necks.py          FPN, PANet, PRN, GFM, EFM; they join the strides that the head wants
-    classifiers.py detectors.py                          the tables  name → function
+    classifiers.py detectors.py small.py                 the tables  name → function
     backbones.py      the backbones that a design can name
     design.py         a network from its parts' names; crossing.py a given plain cfg, made cross stage partial
 
@@ -37,11 +37,12 @@ from darknet_py.cfg.options import did_you_mean
 from darknet_py.errors import DarknetError
 from darknet_py.zoo.classifiers import CLASSIFIERS
 from darknet_py.zoo.detectors import DETECTORS
+from darknet_py.zoo.small import SMALL
 from darknet_py.zoo.text import Cfg
 
 __all__ = ["ZOO", "build"]
 
-ZOO: dict[str, Callable[..., Cfg]] = {**DETECTORS, **CLASSIFIERS}
+ZOO: dict[str, Callable[..., Cfg]] = {**DETECTORS, **CLASSIFIERS, **SMALL}
 
 
 def build(name: str, classes: int | None = None) -> str:

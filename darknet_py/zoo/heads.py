@@ -91,7 +91,13 @@ def masks(strides: Sequence[int], anchors: int) -> dict[int, tuple[int, ...]]:
 
 
 def region(
-    cfg: Cfg, classes: int, *, anchors: Sequence[float] = COCO_V2, jitter: float = 0.3, rescore: int = 1
+    cfg: Cfg,
+    classes: int,
+    *,
+    anchors: Sequence[float] = COCO_V2,
+    jitter: float = 0.3,
+    rescore: int = 1,
+    random: int = 1,
 ) -> None:
     """YOLOv2's head: anchors in cells, one class of a softmax for each box."""
     boxes = len(anchors) // 2
@@ -113,7 +119,7 @@ def region(
         coord_scale=1,
         absolute=1,
         thresh=0.6,
-        random=1,
+        random=random,
     )
 
 

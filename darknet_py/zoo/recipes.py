@@ -118,7 +118,39 @@ def efficientnet() -> Net:
     }
 
 
+def small(size: int, batch: int, *, rate: float, batches: int, **augmentation: Value) -> Net:
+    """Training from scratch that takes minutes."""
+    return {
+        _INPUT: _input(size, batch, 1),
+        _ADAM: {"adam": 1, "decay": 0.0005},
+        "Augmentation: little, as the training is short": augmentation,
+        _FALLING: _falling(rate, batches),
+    }
+
+
+def text(symbols: int, streams: int, steps: int, *, rate: float, batches: int) -> Net:
+    """Training of a network that reads one of `symbols` at a time."""
+    return {
+        "Input: a mini-batch is time_steps bytes of each of `batch` streams through the text": {
+            "inputs": symbols,
+            "batch": streams,
+            "subdivisions": 1,
+            "time_steps": steps,
+        },
+        _ADAM: {"adam": 1, "decay": 0},
+        _FALLING: _falling(rate, batches),
+    }
+
+
+def _falling(rate: float, batches: int) -> dict[str, Value]:
+    return {"learning_rate": rate, "burn_in": 50, "max_batches": batches, "policy": "poly", "power": 1}
+
+
 _INPUT = "Input: an update sees `batch` images, in `subdivisions` passes that fit into memory"
+
+_ADAM = "Optimizer: Adam, as plain descent learns too slowly for so short a training"
+
+_FALLING = "Schedule: after burn_in the rate falls to zero in a straight line"
 
 _OPTIMIZER = "Optimizer: gradient descent with momentum and weight decay"
 

@@ -4,8 +4,11 @@
 
 DARKNET is a CPU build of AlexeyAB/darknet. It refuses to add outputs of different sizes, which the published ResNets
 do; --loose names a build without assertions (make OPTS='-O1 -DNDEBUG') to take for a cfg that the first one refuses.
-Each network is read at 256 x 128 pixels, as C allocates all of its outputs, and written to a weights file, whose size
-is its number of parameters. A line of C's table is compared by index, shape and BFLOPs (printed with three digits).
+Where no layer has BFLOPs, as in lstm-text, C divides by zero (avg_counter in `parse_network_cfg_custom`); the build
+that our figures come from guards that line.
+Each network is read at 256 x 128 pixels, as C allocates all of its outputs, or at its own size if it fits no other, and
+written to a weights file, whose size is its number of parameters. A line of C's table is compared by index, shape and
+BFLOPs (printed with three digits).
 With --driver (see tools/golden/layers.py) one image goes through both, and every layer's values are compared.
 """
 
@@ -24,12 +27,13 @@ import numpy as np
 import torch
 
 from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.errors import CfgError
 from darknet_py.model.network import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT = 256, 128  # what the coarsest stride of the zoo divides, 128
 HEADER = 20  # bytes; a file of zeros that long is a weights file without weights, which C reads without complaint
-_LINE = re.compile(r"^ *(\d+) (\w+)")
+_LINE = re.compile(r"^ *(\d+) \[?(\w+)")
 _SHAPE = re.compile(r"(\d+) x *(\d+) x *(\d+)")
 _BFLOPS = re.compile(r"(\d+\.\d{3}) BF")
 
@@ -46,6 +50,7 @@ def main() -> int:
     failures = 0
     for path in options.cfgs or sorted((ROOT / "cfg").glob("*.cfg")):
         text, graph = small(path)
+        own = graph.net.channels and (graph.net.width, graph.net.height) != (WIDTH, HEIGHT)
         used, table, parameters = "unchanged", *run(options.darknet, text)
         if parameters is None and options.loose:
             used, (table, parameters) = "without assertions", run(options.loose, text)
@@ -59,11 +64,13 @@ def main() -> int:
             "parameters": parameters,
             "bflops": total(table),
             **({"asserts": True} if used != "unchanged" else {}),
+            **({"own_size": True} if own else {}),
         }
     if options.golden:
         rows = ",\n".join(f' "{name}": {json.dumps(figures)}' for name, figures in networks.items())
         about = (
             "C Darknet's figures for the networks of the zoo (tools/zoo/c_darknet.py). asserts: not without NDEBUG; "
+            "own_size: not at width x height; "
             "bflops: added up over the lines of its table, of three digits each"
         )
         size = f'"width": {WIDTH}, "height": {HEIGHT}'
@@ -73,11 +80,14 @@ def main() -> int:
 
 
 def small(path: Path) -> tuple[str, Graph]:
-    """A cfg with another input, and its graph."""
+    """A cfg with another input, if it takes one, and its graph."""
     text = path.read_text()
     for key, side in (("width", WIDTH), ("height", HEIGHT)):
         text = re.sub(rf"^{key}=\d+", f"{key}={side}", text, count=1, flags=re.MULTILINE)
-    return text, parse_text(text)
+    try:
+        return text, parse_text(text)
+    except CfgError:  # [detection] has its number of cells
+        return path.read_text(), parse_text(path.read_text())
 
 
 def run(darknet: Path, text: str) -> tuple[dict[int, str], int | None]:

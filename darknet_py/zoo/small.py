@@ -1,0 +1,157 @@
+"""Small networks, by name, that learn the built-in data within minutes on one CPU core (docs/recipes.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from darknet_py.zoo import blocks, heads, recipes
+from darknet_py.zoo.residual import plural
+from darknet_py.zoo.text import Cfg, Value
+
+CLASSES = 6  # shapes of the built-in sets
+# k-means on IoU over the built-in detection set, at 160 x 160 pixels
+_CELLS = (0.6, 0.6, 1.6, 1.6, 2.4, 2.3, 3.3, 3.3, 4.4, 4.7)  # of 16 pixels each
+_PIXELS = (9, 9, 25, 25, 36, 37, 55, 44, 47, 59, 72, 74)
+
+
+def _darknet(cfg: Cfg, stem: int, stages: Sequence[tuple[int, int]], stride: int = 2) -> None:
+    """A small Darknet: a 3x3 convolution, then stages (channels, residual blocks) that a strided one opens.
+
+    stride: of the first convolution.
+    """
+    cfg.chapter("Backbone: small Darknet")
+    cfg.part(f"stem, stride {stride}")
+    cfg.conv(stem, 3, stride)
+    for width, count in stages:
+        stride *= 2
+        kind = f": {plural(count, 'darknet block')}" if count else ""
+        cfg.part(f"stage at stride {stride}, {width} channels{kind}")
+        cfg.conv(width, 3, 2)
+        blocks.repeat(cfg, partial(blocks.darknet, cfg, width, width // 2), count)
+
+
+def _cifar(classes: int = CLASSES) -> Cfg:
+    cfg = Cfg(
+        "A classifier of CIFAR's size, 32 x 32 pixels, for the built-in set of shapes.",
+        recipes.small(
+            32, 32, rate=0.003, batches=1800, min_crop=32, max_crop=36, angle=10, aspect=1.1, **_colours(0.1, 1.5)
+        ),
+    )
+    _darknet(cfg, 32, ((64, 1), (128, 1), (256, 0)), 1)
+    heads.classifier(cfg, classes)
+    return cfg
+
+
+_STAGES = ((32, 0), (64, 1), (128, 2))
+
+
+def _yolov1(classes: int = CLASSES) -> Cfg:
+    """[detection] reads a vector: all cells' classes, then their objectness, then their boxes, cell by cell. Version 1
+    fills it by a fully connected layer, which learns each cell by itself; three convolutions, each brought into that
+    order by [reorg3d], share what they learn."""
+    side, boxes = 10, 2
+    cfg = Cfg(
+        "YOLO version 1 (Redmon et al., 2015), small and convolutional: one [detection] head on a 10 x 10 grid.",
+        recipes.small(16 * side, 16, rate=0.002, batches=3000, **_colours(0.02, 1.3)),
+    )
+    _darknet(cfg, 16, _STAGES)
+    cfg.chapter("Head")
+    cfg.part("stride 16")
+    x = cfg.conv(128, 3)
+    parts: list[int] = []
+    for what, channels in (("classes", classes), ("objectness", boxes), ("boxes", 4 * boxes)):
+        cfg.part(f"{what}: {channels} of each cell, cell by cell")
+        if parts:
+            cfg.route(x)
+        cfg.conv(channels, activation="linear", norm=False)
+        parts.append(cfg.section("reorg3d", channels * side**2, stride=side))
+    cfg.part(f"{side} x {side} cells x ({classes} classes + {boxes} boxes x (objectness + 4 of the box))")
+    cfg.route(*parts)
+    cfg.section(
+        "detection",
+        classes=classes,
+        coords=4,
+        rescore=1,
+        side=side,
+        num=boxes,
+        softmax=0,
+        sqrt=1,
+        jitter=0.2,
+        object_scale=1,
+        noobject_scale=0.5,
+        class_scale=1,
+        coord_scale=5,
+    )
+    return cfg
+
+
+def _yolov2(classes: int = CLASSES) -> Cfg:
+    cfg = Cfg(
+        "YOLO version 2 (Redmon and Farhadi, 2016), small: one [region] head at stride 16.",
+        recipes.small(160, 16, rate=0.002, batches=1600, **_colours(0.02, 1.3)),
+    )
+    _darknet(cfg, 16, _STAGES)
+    cfg.chapter("Head")
+    cfg.part("stride 16")
+    cfg.conv(128, 3)
+    heads.region(cfg, classes, anchors=_CELLS, jitter=0.2, random=0)
+    return cfg
+
+
+def _gaussian(classes: int = CLASSES) -> Cfg:
+    cfg = Cfg(
+        "Gaussian YOLOv3 (Choi et al., 2019), small: one head, whose boxes say how sure they are.",
+        recipes.small(160, 16, rate=0.002, batches=1600, **_colours(0.02, 1.3)),
+    )
+    _darknet(cfg, 16, _STAGES)
+    cfg.chapter("Head")
+    cfg.part("stride 16")
+    cfg.conv(128, 3)
+    anchors = len(_PIXELS) // 2
+    cfg.note(f"{anchors} anchors x (4 of the box and how sure each is + objectness + {classes} classes)")
+    cfg.conv(anchors * (9 + classes), activation="linear", norm=False)
+    cfg.section(
+        "Gaussian_yolo",
+        mask=range(anchors),
+        anchors=_PIXELS,
+        classes=classes,
+        num=anchors,
+        jitter=0.2,
+        ignore_thresh=0.7,
+        truth_thresh=1,
+        iou_thresh=0.213,
+        uc_normalizer=1.0,
+        cls_normalizer=1.0,
+        iou_normalizer=0.5,
+        iou_loss="giou",
+        scale_x_y=1.05,
+        random=0,
+    )
+    return cfg
+
+
+def _lstm(symbols: int = 256) -> Cfg:
+    cfg = Cfg(
+        "A long short-term memory that learns to continue a text, byte by byte.",
+        recipes.text(symbols, 16, 64, rate=0.01, batches=2000),
+    )
+    cfg.part("memory, and a score for each byte that may come next")
+    cfg.section("lstm", output=128)
+    cfg.section("connected", output=symbols, activation="linear")
+    cfg.section("softmax")
+    return cfg
+
+
+def _colours(hue: float, strength: float) -> dict[str, Value]:
+    """Where shapes mostly wear their class's colour, hues are to stay nearly what they are."""
+    return {"hue": hue, "saturation": strength, "exposure": strength}
+
+
+SMALL: dict[str, Callable[..., Cfg]] = {
+    "cifar-small": _cifar,
+    "yolov1-tiny-shapes": _yolov1,
+    "yolov2-tiny-shapes": _yolov2,
+    "gaussian-yolov3-tiny-shapes": _gaussian,
+    "lstm-text": _lstm,
+}

@@ -1,0 +1,54 @@
+"""Every command of docs/recipes.md runs: two iterations of each training, then what measures it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from darknet_py.cfg.graph import parse
+from darknet_py.cli import main
+from darknet_py.data import classifier_data, shape_classes, shapes, tale
+from darknet_py.training import text as training_text
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python -m darknet_py (.+)$", TEXT, re.MULTILINE)
+TRAINED = re.findall(r"^python -m darknet_py train cfg/(.+)\.cfg$", TEXT, re.MULTILINE)
+RECIPES = ["cifar-small", "yolov1-tiny-shapes", "yolov2-tiny-shapes", "gaussian-yolov3-tiny-shapes", "lstm-text"]
+
+
+@pytest.fixture
+def builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with cfg/ and built-in sets of a few pictures and lines."""
+    monkeypatch.setattr(shapes, "ensure_shapes", partial(shapes.ensure_shapes, tmp_path / "shapes", train=4, valid=2))
+    monkeypatch.setattr(
+        classifier_data,
+        "ensure_shape_classes",
+        partial(shape_classes.ensure_shape_classes, tmp_path / "classes", train=12, valid=6),
+    )
+    for module in (training_text, tale):
+        monkeypatch.setattr(module, "ensure_tale", partial(tale.ensure_tale, tmp_path / "tale", train=999, valid=300))
+    (tmp_path / "cfg").symlink_to(ROOT / "cfg")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_each_recipe_has_its_row_and_its_command() -> None:
+    rows = re.findall(r"^\| `(.+?)` \|.*\| ([\d,]+) \|[^|]+\|$", TEXT, re.MULTILINE)
+    assert [name for name, _ in rows] == TRAINED == RECIPES
+    for name, iterations in rows:
+        assert f"{parse(ROOT / 'cfg' / f'{name}.cfg').net.max_batches:,}" == iterations
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_commands_run(name: str, builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [shlex.split(command) for command in COMMANDS if re.search(rf"\b{name}[._]", command)]
+    assert [command[0] for command in commands][:2] == ["train", "evaluate"]
+    for command in commands:
+        short = ["--max-batches", "2", "--workers", "0", "--device", "cpu"] if command[0] == "train" else []
+        assert main([*command, *short]) == 0
+    assert Path("backup", f"{name}_final.weights").is_file()
+    assert "2 iterations, average loss" in capsys.readouterr().err
