@@ -25,8 +25,8 @@ them together, and its row in the table:
         necks.panet(cfg, features, head)
         return cfg
 
-`make cfgs` then writes its file, and its figures go into `tests/golden/zoo.json` (tools/zoo/figures.py). A network that
-somebody published is compared with that file there: same sections, same meaning of every option.
+`make cfgs` then writes its file, and C's figures of it go into `tests/golden/zoo.json` (tools/zoo/c_darknet.py). A
+network that somebody published is compared with its cfg: same sections, same meaning of every option.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from darknet_py.zoo import blocks, heads, recipes
+from darknet_py.zoo import blocks, heads, necks, recipes
+from darknet_py.zoo.convolutional import csp_darknet_tiny
+from darknet_py.zoo.heads import Yolo
 from darknet_py.zoo.residual import plural
 from darknet_py.zoo.text import Cfg, Value
 
@@ -13,6 +15,7 @@ CLASSES = 6  # shapes of the built-in sets
 # k-means on IoU over the built-in detection set, at 160 x 160 pixels
 _CELLS = (0.6, 0.6, 1.6, 1.6, 2.4, 2.3, 3.3, 3.3, 4.4, 4.7)  # of 16 pixels each
 _PIXELS = (9, 9, 25, 25, 36, 37, 55, 44, 47, 59, 72, 74)
+_AT_320 = (15, 15, 24, 22, 48, 46, 60, 65, 87, 68, 75, 92, 119, 94, 95, 122, 145, 151)  # three for each stride
 
 
 def _darknet(cfg: Cfg, stem: int, stages: Sequence[tuple[int, int]], stride: int = 2) -> None:
@@ -131,6 +134,17 @@ def _gaussian(classes: int = CLASSES) -> Cfg:
     return cfg
 
 
+def _yolov4_tiny(classes: int = CLASSES) -> Cfg:
+    """The published network with heads at three strides, so that tiny shapes are found too; anchors of the shapes."""
+    cfg = Cfg(
+        "YOLOv4-tiny (Wang et al., 2020) with heads at 3 strides, for the built-in shapes.",
+        recipes.small(320, 8, rate=0.0015, batches=2500, **_colours(0.02, 1.5)),
+    )
+    loss = {**heads.V4_LOSS, "jitter": 0.1, "random": 0, "scale_x_y": 1.05}
+    necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), Yolo(classes, _AT_320, heads.THREE_SCALES, loss))
+    return cfg
+
+
 def _lstm(symbols: int = 256) -> Cfg:
     cfg = Cfg(
         "A long short-term memory that learns to continue a text, byte by byte.",
@@ -153,5 +167,6 @@ SMALL: dict[str, Callable[..., Cfg]] = {
     "yolov1-tiny-shapes": _yolov1,
     "yolov2-tiny-shapes": _yolov2,
     "gaussian-yolov3-tiny-shapes": _gaussian,
+    "yolov4-tiny-shapes": _yolov4_tiny,
     "lstm-text": _lstm,
 }
