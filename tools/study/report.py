@@ -3,7 +3,7 @@
     python tools/study/report.py                    docs/study/rows.csv → the tables of docs/study.md, and the charts
     python tools/study/report.py study/rows.jsonl   the same from those rows, which become docs/study/rows.csv
 
-The figures of docs/study.md are those of the scale "cpu".
+The figures of docs/study.md are those of the scales "cpu" and, for the stages, "long".
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def documents(rows: Sequence[Row]) -> dict[Path, str]:
     """Every file under docs/ that follows from the rows, as it should be."""
     page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-    small = [row for row in rows if row["scale"] == "cpu"]
-    for name, text in sections(small).items():
+    small, long = ([row for row in rows if row["scale"] == scale] for scale in ("cpu", "long"))
+    texts = {**sections(small), "long": sections(long)["stages"], "setting": setting([*small, *long])}
+    for name, text in texts.items():
         begin, end = f"<!-- {name}: tools/study/report.py -->\n", "<!-- end -->"
         if begin not in page:
             raise DataError(f"docs/study.md: wanted the line {begin.strip()}, found none")
@@ -150,18 +151,17 @@ def shown(found: Interval, signed: bool = False) -> str:
 
 
 def setting(rows: Sequence[Row]) -> str:
-    """How the rows came about, in a few lines."""
+    """How the rows came about: a line for each scale and part."""
     lines = []
-    for part in ("stages", "necks"):
-        chosen = [row for row in rows if row["part"] == part]
-        if chosen:
-            row = chosen[0]
-            lines.append(
-                f"- {part}: {len(chosen)} trainings, seeds {min(r['seed'] for r in chosen)} to "
-                f"{max(r['seed'] for r in chosen)}, {row['size']} x {row['size']}, {row['iterations']} iterations of "
-                f"{row['batch']} pictures; {row['data']}; {sum(r['seconds'] for r in chosen) / 60:.0f} minutes of one "
-                f"{'core' if row['device'] == 'cpu' else row['device']}; torch {row['torch']}\n"
-            )
+    for scale, part in dict.fromkeys((row["scale"], row["part"]) for row in rows):
+        chosen = [row for row in rows if (row["scale"], row["part"]) == (scale, part)]
+        row = chosen[0]
+        lines.append(
+            f"- {part}, scale {scale}: {len(chosen)} trainings with seeds 0 to {max(r['seed'] for r in chosen)}, "
+            f"{row['size']} x {row['size']}, {row['iterations']} iterations of {row['batch']} pictures; {row['data']}; "
+            f"{sum(r['seconds'] for r in chosen) / 60:.0f} minutes of one "
+            f"{'core' if row['device'] == 'cpu' else row['device']}; torch {row['torch']}\n"
+        )
     return "".join(lines)
 
 

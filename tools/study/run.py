@@ -194,7 +194,9 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--only", action="append", choices=plan.TOPICS, help="one question; may be given twice")
-    parser.add_argument("--scale", choices=plan.SCALES, default="cpu", help="cpu: small networks; gpu: the full ones")
+    parser.add_argument(
+        "--scale", choices=plan.SCALES, default="cpu", help="long: three times as long; gpu: full networks"
+    )
     parser.add_argument("--data", help="pictures to classify: a folder with a folder per class, or a .data file")
     parser.add_argument("--detector-data", help="pictures with boxes, for the necks: .data, COCO JSON, VOC folder …")
     parser.add_argument("--seeds", type=_positive, help="trainings of each network (default: the scale's)")
