@@ -140,6 +140,8 @@ class _Axes:
         runs = np.split(values[finite], np.flatnonzero(np.diff(finite) > 1) + 1)
         factor = 1 << _SUBPIXEL
         strokes = [(_thinned(self._pixels(run)) * factor).round().astype(np.int32) for run in runs if len(run)]
+        if not strokes:
+            return
         cv2.polylines(self.canvas, strokes, False, ink, round(weight * _SCALE), cv2.LINE_AA, _SUBPIXEL)
         if dots or any(len(stroke) == 1 for stroke in strokes):
             for x, y in np.concatenate([stroke for stroke in strokes if dots or len(stroke) == 1], 0).tolist():

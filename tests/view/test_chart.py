@@ -56,6 +56,7 @@ def test_saved_chart_reads_back(tmp_path: Path) -> None:
 
 def test_edges() -> None:
     LossChart("empty", 0).draw()
+    LossChart("not a number", 10, losses=[(1, 2.0)], validation=[(1, math.nan)]).draw()
     LossChart("one", 10, losses=[(1, 2.0)], averages=[(1, 2.0)], maps=[(1, 1.0)]).draw()
     nan = LossChart("nan", 10)
     for i, value in enumerate([math.nan, math.inf, 1.0, math.nan, 2.0, 3.0], 1):
