@@ -155,9 +155,9 @@ def setting(rows: Sequence[Row]) -> str:
     lines = []
     for scale, part in dict.fromkeys((row["scale"], row["part"]) for row in rows):
         chosen = [row for row in rows if (row["scale"], row["part"]) == (scale, part)]
-        row = chosen[0]
+        row, seeds = chosen[0], sorted({row["seed"] for row in chosen})
         lines.append(
-            f"- {part}, scale {scale}: {len(chosen)} trainings with seeds 0 to {max(r['seed'] for r in chosen)}, "
+            f"- {part}, scale {scale}: {len(chosen)} trainings, seeds {', '.join(map(str, seeds))}; "
             f"{row['size']} x {row['size']}, {row['iterations']} iterations of {row['batch']} pictures; {row['data']}; "
             f"{sum(r['seconds'] for r in chosen) / 60:.0f} minutes of one "
             f"{'core' if row['device'] == 'cpu' else row['device']}; torch {row['torch']}\n"

@@ -1,6 +1,6 @@
 """The fusion study on real training: fusions, partial ratios and necks, several seeds each.
 
-    python tools/study/run.py                      everything, as in docs/study.md: about an hour and a half on one core
+    python tools/study/run.py                      everything, as in docs/study.md: half an hour on one core
     python tools/study/run.py --jobs 4             four trainings side by side, one thread each
     python tools/study/run.py --only necks         one question: fusion, gamma or necks
     python tools/study/run.py --scale gpu --data imagenet --detector-data coco.data
