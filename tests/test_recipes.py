@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python -m darknet_py (.+)$", TEXT, re.MULTILINE)
 TRAINED = re.findall(r"^python -m darknet_py train cfg/(.+)\.cfg$", TEXT, re.MULTILINE)
-RECIPES = ["cifar-small", "yolov1-tiny-shapes", "yolov2-tiny-shapes", "gaussian-yolov3-tiny-shapes", "lstm-text"]
+RECIPES = ["cifar-small", "yolov1-tiny-shapes", "yolov2-tiny-shapes", "gaussian-yolov3-tiny-shapes"]
+RECIPES += ["yolov4-tiny-shapes", "lstm-text"]
 
 
 @pytest.fixture
