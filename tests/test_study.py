@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -17,22 +16,14 @@ from darknet_py.cfg.account import totals
 from darknet_py.data.shape_classes import ensure_shape_classes
 from darknet_py.errors import DataError
 from darknet_py.zoo import build
+from tests.conftest import tool
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def study() -> SimpleNamespace:
-    sys.path.insert(0, str(ROOT / "tools" / "study"))
-    try:
-        import chart
-        import plan
-        import report
-        import run
-        import stats
-    finally:
-        sys.path.pop(0)
-    return SimpleNamespace(chart=chart, plan=plan, report=report, run=run, stats=stats)
+    return SimpleNamespace(**{name: tool(f"study/{name}") for name in ("chart", "plan", "report", "run", "stats")})
 
 
 def row(variant: str, seed: int, score: float, part: str = "stages", **more: object) -> dict[str, object]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.conftest import tool
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def support_table() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        return importlib.import_module("support_table")
-    finally:
-        sys.path.pop(0)
+    return tool("support_table")
 
 
 def test_the_table_is_up_to_date_and_says_yes(support_table: ModuleType) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
-from darknet_py.cfg.edit import Change, edited
-from darknet_py.cfg.graph import Graph, parse_text
-from darknet_py.errors import CfgError, CfgWarning, Problem
+from darknet_py.cfg.edit import Change, edited_text
+from darknet_py.cfg.graph import Graph, reparse
+from darknet_py.errors import CfgError, Problem
 from darknet_py.layers.base import Node
 
 _WIDTHS = ("filters", "output")  # what a layer calls the channels that it makes
@@ -37,10 +35,7 @@ def with_classes(graph: Graph, classes: int) -> Graph:
     last = graph.layers[-1]
     if not detects:
         changes += _fed(graph, last, last.index, classes)
-    text = edited(graph.text.encode("utf-8", "surrogateescape"), changes).decode("utf-8", "surrogateescape")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
-        changed = parse_text(text, graph.path)
+    changed = reparse(edited_text(graph.text, changes), graph.path)
     if not detects and changed.layers[-1].output.size != classes:
         raise _error(graph, last, f"wanted a last layer of {classes} values, found {changed.layers[-1].output.size}")
     same = [node.spec for node in changed.layers] == [node.spec for node in graph.layers]

@@ -20,8 +20,12 @@ class Change(NamedTuple):
 
 
 def edited(content: bytes, changes: Iterable[Change]) -> bytes:
+    """`edited_text` for a file's content."""
+    return edited_text(content.decode("utf-8", "surrogateescape"), changes).encode("utf-8", "surrogateescape")
+
+
+def edited_text(text: str, changes: Iterable[Change]) -> str:
     """The cfg with new values. A comment behind a value stays; an option that is not there opens its section."""
-    text = content.decode("utf-8", "surrogateescape")
     sections = parse_sections(text, Problems("<text>"))
     lines = text.splitlines(keepends=True)
     for section, key, value in changes:
@@ -35,7 +39,7 @@ def edited(content: bytes, changes: Iterable[Change]) -> bytes:
         ending = head[len(head.rstrip("\r\n")) :]
         # Into the line of the section's name, so that the numbers of the other lines hold for the next change.
         lines[sections[section].line - 1] = f"{head}{key}={value}{ending}" if ending else f"{head}\n{key}={value}"
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    return "".join(lines)
 
 
 def line_of(section: Section, key: str) -> int | None:

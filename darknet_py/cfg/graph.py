@@ -117,9 +117,14 @@ def resized(graph: Graph, width: int | None, height: int | None) -> Graph:
     """The same network at another input size. Raises CfgError where a layer does not fit it."""
     if (width or graph.net.width, height or graph.net.height) == (graph.net.width, graph.net.height):
         return graph
+    return reparse(graph.text, graph.path, width=width, height=height)
+
+
+def reparse(text: str, path: str, *, width: int | None = None, height: int | None = None) -> Graph:
+    """`parse_text` without CfgWarnings, for what became of a cfg whose warnings were given when its file was read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)
-        return parse_text(graph.text, graph.path, width=width, height=height)
+        return parse_text(text, path, width=width, height=height)
 
 
 def _input_shape(net: NetSpec) -> Shape:

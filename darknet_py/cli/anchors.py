@@ -97,16 +97,11 @@ def _rewritten(
     args: argparse.Namespace, heads: list[AnchorHead], new: Sizes, masks: list[list[int]], width: int
 ) -> bytes:
     """The cfg with the anchors; parsed once more, so that a cfg that does not fit together is never written."""
-    import warnings
-
-    from darknet_py.cfg.graph import parse_text
+    from darknet_py.cfg.graph import reparse
     from darknet_py.data.anchor_heads import with_anchors
-    from darknet_py.errors import CfgWarning
 
     content = with_anchors(Path(args.cfg).read_bytes(), heads, new, masks, width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
-        parse_text(content.decode("utf-8", "replace"), args.write)
+    reparse(content.decode("utf-8", "replace"), args.write)
     return content
 
 

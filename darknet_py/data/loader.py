@@ -201,7 +201,7 @@ class TrainLoader:
         """
         self.dataset.fill_cache(self.cache)
         work = TrainingSamples(self.dataset, self.options, self.seed, self.mini_batch * self.world)
-        requests = itertools.chain.from_iterable([self._numbers(number)] for number in itertools.count(start))
+        requests = itertools.chain.from_iterable([self.numbers(number)] for number in itertools.count(start))
         for images, truth, tracks, bad_images, bad_labels in run(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, torch.from_numpy(truth), skipped, torch.from_numpy(tracks))
@@ -215,7 +215,7 @@ class TrainLoader:
         images = self.mini_batch * most_width * most_height // (width * height)
         return int(images * 0.8) if int(images * 0.8) > self.mini_batch else images
 
-    def _numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
+    def numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
         iteration = mini_batch // self.net.subdivisions
         size, images = self.size(iteration), self.images(iteration)
         room = _MOST_IMAGES if self.net.dynamic_minibatch else self.mini_batch

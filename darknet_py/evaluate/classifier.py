@@ -93,10 +93,9 @@ def evaluate_classifier(
                 found = network(images)
             scores.append(found.float().flatten(1).cpu())
             labels.append(class_ids)
-    if world > 1:
-        own: tuple[list[Any], ...] = (scores, labels, numbers, skipped, costs)
-        every = zip(*everyones(own, world), strict=True)
-        scores, labels, numbers, skipped, costs = ([row for rows in lists for row in rows] for lists in every)
+    own: tuple[list[Any], ...] = (scores, labels, numbers, skipped, costs)
+    every = zip(*everyones(own, world), strict=True)
+    scores, labels, numbers, skipped, costs = ([row for rows in lists for row in rows] for lists in every)
     if not labels:
         raise DataError(f"wanted images that name a class, found none{': ' + skipped[0] if skipped else ''}")
     mean = float(torch.stack(costs).sum()) / sum(map(len, labels)) if costs else None

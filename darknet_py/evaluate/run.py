@@ -226,10 +226,9 @@ def collect(
                 found = suppress(predictions, step.sizes, *net.nms_kind)
                 boxes.found[name].extend(_known_classes(each, dataset.classes) for each in found)
     bar.close()
-    if world > 1:
-        parts = everyones((boxes, skipped), world)
-        boxes = merged([part for part, _ in parts], dataset.paths)
-        skipped = [line for _, lines in parts for line in lines]
+    parts = everyones((boxes, skipped), world)
+    boxes = merged([part for part, _ in parts], dataset.paths)
+    skipped = [line for _, lines in parts for line in lines]
     if not boxes.paths:
         raise DataError(f"none of the {len(dataset)} images can be read, the first: {skipped[0]}")
     return boxes, skipped

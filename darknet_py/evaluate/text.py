@@ -32,6 +32,11 @@ class TextResult:
         """Darknet's cost of a byte, by the natural logarithm."""
         return self.bits * math.log(2)
 
+    @property
+    def likelihood(self) -> float:
+        """What the right byte was given on (geometric) average: 0 … 1, more is better."""
+        return math.pow(2, -self.bits)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "bytes": self.bytes,
@@ -69,8 +74,3 @@ def evaluate_text(network: Network, text: NDArray[np.uint8]) -> TextResult:
     reset_state(network)
     total = len(text) - 1
     return TextResult(total, float(bits) / total, int(found) / total)
-
-
-def likelihood(result: TextResult) -> float:
-    """What the right byte was given on (geometric) average: 0 … 1, more is better."""
-    return math.pow(2, -result.bits)

@@ -13,12 +13,11 @@ from darknet_py.cfg.graph import Graph
 from darknet_py.data.classifier_data import open_classifier_data
 from darknet_py.data.classify import ClassifierDataset, ClassifierLoader, classifier_sample
 from darknet_py.data.datafile import DataFile
-from darknet_py.data.images import Image
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
 from darknet_py.evaluate.classifier import evaluate_classifier
 from darknet_py.training.options import TrainOptions
-from darknet_py.training.task import Batches, Score, with_confusion
+from darknet_py.training.task import Batches, Score, check_classes, notes_on_data, recorded, with_confusion
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -48,11 +47,7 @@ class Classification:
             raise TrainError(f"{graph.path}: training a classifier on a tree of classes (tree=) is not supported")
         data = open_classifier_data(path, graph.net.channels, options.limit)
         outputs = graph.layers[-1].output.size
-        if len(data.names) > outputs:
-            raise TrainError(
-                f"{data.file.path}: wanted at most {outputs} classes, as {graph.path} has, found {len(data.names)}; "
-                f"classes={len(data.names)} (--classes {len(data.names)}) rewrites the cfg for them"
-            )
+        check_classes(graph, data.file, outputs, len(data.names))
         measured = data.separate if options.map is None else options.map is not False
         valid = data.valid if measured else None
         return cls(graph, options, data.file, data.names, data.train, valid, outputs, path is None)
@@ -72,14 +67,7 @@ class Classification:
                 f"no data given: training on the built-in shapes, {self.images} images ({self.file.path}); "
                 f"on your own, in a folder per class: python -m darknet_py train {self.graph.path} --data FOLDER"
             )
-        if len(self.names) < self.outputs:
-            lines.append(
-                f"note: the network has {self.outputs} classes, the data {len(self.names)}; the others stay unused "
-                f"(classes={len(self.names)}, --classes {len(self.names)}, rewrites the cfg)"
-            )
-        if self.options.cache:
-            lines.append(self.train.fill_cache(True, show=not self.options.quiet))
-        return lines
+        return lines + notes_on_data(self.train, self.options, self.outputs, len(self.names))
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> ClassifierLoader:
         """Mini-batches of this process; their numbers are iteration · share.mini_batches + k."""
@@ -108,20 +96,8 @@ class Classification:
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, ClassifierLoader)
-        recorder = _Recorder(loader.dataset)
+        recorder, asked = recorded(loader.dataset)
         for number in mini_batches:
             for sample in loader.numbers(number):
                 classifier_sample(recorder, loader.net, loader.seed, sample, [], [])
-        return list(dict.fromkeys(recorder.asked))
-
-
-class _Recorder(ClassifierDataset):
-    """A data set that remembers which images were asked for."""
-
-    def __init__(self, dataset: ClassifierDataset):
-        super().__init__(dataset.paths, dataset.names, dataset.channels, dataset.by_folder)
-        self.asked: list[str] = []
-
-    def image(self, index: int) -> Image:
-        self.asked.append(self.paths[index])
-        return super().image(index)
+        return list(dict.fromkeys(asked))

@@ -16,13 +16,11 @@ from darknet_py.data.augment import Augmentation
 from darknet_py.data.datafile import DataFile, read_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.formats import open_any
-from darknet_py.data.images import Image
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader, training_sample
-from darknet_py.errors import TrainError
 from darknet_py.evaluate.run import evaluate_detector
 from darknet_py.training.options import TrainOptions
-from darknet_py.training.task import Batches, Score, with_confusion
+from darknet_py.training.task import Batches, Score, check_classes, notes_on_data, recorded, with_confusion
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -56,11 +54,7 @@ class Detection:
         file = open_any(path)
         names = file.class_names() if file.names else []
         count = file.classes or len(names) or head.classes
-        if count > head.classes:
-            raise TrainError(
-                f"{file.path}: wanted at most {head.classes} classes, as {graph.path} has, found {count}; "
-                f"classes={count} (--classes {count}) rewrites the cfg for them"
-            )
+        check_classes(graph, file, head.classes, count)
         channels = graph.net.channels
         train = DetectionDataset(file.train_images()[: options.limit], count, channels)
         if not options.skip_bad_labels:
@@ -92,14 +86,7 @@ class Detection:
                 f"no data file given: training on the built-in shapes, {self.images} images ({self.file.path}); "
                 f"on COCO: python -m darknet_py train {self.graph.path} --data data/coco.data"
             )
-        if len(self.names) < self.head.classes:
-            lines.append(
-                f"note: the network has {self.head.classes} classes, the data {len(self.names)}; the others stay "
-                f"unused (classes={len(self.names)}, --classes {len(self.names)}, rewrites the cfg)"
-            )
-        if self.options.cache:
-            lines.append(self.train.fill_cache(True, show=not self.options.quiet))
-        return lines
+        return lines + notes_on_data(self.train, self.options, self.head.classes, len(self.names))
 
     def loader(self, share: Share, team: Team, seed: int, device: torch.device) -> TrainLoader:
         """Mini-batches of this process; their numbers are iteration · share.mini_batches + k."""
@@ -152,26 +139,14 @@ class Detection:
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, TrainLoader)
-        recorder = _Recorder(loader.dataset)
+        recorder, asked = recorded(loader.dataset)
         world = loader.mini_batch * loader.world
         for mini_batch in mini_batches:
-            for number, size in loader._numbers(mini_batch):
+            for number, size in loader.numbers(mini_batch):
                 training_sample(recorder, loader.options, loader.seed, number, size, None, world)
-        return list(dict.fromkeys(recorder.asked))
+        return list(dict.fromkeys(asked))
 
 
 def detection_specs(graph: Graph) -> Sequence[Any]:
     """The specs of all detection layers."""
     return [node.spec for node in graph.layers if hasattr(node.spec, "jitter") and hasattr(node.spec, "classes")]
-
-
-class _Recorder(DetectionDataset):
-    """A data set that remembers which images were asked for."""
-
-    def __init__(self, dataset: DetectionDataset):
-        super().__init__(dataset.paths, dataset.classes, dataset.channels)
-        self.asked: list[str] = []
-
-    def image(self, index: int) -> Image:
-        self.asked.append(self.paths[index])
-        return super().image(index)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cfg.edit import Change, edited, line_of
-from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.cfg.edit import Change, edited_text, line_of
+from darknet_py.cfg.graph import Graph, reparse
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.cfg.sections import Problems, parse_sections
-from darknet_py.errors import CfgWarning, TrainError
+from darknet_py.errors import TrainError
 
 _ALIASES = {"ema": "ema_alpha"}
 # What a detection section says about augmentation; a new value goes into all sections that have the key.
@@ -99,9 +98,7 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
             own = {field.name for field in dataclasses.fields(TrainOptions)}
             hint = did_you_mean(key, sorted(known | own | set(_HEAD_KEYS)))
             raise TrainError(f"wanted an option of training or a key of [net], found {key!r}{hint}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CfgWarning)  # given when the file was read
-        return parse_text(_edited(graph.text, changes), graph.path), told
+    return reparse(_edited(graph.text, changes), graph.path), told
 
 
 def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
@@ -134,7 +131,7 @@ def _edited(text: str, changes: Mapping[str, Any]) -> str:
         for number, section in enumerate(sections)
         if (line_of(section, key) if key in _HEAD_KEYS and number else number == 0 and key not in _HEAD_KEYS)
     ]
-    return edited(text.encode("utf-8", "surrogateescape"), places).decode("utf-8", "surrogateescape")
+    return edited_text(text, places)
 
 
 def _text(value: Any) -> str:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
 from darknet_py.data.datafile import DataFile
+from darknet_py.data.dataset import ImageSet
+from darknet_py.data.images import Image
 from darknet_py.data.loader import Batch, Reports
+from darknet_py.errors import TrainError
 
 if TYPE_CHECKING:
     import torch
 
+    from darknet_py.cfg.graph import Graph
     from darknet_py.evaluate.records import Ints
     from darknet_py.model.network import Network
     from darknet_py.training.distributed import Share, Team
+    from darknet_py.training.options import TrainOptions
     from darknet_py.view.draw import Picture
+
+Images = TypeVar("Images", bound=ImageSet)
 
 _MATRIX = 101  # rows of a confusion matrix that is kept at each measurement
 
@@ -40,6 +48,44 @@ def with_confusion(
     """figures: with a loss. matrix: goes into the figures, unless it is large, and to `draw`."""
     kept = matrix.tolist() if len(matrix) <= _MATRIX else None
     return Score(value, figures["loss"], figures | {"confusion": kept}, lambda: draw(matrix))
+
+
+def check_classes(graph: Graph, file: DataFile, most: int, found: int) -> None:
+    """Raises TrainError where the data has more classes than the network."""
+    if found > most:
+        raise TrainError(
+            f"{file.path}: wanted at most {most} classes, as {graph.path} has, found {found}; "
+            f"classes={found} (--classes {found}) rewrites the cfg for them"
+        )
+
+
+def notes_on_data(train: ImageSet, options: TrainOptions, most: int, found: int) -> list[str]:
+    """Lines about classes that stay unused, and about images kept in memory.
+
+    most, found: classes of the network and of the data.
+    """
+    lines = []
+    if found < most:
+        lines.append(
+            f"note: the network has {most} classes, the data {found}; the others stay unused "
+            f"(classes={found}, --classes {found}, rewrites the cfg)"
+        )
+    if options.cache:
+        lines.append(train.fill_cache(True, show=not options.quiet))
+    return lines
+
+
+def recorded(dataset: Images) -> tuple[Images, list[str]]:
+    """A copy of the data set, and a list that gets the path of each image that is asked of the copy."""
+    asked: list[str] = []
+
+    def image(index: int) -> Image:
+        asked.append(dataset.paths[index])
+        return dataset.image(index)
+
+    recorder = copy.copy(dataset)
+    recorder.image = image  # type: ignore[method-assign]
+    return recorder, asked
 
 
 class Batches(Protocol):

@@ -18,7 +18,7 @@ from darknet_py.data.datafile import DataFile
 from darknet_py.data.loader import Batch, Reports
 from darknet_py.data.tale import ensure_tale
 from darknet_py.errors import DataError, TrainError
-from darknet_py.evaluate.text import evaluate_text, likelihood
+from darknet_py.evaluate.text import evaluate_text
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training.options import TrainOptions
 from darknet_py.training.task import Batches, Score
@@ -96,7 +96,7 @@ class Text:
     def measure(self, network: Network, team: Team) -> Score:
         assert self.valid is not None
         result = evaluate_text(network, self.valid)
-        return Score(likelihood(result), result.loss, result.to_json(), dict)
+        return Score(result.likelihood, result.loss, result.to_json(), dict)
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, Streams)

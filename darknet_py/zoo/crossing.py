@@ -8,15 +8,14 @@ Everything else stays as it is written, comments too.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from darknet_py.cfg.graph import Graph, parse, parse_text
+from darknet_py.cfg.graph import Graph, parse, reparse
 from darknet_py.cfg.options import atoi
 from darknet_py.cfg.sections import Problems, Section, parse_sections
-from darknet_py.errors import CfgWarning, DarknetError
+from darknet_py.errors import DarknetError
 from darknet_py.layers.base import Node
 from darknet_py.layers.convolutional import Convolutional
 from darknet_py.layers.merge import Route, Shortcut
@@ -61,9 +60,7 @@ def cross(path: str | Path, csp: Csp) -> Crossed:
         wanted = "residual blocks of one shape or dense layers, which nothing else reads"
         raise DarknetError(f"{path}: wanted stages of {wanted}, found none")
     text = _Rewriting(graph, csp, runs).text()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CfgWarning)  # they are those of the given cfg
-        new = parse_text(text, f"{path}, cross stage partial")
+    new = reparse(text, f"{path}, cross stage partial")
     totals = (
         f"parameters {graph.parameters} -> {new.parameters} ({new.parameters / graph.parameters - 1:+.1%}), "
         f"BFLOPs {graph.bflops:.3f} -> {new.bflops:.3f} ({new.bflops / graph.bflops - 1:+.1%})"

@@ -46,7 +46,13 @@ def _cifar(classes: int = CLASSES) -> Cfg:
     return cfg
 
 
-_STAGES = ((32, 0), (64, 1), (128, 2))
+def _trunk(title: str, *, batches: int, size: int = 160) -> tuple[Cfg, int]:
+    """A detector up to its head at stride 16, and the layer that the head reads."""
+    cfg = Cfg(title, recipes.small(size, 16, rate=0.002, batches=batches, **_colours(0.02, 1.3)))
+    _darknet(cfg, 16, ((32, 0), (64, 1), (128, 2)))
+    cfg.chapter("Head")
+    cfg.part("stride 16")
+    return cfg, cfg.conv(128, 3)
 
 
 def _yolov1(classes: int = CLASSES) -> Cfg:
@@ -54,14 +60,11 @@ def _yolov1(classes: int = CLASSES) -> Cfg:
     fills it by a fully connected layer, which learns each cell by itself; three convolutions, each brought into that
     order by [reorg3d], share what they learn."""
     side, boxes = 10, 2
-    cfg = Cfg(
+    cfg, x = _trunk(
         "YOLO version 1 (Redmon et al., 2015), small and convolutional: one [detection] head on a 10 x 10 grid.",
-        recipes.small(16 * side, 16, rate=0.002, batches=3000, **_colours(0.02, 1.3)),
+        batches=3000,
+        size=16 * side,
     )
-    _darknet(cfg, 16, _STAGES)
-    cfg.chapter("Head")
-    cfg.part("stride 16")
-    x = cfg.conv(128, 3)
     parts: list[int] = []
     for what, channels in (("classes", classes), ("objectness", boxes), ("boxes", 4 * boxes)):
         cfg.part(f"{what}: {channels} of each cell, cell by cell")
@@ -90,27 +93,14 @@ def _yolov1(classes: int = CLASSES) -> Cfg:
 
 
 def _yolov2(classes: int = CLASSES) -> Cfg:
-    cfg = Cfg(
-        "YOLO version 2 (Redmon and Farhadi, 2016), small: one [region] head at stride 16.",
-        recipes.small(160, 16, rate=0.002, batches=1600, **_colours(0.02, 1.3)),
-    )
-    _darknet(cfg, 16, _STAGES)
-    cfg.chapter("Head")
-    cfg.part("stride 16")
-    cfg.conv(128, 3)
+    cfg, _ = _trunk("YOLO version 2 (Redmon and Farhadi, 2016), small: one [region] head at stride 16.", batches=1600)
     heads.region(cfg, classes, anchors=_CELLS, jitter=0.2, random=0)
     return cfg
 
 
 def _gaussian(classes: int = CLASSES) -> Cfg:
-    cfg = Cfg(
-        "Gaussian YOLOv3 (Choi et al., 2019), small: one head, whose boxes say how sure they are.",
-        recipes.small(160, 16, rate=0.002, batches=1600, **_colours(0.02, 1.3)),
-    )
-    _darknet(cfg, 16, _STAGES)
-    cfg.chapter("Head")
-    cfg.part("stride 16")
-    cfg.conv(128, 3)
+    title = "Gaussian YOLOv3 (Choi et al., 2019), small: one head, whose boxes say how sure they are."
+    cfg, _ = _trunk(title, batches=1600)
     anchors = len(_PIXELS) // 2
     cfg.note(f"{anchors} anchors x (4 of the box and how sure each is + objectness + {classes} classes)")
     cfg.conv(anchors * (9 + classes), activation="linear", norm=False)

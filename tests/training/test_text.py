@@ -16,7 +16,7 @@ import darknet_py
 from darknet_py.cli import main
 from darknet_py.data import tale
 from darknet_py.errors import DarknetError, DataError, TrainError
-from darknet_py.evaluate.text import evaluate_text, likelihood
+from darknet_py.evaluate.text import evaluate_text
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training import text as training_text
 from darknet_py.training.text import Streams, Text, generate
@@ -153,7 +153,7 @@ def test_bits_per_byte_are_those_of_the_streams_read_one_after_the_other(text: P
             right += int(chances.argmax() == after)
     assert whole.bytes == 19
     assert whole.bits == pytest.approx(bits / 19, rel=1e-5) and whole.found == right / 19
-    assert likelihood(whole) == pytest.approx(2 ** (-bits / 19), rel=1e-5)
+    assert whole.likelihood == pytest.approx(2 ** (-bits / 19), rel=1e-5)
     for parameter in network.parameters():
         parameter.data.zero_()
     assert evaluate_text(network, symbols).bits == pytest.approx(7)  # nothing known: log2(128)

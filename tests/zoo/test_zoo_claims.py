@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.conftest import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "tools" / "zoo"))
-    try:
-        import tables
-    finally:
-        sys.path.pop(0)
-    return tables
+    return tool("zoo/tables")
 
 
 def test_the_tables_in_the_docs_are_up_to_date(tables: ModuleType):
