@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from darknet_py.cli.common import load_network, network_arguments, positive
+from darknet_py.cli.common import load_network, network_arguments, positive, stb_argument
 
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="FILE", help="class names, one a line, instead of those of the data")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    stb_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     rows, failed = [], False
     for path in find_images(args.images):
         try:
-            image = center_crop(load_image(str(path), net.channels), net.width, net.height)
+            image = center_crop(load_image(str(path), net.channels, args.stb), net.width, net.height)
         except DataError as error:
             print(f"darknet_py: {error}", file=sys.stderr)
             failed = True
@@ -94,6 +95,7 @@ def measure(args: argparse.Namespace) -> int:
     if args.amp:
         network = fuse(network, AMP[args.amp])
     data = open_classifier_data(args.data, network.graph.net.channels)
+    data.valid.stb = args.stb
     result = evaluate_classifier(network, data.valid, args.batch, args.workers, data.names, args.loss)
     for line in result.skipped[:_SHOWN]:
         print(f"warning: {line}", file=sys.stderr)

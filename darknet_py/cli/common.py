@@ -27,6 +27,13 @@ def amp_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def stb_argument(parser: argparse.ArgumentParser) -> None:
+    """--stb, for `data.images.load_image`."""
+    parser.add_argument(
+        "--stb", action="store_true", help="read JPEGs exactly as a Darknet built without OpenCV does (slower)"
+    )
+
+
 def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network:
     """The network that `network_arguments` describe."""
     from darknet_py.model.load import load

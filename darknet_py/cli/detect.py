@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cli.common import amp_argument, fraction, network_arguments, positive
+from darknet_py.cli.common import amp_argument, fraction, network_arguments, positive, stb_argument
 
 NAME = "detect"
 HELP = "find objects on images: writes pictures with boxes, and JSON on request"
@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout"
     )
+    stb_argument(parser)
     parser.add_argument("--batch", type=positive, default=1, help="images per forward pass (default: 1)")
 
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         images = []
         for path in paths[start : start + args.batch]:
             try:
-                images.append((path, load_image(path, net.graph.net.channels)))
+                images.append((path, load_image(path, net.graph.net.channels, args.stb)))
             except DataError as error:
                 failed += 1
                 progress.write(f"darknet_py: {error}", file=sys.stderr)

@@ -19,7 +19,9 @@ _UNASKED = 2 << 30  # bytes of images that are kept in memory without being told
 
 
 class ImageSet:
-    """A list of images. channels: what the network takes."""
+    """A list of images. channels: what the network takes. stb: how JPEGs are read, see `load_image`."""
+
+    stb = False
 
     def __init__(self, paths: Sequence[str], channels: int = 3):
         if not paths:
@@ -35,7 +37,7 @@ class ImageSet:
     def image(self, index: int) -> Image:
         """uint8 (H, W, channels); not to be written to. Raises DataError."""
         image = self._cache.get(index)
-        return load_image(self.paths[index], self.channels) if image is None else image
+        return load_image(self.paths[index], self.channels, self.stb) if image is None else image
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], object] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many are there.

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import DataError
 
 Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
@@ -25,10 +26,11 @@ _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def load_image(path: str | PathLike[str], channels: int = 3) -> Image:
+def load_image(path: str | PathLike[str], channels: int = 3, stb: bool = False) -> Image:
     """Reads an image: uint8 (H, W, channels). Three channels are RGB; EXIF rotation is applied, as OpenCV does.
 
-    Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels.
+    Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels. stb: JPEGs to
+    the last bit as C Darknet built without OpenCV reads them (`jpeg.read_stb`): slower, EXIF rotation left out.
 
     Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
     """
@@ -38,10 +40,10 @@ def load_image(path: str | PathLike[str], channels: int = 3) -> Image:
             data = file.read()
     except OSError as error:
         raise DataError(f"{name}: cannot read the image: {error.strerror or error}") from None
-    return decode_image(data, channels, name)
+    return decode_image(data, channels, name, stb)
 
 
-def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image:
+def decode_image(data: bytes, channels: int = 3, name: str = "<image>", stb: bool = False) -> Image:
     """`load_image` for a file's content."""
     if not data:
         raise DataError(f"{name}: wanted an image, found an empty file")
@@ -51,6 +53,8 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>") -> Image
     if not whole and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and say nothing that a program can see.
         raise DataError(f"{name}: the JPEG is cut off (no end marker)")
+    if stb and data.startswith(b"\xff\xd8"):
+        return read_stb(data, channels, name)
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: _READ_RGB or cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)

@@ -120,6 +120,7 @@ def evaluate_detector(
     rank: int = 0,
     world: int = 1,
     dtype: torch.dtype | None = None,
+    stb: bool = False,
 ) -> Evaluation:
     """Runs the network over labelled images and scores it by "darknet" (`detector map`) and/or "coco".
 
@@ -128,6 +129,7 @@ def evaluate_detector(
     label files hold the difficult objects. batch: images per forward pass. workers: loader processes. loss: the
     network's loss too, from the same pass. rank, world: of so many processes (`torch.distributed`), each looks at a
     share of the images; all get the whole result. dtype: see `fuse`.
+    stb: JPEGs of given paths are read as by C without OpenCV (`load_image`).
     An image that cannot be read is left out and reported. Raises DarknetError for a network that does not detect and
     DataError for data that cannot be used at all.
     """
@@ -138,6 +140,7 @@ def evaluate_detector(
     dataset = images
     if not isinstance(dataset, DetectionDataset):
         dataset = DetectionDataset(dataset, len(names), net.graph.net.channels)
+        dataset.stb = stb
     if difficult is not None and len(difficult) != len(dataset):
         raise DataError(f"difficult: wanted one entry per image ({len(dataset)}), found {len(difficult)}")
 

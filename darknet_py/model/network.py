@@ -175,11 +175,11 @@ class Network(nn.Module):
 
         return boxes(self, x, thresh, nms)
 
-    def detect(self, images: Any, thresh: float = 0.25, nms: float = 0.45) -> list[list[Any]]:
+    def detect(self, images: Any, thresh: float = 0.25, nms: float = 0.45, stb: bool = False) -> list[list[Any]]:
         """Detections on images (paths or (H, W, 3) RGB uint8 arrays), relative to each; see `model.predict`."""
         from darknet_py.model.predict import detect
 
-        return detect(self, images, thresh, nms)
+        return detect(self, images, thresh, nms, stb=stb)
 
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
         """Calls `step` for each layer in order with its inputs; its result is that layer's output."""

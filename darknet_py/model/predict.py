@@ -44,12 +44,18 @@ def boxes(net: Network, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> l
 
 
 def detect(
-    net: Network, images: Image | Sequence[Image], thresh: float = 0.25, nms: float = 0.45, batch: int = 1
+    net: Network,
+    images: Image | Sequence[Image],
+    thresh: float = 0.25,
+    nms: float = 0.45,
+    batch: int = 1,
+    stb: bool = False,
 ) -> list[list[Detection]]:
     """Detections per image by falling confidence; boxes relative to the image.
 
     images: one or several paths or (H, W, 3) RGB uint8 arrays, resized as C's `detector test` does (letterboxed where
-    the cfg says letter_box=1). batch: images per forward pass. Raises DataError for an image that cannot be read.
+    the cfg says letter_box=1). batch: images per forward pass. stb: JPEGs are read as by C without OpenCV
+    (`load_image`). Raises DataError for an image that cannot be read.
     """
     if isinstance(images, (str, Path, np.ndarray)):
         images = [images]
@@ -57,7 +63,7 @@ def detect(
     device = next(net.parameters(), torch.empty(0)).device
     results: list[list[Detection]] = []
     for chunk in _chunks(images, batch):
-        arrays = [_array(image, net.graph.net.channels) for image in chunk]
+        arrays = [_array(image, net.graph.net.channels, stb) for image in chunk]
         x = torch.stack([prepare(net, array) for array in arrays]).to(device)
         for array, found in zip(arrays, find(net, x, thresh, nms), strict=True):
             relative = found.boxes
@@ -74,9 +80,9 @@ def prepare(net: Network, image: np.ndarray) -> Tensor:
     return to_tensor(fit(image, spec.width, spec.height))
 
 
-def _array(image: Image, channels: int) -> np.ndarray:
+def _array(image: Image, channels: int, stb: bool) -> np.ndarray:
     if not isinstance(image, np.ndarray):
-        return load_image(image, channels)
+        return load_image(image, channels, stb)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
         raise DarknetError(f"wanted a uint8 image (height, width, {channels}), found {image.dtype} {image.shape}")
     return image

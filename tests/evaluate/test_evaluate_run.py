@@ -101,21 +101,23 @@ def test_wrong_requests(tmp_path: Path) -> None:
 
 @pytest.mark.reference
 @pytest.mark.slow
-def test_bccd_gives_cs_map(reference: Path, tmp_path: Path) -> None:
-    """C's 41.96 %: ours is 41.78 %, and all of the difference is JPEG decoding (C's own run on PNGs gives 41.78 %)."""
+@pytest.mark.parametrize("stb", [True, False])
+def test_bccd_gives_cs_map(reference: Path, tmp_path: Path, stb: bool) -> None:
+    """C's 41.96 % where JPEGs are read as C read them, box by box. As OpenCV reads them it is 41.78 %, for C as well
+    (its own run on the same pixels as PNG). Tolerances are C's printed digits, or what OpenCV's pixels change."""
     bccd = reference / "bccd"
     wanted = json.loads((bccd / "c-darknet.json").read_text())
     names = list(wanted["ap"])
     net = darknet_py.load(bccd / "yolo-fastest-bccd.cfg", bccd / "c-darknet-200.weights")
     data = voc_to_darknet(bccd, tmp_path, names).data
-    result = evaluate_detector(net, data.valid_images(), data.class_names(), workers=0)
+    result = evaluate_detector(net, data.valid_images(), data.class_names(), workers=0, stb=stb)
     ours = result.darknet
     assert ours is not None and result.coco is not None and not result.skipped
-    assert ours.map == pytest.approx(wanted["mAP50"], abs=0.005)
-    assert [row.ap for row in ours.classes] == pytest.approx(list(wanted["ap"].values()), abs=0.005)
+    assert ours.map == pytest.approx(wanted["mAP50"], abs=1e-6 if stb else 0.005)
+    assert [row.ap for row in ours.classes] == pytest.approx(list(wanted["ap"].values()), abs=1e-4 if stb else 0.005)
     at = wanted["at_conf_025"]
     assert ours.truths == 945 == at["TP"] + at["FN"]
-    assert abs(ours.tp - at["TP"]) <= 5 and abs(ours.fp - at["FP"]) <= 15
-    assert ours.average_iou == pytest.approx(at["average_iou"], abs=0.003)
-    assert result.coco.figures["AP50"] == pytest.approx(0.401, abs=0.005)
-    assert result.coco.ap == pytest.approx(0.1755, abs=0.005)
+    assert abs(ours.tp - at["TP"]) <= (0 if stb else 5) and abs(ours.fp - at["FP"]) <= (0 if stb else 15)
+    assert ours.average_iou == pytest.approx(at["average_iou"], abs=5e-5 if stb else 0.003)
+    assert result.coco.figures["AP50"] == pytest.approx(0.405, abs=0.005)
+    assert result.coco.ap == pytest.approx(0.1755, abs=0.01)

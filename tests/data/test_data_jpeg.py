@@ -1,0 +1,81 @@
+"""JPEGs read as stb_image reads them, against its own pixels (tests/golden/jpeg.npz, by tools/golden/jpeg.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darknet_py.data.images import load_image
+from darknet_py.data.jpeg import read_stb
+from darknet_py.errors import DataError
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "jpeg.npz")
+FILES = [name for name in GOLDEN.files if not name.endswith(("_1", "_3"))]
+SIZED = GOLDEN["40x33_420"].tobytes(), GOLDEN["17x9_420_progressive"].tobytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_are_stb_images(name: str) -> None:
+    for channels in (1, 3):
+        pixels = read_stb(GOLDEN[name].tobytes(), channels)
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, GOLDEN[f"{name}_{channels}"])
+
+
+def test_opencv_reads_nearly_the_same() -> None:
+    ours = read_stb(SIZED[0]).astype(int)
+    theirs = cv2.imdecode(GOLDEN["40x33_420"], cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert 0 < abs(ours - theirs).max() <= 3
+
+
+def test_only_jpegs_are_read_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(SIZED[0])
+    np.testing.assert_array_equal(load_image(path, stb=True), GOLDEN["40x33_420_3"])
+    assert (load_image(path) != GOLDEN["40x33_420_3"]).any()
+    cv2.imwrite(str(path.with_suffix(".png")), GOLDEN["40x33_420_3"])
+    np.testing.assert_array_equal(load_image(path.with_suffix(".png"), stb=True)[:, :, ::-1], GOLDEN["40x33_420_3"])
+
+
+def changed(data: bytes, *changes: tuple[bytes, bytes]) -> bytes:
+    for old, new in changes:
+        assert data.count(old) == 1 and len(old) == len(new)
+        data = data.replace(old, new)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\xff\xd8\xff\xd9", "it holds no image"),
+        (b"\x89PNG", "it does not start as one"),
+        (SIZED[0][:30], "it ends within a header"),
+        (changed(SIZED[0], (b"\xff\xc0", b"\xff\xc9")), "wanted Huffman-coded sequential or progressive"),
+        (changed(SIZED[0], (b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")), r"of 8 bits, found 40 x 33 .* of 12 bits"),
+        (SIZED[0][:-100] + b"\xff\xd9", "it is damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_said(data: bytes, what: str) -> None:
+    with pytest.raises(DataError, match=rf"photo.jpg: cannot read this JPEG: .*{what}"):
+        read_stb(data, name="photo.jpg")
+    with pytest.raises(DataError, match=r"wanted 4 channels, found a JPEG, which is read as 1 or 3"):
+        read_stb(SIZED[0], 4)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(SIZED), st.lists(st.tuples(st.integers(2, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_damaged_files_end_in_one_kind_of_error(data: bytes, changes: list[tuple[int, int]]) -> None:
+    damaged = bytearray(data)
+    size = (data.find(b"\xff\xc0") if b"\xff\xc0" in data else data.index(b"\xff\xc2")) + 5
+    for place, value in changes:
+        if place % len(data) not in range(size, size + 4):  # a larger one takes long, and may be right
+            damaged[max(place % len(data), 2)] = value
+    try:
+        assert read_stb(bytes(damaged)).shape[2] == 3
+    except DataError as error:
+        assert "cannot read this JPEG" in str(error)
