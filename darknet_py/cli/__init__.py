@@ -1,4 +1,4 @@
-"""The command line: `darknet_py COMMAND …`. One module per command, imported only when it is needed.
+"""The command line: `darknet_py COMMAND …`, or Darknet's own (`cli.darknet`). One module per command.
 
 A command module has NAME, HELP, `configure(parser)` and `run(args) -> exit code`; nothing heavy at its top.
 Exit codes: 0 done, 1 a DarknetError (one line), 2 wrong usage, 130 interrupted.
@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from darknet_py.cli.darknet import FORMS, translate
 from darknet_py.errors import CfgWarning, DarknetError
 
 COMMANDS = (
     "train",
     "detect",
+    "video",
     "classify",
     "evaluate",
     "rnn",
@@ -35,10 +37,10 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
     warnings.showwarning = _show_warning
     warnings.simplefilter("always", CfgWarning)
     try:
+        args = _parser().parse_args(translate(sys.argv[1:] if argv is None else argv))
         return int(args.run(args) or 0)
     except DarknetError as error:
         print(f"darknet_py: {error}", file=sys.stderr)
@@ -60,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     from darknet_py import __version__
 
     parser = argparse.ArgumentParser(
-        prog="darknet_py", description="Darknet networks in PyTorch: read, run, train, evaluate and convert them."
+        prog="darknet_py",
+        description="Darknet networks in PyTorch: read, run, train, evaluate and convert them.",
+        epilog=f"Darknet's own command lines are understood too: {', '.join(FORMS)}.",
     )
     parser.add_argument("--version", action="version", version=f"darknet_py {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

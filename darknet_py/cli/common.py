@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ def amp_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def letter_box_argument(parser: argparse.ArgumentParser) -> None:
+    """--letter-box, which `load_network` looks at."""
+    parser.add_argument("--letter-box", action="store_true", help="keep the images' shape, as letter_box=1 in [net]")
+
+
 def stb_argument(parser: argparse.ArgumentParser) -> None:
     """--stb, for `data.images.load_image`."""
     parser.add_argument(
@@ -42,7 +48,10 @@ def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network
     weights: str | None = args.weights
     if Path(args.cfg).suffix in (".pt", ".pth"):
         cfg, weights = None, weights or args.cfg
-    return load(cfg, weights, width=args.width, height=args.height, device=args.device, names=names)
+    net = load(cfg, weights, width=args.width, height=args.height, device=args.device, names=names)
+    if getattr(args, "letter_box", False):
+        net.graph = replace(net.graph, net=replace(net.graph.net, letter_box=True))
+    return net
 
 
 def positive(text: str) -> int:

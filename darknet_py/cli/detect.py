@@ -5,22 +5,48 @@ from __future__ import annotations
 import argparse
 import glob
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import amp_argument, fraction, network_arguments, positive, stb_argument
+from darknet_py.cli.common import (
+    amp_argument,
+    fraction,
+    letter_box_argument,
+    network_arguments,
+    positive,
+    stb_argument,
+)
+
+if TYPE_CHECKING:
+    from darknet_py.model.network import Network
 
 NAME = "detect"
 HELP = "find objects on images: writes pictures with boxes, and JSON on request"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    finding_arguments(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or globs")
+    parser.add_argument(
+        "--out", metavar="DIR", default="predictions", help="folder of the pictures (default: predictions)"
+    )
+    parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout"
+    )
+    parser.add_argument("--save-labels", action="store_true", help="write a label file for each image, where they go")
+    stb_argument(parser)
+
+
+def finding_arguments(parser: argparse.ArgumentParser) -> None:
+    """The network, and what counts as found."""
     network_arguments(parser, "trained weights")
     amp_argument(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or globs")
+    letter_box_argument(parser)
     parser.add_argument("--thresh", type=fraction, default=0.25, help="least confidence (default: 0.25)")
     parser.add_argument(
         "--nms", type=fraction, default=0.45, help="overlap above which boxes are joined (default: 0.45)"
@@ -30,38 +56,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="FILE", help=".data file, for the class names")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line")
-    parser.add_argument(
-        "--out", metavar="DIR", default="predictions", help="folder of the pictures (default: predictions)"
-    )
-    parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
-    parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout"
-    )
-    stb_argument(parser)
     parser.add_argument("--batch", type=positive, default=1, help="images per forward pass (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from darknet_py.cli.common import load_network
     from darknet_py.data.images import load_image
-    from darknet_py.errors import DarknetError, DataError
+    from darknet_py.data.labels import find_labels, save_labels
+    from darknet_py.errors import DataError
     from darknet_py.files import make_folder
-    from darknet_py.model.fuse import AMP, fuse
     from darknet_py.model.predict import detect
     from darknet_py.view.draw import draw, save_picture, shown
 
-    net = load_network(args, class_names(args))
-    if not net.detectors:
-        raise DarknetError(f"{args.cfg}: this network has no detection layer")
-    if args.hier is not None:
-        for _, head in net.detectors:
-            if hasattr(head, "hier"):
-                head.hier = args.hier
-    net = fuse(net, AMP.get(args.amp))
+    net = load_detector(args)
     paths = find_images(args.images)
     places = picture_paths(args.out, paths)
+    if args.save_labels and (there := [label for label in map(find_labels, paths) if os.path.exists(label)]):
+        raise DataError(f"{there[0]}: there are labels already ({len(there)} such files); --save-labels replaces none")
     if not args.no_pictures:
         make_folder(args.out)
     quiet = args.json == "-"
@@ -79,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
         results = detect(net, [image for _, image in images], args.thresh, args.nms, args.batch)
         for (path, image), all_found in zip(images, results, strict=True):
             found = [detection for detection in all_found if shown(detection.name)]
-            frames.append(frame(len(frames) + 1, path, found))
+            frames.append(frame(len(frames) + 1, found, path))
+            if args.save_labels:
+                save_labels(find_labels(path), [(each.class_id, *each.box) for each in found])
             if not quiet:
                 progress.write(f"{path}: {summary(found)}")
             if not args.no_pictures:
@@ -91,6 +105,22 @@ def run(args: argparse.Namespace) -> int:
     if frames and not args.no_pictures:
         print(f"pictures in {args.out}/", file=sys.stderr if quiet else sys.stdout)
     return 1 if failed else 0
+
+
+def load_detector(args: argparse.Namespace) -> Network:
+    """The fused network that `finding_arguments` describe."""
+    from darknet_py.cli.common import load_network
+    from darknet_py.errors import DarknetError
+    from darknet_py.model.fuse import AMP, fuse
+
+    net = load_network(args, class_names(args))
+    if not net.detectors:
+        raise DarknetError(f"{args.cfg}: this network has no detection layer")
+    if args.hier is not None:
+        for _, head in net.detectors:
+            if hasattr(head, "hier"):
+                head.hier = args.hier
+    return fuse(net, AMP.get(args.amp))
 
 
 def class_names(args: argparse.Namespace) -> Sequence[str]:
@@ -123,8 +153,8 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def frame(frame_id: int, path: Path, found: Sequence[Any]) -> dict[str, Any]:
-    """One image's entry, in the layout of Darknet's `detection_to_json`."""
+def frame(frame_id: int, found: Sequence[Any], path: Path | None = None) -> dict[str, Any]:
+    """One image's entry, in the layout of Darknet's `detection_to_json`; a video's frames have no path."""
     objects = [
         {
             "class_id": detection.class_id,
@@ -136,7 +166,7 @@ def frame(frame_id: int, path: Path, found: Sequence[Any]) -> dict[str, Any]:
         }
         for detection in found
     ]
-    return {"frame_id": frame_id, "filename": str(path), "objects": objects}
+    return {"frame_id": frame_id, **({"filename": str(path)} if path else {}), "objects": objects}
 
 
 def summary(found: Sequence[Any]) -> str:

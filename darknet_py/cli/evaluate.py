@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import amp_argument, fraction, network_arguments, positive, stb_argument
+from darknet_py.cli.common import amp_argument, fraction, letter_box_argument, network_arguments, positive, stb_argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="folder for evaluation.json, precision_recall.png, confusion.png and .csv, and Darknet's result files",
     )
     amp_argument(parser)
+    letter_box_argument(parser)
     stb_argument(parser)
     parser.add_argument("--loss", action="store_true", help="the network's loss too, from the same pass")
 

@@ -32,15 +32,28 @@ WRITERS: dict[str, Callable[[Network, Path, Header], None]] = {
 }
 
 
-def convert(cfg: str | Path | None, weights: str | Path, out: str | Path, names: Sequence[str] = ()) -> Path:
+def convert(
+    cfg: str | Path | None, weights: str | Path, out: str | Path, names: Sequence[str] = (), cutoff: int | None = None
+) -> Path:
     """Writes `weights` in the format that the ending of `out` names, and returns its path.
 
-    cfg may be None when `weights` is a checkpoint, which holds its own. Raises DarknetError for an unknown ending, and
-    what loading and writing raise.
+    cfg may be None when `weights` is a checkpoint, which holds its own. cutoff: only the layers before it, in Darknet's
+    format whatever the ending, with no images seen (Darknet's `partial`; such files are called NAME.conv.CUTOFF).
+    Raises DarknetError for an unknown ending, and what loading and writing raise.
     """
-    from darknet_py.model.load import load_with_header
+    from darknet_py.model.load import load, load_with_header
 
     out = Path(out)
+    if cutoff is not None:
+        if cfg is None:
+            raise DarknetError("cutoff: wanted the cfg too, found none")
+        net = load(cfg, names=names)
+        layers = len(net.graph.layers)
+        if not 0 < cutoff <= layers:
+            raise DarknetError(f"cutoff: wanted 1 to {layers} layers of {cfg}, found {cutoff}")
+        net.load_weights(weights, cutoff)
+        net.save_weights(out, cutoff, seen=0)
+        return out
     writer = WRITERS.get(out.suffix)
     if writer is None:
         raise DarknetError(f"{out}: wanted an ending of {', '.join(sorted(WRITERS))}, found {out.suffix or 'none'!r}")

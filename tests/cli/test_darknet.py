@@ -1,0 +1,129 @@
+"""Darknet's own command lines."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from pathlib import Path
+
+import pytest
+
+import darknet_py
+from darknet_py.cli import main
+from darknet_py.cli.darknet import translate
+
+CFG = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nsize=3\n[convolutional]\nfilters=3\nsize=1\n"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("detector train d.data y.cfg y.conv.29", "train y.cfg --data d.data --weights y.conv.29 --map off"),
+        (
+            "detector train -map -dont_show d.data y.cfg -mAP_epochs 2 -clear -iou_thresh .6 -thresh .3 -i 1",
+            "train y.cfg --data d.data --map on --map-epochs 2 --clear --thresh .3 --iou-thresh .6 --device cuda:1",
+        ),
+        (
+            "detector test d.data y.cfg y.weights a.jpg -thresh .1 -ext_output -save_labels -letter_box -out r.json "
+            "-nogpu",
+            "detect y.cfg a.jpg --weights y.weights --data d.data --thresh .1 --letter-box --save-labels --json r.json "
+            "--device cpu",
+        ),
+        (
+            "detector demo d.data y.cfg y.weights v.mp4 -out_filename o.avi -dont_show -hier .4 "
+            "-json_file_output f.json",
+            "video y.cfg v.mp4 --weights y.weights --data d.data --hier .4 --out o.avi --json f.json",
+        ),
+        (
+            "detector demo d.data y.cfg y.weights -c 2 -prefix p/x -time_limit_sec 9",
+            "video y.cfg 2 --weights y.weights --data d.data --pictures p/x --seconds 9 --no-video",
+        ),
+        (
+            "detector demo d.data y.cfg y.weights",
+            "video y.cfg 0 --weights y.weights --data d.data --no-video --show",
+        ),
+        (
+            "detector valid d.data y.cfg y.weights",
+            "evaluate y.cfg --data d.data --weights y.weights --protocol coco --out results",
+        ),
+        (
+            "detector map d.data y.cfg y.weights -points 101 -iou_thresh 0.75 -letter_box",
+            "evaluate y.cfg --data d.data --weights y.weights --protocol darknet --iou-thresh 0.75 --points 101 "
+            "--letter-box",
+        ),
+        (
+            "detector calc_anchors d.data -num_of_clusters 9 -width 416 -height 320",
+            "anchors --data d.data --clusters 9 --width 416 --height 320",
+        ),
+        ("detector calc_anchors d.data -show", "anchors --data d.data --clusters 5 --plot cloud.png"),
+        ("classifier train i.data c.cfg -topk", "train c.cfg --data i.data --map on"),
+        (
+            "classifier predict i.data c.cfg c.weights a.jpg -t 3",
+            "classify c.cfg a.jpg --weights c.weights --data i.data --top 3",
+        ),
+        ("classifier valid i.data c.cfg c.weights", "evaluate c.cfg --data i.data --weights c.weights"),
+        ("rnn train r.cfg -file t.txt", "rnn train r.cfg t.txt"),
+        ("rnn train r.cfg r.weights -clear", "rnn train r.cfg --weights r.weights --clear"),
+        (
+            "rnn generate r.cfg r.weights -len 9 -temp .5 -srand 3 -seed ab",
+            "rnn generate r.cfg --weights r.weights --seed-text ab --length 9 --temperature .5 --seed 3",
+        ),
+        ("partial y.cfg y.weights y.conv.29 29", "convert y.cfg y.weights y.conv.29 --cutoff 29"),
+        ("detect y.cfg y.weights a.jpg -thresh 0", "detect y.cfg a.jpg --weights y.weights --thresh 0"),
+    ],
+)
+def test_said_in_ours(
+    theirs: str, ours: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert translate(theirs.split()) == ours.split()
+    assert capsys.readouterr().err == f"= darknet_py {shlex.join(ours.split())}\n"
+    assert translate(ours.split()) == ours.split()  # ours stays as it is
+
+
+def test_every_translation_is_a_line_that_ours_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from darknet_py.cli import _parser
+
+    monkeypatch.chdir(tmp_path)
+    cases = test_said_in_ours.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    for _, ours in cases:
+        _parser().parse_args(ours.split())
+
+
+def test_images_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\n\nb c.jpg\n"))
+    assert translate(["detector", "test", "d.data", "y.cfg", "y.weights"])[1:4] == ["y.cfg", "a.jpg", "b c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "what"),
+    [
+        ("detector recall d y w", "detector: wanted one of train, test, demo, valid, map, calc_anchors, found recall"),
+        ("detector", "detector: wanted one of train, test, demo, valid, map, calc_anchors, found nothing"),
+        ("detector map d.data y.cfg", "wanted detector map DATA CFG WEIGHTS, found d.data y.cfg"),
+        ("detector test d y w -tresh .3", "-tresh: wanted one of Darknet's flags, found none of that name"),
+        (
+            "detector train d y -gpus 0,1,3",
+            "several are used by CUDA_VISIBLE_DEVICES=0,1,3 torchrun --nproc_per_node=3",
+        ),
+    ],
+)
+def test_what_has_no_counterpart(theirs: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(theirs.split()) == 1
+    assert what in capsys.readouterr().err
+
+
+def test_flags_that_do_nothing_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    translate(["detector", "train", "d", "y", "-mjpeg_port", "8090", "-dont_show", "-benchmark"])
+    assert "note: -benchmark, -mjpeg_port has no counterpart here" in capsys.readouterr().err
+
+
+def test_partial_writes_the_first_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.cfg").write_text(CFG)
+    net = darknet_py.load(tmp_path / "a.cfg")
+    net.save_weights(tmp_path / "a.weights", seen=640)
+    assert main(["partial", *(str(tmp_path / name) for name in ("a.cfg", "a.weights", "a.conv.1")), "1"]) == 0
+    whole, part = (tmp_path / "a.weights").read_bytes(), (tmp_path / "a.conv.1").read_bytes()
+    assert part == whole[:12] + bytes(8) + whole[20 : 20 + 4 * (2 + 2 * 27)]
+    assert main(["partial", *(str(tmp_path / name) for name in ("a.cfg", "a.weights", "b")), "3"]) == 1
+    assert "cutoff: wanted 1 to 2 layers" in capsys.readouterr().err
