@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from darknet_py.zoo import blocks, heads, necks, recipes
+from darknet_py.zoo.classifiers import CSP_RESNEXT50
 from darknet_py.zoo.convolutional import csp_darknet_tiny
 from darknet_py.zoo.heads import Yolo
 from darknet_py.zoo.residual import plural
@@ -15,7 +16,10 @@ CLASSES = 6  # shapes of the built-in sets
 # k-means on IoU over the built-in detection set, at 160 x 160 pixels
 _CELLS = (0.6, 0.6, 1.6, 1.6, 2.4, 2.3, 3.3, 3.3, 4.4, 4.7)  # of 16 pixels each
 _PIXELS = (9, 9, 25, 25, 36, 37, 55, 44, 47, 59, 72, 74)
-_AT_320 = (15, 15, 24, 22, 48, 46, 60, 65, 87, 68, 75, 92, 119, 94, 95, 122, 145, 151)  # three for each stride
+_AT_224 = (11, 11, 17, 15, 34, 32, 42, 46, 60, 48, 53, 64, 84, 66, 66, 85, 101, 105)  # three for each stride
+_AT_320 = (15, 15, 24, 22, 48, 46, 60, 65, 87, 68, 75, 92, 119, 94, 95, 122, 145, 151)
+
+_V4_LOSS: dict[str, Value] = {**heads.V4_LOSS, "jitter": 0.1, "random": 0}
 
 
 def _darknet(cfg: Cfg, stem: int, stages: Sequence[tuple[int, int]], stride: int = 2) -> None:
@@ -130,8 +134,18 @@ def _yolov4_tiny(classes: int = CLASSES) -> Cfg:
         "YOLOv4-tiny (Wang et al., 2020) with heads at 3 strides, for the built-in shapes.",
         recipes.small(320, 8, rate=0.0015, batches=2500, **_colours(0.02, 1.5)),
     )
-    loss = {**heads.V4_LOSS, "jitter": 0.1, "random": 0, "scale_x_y": 1.05}
-    necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), Yolo(classes, _AT_320, heads.THREE_SCALES, loss))
+    necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), Yolo(classes, _AT_320, heads.THREE_SCALES, {**_V4_LOSS, "scale_x_y": 1.05}))
+    return cfg
+
+
+def _csresnext50(classes: int = CLASSES) -> Cfg:
+    """The published network; loss as in YOLOv4, anchors of the shapes."""
+    cfg = Cfg(
+        "CSPResNeXt50-PANet-SPP (CSPNet, Wang et al., 2019), for the built-in shapes.",
+        recipes.small(224, 8, rate=0.002, batches=2500, **_colours(0.02, 1.5)),
+    )
+    reach: dict[int, dict[str, Value]] = {8: {"scale_x_y": 1.2}, 16: {"scale_x_y": 1.1}, 32: {"scale_x_y": 1.05}}
+    necks.panet(cfg, CSP_RESNEXT50(cfg), Yolo(classes, _AT_224, heads.THREE_SCALES, _V4_LOSS, reach))
     return cfg
 
 
@@ -158,5 +172,6 @@ SMALL: dict[str, Callable[..., Cfg]] = {
     "yolov2-tiny-shapes": _yolov2,
     "gaussian-yolov3-tiny-shapes": _gaussian,
     "yolov4-tiny-shapes": _yolov4_tiny,
+    "csresnext50-panet-spp-shapes": _csresnext50,
     "lstm-text": _lstm,
 }
