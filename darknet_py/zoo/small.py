@@ -134,7 +134,8 @@ def _yolov4_tiny(classes: int = CLASSES) -> Cfg:
         "YOLOv4-tiny (Wang et al., 2020) with heads at 3 strides, for the built-in shapes.",
         recipes.small(320, 8, rate=0.0015, batches=2500, **_colours(0.02, 1.5)),
     )
-    necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), Yolo(classes, _AT_320, heads.THREE_SCALES, {**_V4_LOSS, "scale_x_y": 1.05}))
+    head = Yolo(classes, _AT_320, heads.THREE_SCALES, {**_V4_LOSS, "scale_x_y": 1.05})
+    necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), head)
     return cfg
 
 
