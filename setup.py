@@ -33,7 +33,7 @@ setup(
         # pytest runs the tests, hypothesis invents broken cfgs for the parser, ruff and mypy check the code.
         "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11"],
     },
-    entry_points={"console_scripts": ["darknet-py=darknet_py.cli:main"]},
+    entry_points={"console_scripts": ["darknet-py=darknet_py.__main__:run"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Recognition",

@@ -179,7 +179,7 @@ def test_torchrun_starts_all_again_and_they_go_on(shapes: Path, tmp_path: Path) 
     options = ("--max-batches", "10", "--save-every", "2", "--map", "off")
     together(cfg, shapes, tmp_path / "whole", *options)
     script = tmp_path / "run.py"
-    script.write_text(f"import sys; from {__name__} import die_once, main; die_once(); sys.exit(main(sys.argv[1:]))")
+    script.write_text(f"from darknet_py.__main__ import run; from {__name__} import die_once; die_once(); run()")
     argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
     argv += [str(script), *arguments(cfg, shapes, tmp_path / "again", *options, "--resume")]
     path = str(Path(darknet_py.__file__).parents[1])
