@@ -62,6 +62,14 @@ def positive(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"wanted an integer of at least 0, found {text}")
+    return value
+
+
 def fraction(text: str) -> float:
     """A number in 0…1, for argparse."""
     value = float(text)
@@ -71,6 +79,6 @@ def fraction(text: str) -> float:
 
 
 # argparse prints the function's name when a text does not convert at all.
-_NAMES: dict[Callable, str] = {positive: "integer", fraction: "number"}
+_NAMES: dict[Callable, str] = {positive: "integer", count: "integer", fraction: "number"}
 for _function, _name in _NAMES.items():
     _function.__name__ = _name

@@ -46,6 +46,9 @@ class Line:
         self.left.discard(flag)
         return flag in self.flags
 
+    def value(self, flag: str, default: str = "") -> str:
+        return self.flags[flag] if self.has(flag) else default
+
     def options(self, names: Mapping[str, str]) -> list[str]:
         """Ours for each of Darknet's flags that was given."""
         found = []
@@ -55,14 +58,13 @@ class Line:
         return found
 
     def device(self) -> list[str]:
-        gpus = self.flags["-gpus"].split(",") if self.has("-gpus") else []
-        gpus = gpus or ([self.flags["-i"]] if self.has("-i") else [])
+        gpus = (self.value("-gpus") or self.value("-i")).split(",")
         if len(gpus) > 1:
             run = f"CUDA_VISIBLE_DEVICES={','.join(gpus)} torchrun --nproc_per_node={len(gpus)} -m darknet_py train …"
             raise DarknetError(f"-gpus: wanted one GPU, found {len(gpus)}; several are used by {run}")
         if self.has("-nogpu") or gpus == ["-1"]:
             return ["--device", "cpu"]
-        return ["--device", f"cuda:{gpus[0]}"] if gpus else []
+        return ["--device", f"cuda:{gpus[0]}"] if gpus[0] else []
 
 
 class Form(NamedTuple):
@@ -126,7 +128,7 @@ def _test(line: Line, at: dict[str, str]) -> list[str]:
 
 
 def _demo(line: Line, at: dict[str, str]) -> list[str]:
-    source = at.get("video") or (line.flags["-c"] if line.has("-c") else "0")
+    source = at.get("video") or line.value("-c", "0")
     said = ["video", at["cfg"], source, *_weights(at), "--data", at["data"]]
     files = {"-out_filename": "--out", "-prefix": "--pictures", "-json_file_output": "--json"}
     said += line.options({**_FINDING, **files, "-time_limit_sec": "--seconds"}) + line.device()
@@ -138,7 +140,7 @@ def _demo(line: Line, at: dict[str, str]) -> list[str]:
 
 
 def _valid(line: Line, at: dict[str, str]) -> list[str]:
-    out = Path("results") / (line.flags["-out"] if line.has("-out") else "")
+    out = Path("results") / line.value("-out")
     said = ["evaluate", at["cfg"], "--data", at["data"], *_weights(at), "--protocol", "coco", "--out", str(out)]
     return said + line.options({"-letter_box": "--letter-box"}) + line.device()
 
@@ -150,8 +152,7 @@ def _map(line: Line, at: dict[str, str]) -> list[str]:
 
 
 def _anchors(line: Line, at: dict[str, str]) -> list[str]:
-    clusters = line.flags["-num_of_clusters"] if line.has("-num_of_clusters") else "5"
-    said = ["anchors", "--data", at["data"], "--clusters", clusters]
+    said = ["anchors", "--data", at["data"], "--clusters", line.value("-num_of_clusters", "5")]
     said += line.options({"-width": "--width", "-height": "--height"})
     return said + (["--plot", "cloud.png"] if line.has("-show") else [])
 
@@ -166,8 +167,16 @@ def _measure(line: Line, at: dict[str, str]) -> list[str]:
 
 
 def _learn(line: Line, at: dict[str, str]) -> list[str]:
-    text = [line.flags["-file"]] if line.has("-file") else []
-    return ["rnn", "train", at["cfg"], *text, *_weights(at), *line.options({"-clear": "--clear"}), *line.device()]
+    text = line.value("-file")
+    return [
+        "rnn",
+        "train",
+        at["cfg"],
+        *([text] if text else []),
+        *_weights(at),
+        *line.options({"-clear": "--clear"}),
+        *line.device(),
+    ]
 
 
 def _write(line: Line, at: dict[str, str]) -> list[str]:

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import amp_argument, fraction, letter_box_argument, network_arguments, positive, stb_argument
+from darknet_py.cli.common import (
+    amp_argument,
+    count,
+    fraction,
+    letter_box_argument,
+    network_arguments,
+    positive,
+    stb_argument,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--thresh", type=fraction, default=0.25, help="confidence at which boxes are counted (default: 0.25)"
     )
     parser.add_argument("--batch", type=positive, default=8, help="images per forward pass (default: 8)")
-    parser.add_argument("--workers", type=int, help="processes that read images (default: one per core, at most 8)")
+    parser.add_argument("--workers", type=count, help="processes that read images (default: one per core, at most 8)")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write the result to FILE, or to stdout instead of tables"
     )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cli.common import positive
+from darknet_py.cli.common import count, positive
 
 NAME = "train"
 HELP = "train a detector or a classifier (without --data on a small built-in set)"
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fine-tune for another number of classes: the cfg is rewritten, and what fits of the weights is loaded",
     )
     parser.add_argument(
-        "--workers", type=_count, metavar="N", help="processes that load images (default: by the machine)"
+        "--workers", type=count, metavar="N", help="processes that load images (default: by the machine)"
     )
     parser.add_argument(
         "--cache",
@@ -118,13 +118,6 @@ _HERE = ("cfg", "data", "weights", "no_chart", "set", "json", "command", "action
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, float)) else str(value)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"wanted an integer of at least 0, found {text}")
-    return value
 
 
 def _cadence(text: str) -> bool | int:

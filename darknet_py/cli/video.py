@@ -6,12 +6,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import positive
+from darknet_py.cli.common import count, positive
 from darknet_py.cli.detect import finding_arguments, frame, load_detector, summary
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--json", nargs="?", const="-", metavar="FILE", help="Darknet's JSON to FILE, or to stdout, a line per frame"
     )
     parser.add_argument("--show", action="store_true", help="show it in a window; Escape ends")
-    parser.add_argument("--skip", type=int, default=0, metavar="N", help="frames left out after each (default: 0)")
+    parser.add_argument("--skip", type=count, default=0, metavar="N", help="frames left out after each (default: 0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="end after N frames")
     parser.add_argument("--seconds", type=positive, metavar="S", help="end after S seconds")
 
@@ -50,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
     if args.pictures:
         make_folder(Path(args.pictures).parent)
     with ExitStack() as stack:
-        frames = stack.enter_context(Frames(args.source, net.graph.net.channels, max(args.skip, 0)))
+        frames = stack.enter_context(Frames(args.source, net.graph.net.channels, args.skip))
         out = None
         if not args.no_video:
-            out = stack.enter_context(VideoFile(video_path(args), frames.rate / (max(args.skip, 0) + 1)))
+            out = stack.enter_context(VideoFile(video_path(args), frames.rate / (args.skip + 1)))
         look = _Look(args, net, frames)
         found = look.run(None if out is None else out.write)
         if args.json and args.json != "-":
@@ -75,7 +76,7 @@ class _Look:
         self.seconds = 0.0
         self.interrupted = False
 
-    def run(self, write: Any) -> Iterator[dict[str, Any]]:
+    def run(self, write: Callable[[Picture], None] | None) -> Iterator[dict[str, Any]]:
         """An entry for each frame; `write` takes its picture with boxes."""
         from tqdm import tqdm
 
@@ -122,20 +123,12 @@ class _Look:
     def _found(self) -> Iterator[tuple[int, Image, list[Any]]]:
         from darknet_py.model.predict import detect
 
-        batch: list[tuple[int, Image]] = []
-        waiting = iter(self.frames)
-        while True:
-            entry = next(waiting, None)
-            if entry:
-                batch.append(entry)
-            if batch and (entry is None or len(batch) == self.args.batch):
-                inputs = [self._input(image) for _, image in batch]
-                found = detect(self.net, inputs, self.args.thresh, self.args.nms, len(inputs))
-                for (number, image), each in zip(batch, found, strict=True):
-                    yield number, image, each
-                batch = []
-            if entry is None:
-                return
+        frames = iter(self.frames)
+        while batch := list(islice(frames, self.args.batch)):
+            inputs = [self._input(image) for _, image in batch]
+            found = detect(self.net, inputs, self.args.thresh, self.args.nms, len(inputs))
+            for (number, image), each in zip(batch, found, strict=True):
+                yield number, image, each
 
     def _input(self, image: Image) -> Image:
         """At the network's size by OpenCV's resize, as C's `demo`; images and letterboxes have Darknet's own."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from darknet_py.data.datafile import DataFile, write_list
 from darknet_py.data.images import load_image
+from darknet_py.data.labels import save_labels
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder
 
@@ -64,11 +65,7 @@ def write_labels(images: Mapping[str, Sequence[Row]], folder: Path) -> int:
         path = (folder / name).with_suffix(".txt")
         if path.parent != folder:
             make_folder(path.parent)
-        text = "".join(f"{row[0]} " + " ".join(f"{value:.6f}" for value in row[1:]) + "\n" for row in rows)
-        try:
-            path.write_text(text)
-        except OSError as error:
-            raise DataError(f"{path}: cannot write: {error.strerror or error}") from None
+        save_labels(path, rows)
     return sum(len(rows) for rows in images.values())
 
 

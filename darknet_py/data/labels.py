@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from darknet_py.errors import DataError
-from darknet_py.files import write_atomically
 
 Boxes = NDArray[np.float32]  # rows (class, centre x, centre y, width, height, track), relative to the image
 
@@ -106,9 +106,12 @@ def check_labels(images: Sequence[str], classes: int, limit: int = 3) -> None:
 
 
 def save_labels(path: str | os.PathLike[str], rows: Iterable[Sequence[float]]) -> None:
-    """Writes a label file from rows (class, cx, cy, w, h)."""
+    """Writes a label file from rows (class, cx, cy, w, h). Raises DataError."""
     lines = (f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:5]) + "\n" for row in rows)
-    write_atomically(os.fspath(path), "".join(lines).encode())
+    try:  # not `write_atomically`: thousands of them are written at a time, and each would be synced
+        Path(path).write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{os.fspath(path)}: cannot write: {error.strerror or error}") from None
 
 
 _NO_BOXES: Boxes = np.zeros((0, 6), np.float32)

@@ -9,69 +9,67 @@ from pathlib import Path
 import pytest
 
 import darknet_py
-from darknet_py.cli import main
+from darknet_py.cli import _parser, main
 from darknet_py.cli.darknet import translate
 
 CFG = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nsize=3\n[convolutional]\nfilters=3\nsize=1\n"
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("detector train d.data y.cfg y.conv.29", "train y.cfg --data d.data --weights y.conv.29 --map off"),
-        (
-            "detector train -map -dont_show d.data y.cfg -mAP_epochs 2 -clear -iou_thresh .6 -thresh .3 -i 1",
-            "train y.cfg --data d.data --map on --map-epochs 2 --clear --thresh .3 --iou-thresh .6 --device cuda:1",
-        ),
-        (
-            "detector test d.data y.cfg y.weights a.jpg -thresh .1 -ext_output -save_labels -letter_box -out r.json "
-            "-nogpu",
-            "detect y.cfg a.jpg --weights y.weights --data d.data --thresh .1 --letter-box --save-labels --json r.json "
-            "--device cpu",
-        ),
-        (
-            "detector demo d.data y.cfg y.weights v.mp4 -out_filename o.avi -dont_show -hier .4 "
-            "-json_file_output f.json",
-            "video y.cfg v.mp4 --weights y.weights --data d.data --hier .4 --out o.avi --json f.json",
-        ),
-        (
-            "detector demo d.data y.cfg y.weights -c 2 -prefix p/x -time_limit_sec 9",
-            "video y.cfg 2 --weights y.weights --data d.data --pictures p/x --seconds 9 --no-video",
-        ),
-        (
-            "detector demo d.data y.cfg y.weights",
-            "video y.cfg 0 --weights y.weights --data d.data --no-video --show",
-        ),
-        (
-            "detector valid d.data y.cfg y.weights",
-            "evaluate y.cfg --data d.data --weights y.weights --protocol coco --out results",
-        ),
-        (
-            "detector map d.data y.cfg y.weights -points 101 -iou_thresh 0.75 -letter_box",
-            "evaluate y.cfg --data d.data --weights y.weights --protocol darknet --iou-thresh 0.75 --points 101 "
-            "--letter-box",
-        ),
-        (
-            "detector calc_anchors d.data -num_of_clusters 9 -width 416 -height 320",
-            "anchors --data d.data --clusters 9 --width 416 --height 320",
-        ),
-        ("detector calc_anchors d.data -show", "anchors --data d.data --clusters 5 --plot cloud.png"),
-        ("classifier train i.data c.cfg -topk", "train c.cfg --data i.data --map on"),
-        (
-            "classifier predict i.data c.cfg c.weights a.jpg -t 3",
-            "classify c.cfg a.jpg --weights c.weights --data i.data --top 3",
-        ),
-        ("classifier valid i.data c.cfg c.weights", "evaluate c.cfg --data i.data --weights c.weights"),
-        ("rnn train r.cfg -file t.txt", "rnn train r.cfg t.txt"),
-        ("rnn train r.cfg r.weights -clear", "rnn train r.cfg --weights r.weights --clear"),
-        (
-            "rnn generate r.cfg r.weights -len 9 -temp .5 -srand 3 -seed ab",
-            "rnn generate r.cfg --weights r.weights --seed-text ab --length 9 --temperature .5 --seed 3",
-        ),
-        ("partial y.cfg y.weights y.conv.29 29", "convert y.cfg y.weights y.conv.29 --cutoff 29"),
-        ("detect y.cfg y.weights a.jpg -thresh 0", "detect y.cfg a.jpg --weights y.weights --thresh 0"),
-    ],
-)
+CASES = [
+    ("detector train d.data y.cfg y.conv.29", "train y.cfg --data d.data --weights y.conv.29 --map off"),
+    (
+        "detector train -map -dont_show d.data y.cfg -mAP_epochs 2 -clear -iou_thresh .6 -thresh .3 -i 1",
+        "train y.cfg --data d.data --map on --map-epochs 2 --clear --thresh .3 --iou-thresh .6 --device cuda:1",
+    ),
+    (
+        "detector test d.data y.cfg y.weights a.jpg -thresh .1 -ext_output -save_labels -letter_box -out r.json -nogpu",
+        "detect y.cfg a.jpg --weights y.weights --data d.data --thresh .1 --letter-box --save-labels --json r.json "
+        "--device cpu",
+    ),
+    (
+        "detector demo d.data y.cfg y.weights v.mp4 -out_filename o.avi -dont_show -hier .4 -json_file_output f.json",
+        "video y.cfg v.mp4 --weights y.weights --data d.data --hier .4 --out o.avi --json f.json",
+    ),
+    (
+        "detector demo d.data y.cfg y.weights -c 2 -prefix p/x -time_limit_sec 9",
+        "video y.cfg 2 --weights y.weights --data d.data --pictures p/x --seconds 9 --no-video",
+    ),
+    (
+        "detector demo d.data y.cfg y.weights",
+        "video y.cfg 0 --weights y.weights --data d.data --no-video --show",
+    ),
+    (
+        "detector valid d.data y.cfg y.weights",
+        "evaluate y.cfg --data d.data --weights y.weights --protocol coco --out results",
+    ),
+    (
+        "detector map d.data y.cfg y.weights -points 101 -iou_thresh 0.75 -letter_box",
+        "evaluate y.cfg --data d.data --weights y.weights --protocol darknet --iou-thresh 0.75 --points 101 "
+        "--letter-box",
+    ),
+    (
+        "detector calc_anchors d.data -num_of_clusters 9 -width 416 -height 320",
+        "anchors --data d.data --clusters 9 --width 416 --height 320",
+    ),
+    ("detector calc_anchors d.data -show", "anchors --data d.data --clusters 5 --plot cloud.png"),
+    ("classifier train i.data c.cfg -topk", "train c.cfg --data i.data --map on"),
+    (
+        "classifier predict i.data c.cfg c.weights a.jpg -t 3",
+        "classify c.cfg a.jpg --weights c.weights --data i.data --top 3",
+    ),
+    ("classifier valid i.data c.cfg c.weights", "evaluate c.cfg --data i.data --weights c.weights"),
+    ("rnn train r.cfg -file t.txt", "rnn train r.cfg t.txt"),
+    ("rnn train r.cfg r.weights -clear", "rnn train r.cfg --weights r.weights --clear"),
+    (
+        "rnn generate r.cfg r.weights -len 9 -temp .5 -srand 3 -seed ab",
+        "rnn generate r.cfg --weights r.weights --seed-text ab --length 9 --temperature .5 --seed 3",
+    ),
+    ("partial y.cfg y.weights y.conv.29 29", "convert y.cfg y.weights y.conv.29 --cutoff 29"),
+    ("detect y.cfg y.weights a.jpg -thresh 0", "detect y.cfg a.jpg --weights y.weights --thresh 0"),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), CASES)
 def test_said_in_ours(
     theirs: str, ours: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,11 +80,8 @@ def test_said_in_ours(
 
 
 def test_every_translation_is_a_line_that_ours_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from darknet_py.cli import _parser
-
     monkeypatch.chdir(tmp_path)
-    cases = test_said_in_ours.pytestmark[0].args[1]  # type: ignore[attr-defined]
-    for _, ours in cases:
+    for _, ours in CASES:
         _parser().parse_args(ours.split())
 
 

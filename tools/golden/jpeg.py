@@ -39,12 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("darknet", type=Path, help="a checkout of AlexeyAB/darknet")
     include = parser.parse_args().darknet / "3rdparty" / "stb" / "include"
-    arrays = {}
+    made, arrays = files(), {}
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "read"
         command = ["cc", "-O2", f"-I{include}", "-xc", "-", "-o", str(program), "-lm"]
         subprocess.run(command, input=PROGRAM.encode(), check=True)
-        for name, data in files().items():
+        for name, data in made.items():
             path = Path(folder) / name
             path.write_bytes(data)
             arrays[name] = np.frombuffer(data, np.uint8)
@@ -53,7 +53,7 @@ def main() -> None:
                 shape = np.frombuffer(raw, np.int32, 3)
                 arrays[f"{name}_{channels}"] = np.frombuffer(raw, np.uint8, offset=12).reshape(shape)
     np.savez_compressed(OUT, **arrays)
-    print(f"{len(files())} files in {OUT}")
+    print(f"{len(made)} files in {OUT}")
 
 
 def files() -> dict[str, bytes]:
