@@ -76,9 +76,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'darknet_py' has no attribute {name!r}")
-    # Set on the package, as importing the rooms `convert` and `train` would otherwise leave their modules here.
     value = getattr(import_module(f"darknet_py.{_HOMES[name]}"), name)
-    globals()[name] = value
+    globals()[name] = value  # so that the next use does not come here
     return value
 
 

@@ -20,12 +20,6 @@ def to_corners(boxes: Tensor) -> Tensor:
     return torch.cat((boxes[..., :2] - half, boxes[..., :2] + half), -1)
 
 
-def to_centres(corners: Tensor) -> Tensor:
-    """(…, 4) left, top, right, bottom → cx, cy, w, h."""
-    low, high = corners[..., :2], corners[..., 2:]
-    return torch.cat(((low + high) / 2, high - low), -1)
-
-
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union (`box_iou`); 0 where the boxes do not touch or have no area."""
     inter, union = _overlap(a, b)

@@ -67,13 +67,9 @@ def test_arrows_go_one_way() -> None:
         for line, target in imports(path):
             if target == "darknet_py":
                 continue  # the version
-            if level(target) > level(module) and (module, target) not in ALLOWED:
+            if level(target) > level(module):
                 upward.append(f"{path.relative_to(PACKAGE)}:{line}: {module} → {target}")
     assert upward == []
-
-
-# Conveniences on the class that DESIGN fixes as methods; the module is imported when they are called.
-ALLOWED: set[tuple[str, str]] = set()
 
 
 def test_files_stay_short() -> None:

@@ -123,7 +123,7 @@ class Layer:
     def truth(self) -> Tensor:
         head, shape = self.module, self.node.output
         assert isinstance(head, Head)
-        if head.detects:
+        if self.node.spec.detects:
             return torch.tensor([[0, 0, 0.5, 0.5, 0.3, 0.4], [1, 1, 0.3, 0.6, 0.2, 0.2]])
         if self.node.type == "iseg":
             return torch.cat((torch.zeros(self.batch, 1, 1), torch.ones(self.batch, 1, shape.h * shape.w)), 2)

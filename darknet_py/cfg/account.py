@@ -101,8 +101,6 @@ def _field(node: Node, fields: Mapping[int, tuple[int, int]]) -> tuple[int, int]
     """
     size, stride, dilation = node.spec.kernel()
     sources = [(fields[source], shape) for source, shape in zip(node.sources, node.inputs, strict=True)]
-    if not sources:
-        return 1, 1
     field = max(reach for (reach, _), _ in sources)
     if (size, stride) != (1, 1):
         _, jump = sources[0][0]
@@ -134,7 +132,7 @@ def kernel_text(node: Node) -> str:
 
 def joins(node: Node) -> bool:
     """Whether its section names the layers that it reads ([route], [shortcut], …)."""
-    return type(node.spec).inputs is not Spec.inputs
+    return type(node.spec).inputs is not Spec.inputs and node.sources != (-1,)  # [implicit] reads nothing
 
 
 def table(graph: Graph) -> str:
@@ -162,7 +160,7 @@ def table(graph: Graph) -> str:
 def _middle(node: Node) -> str:
     """Filters, window and input; for a layer whose section names its inputs, those."""
     groups = getattr(node.spec, "groups", 1)
-    if joins(node) or not node.inputs:
+    if joins(node):
         share = f"{getattr(node.spec, 'group_id', 0)}/{groups}" if groups > 1 else ""
         return f"{' '.join(map(str, node.sources)):<31} {share}"
     filters = f"{node.output.c}/{groups}" if groups > 1 else str(node.output.c)
@@ -183,7 +181,7 @@ def layer_dict(row: Row) -> dict[str, Any]:
         "type": node.type,
         "line": node.line,
         "sources": list(node.sources),
-        "input": list(node.inputs[0]) if node.inputs else [],
+        "input": list(node.inputs[0]),
         "output": list(node.output),
         "size": size,
         "stride": stride,

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section, parse_sections
-from darknet_py.errors import CfgWarning, DarknetError, Problem
+from darknet_py.errors import CfgWarning, Problem
+from darknet_py.files import read_text
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import Common, Node, Shape, ShapeError
 
@@ -43,6 +45,16 @@ class Graph:
         """Billions of operations for one image, as Darknet's table adds them up."""
         return sum(node.bflops for node in self.layers)
 
+    @property
+    def detection_specs(self) -> list[Any]:
+        """The specs of the detection layers."""
+        return [node.spec for node in self.layers if node.spec.detects]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it takes one of `inputs` symbols at a time, and no images."""
+        return self.input.c == self.input.size
+
     def __iter__(self) -> Iterator[Node]:
         return iter(self.layers)
 
@@ -52,11 +64,7 @@ def parse(path: str | Path, *, width: int | None = None, height: int | None = No
 
     Raises CfgError with every problem found; warns (CfgWarning) about what Darknet would ignore silently.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DarknetError(f"{path}: cannot read the cfg: {error.strerror}") from error
-    return parse_text(text, str(path), width=width, height=height, strict=strict)
+    return parse_text(read_text(path, "cfg"), str(path), width=width, height=height, strict=strict)
 
 
 def parse_text(

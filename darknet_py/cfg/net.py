@@ -89,6 +89,11 @@ class NetSpec:
         """Images per forward pass; at least one."""
         return max(self.batch // self.subdivisions, 1)
 
+    @property
+    def batch_images(self) -> int:
+        """Images of one iteration, which Darknet divides `seen` by to get the iteration (`parse_net_options`)."""
+        return self.mini_batch * self.subdivisions * self.time_steps
+
     def resized(self, width: int | None, height: int | None) -> NetSpec:
         """The same net at another input size (None keeps a side)."""
         if not self.channels:  # inputs= counts, not the sides
@@ -133,10 +138,10 @@ class NetSpec:
             "weights_reject_freq": o.int("weights_reject_freq"),
             "equidistant_point": o.int("equidistant_point"),
         }
-        for key, default in _FLOATS.items():
-            values[key] = o.float(key, default)
-        for key, on in _FLAGS.items():
-            values[key] = o.flag(key, on)
+        for key in _FLOATS:
+            values[key] = o.float(key, getattr(cls, key))
+        for key in _FLAGS:
+            values[key] = o.flag(key, getattr(cls, key))
         if values["adam"]:
             values.update(B1=o.float("B1", 0.9), B2=o.float("B2", 0.999), eps=o.float("eps", 0.000001))
         values.update(_policy(o, policy))
@@ -145,40 +150,40 @@ class NetSpec:
         return cls(**values)
 
 
-_FLOATS = {
-    "learning_rate": 0.001,
-    "learning_rate_min": 0.00001,
-    "power": 4.0,
-    "momentum": 0.9,
-    "decay": 0.0001,
-    "ema_alpha": 0.0,
-    "loss_scale": 1.0,
-    "angle": 0.0,
-    "aspect": 1.0,
-    "saturation": 1.0,
-    "exposure": 1.0,
-    "hue": 0.0,
-    "label_smooth_eps": 0.0,
-    "adversarial_lr": 0.0,
-    "badlabels_rejection_percentage": 0.0,
-    "num_sigmas_reject_badlabels": 0.0,
-    "max_chart_loss": 20.0,
-}
-_FLAGS = {
-    "adam": False,
-    "dynamic_minibatch": False,
-    "flip": True,
-    "mosaic_bound": False,
-    "letter_box": False,
-    "attention": False,
-    "contrastive": False,
-    "contrastive_jit_flip": False,
-    "contrastive_color": False,
-    "unsupervised": False,
-    "track": False,
-    "try_fix_nan": False,
-    "show_receptive_field": False,
-}
+_FLOATS = (
+    "learning_rate",
+    "learning_rate_min",
+    "power",
+    "momentum",
+    "decay",
+    "ema_alpha",
+    "loss_scale",
+    "angle",
+    "aspect",
+    "saturation",
+    "exposure",
+    "hue",
+    "label_smooth_eps",
+    "adversarial_lr",
+    "badlabels_rejection_percentage",
+    "num_sigmas_reject_badlabels",
+    "max_chart_loss",
+)
+_FLAGS = (
+    "adam",
+    "dynamic_minibatch",
+    "flip",
+    "mosaic_bound",
+    "letter_box",
+    "attention",
+    "contrastive",
+    "contrastive_jit_flip",
+    "contrastive_color",
+    "unsupervised",
+    "track",
+    "try_fix_nan",
+    "show_receptive_field",
+)
 _MEMORY_KEYS = ("optimized_memory", "workspace_size_limit_MB", "use_cuda_graph")
 
 

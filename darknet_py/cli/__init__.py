@@ -1,6 +1,6 @@
 """The command line: `darknet_py COMMAND …`, or Darknet's own (`cli.darknet`). One module per command.
 
-A command module has NAME, HELP, `configure(parser)` and `run(args) -> exit code`; nothing heavy at its top.
+A command module has HELP, `configure(parser)` and `run(args) -> exit code`; nothing heavy at its top.
 Exit codes: 0 done, 1 a DarknetError (one line), 2 wrong usage, 130 interrupted.
 """
 
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("always", CfgWarning)
     try:
         args = _parser().parse_args(translate(sys.argv[1:] if argv is None else argv))
-        return int(args.run(args) or 0)
+        exit_code: int = args.run(args)
+        return exit_code
     except DarknetError as error:
         print(f"darknet_py: {error}", file=sys.stderr)
         return 1

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from darknet_py.data.anchor_heads import AnchorHead
     from darknet_py.data.anchors import Fit, Sizes
 
-NAME = "anchors"
 HELP = "compute anchors from the labels (k-means on IoU), compare them with the cfg's, write them into the cfg"
 
 

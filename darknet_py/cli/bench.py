@@ -13,7 +13,6 @@ from darknet_py.cli.common import amp_argument, network_arguments, positive
 if TYPE_CHECKING:
     from darknet_py.cli.measure import Inference, Times, Training
 
-NAME = "bench"
 HELP = "measure latency, images per second, GFLOP/s and memory; no images needed"
 
 
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     net = load_network(args)
-    graph, device = net.graph, measure.device_of(net)
+    graph, device = net.graph, net.device
     result: dict[str, Any] = {
         "cfg": args.cfg,
         "weights": args.weights,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from darknet_py.data.datafile import DataFile
     from darknet_py.view.sheet import Tile
 
-NAME = "check"
 HELP = "look at every image and label of a data set; exit code 1 when something is wrong"
 
 _EXAMPLES = 3  # printed of each kind
@@ -44,15 +43,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from darknet_py.cfg.graph import parse
     from darknet_py.data.check import scan
     from darknet_py.data.formats import open_any
     from darknet_py.errors import DarknetError
     from darknet_py.files import make_folder, write_atomically
+    from darknet_py.model.load import read_graph
 
     if args.augment and not args.cfg:
         raise DarknetError("--augment wanted a CFG, whose augmentation to show, found none")
-    graph = parse(args.cfg) if args.cfg else None
+    graph = read_graph(args.cfg) if args.cfg else None
     data = open_any(args.data)
     splits = _splits(data)
     names, rules = _rules(args, data, graph)
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     images = sum(map(len, splits.values()))
     with tqdm(total=images, unit="image", disable=images < 200 or not sys.stderr.isatty()) as bar:
         report = scan(splits, rules, bar.update)
-    report.findings += _misfits(data, graph, names, rules)
+    report.findings += _misfits(data, graph, rules)
 
     files = [] if args.no_pictures else _pictures(out, report, names, rules)
     if args.augment and graph is not None:
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _splits(data: DataFile) -> dict[str, list[str]]:
     splits = {"train": data.train_images()}
-    if data.valid is not None and data.valid != data.train:
+    if data.separate:
         splits["valid"] = data.valid_images()
     return splits
 
@@ -89,7 +88,7 @@ def _rules(args: argparse.Namespace, data: DataFile, graph: Graph | None) -> tup
     from darknet_py.data.check import Rules
     from darknet_py.errors import DataError
 
-    heads = _heads(graph)
+    heads = graph.detection_specs if graph else []
     classifier = data.labels is not None and data.names is None if graph is None else not heads
     names = data.class_names() if data.names or data.labels else []
     classes = data.classes or len(names) or max((spec.classes for spec in heads), default=0)
@@ -110,19 +109,12 @@ def _rules(args: argparse.Namespace, data: DataFile, graph: Graph | None) -> tup
     )
 
 
-def _heads(graph: Graph | None) -> list[Any]:
-    """Specs of the detection heads."""
-    if graph is None:
-        return []
-    return [node.spec for node in graph.layers if hasattr(node.spec, "jitter") and hasattr(node.spec, "classes")]
-
-
-def _misfits(data: DataFile, graph: Graph | None, names: Sequence[str], rules: Rules) -> list[Finding]:
+def _misfits(data: DataFile, graph: Graph | None, rules: Rules) -> list[Finding]:
     from darknet_py.data.check import Finding
 
-    heads = _heads(graph)
     if graph is None:
         return []
+    heads = graph.detection_specs
     classes = min(spec.classes for spec in heads) if heads else graph.layers[-1].output.size
     if rules.classes <= classes:
         return []
@@ -255,7 +247,7 @@ def _samples(
     if rules.names is not None:
         return [_classifier_samples(args, out, images, names, graph)]
     dataset = DetectionDataset(images, rules.classes, rules.channels)
-    options = Augmentation.of(graph.net, _heads(graph)[-1])
+    options = Augmentation.of(graph.net, graph.detection_specs[-1])
     ways = {"augment": ("with the augmentation of the cfg", options)}
     if not graph.net.letter_box:  # Darknet refuses both together
         ways["mosaic"] = ("each a mosaic", replace(options, mixup=MOSAIC, mixing_share=1.0))

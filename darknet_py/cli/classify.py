@@ -11,9 +11,7 @@ from darknet_py.cli.common import load_network, network_arguments, positive, stb
 
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
-    from darknet_py.layers.base import Node
 
-NAME = "classify"
 HELP = "name the most likely classes of images"
 _SHOWN = 10  # lines about bad images
 
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         names = read_names(args.names)
     elif args.data:
         names = open_classifier_data(args.data, network.graph.net.channels).names
-    net, device = network.graph.net, next(network.parameters()).device
+    net, device = network.graph.net, network.device
     rows, failed = [], False
     for path in find_images(args.images):
         try:
@@ -76,11 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def is_classifier(graph: Graph) -> bool:
     """Whether it gives one vector per image, and no boxes."""
-    return bool(graph.net.channels) and graph.layers[-1].spec.vector and not any(map(_detects, graph.layers))
-
-
-def _detects(node: Node) -> bool:
-    return hasattr(node.spec, "jitter")
+    return bool(graph.net.channels) and graph.layers[-1].spec.vector and not graph.detection_specs
 
 
 def measure(args: argparse.Namespace) -> int:

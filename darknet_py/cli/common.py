@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,11 +43,7 @@ def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network
     """The network that `network_arguments` describe."""
     from darknet_py.model.load import load
 
-    cfg: str | None = args.cfg
-    weights: str | None = args.weights
-    if Path(args.cfg).suffix in (".pt", ".pth"):
-        cfg, weights = None, weights or args.cfg
-    net = load(cfg, weights, width=args.width, height=args.height, device=args.device, names=names)
+    net = load(args.cfg, args.weights, width=args.width, height=args.height, device=args.device, names=names)
     if getattr(args, "letter_box", False):
         net.graph = replace(net.graph, net=replace(net.graph.net, letter_box=True))
     return net

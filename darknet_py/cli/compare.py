@@ -19,7 +19,6 @@ from darknet_py.cli.common import positive
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
 
-NAME = "compare"
 HELP = "parameters, BFLOPs, memory traffic, activation memory and latency of several cfgs, side by side"
 
 # What can be an axis of the plot: key → (label, divisor, whether more is better).
@@ -105,13 +104,13 @@ def run(args: argparse.Namespace) -> int:
 
 def read(text: str) -> tuple[str, Graph]:
     """`yolov4.cfg@608x416` → its name (yolov4@608x416) and graph."""
-    from darknet_py.cfg.graph import parse
+    from darknet_py.model.load import read_graph
 
     match = re.fullmatch(r"(.+)@(\d+)(?:x(\d+))?", text)
     if not match or Path(text).exists():
-        return Path(text).stem, parse(text)
+        return Path(text).stem, read_graph(text)
     width = int(match[2])
-    return f"{Path(match[1]).stem}@{text.rpartition('@')[2]}", parse(
+    return f"{Path(match[1]).stem}@{text.rpartition('@')[2]}", read_graph(
         match[1], width=width, height=int(match[3] or width)
     )
 
@@ -189,14 +188,14 @@ def measure(entries: Sequence[Entry], device: str, batch: int, seconds: float) -
     """Fills in latencies: random weights, batch norm folded, every network once per round, in turn."""
     import torch
 
-    from darknet_py.cli.measure import device_of, images, rounds
+    from darknet_py.cli.measure import images, rounds
     from darknet_py.model.fuse import fuse
     from darknet_py.model.load import load
 
     arms = {}
     for at, line in enumerate(entries):
         net = fuse(load(line.cfg, width=line.width, height=line.height, device=device))
-        arms[str(at)] = partial(net, images(net, batch, device_of(net)))
+        arms[str(at)] = partial(net, images(net, batch, net.device))
     with torch.inference_mode():
         spent = rounds(arms, torch.device(device), seconds)
     for at, line in enumerate(entries):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from darknet_py.cli.common import positive
 
-NAME = "convert"
 HELP = "turn cfg + weights into a PyTorch checkpoint (.pt), or a checkpoint back into .weights"
 
 

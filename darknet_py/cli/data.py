@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 
-NAME = "data"
 HELP = "convert a data set: Darknet, COCO JSON, Pascal VOC, Ultralytics YAML, each into each"
 
 _SHOWN = 10  # problems printed

@@ -13,7 +13,6 @@ from darknet_py.errors import DarknetError
 if TYPE_CHECKING:
     from darknet_py.zoo.stages import Csp
 
-NAME = "design"
 HELP = "write a cfg from parts (backbone, CSP stages, neck, head), or make a given plain cfg cross stage partial"
 
 _FUSIONS = {"csp": "csp", "fusion-first": "first", "fusion-last": "last", "first": "first", "last": "last"}

@@ -24,7 +24,6 @@ from darknet_py.cli.common import (
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
-NAME = "detect"
 HELP = "find objects on images: writes pictures with boxes, and JSON on request"
 
 

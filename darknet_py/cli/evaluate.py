@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from darknet_py.evaluate.run import Evaluation
     from darknet_py.view.draw import Picture
 
-NAME = "evaluate"
 HELP = "measure a detector (Darknet's mAP, COCO's AP), a classifier (top-1, top-5), a network of texts (bits per byte)"
 _SHOWN = 10  # lines about bad images and labels
 
@@ -79,18 +78,21 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.errors import CfgWarning, DarknetError
     from darknet_py.evaluate.run import PROTOCOLS, evaluate_detector
     from darknet_py.files import write_atomically
+    from darknet_py.model.checkpoint import is_checkpoint
     from darknet_py.model.fuse import AMP
-    from darknet_py.training.setup import read_graph
+    from darknet_py.model.load import read_graph
 
-    if not args.weights and not args.cfg.endswith((".pt", ".pth")):
+    if not args.weights and not is_checkpoint(args.cfg):
         raise DarknetError("evaluate: wanted trained weights (--weights FILE), found none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)  # given when the network is loaded
         graph = read_graph(args.cfg)
-    if rnn.reads_text(graph):
-        return rnn.measure(args)
-    if classify.is_classifier(graph):
-        return classify.measure(args)
+    other = rnn.measure if graph.reads_text else classify.measure if classify.is_classifier(graph) else None
+    if other:
+        for option in ("images", "names"):
+            if getattr(args, option):
+                raise DarknetError(f"--{option}: {args.cfg} is no detector; wanted its data by --data")
+        return other(args)
     names: Sequence[str] = read_names(args.names) if args.names else ()
     data = None if args.images and not args.data else open_any(args.data, names=names)
     if not names and data and data.names:

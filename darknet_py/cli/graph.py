@@ -5,14 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from darknet_py.cli.common import load_network, network_arguments
 
-if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
-
-NAME = "graph"
 HELP = "draw a cfg: an SVG picture, or an HTML page with zoom, details, search and activation maps"
 
 
@@ -53,33 +48,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace) -> str:
+    from darknet_py.model.load import read_graph
     from darknet_py.view.graph_page import page
 
     if not args.image:
-        return page(_graph(args))
+        return page(read_graph(args.cfg, width=args.width, height=args.height))
     from darknet_py.data.images import load_image
+    from darknet_py.model.checkpoint import is_checkpoint
     from darknet_py.model.predict import prepare
     from darknet_py.view.graph_maps import NOTE, activation_maps
 
     net = load_network(args)
     maps = activation_maps(net, prepare(net, load_image(args.image, net.graph.net.channels)))
-    note = NOTE if args.weights or args.cfg.endswith((".pt", ".pth")) else f"{NOTE} The weights are random."
+    note = NOTE if args.weights or is_checkpoint(args.cfg) else f"{NOTE} The weights are random."
     return page(net.graph, maps.pictures, maps.tile, note)
 
 
 def _picture(args: argparse.Namespace) -> str:
     from darknet_py.errors import DarknetError
+    from darknet_py.model.load import read_graph
     from darknet_py.view.graph_svg import svg
 
-    graph = _graph(args)
+    graph = read_graph(args.cfg, width=args.width, height=args.height)
     if args.layers and args.layers[-1] >= len(graph.layers):
         raise DarknetError(f"--layers: wanted layers 0…{len(graph.layers) - 1}, found {args.layers[-1]}")
     return svg(graph, args.open, args.layers, args.theme)
-
-
-def _graph(args: argparse.Namespace) -> Graph:
-    from darknet_py.cfg.graph import parse
-
-    if args.cfg.endswith((".pt", ".pth")):
-        return load_network(args).graph
-    return parse(args.cfg, width=args.width, height=args.height)

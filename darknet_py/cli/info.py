@@ -13,7 +13,6 @@ from darknet_py.cli.common import positive
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
 
-NAME = "info"
 HELP = "print a cfg's layers, shapes, parameters, BFLOPs and memory traffic; of two cfgs, what differs"
 
 
@@ -30,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from darknet_py.cfg.account import side_by_side, table
-    from darknet_py.cfg.graph import parse
+    from darknet_py.model.load import read_graph
 
     paths = [path for path in (args.cfg, args.other) if path is not None]
-    graphs = [parse(path, width=args.width, height=args.height, strict=args.strict) for path in paths]
+    graphs = [read_graph(path, width=args.width, height=args.height, strict=args.strict) for path in paths]
     if args.json:
         print(json.dumps(_plain(graphs), indent=1))
     elif args.csv:

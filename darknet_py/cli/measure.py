@@ -72,7 +72,7 @@ def inference(
     """load: makes the network. amp: fp16 or bf16. The threshold is set so that CANDIDATES per image reach NMS."""
     memory = Memory()
     net = load()
-    device = device_of(net)
+    device = net.device
     torch.backends.cudnn.benchmark = True  # one input size: let cuDNN try its algorithms
     net = fuse(net, AMP[amp] if amp else None, pack=not compiled)
     memory.mark()
@@ -121,7 +121,7 @@ def make_learner(net: Network, batch: int, amp: str | None = None) -> Learner:
     graph, _ = with_net(net.graph, {**size, "batch": batch, "subdivisions": 1, "learning_rate": 1e-6})
     trained = Network(graph, net.names)
     trained.load_state_dict(net.state_dict())
-    trained.to(device_of(net)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained.to(net.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Learner(trained, amp=amp)
 
 
@@ -189,10 +189,6 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def device_of(net: Network) -> torch.device:
-    return next(net.parameters(), torch.empty(0)).device
 
 
 def machine(device: torch.device) -> str:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from darknet_py.cli import train
 from darknet_py.cli.common import network_arguments, positive
 
-if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
-
-NAME = "rnn"
 HELP = "train a recurrent network on a text file, or let it write"
 
 
@@ -34,11 +29,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     return train.run(args) if args.action == "train" else _generate(args)
-
-
-def reads_text(graph: Graph) -> bool:
-    """Whether it takes one of `inputs` symbols at a time, and no images."""
-    return graph.input.c == graph.input.size
 
 
 def measure(args: argparse.Namespace) -> int:

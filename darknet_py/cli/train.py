@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cli.common import count, positive
+from darknet_py.cli.common import amp_argument, count, fraction, positive
 
-NAME = "train"
 HELP = "train a detector or a classifier (without --data on a small built-in set)"
 
 # Shown in --help; `--set` takes every other key of [net].
-_NET = {"width": positive, "height": positive, "batch": positive, "subdivisions": positive, "max_batches": positive}
-_NET_FLOATS = {"learning_rate": float, "burn_in": int, "momentum": float, "decay": float}
+_NET: dict[str, Callable[[str], float]] = {
+    **dict.fromkeys(("width", "height", "batch", "subdivisions", "max_batches"), positive),
+    "learning_rate": float,
+    "burn_in": count,
+    "momentum": float,
+    "decay": float,
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,10 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     measure.add_argument("--map", type=_cadence, metavar="N|on|off", help="every N iterations, or Darknet's cadence")
     measure.add_argument("--map-epochs", type=positive, metavar="N", help="epochs in Darknet's cadence (default: 4)")
     measure.add_argument("--patience", type=positive, metavar="N", help="end after N measurements without a better one")
-    measure.add_argument("--iou-thresh", type=float, metavar="T", help="IoU of a hit (default: 0.5)")
+    measure.add_argument("--iou-thresh", type=fraction, metavar="T", help="IoU of a hit (default: 0.5)")
     measure.add_argument("--points", type=int, choices=(0, 11, 101), help="recall points; 0 is the area (default)")
     measure.add_argument(
-        "--thresh", type=float, metavar="T", help="confidence for precision and recall (default: 0.25)"
+        "--thresh", type=fraction, metavar="T", help="confidence for precision and recall (default: 0.25)"
     )
     net_arguments(parser)
 
@@ -63,7 +68,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue from NAME_last.state as if never stopped")
     parser.add_argument("--out", metavar="FOLDER", help="weights, state, log and chart (default: backup= of the data)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
-    parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision")
+    amp_argument(parser)
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="of batch norm's running statistics")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
@@ -72,14 +77,13 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
     parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
     parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")
-
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def net_arguments(parser: argparse.ArgumentParser) -> None:
     """New values for keys of `[net]`."""
     net = parser.add_argument_group("instead of the cfg's [net]")
-    for key, kind in (_NET | _NET_FLOATS).items():
+    for key, kind in _NET.items():
         net.add_argument(f"--{key.replace('_', '-')}", type=kind, metavar="N" if kind is not float else "X")
     net.add_argument("--ema", type=float, metavar="ALPHA", help="ema_alpha: average the weights, such as 0.9998")
     net.add_argument(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from darknet_py.model.network import Network
     from darknet_py.view.draw import Picture
 
-NAME = "video"
 HELP = "find objects in a video, from a camera or a stream: writes a video with boxes, pictures, JSON"
 _ESCAPE = 27
 

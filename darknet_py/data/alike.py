@@ -28,7 +28,8 @@ class Mark(NamedTuple):
 def mark(content: bytes, image: Image) -> Mark:
     """content: the file. image: what it holds, uint8 (H, W, C)."""
     small = cv2.resize(image[:, :, :3], (36, 32), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 and small.shape[2] == 3 else small.reshape(32, 36)
+    small = small.reshape(32, 36, -1)  # OpenCV drops a single channel
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.shape[2] == 3 else small[:, :, 0]
     cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     bits = np.packbits(cells[:, 1:] > cells[:, :-1])  # whether it gets brighter to the right
     thumbnail = np.asarray(cv2.resize(small, (8, 8), interpolation=cv2.INTER_AREA), np.uint8).reshape(8, 8, -1)

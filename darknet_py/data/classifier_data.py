@@ -9,7 +9,6 @@ from typing import NamedTuple
 from darknet_py.data.builtin import is_builtin
 from darknet_py.data.classify import ClassifierDataset
 from darknet_py.data.datafile import DataFile, read_names
-from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.data.shape_classes import NAME, NAMES, ensure_shape_classes
 from darknet_py.errors import DataError
 
@@ -57,7 +56,7 @@ def open_classifier_data(
     names = file.class_names()
     names = names if len(names) == len(labels) else labels
     train = ClassifierDataset(file.train_images()[:limit], labels, channels)
-    if file.valid in (None, file.train):
+    if not file.separate:
         return ClassifierData(file, names, train, train)
     return ClassifierData(file, names, train, ClassifierDataset(file.valid_images()[:limit], labels, channels))
 
@@ -79,7 +78,5 @@ def _folder(root: Path, channels: int, limit: int | None) -> ClassifierData:
     valid = next((root / name for name in _VALID if split and (root / name).is_dir()), None)
     if valid is None:
         return ClassifierData(file, whole.names, train, train)
-    paths = [str(image) for image in sorted(valid.glob("*/*")) if image.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise DataError(f"{valid}: wanted a folder with images in one folder per class, found none")
+    paths = ClassifierDataset.folder(valid, channels).paths
     return ClassifierData(file, whole.names, train, ClassifierDataset(paths[:limit], whole.names, channels, True))

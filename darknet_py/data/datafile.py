@@ -32,11 +32,8 @@ class DataFile:
     names: Path | None = None
     labels: Path | None = None  # class names of a classifier
     backup: Path = Path("backup")
-    results: Path = Path("results")
     eval: str = "voc"
-    map: Path | None = None
     difficult: Path | None = None
-    top: int = 1
     saveweights: int = 0  # 0: Darknet's rule
     savelast: int = 100
 
@@ -44,7 +41,7 @@ class DataFile:
     def read(cls, path: str | os.PathLike[str]) -> DataFile:
         """Reads a `.data` file: `key = value` lines, `#` and `;` comments. White space inside a value is kept.
 
-        Raises DataError with file and line. A key that nothing reads is a CfgWarning.
+        Raises DataError with file and line. A key that Darknet does not have is a CfgWarning.
         """
         path = Path(path)
         values = {key: (value, line) for key, value, line in _options(path)}
@@ -71,14 +68,16 @@ class DataFile:
             names=names,
             labels=find("labels"),
             backup=Path(values["backup"][0]) if "backup" in values else Path("backup"),
-            results=Path(values["results"][0]) if "results" in values else Path("results"),
             eval=values["eval"][0] if "eval" in values else "voc",
-            map=find("map"),
             difficult=find("difficult"),
-            top=number("top", 1),
             saveweights=number("saveweights", 0),
             savelast=number("savelast", 100),
         )
+
+    @property
+    def separate(self) -> bool:
+        """Whether it validates on another list than it trains on."""
+        return self.valid not in (None, self.train)
 
     def train_images(self) -> list[str]:
         return read_list(self._wanted("train"))

@@ -59,7 +59,7 @@ def export(
     splits = {}
     if data.train is not None:
         splits["train"] = data.train_images()
-    if data.valid is not None and data.valid != data.train:
+    if data.separate:
         splits["val"] = data.valid_images()
     splits |= {split: list(images) for split, images in (more or {}).items()}
     if not splits:

@@ -180,16 +180,6 @@ class TrainLoader:
         self.cache = cache
         self.reports = Reports()
 
-    @property
-    def bad_images(self) -> list[str]:
-        """Images that could not be read so far, one line each."""
-        return self.reports.images
-
-    @property
-    def bad_labels(self) -> list[str]:
-        """Labels that were wrong or missing so far, one line each."""
-        return self.reports.labels
-
     def size(self, iteration: int) -> Size:
         """Width and height of the network input in this iteration."""
         return input_size(self.net, self.options.random, self.seed, iteration)
@@ -201,7 +191,7 @@ class TrainLoader:
         """
         self.dataset.fill_cache(self.cache)
         work = TrainingSamples(self.dataset, self.options, self.seed, self.mini_batch * self.world)
-        requests = itertools.chain.from_iterable([self.numbers(number)] for number in itertools.count(start))
+        requests = map(self.numbers, itertools.count(start))
         for images, truth, tracks, bad_images, bad_labels in run(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, torch.from_numpy(truth), skipped, torch.from_numpy(tracks))
@@ -218,8 +208,8 @@ class TrainLoader:
     def numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
         iteration = mini_batch // self.net.subdivisions
         size, images = self.size(iteration), self.images(iteration)
-        room = _MOST_IMAGES if self.net.dynamic_minibatch else self.mini_batch
-        first = mini_batch * room * self.world
+        apart = _MOST_IMAGES if self.net.dynamic_minibatch else self.mini_batch
+        first = mini_batch * apart * self.world
         numbers = own_samples(first, images, self.rank, self.world, self.options.contrastive)
         return [(number, size) for number in numbers]
 
@@ -247,10 +237,6 @@ class InOrder(Generic[Images]):
         self.device = torch.device(device)
         indices = range(rank, len(dataset), world)
         self._requests = [list(indices[first : first + batch]) for first in range(0, len(indices), batch)]
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self._requests)
 
     def _answers(self, work: Any) -> Iterator[tuple[Any, ...]]:
         return run(work, self._requests, self.workers, self.device)

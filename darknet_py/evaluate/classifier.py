@@ -71,7 +71,7 @@ def evaluate_classifier(
     Raises DataError when no image counts.
     """
     network.eval()
-    device = next(network.parameters()).device
+    device = network.device
     size = (network.graph.net.width, network.graph.net.height)
     outputs = network.graph.layers[-1].output.size
     scores, labels, numbers, skipped, costs = [], [], [], [], []

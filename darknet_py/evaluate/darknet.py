@@ -13,7 +13,6 @@ from darknet_py.evaluate.records import Doubles, Found, Ints, Matched, Truth, ch
 
 THRESH = 0.005  # a box enters the curve above this confidence
 NMS = 0.45
-POINTS = (0, 11, 101)
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,19 @@ def evaluate_detector(
         raise DataError(f"difficult: wanted one entry per image ({len(dataset)}), found {len(difficult)}")
 
     start = time.perf_counter()
-    boxes, skipped = collect(net, dataset, protocols, difficult, batch, workers, progress, loss, rank, world, dtype)
+    boxes, skipped = collect(
+        net,
+        dataset,
+        protocols=protocols,
+        difficult=difficult,
+        batch=batch,
+        workers=workers,
+        progress=progress,
+        loss=loss,
+        rank=rank,
+        world=world,
+        dtype=dtype,
+    )
     seconds = time.perf_counter() - start
     map_result = coco_result = None
     if "darknet" in protocols:
@@ -182,22 +194,23 @@ def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
 def collect(
     net: Network,
     dataset: DetectionDataset,
-    protocols: Sequence[str] = PROTOCOLS,
-    difficult: Sequence[str] | None = None,
-    batch: int = 8,
-    workers: int | None = None,
-    progress: bool = False,
-    loss: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    dtype: torch.dtype | None = None,
+    *,
+    protocols: Sequence[str],
+    difficult: Sequence[str] | None,
+    batch: int,
+    workers: int | None,
+    progress: bool,
+    loss: bool,
+    rank: int,
+    world: int,
+    dtype: torch.dtype | None,
 ) -> tuple[Boxes, list[str]]:
     """Boxes of all readable images, and lines about what could not be used; see `evaluate_detector`.
 
     One forward pass per image, one NMS per protocol. Raises DataError when no image can be read.
     """
     spec = net.graph.net
-    device = next(net.parameters()).device
+    device = net.device
     net = fuse(net, dtype)
     size = spec.width, spec.height
     share: dict[str, Any] = {"batch": batch, "workers": workers, "rank": rank, "world": world, "device": device}

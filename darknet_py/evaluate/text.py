@@ -56,7 +56,7 @@ def evaluate_text(network: Network, text: NDArray[np.uint8]) -> TextResult:
     network.eval()
     reset_state(network)
     inputs = network.graph.input.size
-    device = next(network.parameters()).device
+    device = network.device
     streams = min(_STREAMS, len(text) - 1)
     steps = -(-(len(text) - 1) // streams)
     places = np.arange(streams)[:, None] * steps + np.arange(steps + 1)  # (streams, steps + 1); the last may run over

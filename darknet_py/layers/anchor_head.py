@@ -27,6 +27,7 @@ class AnchorGrid(Spec):
     random and max_boxes belong to the data loader, nms_kind and beta_nms to detection.
     """
 
+    detects = True
     box_entries: ClassVar[int]  # of an anchor: the box, then objectness, then classes
     nms_kinds: ClassVar[tuple[str, ...]] = ("default", "greedynms", "diounms")
 
@@ -119,7 +120,6 @@ class AnchorHead(Head):
     then objectness, then classes.
     """
 
-    detects = True
     spec: AnchorGrid
 
     def __init__(self, spec: AnchorGrid, input_size: tuple[int, int]):
@@ -224,7 +224,7 @@ class AnchorHead(Head):
         entries = self._entries(output)
         grid = Grid(*entries.shape)
         place = spec.box_entries
-        objectness = torch.nan_to_num(entries[:, :, place], nan=0.0, posinf=0.0, neginf=0.0)
+        objectness = common.finite(entries[:, :, place])
         truth = Truth.of(rows, spec.classes, self.class_map)
         flat = grid.new(output)
         delta = grid.view(flat)

@@ -104,6 +104,7 @@ class Spec:
     """Base of all layer specs. Subclasses are frozen dataclasses too."""
 
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
+    detects: ClassVar[bool] = False  # a head whose decode() gives Predictions
     keeps_output: ClassVar[bool] = True  # Darknet fills l.output; where not, net.outputs gives None
 
     @classmethod
@@ -231,7 +232,6 @@ def surrogate(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
 class Head(nn.Module):
     """Base of modules with a loss. `forward(x)` gives what Darknet keeps in l.output."""
 
-    detects: ClassVar[bool] = False  # decode() gives Predictions
     compares: ClassVar[bool] = False  # its loss is about images or objects beside each other, not about each
     input_size: tuple[int, int] = (1, 1)  # (width, height) of the network's input; the network sets it
 

@@ -27,8 +27,6 @@ class Contrastive(Spec):
     decide. temperature divides the cosine; max_delta clips; contrastive_neg_max limits the negatives per object.
     """
 
-    vector = False
-
     classes: int
     yolo_layer: int | None
     temperature: float

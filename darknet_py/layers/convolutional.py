@@ -214,13 +214,11 @@ class Convolution(Normalized):
         self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
 
     def _add_arrays(self, channels: int) -> None:
-        spec = self.spec
-        per_group = channels // spec.groups
-        shape = (spec.filters, per_group, spec.size, spec.size)
-        self.weight = nn.Parameter(scaled_uniform(shape, per_group * spec.size**2))
-        self.bias = nn.Parameter(torch.zeros(spec.filters))
-        if spec.batch_normalize:
-            add_batch_norm(self, spec.filters)
+        *_, weight = convolution_arrays(self.spec, channels)
+        self.weight = nn.Parameter(scaled_uniform(weight.shape, weight.fan_in))
+        self.bias = nn.Parameter(torch.zeros(self.spec.filters))
+        if self.spec.batch_normalize:
+            add_batch_norm(self, self.spec.filters)
 
     @property
     def owner(self) -> Convolution:

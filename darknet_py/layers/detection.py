@@ -31,6 +31,7 @@ class DetectionSpec(Spec):
     """
 
     vector = True
+    detects = True
 
     classes: int
     num: int
@@ -98,8 +99,6 @@ class Parts(NamedTuple):
 
 class DetectionHead(Head):
     """Decoding and loss of [detection]."""
-
-    detects = True
 
     def __init__(self, spec: DetectionSpec):
         super().__init__()

@@ -31,6 +31,8 @@ class Region(Spec):
     by Darknet and have no effect there either.
     """
 
+    detects = True
+
     classes: int
     anchors: tuple[tuple[float, float], ...]
     max_boxes: int
@@ -96,8 +98,6 @@ class Region(Spec):
 
 class RegionHead(Head):
     """Decoding and loss of [region]."""
-
-    detects = True
 
     def __init__(self, spec: Region):
         super().__init__()
@@ -234,7 +234,7 @@ class RegionHead(Head):
         runs = common.Runs.of(slots)
         last = grid.at(common.only(runs.slots, runs.last, grid.slots), 0, _CLASSES)
         values = torch.cat((box, objectness[:, None]), 1)[runs.order]
-        flat.index_put_((last,), torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+        flat.index_put_((last,), common.finite(values))
         labels = truth.label
         if self.class_map is not None:
             labels = self.class_map[labels.clamp(max=len(self.class_map) - 1)].clamp(max=spec.classes - 1)

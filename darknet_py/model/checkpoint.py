@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
 
+_VERSION = 1
+_KEYS = {"cfg", "cfg_name", "names", "header", "state_dict"}
+
+
 class Checkpoint(NamedTuple):
     graph: Graph
     names: list[str]
@@ -49,7 +53,8 @@ def read(path: str | Path) -> Checkpoint:
         raise WeightsError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise WeightsError(f"{path}: not a PyTorch checkpoint: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict) or content.get("format") != "darknet_py":
+    ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == ("darknet_py", _VERSION)
+    if not ours or not content.keys() >= _KEYS:
         raise WeightsError(f"{path}: wanted a checkpoint written by darknet_py, found another PyTorch file")
     graph = parse_text(content["cfg"], content["cfg_name"])
     return Checkpoint(graph, list(content["names"]), Header(*content["header"]), content["state_dict"])
@@ -59,7 +64,7 @@ def write(net: Network, path: str | Path, header: Header | None = None) -> None:
     """Writes the checkpoint in one step. Raises WeightsError when it cannot be written."""
     content = {
         "format": "darknet_py",
-        "version": 1,
+        "version": _VERSION,
         "cfg": net.graph.text,
         "cfg_name": Path(net.graph.path).name,
         "names": list(net.names),

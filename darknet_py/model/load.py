@@ -7,11 +7,18 @@ from pathlib import Path
 
 import torch
 
-from darknet_py.cfg.graph import parse, resized
+from darknet_py.cfg.graph import Graph, parse, resized
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.model import checkpoint
 from darknet_py.model.network import Network
 from darknet_py.model.weights import Header
+
+
+def read_graph(cfg: str | Path, *, width: int | None = None, height: int | None = None, strict: bool = False) -> Graph:
+    """As `parse`, from a cfg file or from a checkpoint, which holds its cfg. Raises CfgError, WeightsError."""
+    if checkpoint.is_checkpoint(cfg):
+        return resized(checkpoint.read(cfg).graph, width, height)
+    return parse(cfg, width=width, height=height, strict=strict)
 
 
 def load(
@@ -25,8 +32,9 @@ def load(
 ) -> Network:
     """A network in eval mode.
 
-    cfg: path; None when `weights` is a checkpoint (`.pt`), which holds its cfg. weights: `.weights` file or checkpoint;
-    None leaves the weights as Darknet initialises them. width, height: another input size than the cfg's.
+    cfg: path; None when `weights` is a checkpoint (`.pt`), which holds its cfg; or that checkpoint itself. weights:
+    `.weights` file or checkpoint; None leaves the weights as Darknet initialises them. width, height: another input
+    size than the cfg's.
     Raises CfgError, WeightsError.
     """
     return load_with_header(cfg, weights, width=width, height=height, device=device, names=names)[0]
@@ -42,6 +50,8 @@ def load_with_header(
     names: Sequence[str] = (),
 ) -> tuple[Network, Header]:
     """As `load`, with the header of the weights file."""
+    if weights is None and cfg is not None and checkpoint.is_checkpoint(cfg):
+        cfg, weights = None, cfg
     stored = None
     if weights is not None:
         if not Path(weights).is_file():
@@ -49,7 +59,7 @@ def load_with_header(
         if checkpoint.is_checkpoint(weights):
             stored = checkpoint.read(weights)
     if cfg is not None:
-        graph = parse(cfg, width=width, height=height)
+        graph = read_graph(cfg, width=width, height=height)
     elif stored:
         graph = resized(stored.graph, width, height)
     else:

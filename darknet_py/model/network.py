@@ -56,7 +56,7 @@ class Network(nn.Module):
 
     @property
     def detectors(self) -> list[tuple[int, Head]]:
-        return [(i, head) for i, head in self.heads if head.detects]
+        return [(i, head) for i, head in self.heads if self.graph.layers[i].spec.detects]
 
     @property
     def nms_kind(self) -> tuple[str, float]:
@@ -64,6 +64,11 @@ class Network(nn.Module):
         specs = [self.graph.layers[i].spec for i, _ in self.detectors]
         last = specs[-1] if specs else None
         return getattr(last, "nms_kind", "default"), getattr(last, "beta_nms", 0.6)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its arrays are; the CPU where it has none."""
+        return next(self.parameters(), torch.empty(0)).device
 
     def forward(self, x: Tensor) -> Any:
         """x: (B, C, H, W) RGB in 0..1.
@@ -98,7 +103,7 @@ class Network(nn.Module):
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             look(node, module, inputs)
             output = module(*inputs)
-            if isinstance(module, Head) and module.detects:
+            if isinstance(module, Head) and node.spec.detects:
                 decoded.append(module.decode(output))
             last[:] = [output]
             return output
@@ -161,8 +166,7 @@ class Network(nn.Module):
         reader = checkpoint if checkpoint.is_checkpoint(path) else weights_file
         header = reader.load(self, path, cutoff)
         self.state.seen = header.seen
-        batch = self.graph.net.batch or 1
-        self.state.iteration = header.seen // batch
+        self.state.iteration = header.seen // self.graph.net.batch_images
         return header
 
     def save_weights(self, path: str | Path, cutoff: int | None = None, seen: int | None = None) -> None:
@@ -200,11 +204,10 @@ class Network(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         wanted = self.graph.input
-        found = tuple(x.shape[1:])
         if x.dim() == 2 and wanted.size == x.shape[1]:
             return
         if x.dim() != 4 or x.shape[1] != wanted.c:
-            raise DarknetError(f"wanted an input of (batch, {wanted.c}, height, width), found (batch, {found})")
+            raise DarknetError(f"wanted an input of (batch, {wanted.c}, height, width), found {tuple(x.shape)}")
 
 
 def _head_loss(head: Head, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:

@@ -60,7 +60,7 @@ def detect(
     if isinstance(images, (str, Path, np.ndarray)):
         images = [images]
     width, height = net.graph.net.width, net.graph.net.height
-    device = next(net.parameters(), torch.empty(0)).device
+    device = net.device
     results: list[list[Detection]] = []
     for chunk in _chunks(images, batch):
         arrays = [_array(image, net.graph.net.channels, stb) for image in chunk]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +49,7 @@ class Detection:
     def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> Detection:
         """Raises DataError (a wrong label, for one: better now than unnoticed for days), and TrainError where the data
         has more classes than the network."""
-        head = detection_specs(graph)[-1]
+        head = graph.detection_specs[-1]
         file = open_any(path)
         names = file.class_names() if file.names else []
         count = file.classes or len(names) or head.classes
@@ -60,9 +59,8 @@ class Detection:
         if not options.skip_bad_labels:
             check_labels(train.paths, count)
         names = names or [str(k) for k in range(count)]
-        separate = file.valid is not None and file.valid != file.train
         valid, difficult = None, None
-        if separate if options.map is None else options.map is not False:
+        if file.separate if options.map is None else options.map is not False:
             valid = DetectionDataset(file.valid_images()[: options.limit], count, channels)
             difficult = read_list(file.difficult)[: options.limit] if file.difficult else None
         return cls(graph, head, options, file, names, train, valid, difficult, path is None)
@@ -145,8 +143,3 @@ class Detection:
             for number, size in loader.numbers(mini_batch):
                 training_sample(recorder, loader.options, loader.seed, number, size, None, world)
         return list(dict.fromkeys(asked))
-
-
-def detection_specs(graph: Graph) -> Sequence[Any]:
-    """The specs of all detection layers."""
-    return [node.spec for node in graph.layers if hasattr(node.spec, "jitter") and hasattr(node.spec, "classes")]

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cfg.edit import Change, edited_text, line_of
+from darknet_py.cfg.edit import Change, edited_text
 from darknet_py.cfg.graph import Graph, reparse
 from darknet_py.cfg.options import atoi, did_you_mean
-from darknet_py.cfg.sections import Problems, parse_sections
 from darknet_py.errors import TrainError
 
 _ALIASES = {"ema": "ema_alpha"}
-# What a detection section says about augmentation; a new value goes into all sections that have the key.
+# What a detection section says about augmentation; a new value goes into all of them.
 _HEAD_KEYS = ("jitter", "random", "resize")
 
 
@@ -68,9 +67,14 @@ class TrainOptions:
             raise TrainError(f"amp: wanted bf16 or fp16, found {self.amp!r}")
         if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
             raise TrainError(f"bn_momentum: wanted a number above 0 and up to 1, found {self.bn_momentum}")
-        for name in ("save_every", "log_every", "limit", "cutoff", "classes", "patience"):
+        if self.points < 0 or self.points == 1:
+            raise TrainError(f"points: wanted 0 or at least 2, found {self.points}")
+        for name in ("iou_thresh", "thresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainError(f"{name}: wanted a number from 0 to 1, found {getattr(self, name)}")
+        for name in ("map", "map_epochs", "save_every", "log_every", "limit", "cutoff", "classes", "patience"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not isinstance(value, bool) and value < 1:
                 raise TrainError(f"{name}: wanted an integer of at least 1, found {value}")
 
 
@@ -98,7 +102,7 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
             own = {field.name for field in dataclasses.fields(TrainOptions)}
             hint = did_you_mean(key, sorted(known | own | set(_HEAD_KEYS)))
             raise TrainError(f"wanted an option of training or a key of [net], found {key!r}{hint}")
-    return reparse(_edited(graph.text, changes), graph.path), told
+    return reparse(edited_text(graph.text, _places(graph, changes)), graph.path), told
 
 
 def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
@@ -122,16 +126,17 @@ def _keys_read(graph: Graph) -> set[str]:
     return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic"}
 
 
-def _edited(text: str, changes: Mapping[str, Any]) -> str:
-    """cfg text with new values in `[net]`, and of head keys in all sections that have them; all else stays."""
-    sections = parse_sections(text, Problems("<text>"))
-    places = [
-        Change(number, key, _text(value))
-        for key, value in changes.items()
-        for number, section in enumerate(sections)
-        if (line_of(section, key) if key in _HEAD_KEYS and number else number == 0 and key not in _HEAD_KEYS)
-    ]
-    return edited_text(text, places)
+def _places(graph: Graph, changes: Mapping[str, Any]) -> list[Change]:
+    """Where new values go: those of head keys into all detection layers that know the key, the others into `[net]`."""
+    places = []
+    for key, value in changes.items():
+        sections = [0]
+        if key in _HEAD_KEYS:
+            sections = [node.index + 1 for node in graph.layers if node.spec.detects and hasattr(node.spec, key)]
+            if not sections:
+                raise TrainError(f"{graph.path}: {key}: wanted a detection layer that has it, found none")
+        places += [Change(section, key, _text(value)) for section in sections]
+    return places
 
 
 def _text(value: Any) -> str:

@@ -67,26 +67,10 @@ def statistics_momentum(net: NetSpec) -> float:
     return min(max(20 / max(net.max_batches * net.subdivisions, 1), 0.01), 0.1)
 
 
-def sequential_subdivisions(net: NetSpec, iteration: int) -> int:
-    """How many subdivisions of a tracking net start a sequence of their own (`get_current_seq_subdivisions`)."""
-    count = net.sequential_subdivisions
-    for step, scale in zip(net.steps, net.seq_scales, strict=False):
-        if step > iteration:
-            break
-        count = int(count * scale)
-    return min(max(count, 1), net.subdivisions)
-
-
-def batch_images(net: NetSpec) -> int:
-    """Images of one iteration, which Darknet divides `seen` by to get the iteration (`parse_net_options`)."""
-    return net.mini_batch * net.subdivisions * net.time_steps
-
-
-def update_batch(net: NetSpec, iteration: int) -> int:
-    """What update number `iteration` divides the summed gradient by (`update_network_gpu`): the batch, times the
-    length of a sequence where subdivisions are taken in sequence (`get_sequence_value`)."""
-    count = sequential_subdivisions(net, iteration - 1) if net.track else net.sequential_subdivisions
-    return batch_images(net) * max(net.subdivisions // count, 1)
+def update_batch(net: NetSpec) -> int:
+    """What an update divides the summed gradient by (`update_network_gpu`): the images of a batch, times the length
+    of a sequence where subdivisions are taken in sequence (`get_sequence_value`)."""
+    return net.batch_images * max(net.subdivisions // net.sequential_subdivisions, 1)
 
 
 def next_measurement(net: NetSpec, last: int, images: int, batch: int, every: bool | int, epochs: int) -> int:

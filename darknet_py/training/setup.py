@@ -8,33 +8,25 @@ from typing import Any
 
 import torch
 
-from darknet_py.cfg.graph import Graph, parse
+from darknet_py.cfg.graph import Graph
 from darknet_py.errors import TrainError
-from darknet_py.model import checkpoint
 from darknet_py.training.classification import Classification
-from darknet_py.training.detection import Detection, detection_specs
+from darknet_py.training.detection import Detection
 from darknet_py.training.distributed import Team
 from darknet_py.training.options import TrainOptions
 from darknet_py.training.task import Task
 from darknet_py.training.text import Text
 
 
-def read_graph(cfg: str | Path) -> Graph:
-    """From a cfg file, or from a checkpoint that holds its cfg."""
-    if Path(cfg).is_file() and checkpoint.is_checkpoint(cfg):
-        return checkpoint.read(cfg).graph
-    return parse(cfg)
-
-
 def make_task(graph: Graph, path: str | Path | None, options: TrainOptions) -> Task:
     """Of a detector, a classifier or, where it takes no images, a network of texts. Raises DarknetError."""
-    detects = bool(detection_specs(graph))
+    detects = bool(graph.detection_specs)
     if not detects and not graph.layers[-1].spec.vector:
         raise TrainError(
             f"{graph.path}: wanted a detection layer such as [yolo], or [softmax] or [cost] at the end, found none"
         )
     check_supported(graph, detects)
-    if graph.input.size == graph.input.c:
+    if graph.reads_text:
         return Text.read(path, graph, options)
     return (Detection if detects else Classification).read(path, graph, options)
 
@@ -100,7 +92,7 @@ def notes(graph: Graph, task: Task) -> list[str]:
 
 def _idle(graph: Graph) -> list[str]:
     """A line for each key of `[net]` that has no effect in this network, in C Darknet neither."""
-    net, heads = graph.net, detection_specs(graph)
+    net, heads = graph.net, graph.detection_specs
     rejecting = any(getattr(node.spec, "rejects_labels", False) for node in graph.layers)
     idle = {
         "badlabels_rejection_percentage": (net.badlabels_rejection_percentage and not rejecting, "only [yolo] has it"),

@@ -17,7 +17,7 @@ from darknet_py.layers.reject import Rolling
 from darknet_py.model.fuse import AMP
 from darknet_py.training.distributed import Loss, Team, held, share, shared, total
 from darknet_py.training.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
-from darknet_py.training.schedule import batch_images, learning_rate, update_batch
+from darknet_py.training.schedule import learning_rate, update_batch
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -46,12 +46,12 @@ class Learner:
         net = network.graph.net
         self.network = network
         network.state.scale_delta = True  # as C's GPU build does, which trained the published weights
-        self.device = next(network.parameters()).device
+        self.device = network.device
         self.seed = seed
         self.team = team or Team()
         self.share = share(net, self.team)
         self.amp = AMP[amp] if amp else None
-        self.iteration = network.state.seen // batch_images(net)
+        self.iteration = network.state.seen // net.batch_images
         self.optimizer = make_optimizer(network)
         tensors = [tensor for _, _, tensor in trainable(network)]
         self.ema = Ema(tensors, net.ema_alpha, net.max_batches) if net.ema_alpha else None
@@ -73,7 +73,7 @@ class Learner:
         cost: Tensor = torch.zeros((), dtype=torch.float64, device=self.device)
         parts = []
         state.iteration = self.iteration
-        state.seen = self.iteration * batch_images(net)
+        state.seen = self.iteration * net.batch_images
         for number, (images, truth) in enumerate(mini_batches, 1):
             if net.adversarial_lr and iteration > net.burn_in and torch.rand(()) < 0.5:
                 images = self._attacked(images, truth)
@@ -85,7 +85,7 @@ class Learner:
             cost += report.cost
             parts.append(report.parts)
             state.seen += len(images) * team.size
-        batch, divisor = batch_images(net), update_batch(net, iteration)
+        batch, divisor = net.batch_images, update_batch(net)
         if net.dynamic_minibatch:
             taken = state.seen - self.iteration * batch
             batch, divisor = taken, divisor // batch * taken
@@ -96,7 +96,7 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.iteration = state.iteration = iteration
-        state.seen = iteration * batch_images(net)
+        state.seen = iteration * net.batch_images
         if self.ema:
             self.ema.update(iteration)
         # `get_network_cost` averages over the heads, `train_network` over the images.
@@ -189,7 +189,7 @@ class Learner:
             kept = state["memory"].get(name)
             layer.memory = tuple(part.to(self.device) for part in kept) if kept else None
         self.network.state.iteration = self.iteration
-        self.network.state.seen = self.iteration * batch_images(self.network.graph.net)
+        self.network.state.seen = self.iteration * self.network.graph.net.batch_images
 
     def _remembering(self) -> list[tuple[str, Recurrent]]:
         return [(name, layer) for name, layer in self.network.named_modules() if isinstance(layer, Recurrent)]

@@ -152,7 +152,7 @@ class Streams:
 def check_text_network(network: Network) -> None:
     """Raises DataError."""
     graph = network.graph
-    if graph.input.c != graph.input.size or graph.layers[-1].output.size != graph.input.size:
+    if not graph.reads_text or graph.layers[-1].output.size != graph.input.size:
         raise DataError(f"{graph.path}: wanted a network of texts, found one that takes {graph.input}")
 
 
@@ -169,7 +169,7 @@ def generate(network: Network, start: bytes, length: int, temperature: float = 0
         raise DataError(f"seed text: wanted at least one byte, all below {inputs}, found {start!r}")
     network.eval()
     reset_state(network)
-    device = next(network.parameters()).device
+    device = network.device
     dice = torch.Generator().manual_seed(seed)
 
     def read(symbol: int) -> Tensor:

@@ -17,6 +17,7 @@ from darknet_py.errors import TrainError
 from darknet_py.evaluate.shares import everyones
 from darknet_py.files import write_atomically
 from darknet_py.layers.base import Node
+from darknet_py.model.load import read_graph
 from darknet_py.model.network import Network
 from darknet_py.model.transfer import load_fitting
 from darknet_py.training.board import Board
@@ -26,8 +27,8 @@ from darknet_py.training.interrupt import Stop
 from darknet_py.training.journal import Journal
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.options import TrainOptions, split, with_net
-from darknet_py.training.schedule import batch_images, next_measurement, statistics_momentum
-from darknet_py.training.setup import check_schedule, make_task, notes, pick_device, read_graph
+from darknet_py.training.schedule import next_measurement, statistics_momentum
+from darknet_py.training.setup import check_schedule, make_task, notes, pick_device
 from darknet_py.training.step import Learner, Step
 
 PathLike = str | Path
@@ -127,7 +128,7 @@ class Training:
             synchronise(self.network, team)
         self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
 
-        images = batch_images(self.net)
+        images = self.net.batch_images
         board = Board(self.backup.path("tensorboard")) if options.tensorboard and team.leads else None
         self.journal = Journal(
             self.backup, self.net, images, self.task.label, loud=team.leads, quiet=options.quiet, board=board
@@ -269,7 +270,7 @@ class Training:
             self.journal.say(f"resuming at iteration {self.learner.iteration} of {self.net.max_batches}")
         elif last.exists():
             self.network.load_weights(last)
-            self.learner.iteration = self.measured = self.network.state.seen // batch_images(self.net)
+            self.learner.iteration = self.measured = self.network.state.seen // self.net.batch_images
             self.best = self.backup.best()
             self.journal.say(f"no {self.backup.path('last.state')}: going on from {last} with a new optimizer")
         else:
@@ -277,7 +278,7 @@ class Training:
 
     def _due(self) -> int:
         every = True if self.options.map is None else self.options.map
-        images, batch = self.task.images, batch_images(self.net)
+        images, batch = self.task.images, self.net.batch_images
         return next_measurement(self.net, self.measured, images, batch, every, self.options.map_epochs)
 
     def _numbered(self, iteration: int) -> bool:

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from darknet_py.view.draw import FONT, Colour, Picture, colour, save_picture
+from darknet_py.view.sketch import GRID, INK
 
 Points = Sequence[tuple[float, float]] | NDArray[np.float64]
 
-_INK: Colour = (40, 44, 52)
-_GRID: Colour = (226, 229, 234)
 _LOSS: Colour = (165, 195, 240)
 _AVERAGE: Colour = (25, 85, 200)
 _VALIDATION: Colour = (20, 140, 110)
@@ -43,13 +42,6 @@ class LossChart:
     averages: list[tuple[int, float]] = field(default_factory=list)
     maps: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
-
-    def add(self, iteration: int, loss: float, average: float, mean_ap: float | None = None) -> None:
-        """One iteration; `mean_ap` where it was measured."""
-        self.losses.append((iteration, loss))
-        self.averages.append((iteration, average))
-        if mean_ap is not None:
-            self.maps.append((iteration, mean_ap))
 
     def draw(self, width: int = 1200, height: int = 800) -> Picture:
         """uint8 (height, width, 3) RGB. Time grows linearly with the points, the number of strokes does not."""
@@ -117,15 +109,15 @@ class _Axes:
     def frame(self, x_label: str, left_label: str, right_label: str = "") -> None:
         for value in _ticks(self.x_limit):
             x, _ = self._at(value, 0)
-            cv2.line(self.canvas, (x, self.top), (x, self.bottom), _GRID, _SCALE)
+            cv2.line(self.canvas, (x, self.top), (x, self.bottom), GRID, _SCALE)
             self._text(
                 f"{value / 1000:g}k" if value >= 10000 else f"{value:g}", (x, self.bottom + 22 * _SCALE), "middle"
             )
         for value in _ticks(self.limit):
             _, y = self._at(0, value)
-            cv2.line(self.canvas, (self.left, y), (self.right, y), _GRID, _SCALE)
+            cv2.line(self.canvas, (self.left, y), (self.right, y), GRID, _SCALE)
             self._text(f"{value:g}", (self.left - 10 * _SCALE, y + 5 * _SCALE), "right")
-        cv2.rectangle(self.canvas, (self.left, self.top), (self.right, self.bottom), _INK, _SCALE)
+        cv2.rectangle(self.canvas, (self.left, self.top), (self.right, self.bottom), INK, _SCALE)
         self._text(x_label, ((self.left + self.right) // 2, self.bottom + 46 * _SCALE), "middle")
         self._text(left_label, (self.left, self.top - 18 * _SCALE), "middle")
         if right_label:
@@ -173,7 +165,7 @@ class _Axes:
         top = self.bottom - high - gap if low else self.top + gap
         corner = (left + wide, top + high)
         cv2.rectangle(self.canvas, (left, top), corner, (255, 255, 255), cv2.FILLED)
-        cv2.rectangle(self.canvas, (left, top), corner, _GRID, _SCALE)
+        cv2.rectangle(self.canvas, (left, top), corner, GRID, _SCALE)
         for row, (text, ink) in enumerate(entries):
             y = top + step * row + step // 2 + gap // 2
             cv2.line(self.canvas, (left + gap, y), (left + gap + stroke, y), ink, 3 * _SCALE, cv2.LINE_AA)
@@ -201,7 +193,7 @@ class _Axes:
         text: str,
         at: tuple[int, int],
         anchor: str,
-        ink: Colour = _INK,
+        ink: Colour = INK,
         size: float = 1.0,
         weight: int = 1,
     ) -> None:

@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 _UTF8 = int(cv2.__version__.partition(".")[0]) >= 5  # before, OpenCV's fonts have ASCII only
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class Drawable(Protocol):
@@ -73,8 +73,8 @@ def save_picture(path: str | Path, image: Picture) -> None:
     Raises DataError: an unknown ending, something that is not a picture, or a place that cannot be written.
     """
     ending = Path(path).suffix.lower()
-    if ending not in _ENDINGS:
-        raise DataError(f"{path}: wanted a picture file ending in {', '.join(_ENDINGS)}, found {ending or 'no ending'}")
+    if ending not in ENDINGS:
+        raise DataError(f"{path}: wanted a picture file ending in {', '.join(ENDINGS)}, found {ending or 'no ending'}")
     try:
         done, data = cv2.imencode(ending, cv2.cvtColor(_rgb(image), cv2.COLOR_RGB2BGR))
     except cv2.error:  # larger than the format allows

@@ -49,7 +49,7 @@ def activation_maps(net: Network, image: Tensor) -> Maps:
     ]  # fmt: skip
     try:
         with torch.inference_mode():
-            net(image[None].to(next(net.parameters(), image).device))
+            net(image[None].to(net.device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,8 +10,8 @@ import numpy as np
 
 from darknet_py.data.images import Image
 from darknet_py.view.draw import FONT, Colour, Picture, colour, plain_text, shown
+from darknet_py.view.sketch import INK
 
-_INK: Colour = (40, 44, 52)
 _EMPTY: Colour = (214, 217, 222)
 MARKED: Colour = (255, 30, 30)
 _GAP, _LINE = 10, 15
@@ -119,4 +119,4 @@ def _write(sheet: Picture, text: str, x: int, y: int, width: int, scale: float) 
     while kept > 8 and cv2.getTextSize(shown_text, FONT, scale, 1)[0][0] > width:
         kept -= 2
         shown_text = f"{text[: kept // 2]}...{text[-(kept - kept // 2) :]}"
-    cv2.putText(sheet, shown_text, (x, y), FONT, scale, _INK, 1, cv2.LINE_AA)
+    cv2.putText(sheet, shown_text, (x, y), FONT, scale, INK, 1, cv2.LINE_AA)

@@ -12,7 +12,7 @@ import numpy as np
 
 from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
-from darknet_py.view.draw import FONT, Colour, Picture, plain_text, save_picture
+from darknet_py.view.draw import ENDINGS, FONT, Colour, Picture, plain_text, save_picture
 
 INK: Colour = (40, 44, 52)
 GRID: Colour = (226, 229, 234)
@@ -92,7 +92,7 @@ class Sketch:
 
 def check_ending(path: str | Path) -> None:
     """Raises DataError for a file that `Sketch.save` cannot write, before any work is done for it."""
-    if Path(path).suffix.lower() not in (".svg", ".png", ".jpg", ".jpeg", ".webp", ".bmp"):
+    if Path(path).suffix.lower() not in (".svg", *ENDINGS):
         raise DataError(f"{path}: wanted a picture file ending in .svg, .png or .jpg")
 
 

@@ -48,9 +48,11 @@ ZOO: dict[str, Callable[..., Cfg]] = {**DETECTORS, **CLASSIFIERS, **SMALL}
 def build(name: str, classes: int | None = None) -> str:
     """The cfg text of a network of the zoo, for another number of classes if given.
 
-    Raises DarknetError for a name that the zoo does not have.
+    Raises DarknetError for a name that the zoo does not have, and for less than one class.
     """
     if name not in ZOO:
         raise DarknetError(f"wanted a network of the zoo, found {name!r}{did_you_mean(name, sorted(ZOO))}")
+    if classes is not None and classes < 1:
+        raise DarknetError(f"classes: wanted at least 1, found {classes}")
     write = ZOO[name]
     return (write() if classes is None else write(classes)).text()

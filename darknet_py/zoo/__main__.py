@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from darknet_py.errors import DarknetError
+from darknet_py.files import make_folder, write_atomically
 from darknet_py.zoo import ZOO, build
 
 
@@ -16,12 +17,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, help="number of classes, if not the published one")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write every network to FOLDER/NAME.cfg")
     options = parser.parse_args(arguments)
-    if options.write:
-        for name in ZOO:
-            (options.write / f"{name}.cfg").write_text(build(name))
-        return 0
     try:
-        print(build(options.name, options.classes) if options.name else "\n".join(ZOO))
+        if options.write:
+            folder = make_folder(options.write)
+            for name in ZOO:
+                write_atomically(folder / f"{name}.cfg", build(name).encode())
+        else:
+            print(build(options.name, options.classes) if options.name else "\n".join(ZOO))
     except DarknetError as error:
         print(error, file=sys.stderr)
         return 1

@@ -192,7 +192,7 @@ class _Rewriting:
             if node.index == dropped or (run and node.index <= run.source):
                 self.moved[node.index] = self.cfg.last
                 continue
-            closing = run is not None and not run.dense and self._closes(node, run)
+            closing = run is not None and not run.dense and self._closes(node)
             width = self.csp.parts(node.output.c)[1] if closing else node.output.c
             self.cfg.raw(self._edited(section, node, chunk, width if closing else None), width)
             self.moved[node.index] = self.cfg.last
@@ -213,7 +213,7 @@ class _Rewriting:
         chunk, self.at = self.lines[self.at : last], last
         return "\n".join(chunk).strip("\n") + "\n"
 
-    def _closes(self, node: Node, run: Run) -> bool:
+    def _closes(self, node: Node) -> bool:
         """Whether its channels are those of a residual block: what is added to the block's input."""
         return isinstance(self.graph.layers[node.index + 1].spec, Shortcut) or isinstance(node.spec, Shortcut)
 

@@ -141,6 +141,7 @@ def test_alike() -> None:
     black, white = (np.full((9, 9, 3), value, np.uint8) for value in (0, 255))
     assert gallery.alike(200, mark(b"", black)) is None and gallery.alike(201, mark(b"", white)) is None
     assert gallery.alike(202, mark(b"", black)) == 200
+    assert mark(b"", black[:, :, :2]).look == mark(b"", black[:, :, :1]).look
     grey = mark(b"x", black[:, :, :1])
     assert (
         gallery.alike(203, grey) is None and gallery.same_file(203, grey) is None and gallery.same_file(4, grey) == 203

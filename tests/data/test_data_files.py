@@ -29,7 +29,7 @@ def test_a_data_file_with_everything(tmp_path: Path) -> None:
         "names=x.names\r\nbackup = /some where/b\r\ntop=2\r\neval=coco\r\n",
     )
     data = DataFile.read(path)
-    assert data.classes == 3 and data.top == 2 and data.eval == "coco"
+    assert data.classes == 3 and data.eval == "coco"
     assert data.train == data.valid == tmp_path / "my set" / "train list.txt"
     assert data.names == Path("x.names") and data.backup == Path("/some where/b")
 

@@ -103,3 +103,11 @@ def test_faults(command: list[str], tmp_path: Path) -> None:
         run(*command)
     with pytest.raises(SystemExit):
         run(*command, "--points", "7")
+
+
+def test_options_for_detectors_are_refused_for_others(tmp_path: Path) -> None:
+    cfg = tmp_path / "c.cfg"
+    cfg.write_text("[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=3\nsize=1\n[avgpool]\n[softmax]\n")
+    for option in ("--images", "--names"):
+        with pytest.raises(DarknetError, match=f"{option}: .*c.cfg is no detector; wanted its data by --data"):
+            run(str(cfg), "--weights", "w", option, str(tmp_path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from darknet_py.errors import DataError
 from darknet_py.evaluate.darknet import Curve, average_precision, darknet_map
 from darknet_py.evaluate.records import Found, Truth, iou_matrix
+from tests.effort import calls
 from tests.evaluate import make, oracle
 
 NAMES = ["a", "b", "c", "d"]
@@ -146,14 +146,7 @@ def test_to_json_is_plain_and_labelled() -> None:
     assert [row["name"] for row in text["classes"]] == NAMES
 
 
-@pytest.mark.slow
-def test_time_grows_linearly() -> None:
-    hits, labels = make.dataset(1, images=200)
-
-    def seconds(times: int) -> float:
-        start = time.perf_counter()
-        darknet_map(hits * times, labels * times, NAMES)
-        return time.perf_counter() - start
-
-    seconds(1)
-    assert seconds(20) < 20 * 3 * max(seconds(2) / 2, 1e-3)
+def test_work_grows_linearly() -> None:
+    hits, labels = make.dataset(1, images=50)
+    once, often = (calls(lambda k=k: darknet_map(hits * k, labels * k, NAMES)) for k in (1, 20))
+    assert often < 20 * 1.2 * once

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from darknet_py.cfg.graph import parse_text
-from darknet_py.errors import WeightsError
-from darknet_py.model.load import load
+from darknet_py.cli import main
+from darknet_py.errors import DarknetError, WeightsError
+from darknet_py.model import checkpoint
+from darknet_py.model.load import load, read_graph
 from darknet_py.model.network import Network
 from darknet_py.model.weights import Header, read_header, save
 
@@ -196,16 +198,39 @@ def test_checkpoint_round_trip_is_byte_identical(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> None:
-    from darknet_py.model import checkpoint
-
     checkpoint.write(net(), tmp_path / "a.pt")
     other = net(CFG.replace("filters=6", "filters=8"))
     with pytest.raises(WeightsError, match=r"layer 2 \[convolutional\], layers.2.bias: wanted \(8,\), found \(6,\)"):
         other.load_weights(tmp_path / "a.pt")
     other.load_weights(tmp_path / "a.pt", cutoff=2)
-    torch.save({"model": 1}, tmp_path / "b.pt")
-    with pytest.raises(WeightsError, match="wanted a checkpoint written by darknet_py"):
-        load(None, tmp_path / "b.pt")
+    for content in ({"model": 1}, {"format": "darknet_py", "version": 1}, {"format": "darknet_py", "version": 9}):
+        torch.save(content, tmp_path / "b.pt")
+        with pytest.raises(WeightsError, match="wanted a checkpoint written by darknet_py"):
+            load(None, tmp_path / "b.pt")
+
+
+def test_a_checkpoint_is_a_cfg_too_whatever_its_name(tmp_path: Path) -> None:
+    network = net()
+    checkpoint.write(network, tmp_path / "a.ckpt")
+    weights_file(tmp_path / "a.weights")
+    assert read_graph(tmp_path / "a.ckpt", width=64).net.width == 64
+    assert torch.equal(load(tmp_path / "a.ckpt").layers[0].weight, network.layers[0].weight)
+    assert load(tmp_path / "a.ckpt", tmp_path / "a.weights").layers[0].bias.tolist() == [1, 2, 3, 4]
+    assert main(["info", str(tmp_path / "a.ckpt")]) == 0
+
+
+def test_iterations_are_counted_in_whole_mini_batches(tmp_path: Path) -> None:
+    weights_file(tmp_path / "a.weights", header=Header(seen=2400))
+    network = net(CFG.replace("batch=4\n", "batch=8\nsubdivisions=3\n"))
+    network.load_weights(tmp_path / "a.weights")
+    assert network.state.iteration == 2400 // 6
+
+
+def test_without_arrays_it_is_on_the_cpu() -> None:
+    network = net("[net]\nwidth=4\nheight=4\nchannels=3\n[avgpool]\n[softmax]\n")
+    assert network.device == torch.device("cpu")
+    with pytest.raises(DarknetError, match=r"wanted an input of \(batch, 3, height, width\), found \(1, 4, 4, 4\)"):
+        network(torch.zeros(1, 4, 4, 4))
 
 
 def test_a_mini_batch_without_boxes_needs_no_shape() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from darknet_py.cli import train as command
+from darknet_py.errors import TrainError
+from darknet_py.model.load import read_graph
 from darknet_py.training import trainer
 from darknet_py.training.options import split, with_net
-from darknet_py.training.setup import read_graph
 
 
 def parse(*argv: str) -> argparse.Namespace:
@@ -38,10 +39,10 @@ def test_options_reach_the_trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert net == {"max_batches": 9, "mosaic": "0", "steps": "3,4"}
 
 
-@pytest.mark.parametrize("argv", ["x.cfg --map 0", "x.cfg --set steps", "x.cfg --workers -1", "x.cfg --batch 0"])
+@pytest.mark.parametrize("argv", ["--map 0", "--set steps", "--workers -1", "--batch 0", "--thresh 5"])
 def test_wrong_usage_exits_2(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse(*argv.split())
+        parse("x.cfg", *argv.split())
     assert caught.value.code == 2
     assert "wanted" in capsys.readouterr().err
 
@@ -62,6 +63,30 @@ def test_new_values_for_net_keep_the_rest_of_the_text(cfg: Path) -> None:
     assert graph.text.startswith("# mine\n")
     assert not told
     assert graph.layers[0].inputs[0].w == 96
+
+
+def test_keys_of_heads_go_into_the_heads(cfg: Path) -> None:
+    changes = {"jitter": 0.05, "resize": 1.5}  # the cfg's head says nothing about resize
+    head = with_net(read_graph(cfg), changes)[0].detection_specs[-1]
+    assert (head.jitter, head.resize, head.random) == (0.05, 1.5, 1)
+    cfg.write_text(cfg.read_text().partition("[yolo]")[0])
+    with pytest.raises(TrainError, match="jitter: wanted a detection layer that has it, found none"):
+        with_net(read_graph(cfg), changes)
+
+
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        ({"map": 0}, "at least 1"),
+        ({"map_epochs": 0}, "at least 1"),
+        ({"points": 1}, "0 or at least 2"),
+        ({"iou_thresh": 7}, "from 0 to 1"),
+        ({"thresh": -1}, "from 0 to 1"),
+    ],
+)
+def test_options_are_looked_at_before_training(option: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(TrainError, match=f"{next(iter(option))}: wanted .*{wanted}"):
+        split(option)
 
 
 def test_steps_and_burn_in_follow_max_batches(cfg: Path) -> None:

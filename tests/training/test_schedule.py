@@ -8,9 +8,7 @@ import pytest
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.training.schedule import (
-    batch_images,
     learning_rate,
-    sequential_subdivisions,
     statistics_momentum,
     update_batch,
 )
@@ -86,13 +84,6 @@ def test_running_statistics_follow_faster_in_short_trainings() -> None:
 
 def test_update_batch_is_what_darknet_counts() -> None:
     net = NetSpec(batch=10, subdivisions=3, sequential_subdivisions=3)  # 3 mini-batches of 3
-    assert (batch_images(net), update_batch(net, 1)) == (9, 9)
+    assert (net.batch_images, update_batch(net)) == (9, 9)
     net = NetSpec(batch=16, subdivisions=8, sequential_subdivisions=4, time_steps=3)
-    assert (batch_images(net), update_batch(net, 1)) == (48, 96)
-
-
-def test_sequential_subdivisions_follow_the_steps_within_bounds() -> None:
-    net = NetSpec(
-        subdivisions=16, sequential_subdivisions=8, steps=(10, 20, 30), seq_scales=(0.5, 0.01, 9999.0), track=True
-    )
-    assert [sequential_subdivisions(net, i) for i in (9, 10, 20, 30)] == [8, 4, 1, 1]
+    assert (net.batch_images, update_batch(net)) == (48, 96)

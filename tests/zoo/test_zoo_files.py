@@ -58,6 +58,8 @@ def test_an_unknown_name_is_answered_with_a_near_one(capsys: pytest.CaptureFixtu
         build("yolov44")
     assert main(["yolov44"]) == 1
     assert "yolov44" in capsys.readouterr().err
+    assert main(["yolov4-tiny", "--classes", "0"]) == 1
+    assert capsys.readouterr().err == "classes: wanted at least 1, found 0\n"
 
 
 def test_the_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -65,5 +67,7 @@ def test_the_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.split() == list(ZOO)
     assert main(["yolov4-tiny", "--classes", "3"]) == 0
     assert capsys.readouterr().out.rstrip() == build("yolov4-tiny", 3).rstrip()
-    assert main(["--write", str(tmp_path)]) == 0
-    assert {path.stem for path in tmp_path.iterdir()} == set(ZOO)
+    assert main(["--write", str(tmp_path / "new")]) == 0
+    assert {path.stem for path in (tmp_path / "new").iterdir()} == set(ZOO)
+    (tmp_path / "file").touch()
+    assert main(["--write", str(tmp_path / "file")]) == 1
