@@ -8,6 +8,8 @@ from pathlib import Path
 
 from darknet_py.errors import DarknetError, DataError
 
+_LOOK = 1024
+
 
 def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: type[DarknetError] = DataError) -> None:
     """Writes beside `path`, syncs and renames, so that a reader or a crash never meets half a file.
@@ -40,9 +42,12 @@ def read_text(path: str | Path, what: str) -> str:
     try:
         if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
             raise DataError(f"{path}: cannot read the {what}: not a file")
-        return path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         raise DataError(f"{path}: cannot read the {what}: {getattr(problem, 'strerror', None) or problem}") from problem
+    if "\0" in text[:_LOOK]:  # a picture, weights, UTF-16; further on it ends a line, as in C
+        raise DataError(f"{path}: cannot read the {what}: not a text file")
+    return text
 
 
 def _is_device(path: Path) -> bool:

@@ -31,7 +31,7 @@ def with_classes(graph: Graph, classes: int) -> Graph:
         channels = node.spec.channels_for(classes)
         if channels is not None:
             detects = True
-            changes += _fed(graph, node, node.sources[0], channels)
+            changes += _fed(graph, node, *_with_the_classes(graph, node, classes, channels))
     last = graph.layers[-1]
     if not detects:
         changes += _fed(graph, last, last.index, classes)
@@ -60,8 +60,25 @@ def feeding(graph: Graph, index: int) -> list[tuple[int, str]]:
     return list(dict.fromkeys(pair for part in parts for pair in part)) if all(parts) else []
 
 
+def _with_the_classes(graph: Graph, head: Node, classes: int, channels: int) -> tuple[int, int]:
+    """(layer, channels it must have) of what feeds a head: of a [route] that joins several, the part of the classes."""
+    source = graph.layers[head.sources[0]] if head.sources[0] >= 0 else head
+    each = (head.spec.channels_for(2) or 0) - (head.spec.channels_for(1) or 0)
+    found: int = head.spec.classes * each  # type: ignore[attr-defined]
+    parts = [at for at, shape in zip(source.sources, source.inputs, strict=True) if shape.c == found]
+    if len(parts) == 1 and len(source.inputs) > 1 and sum(shape.c for shape in source.inputs) == source.output.c:
+        return parts[0], classes * each
+    return head.sources[0], channels
+
+
 def _fed(graph: Graph, head: Node, index: int, channels: int) -> list[Change]:
     layers = feeding(graph, index)
+    node = graph.layers[index] if index >= 0 else head
+    if not layers and len(node.inputs) == 1 and node.inputs[0].size == node.output.size:
+        # [reorg] and [reorg3d] only move values, of the picture's rows and columns into channels.
+        factor, rest = divmod(node.output.c, node.inputs[0].c)
+        if factor > 1 and not rest and not channels % factor:
+            return _fed(graph, head, node.sources[0], channels // factor)
     if not layers:
         raise _error(graph, head, f"found no layer before it whose filters= or output= could be {channels}")
     return [Change(layer + 1, key, str(channels)) for layer, key in layers]

@@ -112,7 +112,7 @@ class NetSpec:
         subdivisions = o.int("subdivisions", 1, 1)
         policy = o.choice("policy", "constant", POLICIES)
         sequential = o.int("sequential_subdivisions", subdivisions, 1)
-        for key in _MEMORY_KEYS:
+        for key in MEMORY_KEYS:
             o.float(key)
         values: dict[str, Any] = {
             "width": width,
@@ -184,7 +184,7 @@ _FLAGS = (
     "try_fix_nan",
     "show_receptive_field",
 )
-_MEMORY_KEYS = ("optimized_memory", "workspace_size_limit_MB", "use_cuda_graph")
+MEMORY_KEYS = ("optimized_memory", "workspace_size_limit_MB", "use_cuda_graph")
 
 
 def _mixing(o: Options) -> int:

@@ -107,7 +107,7 @@ def _rewritten(
 def _table(
     heads: list[AnchorHead], masks: list[list[int]], by_size: list[list[int]], new: Sizes, fit: Fit
 ) -> list[str]:
-    wide = max(len(",".join(map(str, mask))) for mask in masks) + 2
+    wide = max(4, *(len(",".join(map(str, mask))) for mask in masks)) + 2
     lines = [f"{'head':<22}{'stride':>6}{'boxes':>8}  {'mask':<{wide}}anchors"]
     for head, mask in zip(heads, masks, strict=True):
         count = sum(fit.counts[k] for k in mask)

@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from darknet_py.cli.common import positive
 
 if TYPE_CHECKING:
     from darknet_py.cfg.graph import Graph
     from darknet_py.data.check import Finding, Report, Rules
+    from darknet_py.data.classify import ClassifierDataset
     from darknet_py.data.datafile import DataFile
     from darknet_py.view.sheet import Tile
 
@@ -44,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from darknet_py.data.check import scan
-    from darknet_py.data.formats import open_any
     from darknet_py.errors import DarknetError
     from darknet_py.files import make_folder, write_atomically
     from darknet_py.model.load import read_graph
@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.augment and not args.cfg:
         raise DarknetError("--augment wanted a CFG, whose augmentation to show, found none")
     graph = read_graph(args.cfg) if args.cfg else None
-    data = open_any(args.data)
-    splits = _splits(data)
-    names, rules = _rules(args, data, graph)
+    data, splits, names, rules = _open(args.data, graph, args.tiny)
     out = make_folder(args.out)
     images = sum(map(len, splits.values()))
     with tqdm(total=images, unit="image", disable=images < 200 or not sys.stderr.isatty()) as bar:
@@ -76,37 +74,40 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.errors else 0
 
 
-def _splits(data: DataFile) -> dict[str, list[str]]:
-    splits = {"train": data.train_images()}
-    if data.separate:
-        splits["valid"] = data.valid_images()
-    return splits
+class _Set(NamedTuple):
+    data: DataFile
+    splits: dict[str, list[str]]  # the first is the one that is trained on
+    names: list[str]
+    rules: Rules
 
 
-def _rules(args: argparse.Namespace, data: DataFile, graph: Graph | None) -> tuple[list[str], Rules]:
-    """Class names, and what to hold the data against."""
+def _open(path: str | None, graph: Graph | None, tiny: float) -> _Set:
+    """The data of a detector or, where the cfg or a .data file says so, of a classifier."""
+    from dataclasses import replace
+
     from darknet_py.data.check import Rules
+    from darknet_py.data.classifier_data import open_classifier_data
+    from darknet_py.data.formats import open_any
     from darknet_py.errors import DataError
 
+    rules = Rules(0, channels=graph.net.channels if graph else 3, tiny=tiny)
     heads = graph.detection_specs if graph else []
-    classifier = data.labels is not None and data.names is None if graph is None else not heads
+    data = None if graph and not heads else open_any(path)
+    if data is None or (graph is None and data.labels and not data.names):
+        found = open_classifier_data(path, rules.channels)
+        splits = {"train": found.train.paths} | ({"valid": found.valid.paths} if found.separate else {})
+        return _Set(found.file, splits, found.names, replace(rules, classes=len(found.names), classifier=found.train))
+    splits = {"train": data.train_images()} | ({"valid": data.valid_images()} if data.separate else {})
     names = data.class_names() if data.names or data.labels else []
     classes = data.classes or len(names) or max((spec.classes for spec in heads), default=0)
-    if not classes or (classifier and not names):
+    if not classes:
         raise DataError(f"{data.path}: wanted a line names=, labels= or classes=, found none")
-    names = names or [str(number) for number in range(classes)]
-    if graph is None:
-        return names, Rules(classes, tiny=args.tiny, names=names if classifier else None)
-    net = graph.net
-    return names, Rules(
-        classes,
-        channels=net.channels,
-        size=(net.width, net.height),
-        letter_box=net.letter_box,
-        tiny=args.tiny,
-        most=min((spec.max_boxes for spec in heads if hasattr(spec, "max_boxes")), default=None),
-        names=names if classifier else None,
-    )
+    rules = replace(rules, classes=classes)
+    if graph:
+        net = graph.net
+        most = min((spec.max_boxes for spec in heads if hasattr(spec, "max_boxes")), default=None)
+        rules = replace(rules, size=(net.width, net.height), letter_box=net.letter_box, most=most)
+    return _Set(data, splits, names or [str(number) for number in range(classes)], rules)
 
 
 def _misfits(data: DataFile, graph: Graph | None, rules: Rules) -> list[Finding]:
@@ -244,8 +245,8 @@ def _samples(
     from darknet_py.view.draw import save_picture
     from darknet_py.view.sheet import contact_sheet
 
-    if rules.names is not None:
-        return [_classifier_samples(args, out, images, names, graph)]
+    if rules.classifier:
+        return [_classifier_samples(args, out, rules.classifier, names, graph)]
     dataset = DetectionDataset(images, rules.classes, rules.channels)
     options = Augmentation.of(graph.net, graph.detection_specs[-1])
     ways = {"augment": ("with the augmentation of the cfg", options)}
@@ -271,13 +272,12 @@ def _sample_tile(batch: Any, number: int, names: Sequence[str]) -> Tile:
 
 
 def _classifier_samples(
-    args: argparse.Namespace, out: Path, images: Sequence[str], names: Sequence[str], graph: Graph
+    args: argparse.Namespace, out: Path, dataset: ClassifierDataset, names: Sequence[str], graph: Graph
 ) -> Path:
-    from darknet_py.data.classify import ClassifierDataset, ClassifierLoader
+    from darknet_py.data.classify import ClassifierLoader
     from darknet_py.view.draw import save_picture
     from darknet_py.view.sheet import Tile, contact_sheet
 
-    dataset = ClassifierDataset(images, names, graph.net.channels)
     loader = ClassifierLoader(dataset, graph.net, mini_batch=args.augment, seed=args.seed, workers=0, cache=False)
     batch = next(loader.batches())
     tiles = []

@@ -97,10 +97,15 @@ def net_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from darknet_py.errors import TrainError
     from darknet_py.training.trainer import train
 
     given: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _HERE}
-    result = train(args.cfg, args.data, args.weights, chart=not args.no_chart, **given, **dict(args.set))
+    for key, value in args.set:
+        if given.get(key) is not None or (key in given and key not in _NET):
+            raise TrainError(f"--set {key}: wanted a key of [net] without an option of its own, or not given by it too")
+        given[key] = value
+    result = train(args.cfg, args.data, args.weights, chart=not args.no_chart, **given)
     if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) one talks
         return 0
     if args.json:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_py.data.alike import Gallery, Mark, mark
+from darknet_py.data.classify import ClassifierDataset
 from darknet_py.data.images import decode_image, letterbox_size
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
@@ -89,7 +90,8 @@ class Rules:
     """What images and labels are held against.
 
     classes: number of classes. size: of the network input, in whose pixels `tiny` counts (else the image's).
-    most: the head's max. names: of a classifier's classes, one of which each path must name; None for detectors.
+    most: the head's max. classifier: whose images they are, the path of each naming
+    one class; None for detectors.
     """
 
     classes: int
@@ -98,7 +100,7 @@ class Rules:
     letter_box: bool = False
     tiny: float = 4.0
     most: int | None = None
-    names: Sequence[str] | None = None
+    classifier: ClassifierDataset | None = None
 
 
 class _Look(NamedTuple):
@@ -153,7 +155,7 @@ def _looks(paths: Sequence[str], rules: Rules) -> Iterator[tuple[str, _Look]]:
 
 
 def _look(path: str, rules: Rules) -> _Look:
-    labels = None if rules.names is not None else load_labels(find_labels(path), rules.classes)
+    labels = None if rules.classifier else load_labels(find_labels(path), rules.classes)
     try:
         content = Path(path).read_bytes()
         image = decode_image(content, rules.channels, path)
@@ -190,8 +192,8 @@ def _twins(
 def _image_findings(path: str, look: _Look, rules: Rules) -> Iterator[Finding]:
     if look.problem is not None:
         yield Finding(look.problem[0], path, look.problem[1])
-    if rules.names is not None:
-        named = [name for name in rules.names if name in path]
+    if rules.classifier:
+        named = [rules.classifier.names[number] for number in rules.classifier.named(path)]
         if len(named) != 1:
             yield Finding("unnamed", path, f"its path names {', '.join(named) or 'no class'}")
         return
@@ -269,8 +271,8 @@ def _rows(boxes: NDArray[np.float64]) -> tuple[Row, ...]:
 
 def _count(split: Split, path: str, look: _Look, rules: Rules) -> None:
     split.images += 1
-    if rules.names is not None:
-        split.counts += np.array([name in path for name in rules.names], np.int64)
+    if rules.classifier:
+        split.counts[rules.classifier.named(path)] += 1
         return
     labels = look.labels
     assert labels is not None

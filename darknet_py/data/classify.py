@@ -66,9 +66,8 @@ class ClassifierDataset(ImageSet):
     def classes(self) -> int:
         return len(self.names)
 
-    def matches(self, index: int) -> list[int]:
-        """Classes that the path names; one, when all is well."""
-        path = self.paths[index]
+    def named(self, path: str) -> list[int]:
+        """Classes that a path names; one, when all is well."""
         if self.by_folder:
             folder = os.path.basename(os.path.dirname(path))
             return [number for number, name in enumerate(self.names) if name == folder]
@@ -76,7 +75,7 @@ class ClassifierDataset(ImageSet):
 
     def problem(self, index: int) -> str | None:
         """What is wrong with an image's class."""
-        found = self.matches(index)
+        found = self.named(self.paths[index])
         if len(found) == 1:
             return None
         named = ", ".join(self.names[number] for number in found) or "none"
@@ -85,7 +84,7 @@ class ClassifierDataset(ImageSet):
     def target(self, index: int, smooth: float = 0.0) -> Targets:
         """1 for each class named in the path; with label smoothing 1 − smooth, and smooth / (classes − 1) elsewhere."""
         target = np.full(self.classes, smooth / max(self.classes - 1, 1), np.float32)
-        target[self.matches(index)] = 1 - smooth
+        target[self.named(self.paths[index])] = 1 - smooth
         return target
 
 
@@ -268,6 +267,8 @@ class _Evaluation:
                 continue
             images[len(good)] = torch.from_numpy(center_crop(image, *self.size))
             good.append(index)
-        class_ids = torch.tensor([next(iter(self.dataset.matches(index)), -1) for index in good], dtype=torch.long)
+        class_ids = torch.tensor(
+            [next(iter(self.dataset.named(self.dataset.paths[index])), -1) for index in good], dtype=torch.long
+        )
         skipped += [problem for problem in map(self.dataset.problem, good) if problem]
         return images[: len(good)], class_ids, skipped, good

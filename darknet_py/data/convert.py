@@ -82,6 +82,6 @@ def write_data_file(out: Path, name: str, names: Sequence[str], train: str | Non
 
 
 def size_of(image: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height in pixels. Raises DataError."""
-    height, width = load_image(image).shape[:2]
+    """Width and height in pixels, of an array with any number of channels too. Raises DataError."""
+    height, width = load_image(image, None).shape[:2]
     return width, height

@@ -153,9 +153,12 @@ def _bases(anchor: Path) -> tuple[Path, ...]:
 
 def _text(path: str | os.PathLike[str], what: str, errors: str) -> str:
     try:
-        return Path(path).read_bytes().decode("utf-8-sig", errors)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot read {what}: {error.strerror or error}") from None
+    if b"\0" in content[:1024]:
+        raise DataError(f"{path}: cannot read {what}: not a text file")
+    return content.decode("utf-8-sig", errors)
 
 
 def _options(path: Path) -> Iterable[tuple[str, str, int]]:

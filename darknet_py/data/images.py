@@ -26,8 +26,9 @@ _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def load_image(path: str | PathLike[str], channels: int = 3, stb: bool = False) -> Image:
+def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = False) -> Image:
     """Reads an image: uint8 (H, W, channels). Three channels are RGB; EXIF rotation is applied, as OpenCV does.
+    channels: None takes an array as it is, and all other images as RGB.
 
     Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels. stb: JPEGs to
     the last bit as C Darknet built without OpenCV reads them (`jpeg.read_stb`): slower, EXIF rotation left out.
@@ -43,12 +44,13 @@ def load_image(path: str | PathLike[str], channels: int = 3, stb: bool = False) 
     return decode_image(data, channels, name, stb)
 
 
-def decode_image(data: bytes, channels: int = 3, name: str = "<image>", stb: bool = False) -> Image:
+def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", stb: bool = False) -> Image:
     """`load_image` for a file's content."""
     if not data:
         raise DataError(f"{name}: wanted an image, found an empty file")
     if data.startswith(b"\x93NUMPY"):
         return _array(data, channels, name)
+    channels = 3 if channels is None else channels
     whole = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
     if not whole and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and say nothing that a program can see.
@@ -71,15 +73,18 @@ def decode_image(data: bytes, channels: int = 3, name: str = "<image>", stb: boo
     return image
 
 
-def _array(data: bytes, channels: int, name: str) -> Image:
+def _array(data: bytes, channels: int | None, name: str) -> Image:
     try:
         image = np.load(BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, MemoryError, SyntaxError) as error:
         raise DataError(f"{name}: cannot read this array: {(str(error).splitlines() or ['damaged'])[0]}") from None
     if image.ndim == 2:
         image = image[:, :, None]
-    if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] != channels or 0 in image.shape:
-        raise DataError(f"{name}: wanted uint8 (height, width, {channels}), found {image.dtype} {image.shape}")
+    right = image.ndim == 3 and channels in (None, image.shape[2])
+    if not right or image.dtype != np.uint8 or 0 in image.shape:
+        raise DataError(
+            f"{name}: wanted uint8 (height, width, {channels or 'channels'}), found {image.dtype} {image.shape}"
+        )
     return np.ascontiguousarray(image)
 
 

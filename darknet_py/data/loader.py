@@ -208,7 +208,7 @@ class TrainLoader:
     def numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
         iteration = mini_batch // self.net.subdivisions
         size, images = self.size(iteration), self.images(iteration)
-        apart = _MOST_IMAGES if self.net.dynamic_minibatch else self.mini_batch
+        apart = _MOST_IMAGES if self.net.dynamic_minibatch and self.options.random else self.mini_batch
         first = mini_batch * apart * self.world
         numbers = own_samples(first, images, self.rank, self.world, self.options.contrastive)
         return [(number, size) for number in numbers]

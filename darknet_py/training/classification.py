@@ -47,7 +47,7 @@ class Classification:
             raise TrainError(f"{graph.path}: training a classifier on a tree of classes (tree=) is not supported")
         data = open_classifier_data(path, graph.net.channels, options.limit)
         outputs = graph.layers[-1].output.size
-        check_classes(graph, data.file, outputs, len(data.names))
+        check_classes(graph, data.file, outputs, len(data.names), options)
         measured = data.separate if options.map is None else options.map is not False
         valid = data.valid if measured else None
         return cls(graph, options, data.file, data.names, data.train, valid, outputs, path is None)
@@ -92,7 +92,7 @@ class Classification:
         share: dict[str, Any] = {"workers": self.options.workers, "rank": team.rank, "world": team.size}
         batch = self.graph.net.mini_batch
         result = evaluate_classifier(network, self.valid, batch, names=self.names, loss=True, **share)
-        return with_confusion(result.top(1), result.to_json(), result.confusion(), result.pictures)
+        return with_confusion(result.top(1), result.to_json(), result.confusion(), result.pictures, result.skipped)
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, ClassifierLoader)

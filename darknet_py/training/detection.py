@@ -53,7 +53,7 @@ class Detection:
         file = open_any(path)
         names = file.class_names() if file.names else []
         count = file.classes or len(names) or head.classes
-        check_classes(graph, file, head.classes, count)
+        check_classes(graph, file, head.classes, count, options)
         channels = graph.net.channels
         train = DetectionDataset(file.train_images()[: options.limit], count, channels)
         if not options.skip_bad_labels:
@@ -131,9 +131,8 @@ class Detection:
         assert found.darknet is not None
         curves = {"curves": [[round(value, 4) for value in c.at(_RECALLS).tolist()] for c in found.curves()]}
         figures = found.darknet.to_json() | {"loss": found.boxes.loss} | curves
-        return with_confusion(
-            found.darknet.map, figures, found.confusion(options.thresh, options.iou_thresh), found.pictures
-        )
+        matrix = found.confusion(options.thresh, options.iou_thresh)
+        return with_confusion(found.darknet.map, figures, matrix, found.pictures, found.skipped)
 
     def files(self, loader: Batches, mini_batches: range) -> list[str]:
         assert isinstance(loader, TrainLoader)

@@ -10,6 +10,7 @@ from typing import Any
 
 from darknet_py.cfg.edit import Change, edited_text
 from darknet_py.cfg.graph import Graph, reparse
+from darknet_py.cfg.net import MEMORY_KEYS
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.errors import TrainError
 
@@ -74,8 +75,12 @@ class TrainOptions:
                 raise TrainError(f"{name}: wanted a number from 0 to 1, found {getattr(self, name)}")
         for name in ("map", "map_epochs", "save_every", "log_every", "limit", "cutoff", "classes", "patience"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, bool) and value < 1:
-                raise TrainError(f"{name}: wanted an integer of at least 1, found {value}")
+            if value is not None and not isinstance(value, bool) and (not isinstance(value, int) or value < 1):
+                raise TrainError(f"{name}: wanted an integer of at least 1, found {value!r}")
+        for name in ("seed", "workers"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise TrainError(f"{name}: wanted an integer of at least 0, found {value!r}")
 
 
 def split(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
@@ -102,7 +107,10 @@ def with_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]
             own = {field.name for field in dataclasses.fields(TrainOptions)}
             hint = did_you_mean(key, sorted(known | own | set(_HEAD_KEYS)))
             raise TrainError(f"wanted an option of training or a key of [net], found {key!r}{hint}")
-    return reparse(edited_text(graph.text, _places(graph, changes)), graph.path), told
+    changed = reparse(edited_text(graph.text, _places(graph, changes)), graph.path)
+    lines = [str(warning) for warning in changed.warnings]
+    told += [f"warning: {line}" for key in values for line in lines if f"unknown key {key!r}" in line]
+    return changed, told
 
 
 def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
@@ -123,7 +131,7 @@ def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
 
 def _keys_read(graph: Graph) -> set[str]:
     """The keys that `[net]` may have: all fields of NetSpec, and Darknet's names where they differ."""
-    return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic"}
+    return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic", *MEMORY_KEYS}
 
 
 def _places(graph: Graph, changes: Mapping[str, Any]) -> list[Change]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ def make_task(graph: Graph, path: str | Path | None, options: TrainOptions) -> T
             f"{graph.path}: wanted a detection layer such as [yolo], or [softmax] or [cost] at the end, found none"
         )
     check_supported(graph, detects)
-    if graph.reads_text:
-        return Text.read(path, graph, options)
-    return (Detection if detects else Classification).read(path, graph, options)
+    read: Callable[..., Task] = Detection.read if detects else Classification.read
+    task = (Text.read if graph.reads_text else read)(path, graph, options)
+    if options.patience and not task.measures:
+        raise TrainError(f"patience: wanted a list to measure on (map, --map), found none in {task.file.path}")
+    return task
 
 
 def check_schedule(graph: Graph, changes: Mapping[str, Any]) -> None:
@@ -77,6 +79,8 @@ def pick_device(name: str | None, team: Team) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise TrainError(f"wanted a device like cpu or cuda:0, found {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise TrainError(f"wanted a device like cpu or cuda:0, found {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TrainError(f"wanted the device {name}, found {torch.cuda.device_count()} CUDA devices")
     return device
@@ -85,6 +89,11 @@ def pick_device(name: str | None, team: Team) -> torch.device:
 def notes(graph: Graph, task: Task) -> list[str]:
     """Lines to print before training starts."""
     net, lines = graph.net, [*task.notes(), *_idle(graph)]
+    if net.batch % net.subdivisions:
+        found = net.mini_batch * net.subdivisions
+        lines.append(
+            f"note: batch={net.batch} is no multiple of subdivisions={net.subdivisions}: {found} images are taken"
+        )
     if net.burn_in >= net.max_batches:
         lines.append(f"warning: burn_in={net.burn_in} is not over when training ends at max_batches={net.max_batches}")
     return lines
@@ -103,5 +112,9 @@ def _idle(graph: Graph) -> list[str]:
         "contrastive_jit_flip": (net.contrastive_jit_flip and not net.contrastive, "contrastive=1 is not set"),
         "contrastive_color": (net.contrastive_color and not net.contrastive, "contrastive=1 is not set"),
         "cutmix": (net.mixup in (2, 4) and heads, "it is for classifiers"),
+        "angle": (net.angle and heads, "it is for classifiers"),
+        "gaussian_noise": (net.gaussian_noise and not heads, "it is for detectors"),
+        "letter_box": (net.letter_box and not heads, "it is for detectors"),
+        "mosaic_bound": (net.mosaic_bound and net.mixup not in (3, 4), "mosaic=1 is not set"),
     }
     return [f"note: [net] {key} has no effect: {reason}" for key, (is_idle, reason) in idle.items() if is_idle]

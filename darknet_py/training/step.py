@@ -128,7 +128,8 @@ class Learner:
         state.adversarial = True
         try:
             x = images.detach().clone().requires_grad_()
-            nothing = truth.new_zeros(truth.shape if truth.shape[1] > 7 else (0, truth.shape[1]))
+            rows = 0 if self.network.graph.detection_specs else len(truth)
+            nothing = truth.new_zeros(rows, truth.shape[1])
             slope = torch.autograd.grad(self.network.loss(x, nothing).total, x, allow_unused=True)[0]
         finally:
             state.adversarial = False

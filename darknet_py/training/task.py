@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
@@ -33,28 +33,34 @@ class Score(NamedTuple):
     """A measurement on the validation list.
 
     value: 0 … 1, by which NAME_best is chosen. loss: Darknet's cost per image there. figures: all, for JSON; `classes`
-    has a dict for each class. draw: pictures of it, by their names.
+    has a dict for each class. draw: pictures of it, by their names. skipped: lines about what could not be used.
     """
 
     value: float
     loss: float
     figures: dict[str, Any]
     draw: Callable[[], dict[str, Picture]] = dict
+    skipped: Sequence[str] = ()
 
 
 def with_confusion(
-    value: float, figures: dict[str, Any], matrix: Ints, draw: Callable[[Ints], dict[str, Picture]]
+    value: float,
+    figures: dict[str, Any],
+    matrix: Ints,
+    draw: Callable[[Ints], dict[str, Picture]],
+    skipped: Sequence[str],
 ) -> Score:
     """figures: with a loss. matrix: goes into the figures, unless it is large, and to `draw`."""
     kept = matrix.tolist() if len(matrix) <= _MATRIX else None
-    return Score(value, figures["loss"], figures | {"confusion": kept}, lambda: draw(matrix))
+    return Score(value, figures["loss"], figures | {"confusion": kept}, lambda: draw(matrix), skipped)
 
 
-def check_classes(graph: Graph, file: DataFile, most: int, found: int) -> None:
+def check_classes(graph: Graph, file: DataFile, most: int, found: int, options: TrainOptions) -> None:
     """Raises TrainError where the data has more classes than the network."""
     if found > most:
+        whose = "asked for" if options.classes else f"{graph.path} has"
         raise TrainError(
-            f"{file.path}: wanted at most {most} classes, as {graph.path} has, found {found}; "
+            f"{file.path}: wanted at most {most} classes, as {whose}, found {found}; "
             f"classes={found} (--classes {found}) rewrites the cfg for them"
         )
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from darknet_py.training.distributed import Share, Team
 
 _JUMP = 0.1  # chance that a stream goes on elsewhere in the text after a mini-batch
+_HELD_OUT = 20  # of a text, 1 / so much at its end is held out where it is to be measured on
 _LEAST = 0.0001  # bytes less likely than this are never written (`test_char_rnn`)
 
 
@@ -52,7 +53,15 @@ class Text:
         if outputs != inputs:
             raise TrainError(f"{graph.path}: wanted as many outputs as inputs ({inputs}), found {outputs}")
         if path is not None:
-            return cls(Path(path), read_bytes(path, inputs), inputs, graph.net.time_steps)
+            text, valid = read_bytes(path, inputs), None
+            if options.map:
+                cut = len(text) - max(len(text) // _HELD_OUT, 2)
+                if cut < 2:
+                    raise DataError(
+                        f"{path}: wanted a text of at least 4 bytes to measure on a part of, found {len(text)}"
+                    )
+                text, valid = text[:cut], text[cut:]
+            return cls(Path(path), text, inputs, graph.net.time_steps, valid)
         tale = ensure_tale()
         assert tale.train is not None and tale.valid is not None
         valid = None if options.map is False else read_bytes(tale.valid, inputs)

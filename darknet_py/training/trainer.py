@@ -17,6 +17,7 @@ from darknet_py.errors import TrainError
 from darknet_py.evaluate.shares import everyones
 from darknet_py.files import write_atomically
 from darknet_py.layers.base import Node
+from darknet_py.model.checkpoint import is_checkpoint
 from darknet_py.model.load import read_graph
 from darknet_py.model.network import Network
 from darknet_py.model.transfer import load_fitting
@@ -95,6 +96,8 @@ class Training:
         team: Team,
     ):
         self.options, self.team = options, team
+        if weights is None and is_checkpoint(cfg):
+            weights = cfg
         source = read_graph(cfg)
         fitted = with_classes(source, options.classes) if options.classes else source
         graph, followed = with_net(fitted, changes)
@@ -105,11 +108,10 @@ class Training:
         self.cfg = cfg if fitted is source else self.backup.folder / f"{cfg.stem}.cfg"
         if fitted is not source and self.cfg.resolve() == cfg.resolve():
             raise TrainError(f"out: wanted another folder than that of {cfg}, as the cfg for new classes goes there")
+        if fitted is not source:
+            followed.append(f"the cfg for {options.classes} classes: {self.cfg}")
         if team.leads:
             self.backup.prepare()
-            if fitted is not source:
-                self.backup.save_cfg(graph.text)
-                followed.append(f"the cfg for {options.classes} classes: {self.cfg}")
 
         torch.manual_seed(options.seed)
         self.network = Network(graph, self.task.names)
@@ -138,12 +140,14 @@ class Training:
         self.best = -1.0 if self.learner.iteration == 0 else self.backup.best()
         self.measured = self.learner.iteration
         if options.resume:
-            self._resume()
+            self._resume(weights is not None or options.clear)
         elif self.learner.iteration >= self.net.max_batches:
             raise TrainError(
                 f"{weights}: wanted weights of less than max_batches={self.net.max_batches} iterations, "
                 f"found {self.learner.iteration}; clear=True (--clear) counts from 0"
             )
+        if team.leads and fitted is not source:  # not before what the weights that lie there may belong to was read
+            self.backup.save_cfg(graph.text)
         self.loader = self.task.loader(self.learner.share, team, self.learner.seed, self.device)
         self.batches: Iterator[Batch] = self.loader.batches(self.learner.iteration * self.learner.share.mini_batches)
 
@@ -167,6 +171,8 @@ class Training:
 
             journal.flush(self._keep_batch)
             stopping = agree(stop.asked, self.team, self.device) and iteration < last
+            if saving or numbered or stopping:
+                self._check_weights(step)
             tired = False
             if measuring:
                 self._measure(iteration)
@@ -216,11 +222,23 @@ class Training:
                 self._tell_bad(batch.skipped)
             yield batch.images, self.task.truth(batch, self.network).to(self.device, non_blocking=True)
 
+    def _check_weights(self, step: Step) -> None:
+        """Raises TrainError where they are no numbers any more. The loss need not show it: heads leave out what is not
+        finite, as C's do."""
+        found = self.network.state_dict().items()
+        bad = [name for name, tensor in found if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if agree(bool(bad), self.team, self.device):
+            raise TrainError(
+                f"iteration {step.iteration}: wanted finite weights, found others in {', '.join(bad[:3])} "
+                f"(rate {step.rate:.6g}); they were not saved"
+            )
+
     def _measure(self, iteration: int) -> None:
         """The task's score on the validation list; NAME_best.weights at the best so far (the later of equals)."""
         average_statistics(self.network, self.team)
         self.measured = iteration
         score = self.task.measure(self.network, self.team)
+        self._tell_bad(self.loader.reports.new([], list(score.skipped)))
         if not self.team.leads:
             return
         better = score.value >= self.best
@@ -257,8 +275,11 @@ class Training:
                 text = "".join(f"{line}\n" for line in lines)
                 write_atomically(self.backup.folder / name, text.encode("utf-8", "surrogateescape"), TrainError)
 
-    def _resume(self) -> None:
-        """Takes up NAME_last.state; without one NAME_last.weights (of Darknet, say); without either, from the start."""
+    def _resume(self, given: bool) -> None:
+        """Takes up NAME_last.state; without one NAME_last.weights (of Darknet, say); without either, from the start.
+
+        given: whether something was said about the beginning.
+        """
         state = self.backup.load_last(self.network)
         last = self.backup.path("last.weights")
         if state:
@@ -268,6 +289,8 @@ class Training:
             if self.team.leads:
                 self.backup.save_weights(self.network, "last")  # a crash may have come between the two files
             self.journal.say(f"resuming at iteration {self.learner.iteration} of {self.net.max_batches}")
+            if given or self.options.seed not in (0, self.learner.seed):
+                self.journal.say("note: weights, clear and seed only count where a training begins")
         elif last.exists():
             self.network.load_weights(last)
             self.learner.iteration = self.measured = self.network.state.seen // self.net.batch_images
@@ -300,7 +323,7 @@ class Training:
     def _tell_bad(self, lines: list[str]) -> None:
         before = len(self.loader.reports.images) + len(self.loader.reports.labels) - len(lines)
         for line in lines[: max(_SHOWN - before, 0)]:
-            self.journal.say(f"skipped: {line}")
+            self.journal.say(f"warning: {line}")
         if before < _SHOWN <= before + len(lines):
             self.journal.say(
                 f"more bad images and labels are only listed, in {self.backup.folder}/bad.list and bad_label.list"

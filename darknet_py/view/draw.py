@@ -45,12 +45,12 @@ def colour(class_id: int) -> Colour:
 def draw(image: Picture, detections: Iterable[Drawable]) -> Picture:
     """A copy of the image with a box and a label per detection; lines and letters grow with the image.
 
-    image: uint8 (H, W, 3) RGB, (H, W, 1) or (H, W) grey. detections: boxes relative to the image (cx, cy, w, h),
-    cut at its edges; boxes outside or with a value that is not finite are left out, and so are classes that are not
-    to be shown (`shown`). The surest are drawn last.
+    image: uint8 (H, W, 3) RGB, (H, W, 1) or (H, W) grey; of other channels see `rgb`. detections: boxes relative to the
+    image (cx, cy, w, h), cut at its edges; boxes outside or with a value that is not finite are left out, and so are
+    classes that are not to be shown (`shown`). The surest are drawn last.
     Returns uint8 (H, W, 3). Raises DataError on anything but such an image.
     """
-    picture = _rgb(image)
+    picture = rgb(image)
     height, width = picture.shape[:2]
     line = max(1, round(min(height, width) / 250))
     placed = [
@@ -76,7 +76,7 @@ def save_picture(path: str | Path, image: Picture) -> None:
     if ending not in ENDINGS:
         raise DataError(f"{path}: wanted a picture file ending in {', '.join(ENDINGS)}, found {ending or 'no ending'}")
     try:
-        done, data = cv2.imencode(ending, cv2.cvtColor(_rgb(image), cv2.COLOR_RGB2BGR))
+        done, data = cv2.imencode(ending, cv2.cvtColor(rgb(image), cv2.COLOR_RGB2BGR))
     except cv2.error:  # larger than the format allows
         done = False
     if not done:
@@ -84,14 +84,14 @@ def save_picture(path: str | Path, image: Picture) -> None:
     write_atomically(path, data.tobytes())
 
 
-def _rgb(image: Picture) -> Picture:
-    """A contiguous copy with three channels."""
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
-        raise DataError(f"wanted a uint8 picture of (height, width, 1 or 3), found {image.dtype} {image.shape}")
+def rgb(image: Picture) -> Picture:
+    """A contiguous copy with three channels: the first three, or the first alone as grey. Raises DataError."""
+    if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        raise DataError(f"wanted a uint8 picture of (height, width, channels), found {image.dtype} {image.shape}")
     if not image.size:
         raise DataError(f"wanted a picture of at least one pixel, found {image.shape}")
-    grey = image.ndim == 2 or image.shape[2] == 1
-    return np.array(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if grey else image, np.uint8, order="C")
+    image = image.reshape(*image.shape[:2], -1)
+    return np.array(image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, 2), np.uint8, order="C")
 
 
 def _edges(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int] | None:

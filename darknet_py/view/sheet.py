@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from darknet_py.data.images import Image
-from darknet_py.view.draw import FONT, Colour, Picture, colour, plain_text, shown
+from darknet_py.view.draw import FONT, Colour, Picture, colour, plain_text, rgb, shown
 from darknet_py.view.sketch import INK
 
 _EMPTY: Colour = (214, 217, 222)
@@ -77,20 +77,13 @@ def _picture(tile: Tile, side: int) -> Picture:
     scale = side / max(width, height) / (1 + 2 * room)
     inner = max(round(width * scale), 1), max(round(height * scale), 1)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(_rgb(tile.image), inner, interpolation=method)
+    small = cv2.resize(rgb(tile.image), inner, interpolation=method)
     border = round(inner[0] * room), round(inner[1] * room)
     picture: Picture = np.full((inner[1] + 2 * border[1], inner[0] + 2 * border[0], 3), _EMPTY, np.uint8)
     picture[border[1] : border[1] + inner[1], border[0] : border[0] + inner[0]] = small
     for box in boxes:
         _draw(picture, box, inner, border)
     return picture
-
-
-def _rgb(image: Image) -> Picture:
-    """Three channels of any number."""
-    if image.shape[2] == 3:
-        return image
-    return np.repeat(image[:, :, :1], 3, 2) if image.shape[2] < 3 else np.ascontiguousarray(image[:, :, :3])
 
 
 def _draw(picture: Picture, box: Box, inner: tuple[int, int], border: tuple[int, int]) -> None:

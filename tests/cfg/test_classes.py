@@ -7,6 +7,7 @@ import pytest
 from darknet_py.cfg.classes import feeding, with_classes
 from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import CfgError
+from darknet_py.zoo import build
 
 START = "[net]\nbatch=2\nwidth=32\nheight=32\nchannels=3\nmax_batches=9\n# a comment\n"
 CONV = "[convolutional]\nfilters={} # of the head\nsize=1\nactivation=linear\n"
@@ -89,3 +90,11 @@ def test_what_cannot_be_decided_is_an_error(text: str, message: str) -> None:
 def test_a_sum_needs_all_its_parts() -> None:
     text = CONV.format(4) + CONV.format(4) + "[shortcut]\nfrom=-2\n[maxpool]\nsize=2\n"
     assert sorted(feeding(parse_text(START + text), 3)) == [(0, "filters"), (1, "filters")]
+
+
+def test_a_vector_of_parts_that_reorg3d_put_in_order() -> None:
+    graph = parse_text(build("yolov1-tiny-shapes"))
+    changed = with_classes(graph, 9)
+    wider = {i: b.output.c - a.output.c for i, (a, b) in enumerate(zip(graph, changed, strict=True)) if a != b}
+    route = graph.layers[-2]
+    assert route.type == "route" and wider == {route.sources[0] - 1: 3, route.sources[0]: 300, 22: 300, 23: 300}

@@ -57,3 +57,18 @@ def test_labels_are_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(command) == 1
     assert "a.txt: there are labels already (1 such files)" in capsys.readouterr().err
     assert (tmp_path / "a.txt").read_bytes() == before
+
+
+def test_pictures_of_five_channels(tmp_path: Path) -> None:
+    (tmp_path / "x.cfg").write_text(CFG.replace("channels=3", "channels=5"))
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 255, (20, 30, 5), np.uint8))
+    assert main(["detect", str(tmp_path / "x.cfg"), str(tmp_path / "a.npy"), "--out", str(tmp_path / "o")]) == 0
+    assert (tmp_path / "o" / "a.jpg").is_file()
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.weights").write_bytes(bytes(range(256)) * 99)
+    for command in (["info", str(tmp_path / "x.weights")], ["check", "--data", str(tmp_path / "x.weights")]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "not a text file" in error

@@ -15,6 +15,7 @@ from darknet_py.cli import main
 from darknet_py.data import check
 from darknet_py.data.alike import Gallery, mark
 from darknet_py.data.check import Rules, scan
+from darknet_py.data.classify import ClassifierDataset
 from darknet_py.data.datafile import write_list
 from darknet_py.view.sheet import Box, Tile, class_box, contact_sheet
 
@@ -155,7 +156,7 @@ def test_classes_without_boxes(folder: Path) -> None:
 
 def test_classifiers(folder: Path) -> None:
     paths = [add(folder, name, None) for name in ("cat 1.png", "dog.png", "cat dog.png", "x.png")]
-    report = scan({"train": paths}, Rules(2, names=("cat", "dog")))
+    report = scan({"train": paths}, Rules(2, classifier=ClassifierDataset(paths, ["cat", "dog"])))
     assert [(Path(f.image).name, f.text) for f in report.findings] == [
         ("cat dog.png", "its path names cat, dog"),
         ("x.png", "its path names no class"),
@@ -235,6 +236,22 @@ def test_a_classifier_and_its_augmentation(folder: Path, tmp_path: Path, capsys:
     assert main(["check", *arguments]) == 0
     assert main(["check", str(tmp_path / "c.cfg"), *arguments, "--augment", "4"]) == 0
     assert (tmp_path / "o" / "augment.jpg").is_file() and "mosaic" not in capsys.readouterr().out
+
+
+def test_a_folder_per_class(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, count in (("train", 3), ("valid", 1)):
+        for kind in ("cat", "wildcat"):  # the one is part of the other
+            (folder / split / kind).mkdir(parents=True)
+            for number in range(count):
+                add(folder / split / kind, f"{split} {number}.png", None)
+    (tmp_path / "c.cfg").write_text(
+        "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=2\nsize=1\n[avgpool]\n[softmax]\n"
+    )
+    out = tmp_path / "o"
+    main(["check", str(tmp_path / "c.cfg"), "--data", str(folder), "--out", str(out), "--augment", "2"])
+    report = json.loads((out / "check.json").read_text())
+    assert report["splits"]["train"]["classes"] == [3, 3] and report["splits"]["valid"]["classes"] == [1, 1]
+    assert "unnamed" not in report["findings"] and (out / "augment.jpg").is_file()
 
 
 def test_interrupted(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

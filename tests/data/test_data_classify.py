@@ -54,7 +54,7 @@ def test_the_turned_crop_is_darknets(name: str) -> None:
 
 def test_classes_from_paths() -> None:
     data = ClassifierDataset(["/x/cat/1.jpg", "/x/dog_cat.png", "/x/3.jpg"], ["dog", "cat"])
-    assert [data.matches(index) for index in range(3)] == [[1], [0, 1], []]
+    assert [data.named(data.paths[index]) for index in range(3)] == [[1], [0, 1], []]
     assert data.problem(0) is None and data.classes == 2
     assert data.problem(1) == "/x/dog_cat.png: wanted the name of one class in the path, found dog, cat"
     assert (data.problem(2) or "").endswith("found none")
@@ -69,7 +69,7 @@ def test_a_folder_per_class(folder: Path) -> None:
     cv2.imwrite(str(folder / "caterpillar" / "0.png"), np.zeros((9, 9, 3), np.uint8))
     data = ClassifierDataset.folder(folder)
     assert data.names == ["cat", "caterpillar", "dog"] and len(data) == 7
-    assert [data.matches(index) for index in (0, 3, 4)] == [[0], [1], [2]]
+    assert [data.named(data.paths[index]) for index in (0, 3, 4)] == [[0], [1], [2]]
     with pytest.raises(DataError, match="one folder per class, found none"):
         ClassifierDataset.folder(folder / "cat")
 

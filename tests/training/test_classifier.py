@@ -194,3 +194,8 @@ def test_a_batch_that_failed_is_kept(cfg: Path, folder: Path, tmp_path: Path) ->
     assert [part.shape for part in kept["images"]] == [(4, 3, 16, 16)] * 2
     assert [part.shape for part in kept["truth"]] == [(4, 3)] * 2
     assert all(f"    {name}" in str(caught.value).splitlines() for name in kept["files"])
+
+
+def test_self_adversarial_training_of_few_classes(cfg: Path, folder: Path, tmp_path: Path) -> None:
+    result = train(cfg, folder, tmp_path / "out", max_batches=12, adversarial_lr=0.1, map=False)
+    assert result.iterations == 12 and result.loss > 0

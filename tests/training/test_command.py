@@ -65,6 +65,20 @@ def test_new_values_for_net_keep_the_rest_of_the_text(cfg: Path) -> None:
     assert graph.layers[0].inputs[0].w == 96
 
 
+def test_set_takes_keys_of_net_that_have_an_option_too(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    argv = [str(cfg), "--data", str(shapes), "--out", str(tmp_path), "--workers", "0", "--quiet", "--map", "off"]
+    assert command.run(parse(*argv, "--set", "max_batches=1")) == 0
+    assert len((tmp_path / "tiny_log.csv").read_text().splitlines()) == 2
+    for more in (["--set", "batch=8", "--batch", "4"], ["--set", "map_epochs=3"]):
+        with pytest.raises(TrainError, match=r"--set (batch|map_epochs): wanted"):
+            command.run(parse(*argv, *more))
+
+
+def test_keys_that_nothing_reads_are_told(cfg: Path) -> None:
+    _, told = with_net(read_graph(cfg), {"gamma": 2, "use_cuda_graph": 1})
+    assert len(told) == 1 and "[net]: unknown key 'gamma' is ignored" in told[0]
+
+
 def test_keys_of_heads_go_into_the_heads(cfg: Path) -> None:
     changes = {"jitter": 0.05, "resize": 1.5}  # the cfg's head says nothing about resize
     head = with_net(read_graph(cfg), changes)[0].detection_specs[-1]

@@ -174,3 +174,14 @@ def test_what_cannot_be_used_is_told(text: Path, tmp_path: Path) -> None:
     for start, temperature in ((b"", 1.0), (b"\xff", 1.0), (b"a", 0.0)):
         with pytest.raises(DarknetError, match="wanted"):
             next(generate(network, start, 1, temperature))
+
+
+def test_the_end_of_ones_own_text_is_held_out_on_request(text: Path, tmp_path: Path) -> None:
+    result, cfg = train("lstm", text, tmp_path / "out", max_batches=4, map=2, patience=9)
+    whole = text.read_bytes()
+    held_out = np.frombuffer(whole[len(whole) - len(whole) // 20 :], np.uint8)
+    found = evaluate_text(darknet_py.load(cfg, result.weights), held_out)
+    assert result.map == pytest.approx(found.likelihood, rel=1e-6) and result.best is not None
+    (tmp_path / "short.txt").write_text("abc")
+    with pytest.raises(DataError, match="at least 4 bytes"):
+        train("lstm", tmp_path / "short.txt", tmp_path / "out", map=2)

@@ -270,10 +270,51 @@ def test_a_loss_that_is_not_finite_stops_and_the_batch_is_named_and_kept(
     assert torch.load(tmp_path / "tiny_last.state", weights_only=True)["learner"]["iteration"] == 2
 
 
+def test_weights_that_are_not_finite_are_never_saved(
+    cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.step
+
+    def spoilt(self: Learner, mini_batches: Any) -> Any:
+        done = step(self, mini_batches)
+        if done.iteration == 7:
+            self.network.layers[0].variance[0] = float("inf")  # the loss stays finite: heads leave such values out
+        return done
+
+    monkeypatch.setattr(Learner, "step", spoilt)
+    with pytest.raises(TrainError, match=r"iteration 8: wanted finite weights, found others in layers\.0\.variance"):
+        train(cfg, shapes, tmp_path, map=False, save_every=4)
+    assert torch.load(tmp_path / "tiny_last.state", weights_only=True)["learner"]["iteration"] == 4
+    assert not (tmp_path / "tiny_final.weights").exists()
+
+
+def test_what_the_validation_list_cannot_give_is_told_and_listed(
+    cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [*DataFile.read(shapes).train_images()[:3], str(tmp_path / "missing.jpg")]
+    (tmp_path / "list.txt").write_text("\n".join(images))
+    (tmp_path / "x.data").write_text(f"classes=6\ntrain={DataFile.read(shapes).train}\nvalid={tmp_path}/list.txt\n")
+    darknet_py.train(cfg, tmp_path / "x.data", out=tmp_path, workers=0, map=6, device="cpu")
+    assert capsys.readouterr().err.count(f"warning: {tmp_path}/missing.jpg") == 1
+    assert "missing.jpg" in (tmp_path / "bad_label.list").read_text()
+
+
+def test_a_checkpoint_is_begun_with(whole: tuple[TrainResult, Path], shapes: Path, tmp_path: Path) -> None:
+    result, cfg = whole
+    darknet_py.convert(cfg, result.weights, tmp_path / "tiny.pt")
+    options: dict[str, Any] = {"clear": True, "max_batches": 1, "map": False}
+    given = train(cfg, shapes, tmp_path / "a", weights=result.weights, **options)
+    own = train(tmp_path / "tiny.pt", shapes, tmp_path / "b", **options)
+    assert given.weights.read_bytes() == own.weights.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("edit", "overrides", "message"),
     [
         (("[yolo]", "[yolo]"), {"bacth": 3}, "did you mean 'batch'"),
+        (("[yolo]", "[yolo]"), {"map": False, "patience": 3}, "patience: wanted a list to measure on"),
+        (("[yolo]", "[yolo]"), {"classes": "6"}, "classes: wanted an integer of at least 1, found '6'"),
+        (("[yolo]", "[yolo]"), {"seed": -1}, "seed: wanted an integer of at least 0"),
         (("max_batches=12", "#"), {}, "wanted max_batches"),
         (("batch=4\nsubdivisions=2", "batch=1"), {}, "batch=1 is for testing"),
         (("[yolo]", "[yolo]"), {"amp": "int8"}, "wanted bf16 or fp16"),
