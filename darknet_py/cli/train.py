@@ -24,7 +24,7 @@ _NET: dict[str, Callable[[str], float]] = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own and what to begin with")
+    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint (its cfg and weights)")
     parser.add_argument(
         "--data",
         metavar="FILE",

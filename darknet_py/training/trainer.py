@@ -64,8 +64,8 @@ def train(
 ) -> TrainResult:
     """Trains a detector, a classifier or a network of texts as Darknet does.
 
-    cfg: path of a cfg, or of a .pt checkpoint, which holds its own and what to begin with. data: of a detector see `data.formats`, of a
-    classifier `data.classifier_data`, else a text; None: a built-in set.
+    cfg: path of a cfg, or of a .pt checkpoint, which holds its own, and the weights to start from. data: of a detector
+    see `data.formats`, of a classifier `data.classifier_data`, else a text; None: a built-in set.
     weights: a .weights file or checkpoint to start from. overrides: see `TrainOptions`; besides, any key of `[net]`
     (batch, learning_rate, max_batches, width …) with a new value.
 
