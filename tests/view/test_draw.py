@@ -70,7 +70,14 @@ def test_colours_of_neighbouring_classes_differ() -> None:
     assert colour(5) == colour(5)
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_of_many_channels_the_first_three_are_drawn() -> None:
+    image = np.arange(4 * 4 * 5, dtype=np.uint8).reshape(4, 4, 5)
+    assert np.array_equal(draw(image, []), image[:, :, :3])
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4, 4, 3), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+)
 def test_not_a_picture(image: np.ndarray) -> None:
     with pytest.raises(DataError, match="wanted a"):
         draw(image, [])
