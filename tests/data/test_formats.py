@@ -71,6 +71,17 @@ def same(first: DataFile, second: DataFile) -> None:
         np.testing.assert_allclose(mine[name], other[name], atol=2e-5)
 
 
+def test_arrays_of_five_channels_have_a_size_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((20, 30, 5), np.uint8))
+    (tmp_path / "a.txt").write_text("0 .5 .5 .5 .5\n")
+    write_list(tmp_path / "x.names", ["ant"])
+    write_list(tmp_path / "t.txt", [str(tmp_path / "a.npy")])
+    write_list(tmp_path / "x.data", [f"train={tmp_path}/t.txt", f"names={tmp_path}/x.names"])
+    assert main(["data", str(tmp_path / "x.data"), str(tmp_path / "o"), "--to", "coco"]) == 0
+    (found,) = (json.loads(path.read_text()) for path in (tmp_path / "o").rglob("*.json"))
+    assert (found["images"][0]["width"], found["images"][0]["height"]) == (30, 20)
+
+
 @pytest.mark.parametrize("to", ["darknet", "coco", "voc", "yolo"])
 def test_there_and_back(darknet: Path, tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out é" / to

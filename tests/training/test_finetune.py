@@ -139,6 +139,21 @@ def test_the_cfg_beside_the_weights_loads_them_exactly(source: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("source", ["tiny"], indirect=True)
+def test_a_refused_training_leaves_the_cfg_of_older_weights(
+    source: tuple[Path, Path], data: Path, tmp_path: Path
+) -> None:
+    cfg, weights = source
+    settings: dict[str, Any] = {"workers": 0, "quiet": True, "device": "cpu", "map": False, "max_batches": 1}
+    made = darknet_py.train(cfg, data, weights, classes=3, out=tmp_path / "out", **settings).cfg
+    text = made.read_text()
+    with pytest.raises(TrainError):
+        start(cfg, data, weights, tmp_path / "out", classes=4, resume=True)
+    with pytest.raises(WeightsError):
+        start(cfg, data, tmp_path / "none.weights", tmp_path / "out", classes=4)
+    assert made.read_text() == text
+
+
+@pytest.mark.parametrize("source", ["tiny"], indirect=True)
 def test_the_command_says_what_starts_anew(
     source: tuple[Path, Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
