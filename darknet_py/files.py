@@ -45,8 +45,13 @@ def read_text(path: str | Path, what: str) -> str:
         text = path.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         raise DataError(f"{path}: cannot read the {what}: {getattr(problem, 'strerror', None) or problem}") from problem
-    if "\0" in text[:_LOOK]:  # a picture, weights, UTF-16; further on it ends a line, as in C
-        raise DataError(f"{path}: cannot read the {what}: not a text file")
+    return checked_text(text, path, f"the {what}")
+
+
+def checked_text(text: str, path: str | Path, what: str) -> str:
+    """The text that was read from `path`, unless it is none: a picture, weights, UTF-16. Raises DataError."""
+    if "\0" in text[:_LOOK]:  # further on it ends a line, as in C
+        raise DataError(f"{path}: cannot read {what}: not a text file")
     return text
 
 

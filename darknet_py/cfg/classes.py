@@ -62,7 +62,9 @@ def feeding(graph: Graph, index: int) -> list[tuple[int, str]]:
 
 def _with_the_classes(graph: Graph, head: Node, classes: int, channels: int) -> tuple[int, int]:
     """(layer, channels it must have) of what feeds a head: of a [route] that joins several, the part of the classes."""
-    source = graph.layers[head.sources[0]] if head.sources[0] >= 0 else head
+    if head.sources[0] < 0:
+        return head.sources[0], channels
+    source = graph.layers[head.sources[0]]
     each = (head.spec.channels_for(2) or 0) - (head.spec.channels_for(1) or 0)
     found: int = head.spec.classes * each  # type: ignore[attr-defined]
     parts = [at for at, shape in zip(source.sources, source.inputs, strict=True) if shape.c == found]
@@ -73,12 +75,13 @@ def _with_the_classes(graph: Graph, head: Node, classes: int, channels: int) -> 
 
 def _fed(graph: Graph, head: Node, index: int, channels: int) -> list[Change]:
     layers = feeding(graph, index)
-    node = graph.layers[index] if index >= 0 else head
-    if not layers and len(node.inputs) == 1 and node.inputs[0].size == node.output.size:
-        # [reorg] and [reorg3d] only move values, of the picture's rows and columns into channels.
-        factor, rest = divmod(node.output.c, node.inputs[0].c)
-        if factor > 1 and not rest and not channels % factor:
-            return _fed(graph, head, node.sources[0], channels // factor)
+    if not layers and index >= 0:
+        node = graph.layers[index]
+        if len(node.inputs) == 1 and node.inputs[0].size == node.output.size:
+            # [reorg] and [reorg3d] only move values, of the picture's rows and columns into channels.
+            factor, rest = divmod(node.output.c, node.inputs[0].c)
+            if factor > 1 and not rest and not channels % factor:
+                return _fed(graph, head, node.sources[0], channels // factor)
     if not layers:
         raise _error(graph, head, f"found no layer before it whose filters= or output= could be {channels}")
     return [Change(layer + 1, key, str(channels)) for layer, key in layers]

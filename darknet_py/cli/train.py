@@ -13,7 +13,7 @@ from darknet_py.cli.common import amp_argument, count, fraction, positive
 
 HELP = "train a detector or a classifier (without --data on a small built-in set)"
 
-# Shown in --help; `--set` takes every other key of [net].
+# Shown in --help; `--set` takes every key of [net].
 _NET: dict[str, Callable[[str], float]] = {
     **dict.fromkeys(("width", "height", "batch", "subdivisions", "max_batches"), positive),
     "learning_rate": float,

@@ -11,7 +11,7 @@ from pathlib import Path
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.errors import CfgWarning, DataError
-from darknet_py.files import write_atomically
+from darknet_py.files import checked_text, write_atomically
 
 _KEYS = ["classes", "train", "valid", "test", "names", "labels", "backup", "results", "eval", "map", "difficult"]
 _KEYS += ["tree", "leaves", "top", "saveweights", "savelast"]
@@ -153,12 +153,10 @@ def _bases(anchor: Path) -> tuple[Path, ...]:
 
 def _text(path: str | os.PathLike[str], what: str, errors: str) -> str:
     try:
-        content = Path(path).read_bytes()
+        text = Path(path).read_bytes().decode("utf-8-sig", errors)
     except OSError as error:
         raise DataError(f"{path}: cannot read {what}: {error.strerror or error}") from None
-    if b"\0" in content[:1024]:
-        raise DataError(f"{path}: cannot read {what}: not a text file")
-    return content.decode("utf-8-sig", errors)
+    return checked_text(text, Path(path), what)
 
 
 def _options(path: Path) -> Iterable[tuple[str, str, int]]:

@@ -28,10 +28,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tif
 
 def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = False) -> Image:
     """Reads an image: uint8 (H, W, channels). Three channels are RGB; EXIF rotation is applied, as OpenCV does.
-    channels: None takes an array as it is, and all other images as RGB.
 
-    Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels. stb: JPEGs to
-    the last bit as C Darknet built without OpenCV reads them (`jpeg.read_stb`): slower, EXIF rotation left out.
+    Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels. channels: None
+    takes such an array as it is, and all other images as RGB. stb: JPEGs to the last bit as C Darknet built without
+    OpenCV reads them (`jpeg.read_stb`): slower, EXIF rotation left out.
 
     Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
     """
