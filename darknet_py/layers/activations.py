@@ -7,6 +7,7 @@ own derivative is not the true one it is reproduced only if a published network 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +37,6 @@ def ramp(x: Tensor) -> Tensor:
 
 def loggy(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(x) - 1
-
-
-def relu6(x: Tensor) -> Tensor:
-    # C's CPU build lacks the case and gives 0; its GPU build has it.
-    return torch.zeros_like(x) if reproduced("alexeyab") else F.relu6(x)
 
 
 def selu(x: Tensor) -> Tensor:
@@ -91,7 +87,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "leaky": leaky,
     "revleaky": leaky,
     "relu": F.relu,
-    "relu6": relu6,
+    "relu6": F.relu6,
     "logistic": torch.sigmoid,
     "loggy": loggy,
     "tanh": torch.tanh,
@@ -112,6 +108,23 @@ ACTIVATIONS: dict[str, Activation] = {
     "normalize_channels_softmax": normalize_channels_softmax,
     "normalize_channels_softmax_maxval": normalize_channels_softmax_maxval,
 }
+
+# Those that have a function of their own in C, which [convolutional] calls, and no case in its `activate`.
+SPECIAL = ("swish", "mish", "hard_mish", *(name for name in ACTIVATIONS if name.startswith("normalize_channels")))
+
+
+def layer_activation(name: str, *special: str) -> Activation:
+    """The function as a layer applies it. special: those of SPECIAL that the layer calls in C.
+
+    For the others of them C gives 0, and so it does for relu6 on the CPU; `net.outputs` repeats that.
+    """
+    function = ACTIVATIONS[name]
+    return partial(_lost, function) if name in {"relu6", *SPECIAL} - {*special} else function
+
+
+def _lost(function: Activation, x: Tensor) -> Tensor:
+    return torch.zeros_like(x) if reproduced("alexeyab") else function(x)
+
 
 # The same functions writing into their argument; safe where nothing else needs it (inference, and training
 # after a layer whose backward pass does not read its own output).

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.activations import layer_activation, parse_activation
 from darknet_py.layers.base import Array, Node, Shape, Spec, scaled_uniform
 from darknet_py.layers.normalize import Normalized, add_batch_norm, batch_norm, batch_norm_arrays
 
@@ -60,7 +60,7 @@ class FullyConnected(Normalized):
         self.norm = norm
         if norm:
             add_batch_norm(self, outputs)
-        self.activate = ACTIVATIONS[activation]
+        self.activate = layer_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.linear(x.flatten(1), self.weight, None if self.norm else self.bias)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, parse_activation
+from darknet_py.layers.activations import IN_PLACE, SPECIAL, layer_activation, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
 from darknet_py.layers.excitation import AssistedExcitation
 from darknet_py.layers.filters import Tied, binarized, centred, signs, with_gradient
@@ -207,7 +207,7 @@ class Convolution(Normalized):
         if spec.share is None:
             self._add_arrays(channels)
         # Neither batch norm's nor the convolution's backward pass reads its own output.
-        self.activate = IN_PLACE.get(spec.activation, ACTIVATIONS[spec.activation])
+        self.activate = IN_PLACE.get(spec.activation) or layer_activation(spec.activation, *SPECIAL)
         self.cross = CrossBatch(spec.filters, net) if spec.cbn else None
         self.excite = AssistedExcitation(spec.assisted_excitation, net.burn_in) if spec.assisted_excitation else None
         self.tie = Tied(spec.deformation, spec.size, spec.angle) if spec.deformation else None

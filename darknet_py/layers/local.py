@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.activations import layer_activation, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
 
 
@@ -80,7 +80,7 @@ class LocallyConnected(nn.Module):
         bias, weight = spec.arrays(node)
         self.weight = nn.Parameter(scaled_uniform(weight.shape, weight.fan_in))
         self.bias = nn.Parameter(torch.zeros(bias.shape))
-        self.activate = ACTIVATIONS[spec.activation]
+        self.activate = layer_activation(spec.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec

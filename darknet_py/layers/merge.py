@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
+from darknet_py.layers.activations import layer_activation, parse_activation
 from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
 from darknet_py.layers.parity import reproduced
 
@@ -165,7 +165,7 @@ class Shortcut(Spec):
 class Adding(nn.Module):
     def __init__(self, spec: Shortcut, node: Node):
         super().__init__()
-        self.activate = ACTIVATIONS[spec.activation]
+        self.activate = layer_activation(spec.activation, "swish", "mish")
         self.normalization = spec.weights_normalization
         arrays = spec.arrays(node)
         self.weight = nn.Parameter(torch.ones(arrays[0].shape)) if arrays else None
@@ -262,7 +262,7 @@ class Sam(Spec):
 class Multiplying(nn.Module):
     def __init__(self, activation: str):
         super().__init__()
-        self.activate = ACTIVATIONS[activation]
+        self.activate = layer_activation(activation)
 
     def forward(self, scale: Tensor, x: Tensor) -> Tensor:
         return self.activate(x * scale)
@@ -300,7 +300,7 @@ class Empty(Spec):
 class Activating(nn.Module):
     def __init__(self, activation: str):
         super().__init__()
-        self.activate = ACTIVATIONS[activation]
+        self.activate = layer_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activate(x)

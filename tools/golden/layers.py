@@ -59,6 +59,13 @@ def plain() -> dict[str, dict[str, Any]]:
     for name in sorted(set(ACTIVATIONS) - {"silu"}):
         case(f"activation {name}", P + conv(6, norm=False, size=1, pad=0, activation=name))
     case("activation layer", C + "[activation]\nactivation=elu\n")
+    for section in ("activation", "connected", "local", "sam", "scale_channels", "shortcut"):
+        source = {"connected": "output=6\n", "local": "filters=4\nsize=3\npad=1\n"}.get(section, "from=-2\n")
+        gate = "[avgpool]\n" if section == "scale_channels" else C
+        for name in ("logistic", "hard_mish"):
+            options = source * (section != "activation") + f"activation={name}\n"
+            after = conv(4, size=1) * (section != "connected")
+            case(f"{name} in [{section}]", C + gate + f"[{section}]\n{options}{after}")
     case("stride_x, stride_y", C + conv(4, stride_x=2, stride_y=1))
     case("dilation", C + conv(4, dilation=2))
     case("padding", C + conv(4, pad=0, padding=2))
