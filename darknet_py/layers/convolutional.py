@@ -235,11 +235,11 @@ class Convolution(Normalized):
         norm = owner.spec.batch_normalize
         bias = None if norm else owner.bias
         pad = spec.padding * spec.dilation
-        missing = spec.dilation * (spec.size - 1) + 1 - 2 * pad - min(x.shape[2], x.shape[3])
+        reach = spec.dilation * (spec.size - 1) + 1 - 2 * pad
         if spec.xnor:
             x = signs(x)
-        if missing > 0:  # the only window sticks out of a tiny image; see `windows`
-            x = F.pad(x, (0, missing, 0, missing))
+        if reach > min(x.shape[2:]):  # the only window sticks out of a tiny image; see `windows`
+            x = F.pad(x, (0, max(reach - x.shape[3], 0), 0, max(reach - x.shape[2], 0)))
         x = F.conv2d(x, self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups)
         if norm:
             x = batch_norm(owner, x) if self.cross is None else self.cross(owner, x)

@@ -67,6 +67,7 @@ def plain() -> dict[str, dict[str, Any]]:
             after = conv(4, size=1) * (section != "connected")
             case(f"{name} in [{section}]", C + gate + f"[{section}]\n{options}{after}")
     case("stride_x, stride_y", C + conv(4, stride_x=2, stride_y=1))
+    case("one window, sticking out", conv(6, stride_y=2) + conv(4, size=5, pad=0, stride_y=2))
     case("dilation", C + conv(4, dilation=2))
     case("padding", C + conv(4, pad=0, padding=2))
     case("groups, flipped", C + conv(8, groups=2, flipped=1))
