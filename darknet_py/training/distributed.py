@@ -122,8 +122,19 @@ def shared(loss: Loss, team: Team) -> nn.Module:
     if team.size == 1 or not any(p.requires_grad for p in loss.parameters()):
         return loss
     devices = [team.local_rank] if next(loss.parameters()).is_cuda else None
-    # Running statistics are averaged by `average_statistics`; a layer may feed no head and so get no gradient.
-    return DistributedDataParallel(loss, devices, find_unused_parameters=True, **_NO_BUFFERS)
+    # Running statistics are averaged by `average_statistics`.
+    idle = any(p.requires_grad for layer in without_loss(loss.network) for p in layer.parameters())
+    return DistributedDataParallel(loss, devices, find_unused_parameters=idle, **_NO_BUFFERS)
+
+
+def without_loss(network: Network) -> list[nn.Module]:
+    """The layers that feed no head, whose arrays get no gradient."""
+    nodes = network.graph.layers
+    feeding = {index for index, _ in network.heads if not nodes[index].common.onlyforward}
+    for node in reversed(nodes):
+        if node.index in feeding:
+            feeding.update(node.sources)
+    return [layer for node, layer in zip(nodes, network.layers, strict=True) if node.index not in feeding]
 
 
 def held(loss: nn.Module, hold: bool) -> Any:

@@ -24,8 +24,9 @@ from darknet_py.cfg.graph import parse_text
 from darknet_py.cli import main
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import DetectionDataset
+from darknet_py.model.network import Network
 from darknet_py.training.detection import Detection
-from darknet_py.training.distributed import Share, Team
+from darknet_py.training.distributed import Share, Team, without_loss
 from darknet_py.training.options import TrainOptions
 from darknet_py.training.step import Learner
 from tests.training.conftest import CFG
@@ -235,3 +236,27 @@ def test_a_classifier_by_two_processes(tmp_path: Path) -> None:
         assert a["images"] == 8
         assert a.pop("loss") == pytest.approx(b.pop("loss"), rel=1e-4)
         assert a == b
+
+
+CONV = "[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
+HEAD = "[convolutional]\nfilters=6\nsize=1\n[yolo]\nmask=0\nnum=1\nanchors=3,3\nclasses=1\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "idle"),
+    [
+        (CONV + CONV + HEAD, []),
+        (CONV + CONV + "[route]\nlayers=0\n" + HEAD, [1]),
+        (CONV + CONV + "[shortcut]\nfrom=0\nweights_type=per_channel\n" + HEAD + CONV, [5]),
+        (CONV + "[implicit]\nfilters=4\n[scale_channels]\nfrom=0\n" + HEAD, []),
+        (CONV + HEAD + "[route]\nlayers=0\n" + HEAD.replace("classes=1", "classes=1\nonlyforward=1"), [3, 4, 5]),
+        ("[crnn]\npad=1\noutput=4\nhidden=3\n[conv_lstm]\npad=1\noutput=4\npeephole=1\n" + HEAD, []),
+        (CONV + "[lstm]\noutput=5\n[gru]\noutput=4\n[rnn]\noutput=3\nhidden=3\n[softmax]\n", []),
+    ],
+)
+def test_the_layers_that_get_no_gradient_are_known(body: str, idle: list[int]) -> None:
+    net = Network(parse_text("[net]\nbatch=2\nwidth=8\nheight=8\nchannels=3\n" + body)).train()
+    assert [list(net.layers).index(layer) for layer in without_loss(net)] == idle
+    net.loss(torch.rand(2, 3, 8, 8), torch.rand(2, 3) if "softmax" in body else torch.zeros(0, 6)).total.backward()
+    for index, layer in enumerate(net.layers):
+        assert all((parameter.grad is None) == (index in idle) for parameter in layer.parameters())
