@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darknet_py.layers.parity import reproduced
@@ -251,6 +252,12 @@ def windows(size: int, reach: int, stride: int) -> int:
     (alexnet.cfg on small images).
     """
     return int((size - reach) / stride) + 1
+
+
+def widened(x: Tensor, side: int) -> Tensor:
+    """x (B, C, H, W) with zeros to its right and below, so that a window of `side` that sticks out of it fits."""
+    height, width = x.shape[2:]
+    return x if side <= min(height, width) else F.pad(x, (0, max(side - width, 0), 0, max(side - height, 0)))
 
 
 def scaled_uniform(shape: Sequence[int], fan_in: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import IN_PLACE, SPECIAL, layer_activation, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
+from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, widened, windows
 from darknet_py.layers.excitation import AssistedExcitation
 from darknet_py.layers.filters import Tied, binarized, centred, signs, with_gradient
 from darknet_py.layers.normalize import CrossBatch, Normalized, add_batch_norm, batch_norm, batch_norm_arrays
@@ -238,9 +238,7 @@ class Convolution(Normalized):
         reach = spec.dilation * (spec.size - 1) + 1 - 2 * pad
         if spec.xnor:
             x = signs(x)
-        if reach > min(x.shape[2:]):  # the only window sticks out of a tiny image; see `windows`
-            x = F.pad(x, (0, max(reach - x.shape[3], 0), 0, max(reach - x.shape[2], 0)))
-        x = F.conv2d(x, self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups)
+        x = F.conv2d(widened(x, reach), self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups)
         if norm:
             x = batch_norm(owner, x) if self.cross is None else self.cross(owner, x)
         x = self.activate(x)

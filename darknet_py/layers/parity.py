@@ -1,7 +1,7 @@
 """Faults of C Darknet's CPU builds that `Network.outputs` reproduces, so that it gives exactly what C keeps.
 
-Nothing else does: `net(x)`, detection and training compute what is meant, and so do C's GPU builds (but
-for mish and its like).
+Nothing else does: `net(x)`, detection and training compute what is meant, and so do C's GPU builds
+but for mish and its like.
 
     alexeyab    relu6 gives 0; mish, swish and their like do in layers other than [convolutional] and (mish, swish)
                 [shortcut]. [shortcut] adds a layer with more channels at the wrong place for all images but the

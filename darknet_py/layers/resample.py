@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Node, Shape, ShapeError, Spec, windows
+from darknet_py.layers.base import Node, Shape, ShapeError, Spec, widened, windows
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,8 @@ class Blur(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size = self.filter.shape[0]
         weight = self.filter.to(x.dtype).expand(x.shape[1], 1, size, size)
-        if size == 2 and min(x.shape[2:]) < 2:  # the only window sticks out of a tiny map; see `windows`
-            x = F.pad(x, (0, max(2 - x.shape[3], 0), 0, max(2 - x.shape[2], 0)))
-        return F.conv2d(x, weight, None, self.stride, size // 2 if size == 3 else 0, 1, x.shape[1])
+        border = 1 if size == 3 else 0
+        return F.conv2d(widened(x, size - 2 * border), weight, None, self.stride, border, 1, x.shape[1])
 
 
 def overlaid(host: Tensor, output: Tensor) -> Tensor:
