@@ -15,8 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph, parse, parse_text
-    from darknet_py.conversion import convert
     from darknet_py.errors import (
         CfgError,
         CfgWarning,
@@ -26,9 +24,11 @@ if TYPE_CHECKING:
         TrainError,
         WeightsError,
     )
+    from darknet_py.export.convert import convert
+    from darknet_py.graph.graph import Graph, parse, parse_text
+    from darknet_py.inference.detect import Detection
     from darknet_py.model.load import load
     from darknet_py.model.network import LossReport, Network
-    from darknet_py.model.predict import Detection
     from darknet_py.training.trainer import train
 
 __version__ = "0.1.0"
@@ -38,17 +38,17 @@ _HOMES = {
     "CfgWarning": "errors",
     "DarknetError": "errors",
     "DataError": "errors",
-    "Detection": "model.predict",
-    "Graph": "cfg.graph",
+    "Detection": "inference.detect",
+    "Graph": "graph.graph",
     "LossReport": "model.network",
     "MissingExtra": "errors",
     "Network": "model.network",
     "TrainError": "errors",
     "WeightsError": "errors",
-    "convert": "conversion",
+    "convert": "export.convert",
     "load": "model.load",
-    "parse": "cfg.graph",
-    "parse_text": "cfg.graph",
+    "parse": "graph.graph",
+    "parse_text": "graph.graph",
     "train": "training.trainer",
 }
 

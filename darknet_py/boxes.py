@@ -1,4 +1,4 @@
-"""Boxes as (…, 4) tensors of centre x, centre y, width, height, and how alike two of them are (Darknet's `box.c`).
+"""Boxes as (…, 4) tensors of center x, center y, width, height, and how alike two of them are (Darknet's `box.c`).
 
 All functions broadcast: `iou(a[:, None], b)` compares each of a with each of b. Units are the caller's, the same for
 both sides. Everything here is differentiable or says otherwise, and works in the dtype it is given.
@@ -38,7 +38,7 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 def diou(a: Tensor, b: Tensor, beta: float = 0.6) -> Tensor:
     """IoU − (d² / c²)^beta (`box_diou`, and `box_diounms` for any beta).
 
-    d: distance of the centres, c: diagonal of the enclosing box. Darknet's [yolo] figures and `greedynms` use .6.
+    d: distance of the centers, c: diagonal of the enclosing box. Darknet's [yolo] figures and `greedynms` use .6.
     """
     distance, diagonal = _spread(a, b)
     return iou(a, b) - torch.where(diagonal == 0, 0.0, (distance / diagonal) ** beta)
@@ -56,7 +56,7 @@ def ciou(a: Tensor, b: Tensor) -> Tensor:
 KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}
 
 
-def alike(a: Tensor, b: Tensor, kind: str) -> Tensor:
+def iou_of_kind(a: Tensor, b: Tensor, kind: str) -> Tensor:
     """Likeness of a and b by kind "iou", "giou", "diou" or "ciou" (`box_iou_kind`)."""
     return KINDS[kind](a, b)
 
@@ -74,7 +74,7 @@ def iou_gradient(predicted: Tensor, truth: Tensor, kind: str) -> Tensor:
     """How the likeness grows with the predicted cx, cy, w, h: (…, 4), what Darknet adds to `delta` (`dx_box_iou`).
 
     Not the exact derivative, but what Darknet trains with: for w and h of a plain IoU or GIoU it is twice that, and
-    the centre term of DIoU and CIoU has the opposite sign for w and h. Not differentiable itself.
+    the center term of DIoU and CIoU has the opposite sign for w and h. Not differentiable itself.
     """
     p, t = to_corners(predicted), to_corners(truth)
     turned = p[..., :2] >= p[..., 2:]  # no height or width left, within rounding
@@ -111,7 +111,7 @@ def iou_gradient(predicted: Tensor, truth: Tensor, kind: str) -> Tensor:
     # For the size Darknet does not divide by two.
     gradient = torch.cat((slope_low + slope_high, slope_high - slope_low), -1)
     if kind in ("diou", "ciou"):
-        gradient = torch.where(apart, 0.0, gradient) + _centre_gradient(predicted, truth, edges)
+        gradient = torch.where(apart, 0.0, gradient) + _center_gradient(predicted, truth, edges)
     if kind == "ciou":
         gradient = gradient + _aspect_gradient(predicted, truth, inter / union)
     return gradient
@@ -134,7 +134,7 @@ def _enclosing(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _spread(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance of the centres, and squared diagonal of the enclosing box."""
+    """Squared distance of the centers, and squared diagonal of the enclosing box."""
     return ((a[..., :2] - b[..., :2]) ** 2).sum(-1), (_enclosing(a, b) ** 2).sum(-1)
 
 
@@ -142,17 +142,17 @@ def _aspect(predicted: Tensor, truth: Tensor) -> Tensor:
     return torch.atan(truth[..., 2] / truth[..., 3]) - torch.atan(predicted[..., 2] / predicted[..., 3])
 
 
-def _centre_gradient(predicted: Tensor, truth: Tensor, edges: _Edges) -> Tensor:
+def _center_gradient(predicted: Tensor, truth: Tensor, edges: _Edges) -> Tensor:
     """Of −d² / c²."""
     distance, diagonal = (part.unsqueeze(-1) for part in _spread(predicted, truth))
     around = _enclosing(predicted, truth)
     low, high = edges.beyond_low.to(around.dtype), edges.beyond_high.to(around.dtype)
-    d_diagonal_centre = 2 * around * (high - low)
+    d_diagonal_center = 2 * around * (high - low)
     d_diagonal_size = around * (high + low)
     towards = 2 * (truth[..., :2] - predicted[..., :2])
-    centre = (towards * diagonal - d_diagonal_centre * distance) / diagonal**2
+    center = (towards * diagonal - d_diagonal_center * distance) / diagonal**2
     size = d_diagonal_size * distance / diagonal**2
-    return torch.where(diagonal > 0, torch.cat((centre, size), -1), 0.0)
+    return torch.where(diagonal > 0, torch.cat((center, size), -1), 0.0)
 
 
 def _aspect_gradient(predicted: Tensor, truth: Tensor, plain: Tensor) -> Tensor:

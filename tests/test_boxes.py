@@ -26,10 +26,10 @@ def test_corners(a: Tensor) -> None:
 @given(box, box)
 def test_likeness_is_symmetric_and_bounded(a: Tensor, b: Tensor) -> None:
     for kind, low in (("iou", 0.0), ("giou", -1.0), ("diou", -1.0), ("ciou", -2.0)):
-        value = float(boxes.alike(a, b, kind))
-        assert value == pytest.approx(float(boxes.alike(b, a, kind)))
+        value = float(boxes.iou_of_kind(a, b, kind))
+        assert value == pytest.approx(float(boxes.iou_of_kind(b, a, kind)))
         assert low <= value <= float(boxes.iou(a, b)) + 1e-12
-        assert float(boxes.alike(a, a, kind)) == pytest.approx(1.0)
+        assert float(boxes.iou_of_kind(a, a, kind)) == pytest.approx(1.0)
 
 
 @given(box, box)
@@ -52,7 +52,7 @@ def test_boxes_without_area() -> None:
     point, other = torch.tensor([0.5, 0.5, 0.0, 0.0]), torch.tensor([0.5, 0.5, 0.2, 0.2])
     for kind in boxes.KINDS:
         for a in (point, other):
-            assert boxes.alike(a, point, kind) <= 0 or kind == "ciou"
+            assert boxes.iou_of_kind(a, point, kind) <= 0 or kind == "ciou"
     assert boxes.iou(point, point) == 0
 
 
@@ -66,7 +66,7 @@ def test_pairs_broadcast() -> None:
 def test_gradient_is_the_derivative_with_sizes_doubled(kind: str) -> None:
     p = torch.tensor([[0.5, 0.5, 0.3, 0.2], [0.4, 0.6, 0.2, 0.4]], dtype=torch.float64, requires_grad=True)
     t = torch.tensor([[0.45, 0.52, 0.22, 0.25], [0.5, 0.5, 0.3, 0.3]], dtype=torch.float64)
-    (exact,) = torch.autograd.grad(boxes.alike(p, t, kind).sum(), p)
+    (exact,) = torch.autograd.grad(boxes.iou_of_kind(p, t, kind).sum(), p)
     ours = boxes.iou_gradient(p.detach(), t, kind)
     assert torch.allclose(ours, exact * torch.tensor([1.0, 1, 2, 2], dtype=torch.float64))
 

@@ -36,7 +36,7 @@ def test_a_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
     good = rows["cfg/good.cfg"]
     assert (good["repository"], good["layers"], good["parameters"]) == ("some/repository", 4, 28)
     assert (good["ran_at"], good["gradients"]) == ("64x64", "3/3")
-    assert rows["cfg/wrong.cfg"]["reason"] == "line 9: [route] #1: layers: wanted layers 0…0 (or −1…−1), found '7'"
+    assert rows["cfg/wrong.cfg"]["reason"] == "line 9: [route] #1: layers: expected layers 0…0 (or −1…−1), got '7'"
 
 
 def test_too_much_memory_or_time_is_a_row_too(tool: ModuleType, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.cfg.graph import parse
 from darknet_py.cli import main
-from darknet_py.data import classifier_data, shape_classes, shapes, tale
-from darknet_py.training import text as training_text
+from darknet_py.data import open_classification as classifier_data
+from darknet_py.data.builtin import shape_classes, shapes
+from darknet_py.data.builtin import synthetic_text as tale
+from darknet_py.graph.graph import parse
+from darknet_py.training.tasks import text_task as training_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -32,7 +34,11 @@ def builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         partial(shape_classes.ensure_shape_classes, tmp_path / "classes", train=12, valid=6),
     )
     for module in (training_text, tale):
-        monkeypatch.setattr(module, "ensure_tale", partial(tale.ensure_tale, tmp_path / "tale", train=999, valid=300))
+        monkeypatch.setattr(
+            module,
+            "ensure_synthetic_text",
+            partial(tale.ensure_synthetic_text, tmp_path / "tale", train=999, valid=300),
+        )
     (tmp_path / "cfg").symlink_to(ROOT / "cfg")
     monkeypatch.chdir(tmp_path)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse
+from darknet_py.graph.graph import parse
 from darknet_py.model.network import Network
 from tests import conftest
 
@@ -58,15 +58,15 @@ def test_every_layer_gives_what_c_keeps(
         outputs = net.outputs(torch.from_numpy(x))
     assert len(outputs) == len(entry["layers"])
     for layer, output in zip(entry["layers"], outputs, strict=True):
-        wanted = samples.get(f"{entry['name']}/{layer['index']}")
-        if wanted is None:
+        expected = samples.get(f"{entry['name']}/{layer['index']}")
+        if expected is None:
             assert output is None
             continue
         assert output is not None and output.numel() == entry["batch"] * layer["outputs"]
         if layer.get("order") == "b,h,w,c":
             output = output.permute(0, 2, 3, 1)
         found = output.reshape(-1).numpy()[probe.positions(layer["index"], output.numel())]
-        error = np.abs(found - wanted) / (layer["std"] + np.abs(wanted) + 1e-12)
+        error = np.abs(found - expected) / (layer["std"] + np.abs(expected) + 1e-12)
         assert error.max() <= 1e-4, f"layer {layer['index']} [{graph.layers[layer['index']].type}]"
 
 

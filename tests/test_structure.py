@@ -11,18 +11,17 @@ import darknet_py
 
 PACKAGE = Path(darknet_py.__file__).parent
 
-# From the bottom up; a room may import itself and what comes before it. Within `cfg` the readers lie below the layers
-# and the graph above them, as a graph is made of layers.
+# From the bottom up; a room may import itself and what comes before it.
 LEVELS = [
     ["errors"],
     ["boxes", "files"],
-    ["cfg.sections", "cfg.options", "cfg.net"],
+    ["cfg"],
     ["layers"],
-    ["cfg.graph", "cfg.account", "cfg"],
+    ["graph"],
     ["data"],
-    ["model"],
+    ["model", "inference"],
     ["view", "zoo"],
-    ["evaluate", "conversion"],
+    ["evaluate", "export"],
     ["training"],
     ["cli"],
 ]

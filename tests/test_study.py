@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cfg.account import totals
-from darknet_py.data.shape_classes import ensure_shape_classes
+from darknet_py.data.builtin.shape_classes import ensure_shape_classes
 from darknet_py.errors import DataError
+from darknet_py.graph.profile import network_profile
 from darknet_py.zoo import build
 from tests.conftest import tool
 
@@ -54,7 +54,7 @@ def test_the_rows_are_of_the_recipe_that_the_plan_has(study: SimpleNamespace):
         planned = {(run.variant.name, run.seed): run for run in study.plan.runs(scale, [], None, None, pictures)}
         graphs = {run.variant.name: darknet_py.parse_text(run.cfg, run.name, strict=True) for run in planned.values()}
         for found in (row for row in rows if row["scale"] == scale):
-            cost = totals(graphs[found["variant"]])
+            cost = network_profile(graphs[found["variant"]])
             assert (found["parameters"], found["cio"]) == (cost.parameters, cost.cio)
             assert found["bflops"] == pytest.approx(cost.bflops, abs=1e-6)
             assert found["digest"] == planned[found["variant"], found["seed"]].digest
@@ -66,11 +66,11 @@ def test_the_rows_are_of_the_recipe_that_the_plan_has(study: SimpleNamespace):
 
 def test_the_study_covers_every_fusion_gamma_and_neck(study: SimpleNamespace):
     plan = study.plan
-    assert [v.name for v in plan.wanted(["fusion"])] == ["plain", "first-0.5", "last-0.5", "csp-0.5"]
-    assert [v.name for v in plan.wanted(["gamma"])] == ["plain", "csp-0.25", "csp-0.5", "csp-0.75"]
-    assert [v.name for v in plan.wanted(["necks"])] == ["fpn", "gfm", "efm"]
-    assert len(plan.wanted([])) == 9
-    assert [(v.csp.fusion, v.csp.gamma) for v in plan.wanted(["fusion"]) if v.csp] == [
+    assert [v.name for v in plan.expected(["fusion"])] == ["plain", "first-0.5", "last-0.5", "csp-0.5"]
+    assert [v.name for v in plan.expected(["gamma"])] == ["plain", "csp-0.25", "csp-0.5", "csp-0.75"]
+    assert [v.name for v in plan.expected(["necks"])] == ["fpn", "gfm", "efm"]
+    assert len(plan.expected([])) == 9
+    assert [(v.csp.fusion, v.csp.gamma) for v in plan.expected(["fusion"]) if v.csp] == [
         ("first", 0.5),
         ("last", 0.5),
         ("csp", 0.5),
@@ -137,7 +137,7 @@ def test_differences_are_paired_by_seed(study: SimpleNamespace):
 
 
 def test_two_trainings_of_one_network_and_seed_are_refused(study: SimpleNamespace):
-    with pytest.raises(DataError, match="one training of plain with seed 0, found two"):
+    with pytest.raises(DataError, match="one training of plain with seed 0, got two"):
         study.report.checked([row("plain", 0, 0.5), row("plain", 0, 0.6)])
 
 
@@ -186,4 +186,4 @@ def test_a_gpu_that_is_not_there_is_one_line(
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert study.run.main(["--scale", "gpu", "--out", str(tmp_path / "study")]) == 1
-    assert capsys.readouterr().err.strip().startswith("--scale gpu: wanted a CUDA device, found none")
+    assert capsys.readouterr().err.strip().startswith("--scale gpu: expected a CUDA device, got none")

@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
-from darknet_py.cfg.graph import parse
 from darknet_py.errors import CfgError
-from darknet_py.layers.recurrent import Recurrent
+from darknet_py.graph.graph import parse
+from darknet_py.layers.recurrent import RecurrentLayer
 from darknet_py.model.network import Network
 
 FIELDS = ["repository", "cfg", "layers", "parameters", "bflops", "ran_at", "gradients", "status", "reason"]
@@ -123,7 +123,7 @@ def check(path: Path) -> dict[str, Any]:
     del outputs, kept
 
     # A few steps of several streams: batch norm of two streams over hundreds of steps has no useful gradient.
-    memories = [module for module in net.modules() if isinstance(module, Recurrent)]
+    memories = [module for module in net.modules() if isinstance(module, RecurrentLayer)]
     for module in memories:
         module.time_steps = STEPS
     images = streams * STEPS * 4 if memories else streams

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darknet_py.cfg import account
-from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.errors import CfgError, DarknetError
+from darknet_py.graph import profile as account
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.model.network import Network
 
@@ -243,7 +243,7 @@ def _check(text: str, run: bool) -> Outcome:
 def small(graph: Graph) -> bool:
     """Whether its activations, weights and arithmetic are few enough to be run here."""
     values = (
-        sum(node.output.size + node.spec.scratch(node.inputs) for node in graph) + graph.parameters + graph.input.size
+        sum(node.output.size + node.spec.workspace(node.inputs) for node in graph) + graph.parameters + graph.input.size
     )
     return values < RUN_VALUES and graph.bflops * 1e9 < RUN_FLOPS and graph.net.time_steps <= RUN_STEPS
 
@@ -265,7 +265,7 @@ def _run(graph: Graph, network: Network) -> str:
         network(torch.rand(batch, *graph.input))
     for node in graph:
         if found.get(node.index) != (batch, *node.output):
-            return f"[{node.type}]: wanted {(batch, *node.output)}, found {found.get(node.index)}"
+            return f"[{node.type}]: expected {(batch, *node.output)}, got {found.get(node.index)}"
     return ""
 
 

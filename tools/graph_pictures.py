@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from darknet_py.cfg.graph import parse  # noqa: E402
 from darknet_py.cli import main  # noqa: E402
+from darknet_py.graph.graph import parse  # noqa: E402
 from darknet_py.view.graph_page import page  # noqa: E402
 from tests.view import chromium  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Writes docs/support.md: what the program does with each section, found out by doing it.
+"""Writes docs/support.md: what the program does with each section, got out by doing it.
 
     python tools/support_table.py [--reference ../shared/reference]
 
@@ -24,10 +24,10 @@ import torch
 from fuzz import GOLDEN, golden_cfgs
 from torch import Tensor, nn
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cfg.sections import Problems, parse_sections
+from darknet_py.graph.graph import parse_text
 from darknet_py.layers import ALIASES, LAYERS
-from darknet_py.layers.base import Head, Node, TrainState
+from darknet_py.layers.base import HeadLayer, Node, TrainState
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.model.network import Network
 
@@ -112,7 +112,7 @@ class Layer:
     def trains(self) -> bool:
         self.module.train()
         inputs = [x.requires_grad_() for x in self.inputs()]
-        if isinstance(self.module, Head):
+        if isinstance(self.module, HeadLayer):
             loss = self.module.loss(inputs[0], self.truth(), TrainState(seen=BATCH))
             loss.total.backward()
         else:
@@ -122,7 +122,7 @@ class Layer:
 
     def truth(self) -> Tensor:
         head, shape = self.module, self.node.output
-        assert isinstance(head, Head)
+        assert isinstance(head, HeadLayer)
         if self.node.spec.detects:
             return torch.tensor([[0, 0, 0.5, 0.5, 0.3, 0.4], [1, 1, 0.3, 0.6, 0.2, 0.2]])
         if self.node.type == "iseg":

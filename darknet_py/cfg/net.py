@@ -146,7 +146,7 @@ class NetSpec:
             values.update(B1=o.float("B1", 0.9), B2=o.float("B2", 0.999), eps=o.float("eps", 0.000001))
         values.update(_policy(o, policy))
         if not values["inputs"]:
-            o.error("wanted width, height and channels (or inputs), found none")
+            o.error("expected width, height and channels (or inputs), got none")
         return cls(**values)
 
 
@@ -209,7 +209,7 @@ def _policy(o: Options, policy: str) -> dict[str, Any]:
         o.error("policy=steps wants steps= and scales=")
     if len(scales) < len(steps):
         if scales:
-            o.error(f"scales: wanted {len(steps)} numbers, one per step, found {len(scales)}", "scales")
+            o.error(f"scales: expected {len(steps)} numbers, one per step, got {len(scales)}", "scales")
         scales += (1.0,) * (len(steps) - len(scales))
     sequence = o.floats("seq_scales")
     sequence += (1.0,) * (len(steps) - len(sequence))

@@ -90,7 +90,7 @@ class Options:
         value = self.text(key, default)
         if value in choices:
             return value
-        self.error(f"{key}: wanted one of {', '.join(choices)}, found {value!r}{did_you_mean(value, choices)}", key)
+        self.error(f"{key}: expected one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}", key)
         return default
 
     def report_unknown(self) -> None:
@@ -106,11 +106,11 @@ class Options:
         text = self._options[key].value
         value = read(text)
         if value is None or not math.isfinite(value):  # type: ignore[arg-type]
-            self.error(f"{key}: wanted {what}, found {text!r}", key)
+            self.error(f"{key}: expected {what}, got {text!r}", key)
             return default
         if not minimum <= value <= maximum:  # type: ignore[operator]
             near = f"at least {minimum}" if value < minimum else f"at most {maximum}"  # type: ignore[operator]
-            self.error(f"{key}: wanted {what} of {near}, found {text!r}", key)
+            self.error(f"{key}: expected {what} of {near}, got {text!r}", key)
             return default
         return value
 
@@ -123,7 +123,7 @@ class Options:
             items.pop()  # a trailing comma
         values = [read(item) for item in items]
         if any(value is None or not math.isfinite(value) for value in values):  # type: ignore[arg-type]
-            self.error(f"{key}: wanted {what} separated by commas, found {text!r}", key)
+            self.error(f"{key}: expected {what} separated by commas, got {text!r}", key)
             return tuple(default)
         return tuple(value for value in values if value is not None)
 

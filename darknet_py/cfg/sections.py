@@ -66,14 +66,14 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
         if line[0] == "[":
             name, bracket, _ = line[1:].partition("]")
             if not bracket or not name:
-                problems.error(number, "", f"wanted a section like [net], found {raw.strip()!r}")
+                problems.error(number, "", f"expected a section like [net], got {raw.strip()!r}")
             found.append((name, number, []))
             continue
         key, equals, value = line.partition("=")
         if not equals or not key:
-            problems.error(number, "", f"wanted key=value or [section], found {raw.strip()!r}")
+            problems.error(number, "", f"expected key=value or [section], got {raw.strip()!r}")
         elif not found:
-            problems.error(number, "", f"wanted a [net] section first, found {raw.strip()!r}")
+            problems.error(number, "", f"expected a [net] section first, got {raw.strip()!r}")
         else:
             found[-1][2].append(Option(key, value, number))
     return [Section(name, line, tuple(options)) for name, line, options in found]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from darknet_py.cli.darknet import FORMS, translate
+from darknet_py.cli.darknet_compat import FORMS, translate
 from darknet_py.errors import CfgWarning, DarknetError
 
 COMMANDS = (

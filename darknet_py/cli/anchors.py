@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from darknet_py.cli.common import positive
 
 if TYPE_CHECKING:
-    from darknet_py.data.anchor_heads import AnchorHead
-    from darknet_py.data.anchors import Fit, Sizes
+    from darknet_py.data.anchor_heads import HeadAnchors
+    from darknet_py.data.anchors import AnchorQuality, Sizes
 
 HELP = "compute anchors from the labels (k-means on IoU), compare them with the cfg's, write them into the cfg"
 
@@ -38,22 +38,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from darknet_py.cfg.graph import parse
     from darknet_py.data import anchor_heads as plan
     from darknet_py.data import anchors as math
-    from darknet_py.data.formats import open_any
+    from darknet_py.data.open_dataset import open_dataset
     from darknet_py.errors import DarknetError
     from darknet_py.files import write_atomically
+    from darknet_py.graph.graph import parse
     from darknet_py.view.anchor_plot import anchor_plot
     from darknet_py.view.sketch import check_ending
 
     graph = parse(args.cfg, width=args.width, height=args.height) if args.cfg else None
     heads = plan.anchor_heads(graph) if graph else []
     if graph is None and not (args.clusters and args.width and args.height and not args.write and not args.masks):
-        raise DarknetError("without a CFG wanted --clusters, --width and --height, and nothing to write it to")
+        raise DarknetError("without a CFG expected --clusters, --width and --height, and nothing to write it to")
     if args.plot:
         check_ending(args.plot)
-    data = open_any(args.data)
+    data = open_dataset(args.data)
     images = data.train_images()
     with tqdm(total=len(images), unit="label", disable=len(images) < 500 or not sys.stderr.isatty()) as bar:
         boxes = math.read_boxes(images, data.classes or None, bar.update)
@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     old = plan.old_anchors(heads) if graph else None
     count = args.clusters or (0 if old is None else len(old))
     new = math.rounded(math.fit(sizes, count, args.seed), limits[0])
-    fit = math.judge(sizes, new)
-    masks = plan.deal(heads, new, args.masks) if heads else []
-    by_size = plan.deal(heads, new, plan.STRIDE) if heads and len(new) >= len(heads) else masks
+    fit = math.evaluate_anchors(sizes, new)
+    masks = plan.assign_anchors(heads, new, args.masks) if heads else []
+    by_size = plan.assign_anchors(heads, new, plan.STRIDE) if heads and len(new) >= len(heads) else masks
 
     files = [args.out]
     write_atomically(args.out, math.as_text(new, limits[0]).encode())
@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
         anchor_plot(f"{name}, {limits[0]} x {limits[1]}: new anchors", sizes, new, fit, limits).save(args.plot)
         files.append(args.plot)
 
-    figures = {"new": (new, fit)} if old is None else {"old": (old, math.judge(sizes, old)), "new": (new, fit)}
+    figures = (
+        {"new": (new, fit)} if old is None else {"old": (old, math.evaluate_anchors(sizes, old)), "new": (new, fit)}
+    )
     if args.json:
         print(json.dumps(_report(args, figures, boxes, limits, heads, masks, by_size, files), indent=1))
         return 0
@@ -93,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rewritten(
-    args: argparse.Namespace, heads: list[AnchorHead], new: Sizes, masks: list[list[int]], width: int
+    args: argparse.Namespace, heads: list[HeadAnchors], new: Sizes, masks: list[list[int]], width: int
 ) -> bytes:
     """The cfg with the anchors; parsed once more, so that a cfg that does not fit together is never written."""
-    from darknet_py.cfg.graph import reparse
     from darknet_py.data.anchor_heads import with_anchors
+    from darknet_py.graph.graph import reparse
 
     content = with_anchors(Path(args.cfg).read_bytes(), heads, new, masks, width)
     reparse(content.decode("utf-8", "replace"), args.write)
@@ -105,7 +107,7 @@ def _rewritten(
 
 
 def _table(
-    heads: list[AnchorHead], masks: list[list[int]], by_size: list[list[int]], new: Sizes, fit: Fit
+    heads: list[HeadAnchors], masks: list[list[int]], by_size: list[list[int]], new: Sizes, fit: AnchorQuality
 ) -> list[str]:
     wide = max(4, *(len(",".join(map(str, mask))) for mask in masks)) + 2
     lines = [f"{'head':<22}{'stride':>6}{'boxes':>8}  {'mask':<{wide}}anchors"]
@@ -124,10 +126,10 @@ def _table(
 
 def _report(
     args: argparse.Namespace,
-    figures: dict[str, tuple[Sizes, Fit]],
+    figures: dict[str, tuple[Sizes, AnchorQuality]],
     boxes: Any,
     limits: tuple[int, int],
-    heads: list[AnchorHead],
+    heads: list[HeadAnchors],
     masks: list[list[int]],
     by_size: list[list[int]],
     files: list[str],

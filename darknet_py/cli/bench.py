@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from darknet_py.cli.common import amp_argument, network_arguments, positive
 
 if TYPE_CHECKING:
-    from darknet_py.cli.measure import Inference, Times, Training
+    from darknet_py.cli.benchmark import InferenceTiming, Timing, TrainingTiming
 
 HELP = "measure latency, images per second, GFLOP/s and memory; no images needed"
 
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from darknet_py.cli import measure
+    from darknet_py.cli import benchmark as measure
     from darknet_py.cli.common import load_network
 
     if args.threads:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _inference_table(found: Inference, title: str, bflops: float) -> list[str]:
+def _inference_table(found: InferenceTiming, title: str, bflops: float) -> list[str]:
     rows = [("forward", found.forward)]
     if found.decode and found.nms:
         rows += [("  of which decoding", found.decode), ("NMS", found.nms), ("together", found.total)]
@@ -77,7 +77,7 @@ def _inference_table(found: Inference, title: str, bflops: float) -> list[str]:
     return [*_table(title, rows), f"{speed} ({bflops:.3f} BFLOPs an image), {memory}, {found.calls} calls"]
 
 
-def _training_table(found: Training, title: str) -> list[str]:
+def _training_table(found: TrainingTiming, title: str) -> list[str]:
     memory = f"{found.memory / 2**20:.0f} MiB of memory at the peak"
     return [
         *_table(title, [("forward, loss, backward, update", found.step)]),
@@ -85,7 +85,7 @@ def _training_table(found: Training, title: str) -> list[str]:
     ]
 
 
-def _table(title: str, rows: list[tuple[str, Times]]) -> list[str]:
+def _table(title: str, rows: list[tuple[str, Timing]]) -> list[str]:
     head = f"{title:<34}{'median':>10}{'p90':>10}{'min':>10}  ms"
     return ["", head, *(f"  {name:<32}" + "".join(f"{value:10.2f}" for value in times) for name, times in rows)]
 
@@ -100,7 +100,7 @@ def _plain(value: Any) -> Any:
 def _seconds(text: str) -> float:
     value = float(text)
     if not value >= 0:
-        raise argparse.ArgumentTypeError(f"wanted a number of at least 0, found {text}")
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
     return value
 
 

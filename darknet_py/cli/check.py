@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from darknet_py.cli.common import positive
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
-    from darknet_py.data.check import Finding, Report, Rules
-    from darknet_py.data.classify import ClassifierDataset
+    from darknet_py.data.audit import AuditReport, AuditRules, Finding
+    from darknet_py.data.classification import ClassifierDataset
     from darknet_py.data.datafile import DataFile
-    from darknet_py.view.sheet import Tile
+    from darknet_py.graph.graph import Graph
+    from darknet_py.view.contact_sheet import Tile
 
 HELP = "look at every image and label of a data set; exit code 1 when something is wrong"
 
@@ -44,19 +44,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from darknet_py.data.check import scan
+    from darknet_py.data.audit import audit
     from darknet_py.errors import DarknetError
     from darknet_py.files import make_folder, write_atomically
     from darknet_py.model.load import read_graph
 
     if args.augment and not args.cfg:
-        raise DarknetError("--augment wanted a CFG, whose augmentation to show, found none")
+        raise DarknetError("--augment expected a CFG, whose augmentation to show, got none")
     graph = read_graph(args.cfg) if args.cfg else None
     data, splits, names, rules = _open(args.data, graph, args.tiny)
     out = make_folder(args.out)
     images = sum(map(len, splits.values()))
     with tqdm(total=images, unit="image", disable=images < 200 or not sys.stderr.isatty()) as bar:
-        report = scan(splits, rules, bar.update)
+        report = audit(splits, rules, bar.update)
     report.findings += _misfits(data, graph, rules)
 
     files = [] if args.no_pictures else _pictures(out, report, names, rules)
@@ -78,21 +78,21 @@ class _Set(NamedTuple):
     data: DataFile
     splits: dict[str, list[str]]  # the first is the one that is trained on
     names: list[str]
-    rules: Rules
+    rules: AuditRules
 
 
 def _open(path: str | None, graph: Graph | None, tiny: float) -> _Set:
     """The data of a detector or, where the cfg or a .data file says so, of a classifier."""
     from dataclasses import replace
 
-    from darknet_py.data.check import Rules
-    from darknet_py.data.classifier_data import open_classifier_data
-    from darknet_py.data.formats import open_any
+    from darknet_py.data.audit import AuditRules
+    from darknet_py.data.open_classification import open_classifier_data
+    from darknet_py.data.open_dataset import open_dataset
     from darknet_py.errors import DataError
 
-    rules = Rules(0, channels=graph.net.channels if graph else 3, tiny=tiny)
+    rules = AuditRules(0, channels=graph.net.channels if graph else 3, tiny=tiny)
     heads = graph.detection_specs if graph else []
-    data = None if graph and not heads else open_any(path)
+    data = None if graph and not heads else open_dataset(path)
     if data is None or (graph is None and data.labels and not data.names):
         found = open_classifier_data(path, rules.channels)
         splits = {"train": found.train.paths} | ({"valid": found.valid.paths} if found.separate else {})
@@ -101,7 +101,7 @@ def _open(path: str | None, graph: Graph | None, tiny: float) -> _Set:
     names = data.class_names() if data.names or data.labels else []
     classes = data.classes or len(names) or max((spec.classes for spec in heads), default=0)
     if not classes:
-        raise DataError(f"{data.path}: wanted a line names=, labels= or classes=, found none")
+        raise DataError(f"{data.path}: expected a line names=, labels= or classes=, got none")
     rules = replace(rules, classes=classes)
     if graph:
         net = graph.net
@@ -110,8 +110,8 @@ def _open(path: str | None, graph: Graph | None, tiny: float) -> _Set:
     return _Set(data, splits, names or [str(number) for number in range(classes)], rules)
 
 
-def _misfits(data: DataFile, graph: Graph | None, rules: Rules) -> list[Finding]:
-    from darknet_py.data.check import Finding
+def _misfits(data: DataFile, graph: Graph | None, rules: AuditRules) -> list[Finding]:
+    from darknet_py.data.audit import Finding
 
     if graph is None:
         return []
@@ -126,15 +126,15 @@ def _misfits(data: DataFile, graph: Graph | None, rules: Rules) -> list[Finding]
 # --- what it prints
 
 
-def _summary(data: DataFile, report: Report, names: Sequence[str]) -> list[str]:
-    from darknet_py.data.check import KINDS
+def _summary(data: DataFile, report: AuditReport, names: Sequence[str]) -> list[str]:
+    from darknet_py.data.audit import KINDS
 
     lines = [str(data.path)]
     for name, split in report.splits.items():
         boxes = (
             f", {split.boxes} boxes (at most {split.most} in one), {split.negatives} negatives" if split.boxes else ""
         )
-        missing = f", {split.unlabelled} without labels" if split.unlabelled else ""
+        missing = f", {split.unlabeled} without labels" if split.unlabeled else ""
         lines.append(f"  {name + ':':<8}{split.images} images{boxes}{missing}")
     wide = min(max(map(len, names)), 40) + 2
     lines += ["", f"  {'class':<{wide + 4}}" + "".join(f"{name:>10}" for name in report.splits)]
@@ -152,8 +152,8 @@ def _summary(data: DataFile, report: Report, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _plain(data: DataFile, report: Report, names: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
-    from darknet_py.data.check import KINDS
+def _plain(data: DataFile, report: AuditReport, names: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
+    from darknet_py.data.audit import KINDS
 
     findings: dict[str, Any] = {}
     for kind, (title, error) in KINDS.items():
@@ -167,7 +167,7 @@ def _plain(data: DataFile, report: Report, names: Sequence[str], files: Sequence
         name: {
             "images": split.images,
             "negatives": split.negatives,
-            "unlabelled": split.unlabelled,
+            "unlabeled": split.unlabeled,
             "boxes": split.boxes,
             "most_in_an_image": split.most,
             "classes": split.counts.tolist(),
@@ -188,12 +188,12 @@ def _plain(data: DataFile, report: Report, names: Sequence[str], files: Sequence
 # --- what it draws
 
 
-def _pictures(out: Path, report: Report, names: Sequence[str], rules: Rules) -> list[Path]:
+def _pictures(out: Path, report: AuditReport, names: Sequence[str], rules: AuditRules) -> list[Path]:
     """A contact sheet per kind of finding, and the class balance. Those of an earlier run are removed."""
-    from darknet_py.data.check import KINDS
+    from darknet_py.data.audit import KINDS
     from darknet_py.view.balance import balance_chart
+    from darknet_py.view.contact_sheet import contact_sheet
     from darknet_py.view.draw import save_picture
-    from darknet_py.view.sheet import contact_sheet
 
     files = [out / "classes.png"]
     balance_chart(names, {name: split.counts.tolist() for name, split in report.splits.items()}).save(files[0])
@@ -209,13 +209,13 @@ def _pictures(out: Path, report: Report, names: Sequence[str], rules: Rules) -> 
     return files
 
 
-def _tiles(finding: Finding, names: Sequence[str], rules: Rules) -> list[Tile]:
+def _tiles(finding: Finding, names: Sequence[str], rules: AuditRules) -> list[Tile]:
     """The image with the boxes that are meant; beside it the one that it is like."""
     from contextlib import suppress
 
     from darknet_py.data.images import load_image
     from darknet_py.errors import DataError
-    from darknet_py.view.sheet import MARKED, Box, Tile
+    from darknet_py.view.contact_sheet import MARKED, Box, Tile
 
     tiles = []
     paths = [finding.image, *([finding.other] if finding.other not in ("", finding.image) else [])]
@@ -234,16 +234,16 @@ def _name(number: float, names: Sequence[str]) -> str:
 
 
 def _samples(
-    args: argparse.Namespace, out: Path, images: Sequence[str], names: Sequence[str], rules: Rules, graph: Graph
+    args: argparse.Namespace, out: Path, images: Sequence[str], names: Sequence[str], rules: AuditRules, graph: Graph
 ) -> list[Path]:
     """augment.jpg: the first N samples of a training with the cfg. mosaic.jpg: the same with mosaic each time."""
     from dataclasses import replace
 
-    from darknet_py.data.augment import MOSAIC, Augmentation
+    from darknet_py.data.augment.augmentation import MOSAIC, Augmentation
     from darknet_py.data.dataset import DetectionDataset
     from darknet_py.data.loader import TrainLoader
+    from darknet_py.view.contact_sheet import contact_sheet
     from darknet_py.view.draw import save_picture
-    from darknet_py.view.sheet import contact_sheet
 
     if rules.classifier:
         return [_classifier_samples(args, out, rules.classifier, names, graph)]
@@ -263,7 +263,7 @@ def _samples(
 
 
 def _sample_tile(batch: Any, number: int, names: Sequence[str]) -> Tile:
-    from darknet_py.view.sheet import Tile, class_box
+    from darknet_py.view.contact_sheet import Tile, class_box
 
     image = (batch.images[number].permute(1, 2, 0) * 255).round().byte().numpy()
     rows = batch.truth[batch.truth[:, 0] == number, 1:].tolist()
@@ -274,9 +274,9 @@ def _sample_tile(batch: Any, number: int, names: Sequence[str]) -> Tile:
 def _classifier_samples(
     args: argparse.Namespace, out: Path, dataset: ClassifierDataset, names: Sequence[str], graph: Graph
 ) -> Path:
-    from darknet_py.data.classify import ClassifierLoader
+    from darknet_py.data.classification import ClassifierLoader
+    from darknet_py.view.contact_sheet import Tile, contact_sheet
     from darknet_py.view.draw import save_picture
-    from darknet_py.view.sheet import Tile, contact_sheet
 
     loader = ClassifierLoader(dataset, graph.net, mini_batch=args.augment, seed=args.seed, workers=0, cache=False)
     batch = next(loader.batches())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from darknet_py.cli.common import load_network, network_arguments, positive, stb_argument
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
+    from darknet_py.graph.graph import Graph
 
 HELP = "name the most likely classes of images"
 _SHOWN = 10  # lines about bad images
@@ -33,14 +33,14 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from darknet_py.cli.detect import find_images
-    from darknet_py.data.classifier_data import open_classifier_data
     from darknet_py.data.datafile import read_names
     from darknet_py.data.images import center_crop, load_image
+    from darknet_py.data.open_classification import open_classifier_data
     from darknet_py.errors import DarknetError, DataError
 
     network = load_network(args)
     if not is_classifier(network.graph):
-        raise DarknetError(f"{args.cfg}: wanted a classifier, found another network; see `detect`")
+        raise DarknetError(f"{args.cfg}: expected a classifier, got another network; see `detect`")
     names = network.names
     if args.names:
         names = read_names(args.names)
@@ -80,10 +80,10 @@ def is_classifier(graph: Graph) -> bool:
 def measure(args: argparse.Namespace) -> int:
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
     from darknet_py.cli.evaluate import write_report
-    from darknet_py.data.classifier_data import open_classifier_data
+    from darknet_py.data.open_classification import open_classifier_data
     from darknet_py.evaluate.classifier import evaluate_classifier
     from darknet_py.files import write_atomically
-    from darknet_py.model.fuse import AMP, fuse
+    from darknet_py.inference.fuse import AMP, fuse
 
     network = load_network(args)
     if args.amp:

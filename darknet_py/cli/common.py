@@ -53,7 +53,7 @@ def positive(text: str) -> int:
     """An integer of at least 1, for argparse."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"wanted an integer of at least 1, found {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
     return value
 
 
@@ -61,7 +61,7 @@ def count(text: str) -> int:
     """An integer of at least 0, for argparse."""
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"wanted an integer of at least 0, found {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text}")
     return value
 
 
@@ -69,7 +69,7 @@ def fraction(text: str) -> float:
     """A number in 0…1, for argparse."""
     value = float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"wanted a number from 0 to 1, found {text}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
     return value
 
 

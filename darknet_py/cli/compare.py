@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from darknet_py.cli.common import positive
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
+    from darknet_py.graph.graph import Graph
 
 HELP = "parameters, BFLOPs, memory traffic, activation memory and latency of several cfgs, side by side"
 
@@ -116,9 +116,9 @@ def read(text: str) -> tuple[str, Graph]:
 
 
 def entry(name: str, graph: Graph) -> Entry:
-    from darknet_py.cfg.account import totals
+    from darknet_py.graph.profile import network_profile
 
-    total = totals(graph)
+    total = network_profile(graph)
     return Entry(
         name, graph.path, graph.net.width, graph.net.height, total.layers, total.parameters, total.bflops, total.cio,
         total.traffic, total.peak_bytes, total.weights_bytes, total.field,
@@ -141,7 +141,7 @@ def set_accuracy(entries: Sequence[Entry], given: Sequence[str], column: str) ->
             values = {name: _number(value, text)}
         else:
             raise DarknetError(
-                f"--accuracy: wanted one of the networks, found {name!r}"
+                f"--accuracy: expected one of the networks, got {name!r}"
                 f"{did_you_mean(name, [line.name for line in entries])}"
             )
         for line in entries:
@@ -161,7 +161,7 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DarknetError(f"--accuracy: {where}: wanted a number, found {text!r}")
+        raise DarknetError(f"--accuracy: {where}: expected a number, got {text!r}")
     return value
 
 
@@ -173,7 +173,7 @@ def _read_accuracy(path: str, column: str) -> dict[str, float]:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             if column not in columns:
-                raise DataError(f"{path}: wanted a column {column!r}, found {', '.join(columns) or 'nothing'}")
+                raise DataError(f"{path}: expected a column {column!r}, got {', '.join(columns) or 'nothing'}")
             key = next((name for name in ("cfg", "name") if name in columns), columns[0])
             rows = [(row[key], row[column]) for row in reader if (row[column] or "").strip()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -188,8 +188,8 @@ def measure(entries: Sequence[Entry], device: str, batch: int, seconds: float) -
     """Fills in latencies: random weights, batch norm folded, every network once per round, in turn."""
     import torch
 
-    from darknet_py.cli.measure import images, rounds
-    from darknet_py.model.fuse import fuse
+    from darknet_py.cli.benchmark import images, rounds
+    from darknet_py.inference.fuse import fuse
     from darknet_py.model.load import load
 
     arms = {}

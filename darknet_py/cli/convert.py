@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.conversion import convert
     from darknet_py.data.datafile import read_names
+    from darknet_py.export.convert import convert
 
     names = read_names(args.names) if args.names else ()
     out = convert(args.cfg, args.weights, args.out, names, args.cutoff)

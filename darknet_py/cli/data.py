@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", metavar="OUT", help="a new folder; the images in it are links to the old ones")
     parser.add_argument("--to", required=True, choices=("darknet", "coco", "voc", "yolo"), help="the format to write")
-    parser.add_argument("--names", metavar="FILE", help="the classes in the order wanted, one a line")
+    parser.add_argument("--names", metavar="FILE", help="the classes in the order expected, one a line")
     parser.add_argument("--images", metavar="DIR", help="where a COCO file's images are (default: found beside it)")
     parser.add_argument("--crowd", action="store_true", help="keep COCO's boxes that are marked iscrowd")
     parser.add_argument("--difficult", action="store_true", help="keep VOC's objects that are marked difficult")
@@ -30,20 +30,20 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from darknet_py.data.builtin.shapes import open_data
     from darknet_py.data.datafile import read_list, read_names
-    from darknet_py.data.export import check_out, export
-    from darknet_py.data.formats import DARKNET, Source, converted, format_of
-    from darknet_py.data.shapes import open_data
+    from darknet_py.data.open_dataset import DARKNET, DataSource, converted, detect_format
+    from darknet_py.data.writers import check_out, export
     from darknet_py.errors import DataError
 
-    source = Source(
+    source = DataSource(
         Path(args.source),
         tuple(read_names(args.names)) if args.names else (),
         Path(args.images) if args.images else None,
         args.crowd,
         args.difficult,
     )
-    kind = format_of(source.path)
+    kind = detect_format(source.path)
     if kind == DARKNET and source.names:
         raise DataError(f"{args.source}: --names orders the classes of other formats; Darknet's have their numbers")
     check_out(args.out)

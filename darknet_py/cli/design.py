@@ -96,10 +96,10 @@ def _csp(args: argparse.Namespace) -> Csp | None:
     if args.csp is None:
         for name in ("gamma", "split"):
             if getattr(args, name) is not None:
-                raise DarknetError(f"--{name}: wanted --csp with it")
+                raise DarknetError(f"--{name}: expected --csp with it")
         return None
     if args.csp not in _FUSIONS:
-        raise DarknetError(f"--csp: wanted one of fusion-first, fusion-last, csp, found {args.csp!r}")
+        raise DarknetError(f"--csp: expected one of fusion-first, fusion-last, csp, got {args.csp!r}")
     gamma = 0.5 if args.gamma is None else args.gamma
     return Csp(gamma, _FUSIONS[args.csp], args.split or "conv")
 
@@ -108,11 +108,11 @@ def _designed(args: argparse.Namespace) -> str:
     from darknet_py.zoo.design import Design
 
     if not args.backbone:
-        raise DarknetError("wanted --backbone, or a cfg and --csp; see `design --help` and `design --list`")
+        raise DarknetError("expected --backbone, or a cfg and --csp; see `design --help` and `design --list`")
     try:
         anchors = [float(part) for part in (args.anchors or "").replace(",", " ").split()]
     except ValueError:
-        raise DarknetError(f"--anchors: wanted numbers, found {args.anchors!r}") from None
+        raise DarknetError(f"--anchors: expected numbers, got {args.anchors!r}") from None
     design = Design(
         args.backbone,
         _csp(args),
@@ -131,15 +131,15 @@ def _designed(args: argparse.Namespace) -> str:
 
 
 def _crossed(args: argparse.Namespace) -> str:
-    from darknet_py.zoo.crossing import cross
+    from darknet_py.zoo.csp_transform import to_csp
 
     csp = _csp(args)
     if csp is None:
-        raise DarknetError(f"{args.cfg}: wanted --csp with a cfg")
+        raise DarknetError(f"{args.cfg}: expected --csp with a cfg")
     given = [f"--{name}" for name in ("backbone", *_PARTS) if getattr(args, name)]
     if given:
-        raise DarknetError(f"{', '.join(given)}: wanted without a cfg, as {args.cfg} has its own")
-    crossed = cross(args.cfg, csp)
+        raise DarknetError(f"{', '.join(given)}: expected without a cfg, as {args.cfg} has its own")
+    crossed = to_csp(args.cfg, csp)
     for change in crossed.changes:
         print(change, file=sys.stderr)
     about = f"# {Path(args.cfg).name} made cross stage partial by `python -m darknet_py design {_command(args)}`.\n"

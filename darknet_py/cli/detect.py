@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.data.labels import find_labels, save_labels
     from darknet_py.errors import DataError
     from darknet_py.files import make_folder
-    from darknet_py.model.predict import detect
-    from darknet_py.view.draw import draw, save_picture, shown
+    from darknet_py.inference.detect import detect
+    from darknet_py.view.draw import draw, is_visible_class, save_picture
 
     net = load_detector(args)
     paths = find_images(args.images)
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
                 progress.write(f"darknet_py: {error}", file=sys.stderr)
         results = detect(net, [image for _, image in images], args.thresh, args.nms, args.batch)
         for (path, image), all_found in zip(images, results, strict=True):
-            found = [detection for detection in all_found if shown(detection.name)]
+            found = [detection for detection in all_found if is_visible_class(detection.name)]
             frames.append(frame(len(frames) + 1, found, path))
             if args.save_labels:
                 save_labels(find_labels(path), [(each.class_id, *each.box) for each in found])
@@ -110,7 +110,7 @@ def load_detector(args: argparse.Namespace) -> Network:
     """The fused network that `finding_arguments` describe."""
     from darknet_py.cli.common import load_network
     from darknet_py.errors import DarknetError
-    from darknet_py.model.fuse import AMP, fuse
+    from darknet_py.inference.fuse import AMP, fuse
 
     net = load_network(args, class_names(args))
     if not net.detectors:
@@ -125,11 +125,11 @@ def load_detector(args: argparse.Namespace) -> Network:
 def class_names(args: argparse.Namespace) -> Sequence[str]:
     """Names from --names or --data; none leaves a checkpoint's own."""
     from darknet_py.data.datafile import read_names
-    from darknet_py.data.formats import open_any
+    from darknet_py.data.open_dataset import open_dataset
 
     if args.names:
         return read_names(args.names)
-    return open_any(args.data).class_names() if args.data else ()
+    return open_dataset(args.data).class_names() if args.data else ()
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -147,7 +147,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         else:
             matches = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
         if not matches:
-            raise DataError(f"{pattern}: wanted images, found none")
+            raise DataError(f"{pattern}: expected images, got none")
         found.extend(matches)
     return list(dict.fromkeys(found))
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from darknet_py.data.datafile import DataFile
-    from darknet_py.evaluate.coco import CocoResult
-    from darknet_py.evaluate.darknet import ClassResult, DarknetResult
-    from darknet_py.evaluate.run import Evaluation
+    from darknet_py.evaluate.coco_ap import CocoResult
+    from darknet_py.evaluate.darknet_map import ClassResult, DarknetResult
+    from darknet_py.evaluate.detector import Evaluation
     from darknet_py.view.draw import Picture
 
 HELP = "measure a detector (Darknet's mAP, COCO's AP), a classifier (top-1, top-5), a network of texts (bits per byte)"
@@ -74,16 +74,16 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.cli import classify, rnn
     from darknet_py.cli.common import load_network
     from darknet_py.data.datafile import read_list, read_names
-    from darknet_py.data.formats import open_any
+    from darknet_py.data.open_dataset import open_dataset
     from darknet_py.errors import CfgWarning, DarknetError
-    from darknet_py.evaluate.run import PROTOCOLS, evaluate_detector
+    from darknet_py.evaluate.detector import PROTOCOLS, evaluate_detector
     from darknet_py.files import write_atomically
+    from darknet_py.inference.fuse import AMP
     from darknet_py.model.checkpoint import is_checkpoint
-    from darknet_py.model.fuse import AMP
     from darknet_py.model.load import read_graph
 
     if not args.weights and not is_checkpoint(args.cfg):
-        raise DarknetError("evaluate: wanted trained weights (--weights FILE), found none")
+        raise DarknetError("evaluate: expected trained weights (--weights FILE), got none")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CfgWarning)  # given when the network is loaded
         graph = read_graph(args.cfg)
@@ -91,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
     if other:
         for option in ("images", "names"):
             if getattr(args, option):
-                raise DarknetError(f"--{option}: {args.cfg} is no detector; wanted its data by --data")
+                raise DarknetError(f"--{option}: {args.cfg} is no detector; expected its data by --data")
         return other(args)
     names: Sequence[str] = read_names(args.names) if args.names else ()
-    data = None if args.images and not args.data else open_any(args.data, names=names)
+    data = None if args.images and not args.data else open_dataset(args.data, names=names)
     if not names and data and data.names:
         names = data.class_names()
     net = load_network(args, names)
@@ -202,7 +202,7 @@ def _percent(value: float | None) -> str:
 
 def write_files(folder: str, report: dict[str, Any], evaluation: Evaluation, data: DataFile | None) -> None:
     """What --out asks for; the result files in the layout that the .data file's `eval` names (coco, else VOC)."""
-    from darknet_py.evaluate.results import COCO_FILE, write_coco, write_voc
+    from darknet_py.evaluate.result_files import COCO_FILE, write_coco, write_voc
 
     boxes, names = evaluation.boxes, evaluation.names
     out = write_report(folder, report, names, report["confusion"]["matrix"], evaluation.pictures)

@@ -17,13 +17,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="FILE", help="HTML: show every layer's activation maps of this image")
     parser.add_argument("--layers", metavar="A-B", type=_span, help="SVG: only these layers, every one of them")
     parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: draw blocks closed or open")
-    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: its colours")
+    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: its colors")
 
 
 def _span(text: str) -> range:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     if not match or int(match[2] or match[1]) < int(match[1]):
-        raise argparse.ArgumentTypeError(f"wanted layers like 2-19 or 7, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected layers like 2-19 or 7, got {text!r}")
     return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or Path(args.cfg).stem + ".html")
     kind = out.suffix.lower()
     if kind not in (".html", ".svg"):
-        raise DarknetError(f"{out}: wanted a file ending in .html or .svg")
+        raise DarknetError(f"{out}: expected a file ending in .html or .svg")
     if kind == ".html" and args.layers:
         raise DarknetError(f"{out}: --layers draws an .svg; a page shows the whole network")
     if kind == ".svg" and args.image:
         raise DarknetError(f"{out}: --image needs a page (.html)")
     if args.weights and not args.image:
-        raise DarknetError("--weights: wanted --image too: the weights are only seen in the maps of an image")
+        raise DarknetError("--weights: expected --image too: the weights are only seen in the maps of an image")
     text = _page(args) if kind == ".html" else _picture(args)
     write_atomically(out, text.encode())
     print(f"wrote {out} ({out.stat().st_size} bytes)")
@@ -54,8 +54,8 @@ def _page(args: argparse.Namespace) -> str:
     if not args.image:
         return page(read_graph(args.cfg, width=args.width, height=args.height))
     from darknet_py.data.images import load_image
+    from darknet_py.inference.detect import prepare
     from darknet_py.model.checkpoint import is_checkpoint
-    from darknet_py.model.predict import prepare
     from darknet_py.view.graph_maps import NOTE, activation_maps
 
     net = load_network(args)
@@ -71,5 +71,5 @@ def _picture(args: argparse.Namespace) -> str:
 
     graph = read_graph(args.cfg, width=args.width, height=args.height)
     if args.layers and args.layers[-1] >= len(graph.layers):
-        raise DarknetError(f"--layers: wanted layers 0…{len(graph.layers) - 1}, found {args.layers[-1]}")
+        raise DarknetError(f"--layers: expected layers 0…{len(graph.layers) - 1}, got {args.layers[-1]}")
     return svg(graph, args.open, args.layers, args.theme)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from darknet_py.cli.common import positive
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
+    from darknet_py.graph.graph import Graph
 
 HELP = "print a cfg's layers, shapes, parameters, BFLOPs and memory traffic; of two cfgs, what differs"
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.cfg.account import side_by_side, table
+    from darknet_py.graph.profile import side_by_side, table
     from darknet_py.model.load import read_graph
 
     paths = [path for path in (args.cfg, args.other) if path is not None]
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plain(graphs: list[Graph]) -> Any:
-    from darknet_py.cfg.account import as_dict, pairs, same
+    from darknet_py.graph.profile import as_dict, pairs, same
 
     if len(graphs) == 1:
         return as_dict(graphs[0])
@@ -59,11 +59,11 @@ def _plain(graphs: list[Graph]) -> Any:
 
 
 def _print_csv(graphs: list[Graph]) -> None:
-    from darknet_py.cfg.account import layer_dict, rows
+    from darknet_py.graph.profile import layer_dict, layer_profiles
 
     writer = None
     for graph in graphs:
-        for row in rows(graph):
+        for row in layer_profiles(graph):
             values = {"cfg": graph.path, **layer_dict(row)}
             values["sources"] = " ".join(map(str, values["sources"]))
             for side in ("input", "output"):

@@ -36,14 +36,14 @@ def measure(args: argparse.Namespace) -> int:
     import json
 
     from darknet_py.cli.common import load_network
-    from darknet_py.data.tale import ensure_tale
+    from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
     from darknet_py.evaluate.text import evaluate_text
     from darknet_py.files import write_atomically
-    from darknet_py.training.text import check_text_network, read_bytes
+    from darknet_py.training.tasks.text_task import check_text_network, read_bytes
 
     network = load_network(args)
     check_text_network(network)
-    text = args.data or str(ensure_tale().valid)
+    text = args.data or str(ensure_synthetic_text().valid)
     result = evaluate_text(network, read_bytes(text, network.graph.input.size))
     report = json.dumps({"cfg": args.cfg, "weights": args.weights, "text": text, **result.to_json()})
     if args.json == "-":
@@ -62,7 +62,7 @@ def _generate(args: argparse.Namespace) -> int:
     import codecs
 
     from darknet_py.cli.common import load_network
-    from darknet_py.training.text import generate
+    from darknet_py.training.tasks.text_task import generate
 
     start = args.seed_text.encode("utf-8", "surrogateescape")
     letters = codecs.getincrementaldecoder("utf-8")("replace")

@@ -1,4 +1,4 @@
-"""`darknet_py train`: a cfg and labelled images to weights."""
+"""`darknet_py train`: a cfg and labeled images to weights."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def run(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _HERE}
     for key, value in args.set:
         if given.get(key) is not None or (key in given and key not in _NET):
-            raise TrainError(f"--set {key}: wanted a key of [net] without an option of its own, or not given by it too")
+            raise TrainError(
+                f"--set {key}: expected a key of [net] without an option of its own, or not given by it too"
+            )
         given[key] = value
     result = train(args.cfg, args.data, args.weights, chart=not args.no_chart, **given)
     if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun) one talks
@@ -136,5 +138,5 @@ def _cadence(text: str) -> bool | int:
 def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
-        raise argparse.ArgumentTypeError(f"wanted KEY=VALUE, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
     return key, value

@@ -17,7 +17,7 @@ from darknet_py.cli.detect import finding_arguments, frame, load_detector, summa
 
 if TYPE_CHECKING:
     from darknet_py.data.images import Image
-    from darknet_py.data.video import Frames
+    from darknet_py.data.video_reader import FrameReader
     from darknet_py.model.network import Network
     from darknet_py.view.draw import Picture
 
@@ -42,15 +42,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """130 where Ctrl-C ended a file; what was found until then is kept. A live source has no other end."""
-    from darknet_py.data.video import Frames
+    from darknet_py.data.video_reader import FrameReader
     from darknet_py.files import make_folder, write_atomically
-    from darknet_py.view.video import VideoFile
+    from darknet_py.view.video_writer import VideoFile
 
     net = load_detector(args)
     if args.pictures:
         make_folder(Path(args.pictures).parent)
     with ExitStack() as stack:
-        frames = stack.enter_context(Frames(args.source, net.graph.net.channels, args.skip))
+        frames = stack.enter_context(FrameReader(args.source, net.graph.net.channels, args.skip))
         out = None
         if not args.no_video:
             out = stack.enter_context(VideoFile(video_path(args), frames.rate / (args.skip + 1)))
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 class _Look:
     """Goes through the frames once: finds, draws, shows."""
 
-    def __init__(self, args: argparse.Namespace, net: Network, frames: Frames):
+    def __init__(self, args: argparse.Namespace, net: Network, frames: FrameReader):
         self.args, self.net, self.frames = args, net, frames
         self.count = 0
         self.seconds = 0.0
@@ -79,14 +79,14 @@ class _Look:
         """An entry for each frame; `write` takes its picture with boxes."""
         from tqdm import tqdm
 
-        from darknet_py.view.draw import draw, save_picture, shown
+        from darknet_py.view.draw import draw, is_visible_class, save_picture
 
         args, start = self.args, time.perf_counter()
         total = self.frames.count if args.limit is None else min(self.frames.count or args.limit, args.limit)
         bar = tqdm(total=total, unit="frame", disable=not sys.stderr.isatty())
         try:
             for number, image, all_found in self._found():
-                found = [detection for detection in all_found if shown(detection.name)]
+                found = [detection for detection in all_found if is_visible_class(detection.name)]
                 self.count += 1
                 if write or args.pictures or args.show:
                     picture = draw(image, found)
@@ -111,7 +111,7 @@ class _Look:
         from darknet_py.errors import DataError
 
         if not self.count and not self.interrupted:
-            raise DataError(f"{self.frames.name}: wanted a video, found no frame that can be read")
+            raise DataError(f"{self.frames.name}: expected a video, got no frame that can be read")
         places = [f"video in {video}"] if video else []
         if self.args.pictures:
             places.append(f"pictures in {self.args.pictures}_*.jpg")
@@ -120,7 +120,7 @@ class _Look:
         return "; ".join([f"{self.count} frames, {self.count / max(self.seconds, 1e-9):.1f} per second", *places])
 
     def _found(self) -> Iterator[tuple[int, Image, list[Any]]]:
-        from darknet_py.model.predict import detect
+        from darknet_py.inference.detect import detect
 
         frames = iter(self.frames)
         while batch := list(islice(frames, self.args.batch)):

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darknet_py.cfg.classes import feeding
-from darknet_py.cfg.edit import Change, edited
-from darknet_py.cfg.graph import Graph
+from darknet_py.cfg.document import CfgEdit, edited
 from darknet_py.data.anchors import Sizes, as_value, masks_by_counts, masks_by_size
 from darknet_py.errors import DataError
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.set_num_classes import feeding
 
 KEEP, STRIDE = "keep", "stride"
 
 
 @dataclass(frozen=True)
-class AnchorHead:
+class HeadAnchors:
     """A head of a cfg. stride: network pixels per grid cell. entries: channels per anchor.
 
     in_cells: its anchors are in grid cells, and it predicts all of them ([region], which has no masks).
@@ -34,7 +34,7 @@ class AnchorHead:
     sources: tuple[int, ...]
 
 
-def anchor_heads(graph: Graph) -> list[AnchorHead]:
+def anchor_heads(graph: Graph) -> list[HeadAnchors]:
     """In cfg order. Raises DataError where there is none."""
     heads = []
     for node in graph.layers:
@@ -46,15 +46,15 @@ def anchor_heads(graph: Graph) -> list[AnchorHead]:
         stride = graph.net.width / node.output.w
         entries = node.inputs[0].c // len(used)
         sources = tuple(index for index, _ in feeding(graph, node.sources[0]))
-        heads.append(AnchorHead(node.index, node.type, stride, anchors, used, entries, mask is None, sources))
+        heads.append(HeadAnchors(node.index, node.type, stride, anchors, used, entries, mask is None, sources))
     if not heads:
-        raise DataError(f"{graph.path}: wanted a head with anchors such as [yolo] or [region], found none")
+        raise DataError(f"{graph.path}: expected a head with anchors such as [yolo] or [region], got none")
     if len({head.in_cells for head in heads}) > 1:
-        raise DataError(f"{graph.path}: has heads with anchors in pixels and in grid cells, wanted one kind")
+        raise DataError(f"{graph.path}: has heads with anchors in pixels and in grid cells, expected one kind")
     return heads
 
 
-def units(graph: Graph, heads: Sequence[AnchorHead]) -> tuple[int, int]:
+def units(graph: Graph, heads: Sequence[HeadAnchors]) -> tuple[int, int]:
     """Width and height of the input in what anchors are measured in: pixels, or grid cells."""
     if heads[0].in_cells:
         grid = graph.layers[heads[0].index].output
@@ -62,14 +62,14 @@ def units(graph: Graph, heads: Sequence[AnchorHead]) -> tuple[int, int]:
     return graph.net.width, graph.net.height
 
 
-def old_anchors(heads: Sequence[AnchorHead]) -> Sizes:
+def old_anchors(heads: Sequence[HeadAnchors]) -> Sizes:
     """All anchors of the cfg; heads with lists of their own add those they use."""
     if _shared(heads):
         return np.array(heads[0].anchors)
     return np.array([head.anchors[k] for head in heads for k in head.mask])
 
 
-def deal(heads: Sequence[AnchorHead], anchors: Sizes, rule: str | None = None) -> list[list[int]]:
+def assign_anchors(heads: Sequence[HeadAnchors], anchors: Sizes, rule: str | None = None) -> list[list[int]]:
     """A mask per head. keep: as many anchors per head as before; stride: by size; None: keep where that is possible.
 
     With one list for all heads and as many anchors as before, `keep` leaves the masks alone.
@@ -87,7 +87,7 @@ def deal(heads: Sequence[AnchorHead], anchors: Sizes, rule: str | None = None) -
 
 
 def with_anchors(
-    content: bytes, heads: Sequence[AnchorHead], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
+    content: bytes, heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
 ) -> bytes:
     """The cfg file with new anchors, masks and filters; comments and all else stay byte for byte.
 
@@ -97,15 +97,15 @@ def with_anchors(
     value = as_value(anchors, width)
     for head, mask in zip(heads, masks, strict=True):
         section = head.index + 1
-        changes.append(Change(section, "anchors", value))
+        changes.append(CfgEdit(section, "anchors", value))
         if len(anchors) != len(head.anchors):
-            changes.append(Change(section, "num", str(len(anchors))))
+            changes.append(CfgEdit(section, "num", str(len(anchors))))
         if not head.in_cells and tuple(mask) != head.mask:
-            changes.append(Change(section, "mask", ",".join(map(str, mask))))
+            changes.append(CfgEdit(section, "mask", ",".join(map(str, mask))))
         if len(mask) != len(head.mask):
-            changes += [Change(k + 1, "filters", str(len(mask) * head.entries)) for k in head.sources]
+            changes += [CfgEdit(k + 1, "filters", str(len(mask) * head.entries)) for k in head.sources]
     return edited(content, changes)
 
 
-def _shared(heads: Sequence[AnchorHead]) -> bool:
+def _shared(heads: Sequence[HeadAnchors]) -> bool:
     return all(head.anchors == heads[0].anchors for head in heads)

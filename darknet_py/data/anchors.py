@@ -1,4 +1,4 @@
-"""Anchors from the sizes of labelled boxes: k-means on IoU (Darknet's `calc_anchors`, `do_kmeans`).
+"""Anchors from the sizes of labeled boxes: k-means on IoU (Darknet's `calc_anchors`, `do_kmeans`).
 
 Sizes and anchors are arrays (N, 2) of width and height in pixels of the network input (in grid cells for [region]).
 """
@@ -23,7 +23,7 @@ _ROUNDS = 1000  # Darknet's limit
 _CHUNK = 1 << 16
 
 
-class Boxes(NamedTuple):
+class BoxSizes(NamedTuple):
     """What the labels hold. sizes: relative to the image. counts: boxes by class. problems: as `load_labels` has them.
 
     Boxes without an extent are left out.
@@ -35,7 +35,7 @@ class Boxes(NamedTuple):
     problems: list[str]
 
 
-class Fit(NamedTuple):
+class AnchorQuality(NamedTuple):
     """How well anchors cover boxes, each box by its best one. recall: share of boxes with an IoU of at least .5.
 
     counts: how many boxes each anchor is the best one for.
@@ -48,7 +48,7 @@ class Fit(NamedTuple):
 
 def read_boxes(
     images: Sequence[str], classes: int | None = None, progress: Callable[[int], object] = lambda done: None
-) -> Boxes:
+) -> BoxSizes:
     """Reads the labels of all images; `progress(1)` after each. Raises DataError where there is no box at all."""
     found: list[NDArray[np.float32]] = []
     problems: list[str] = []
@@ -60,9 +60,9 @@ def read_boxes(
     boxes = np.concatenate([np.zeros((0, 6), np.float32), *found])
     boxes = boxes[(boxes[:, 3:5] > 0).all(1)]
     if not len(boxes):
-        raise DataError(f"wanted labelled boxes, found none in the labels of {len(images)} images")
+        raise DataError(f"expected labeled boxes, got none in the labels of {len(images)} images")
     counts = np.bincount(boxes[:, 0].astype(np.int64), minlength=classes or 0)
-    return Boxes(boxes[:, 3:5].astype(np.float64), counts, len(images), problems)
+    return BoxSizes(boxes[:, 3:5].astype(np.float64), counts, len(images), problems)
 
 
 def fit(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
@@ -74,50 +74,50 @@ def fit(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
     """
     different = np.unique(sizes, axis=0)
     if len(different) < count:
-        raise DataError(f"wanted at least {count} different sizes of boxes for {count} anchors, found {len(different)}")
+        raise DataError(f"expected at least {count} different sizes of boxes for {count} anchors, got {len(different)}")
     rng = np.random.default_rng(seed)
     sample = sizes if len(sizes) <= _SAMPLE else sizes[rng.choice(len(sizes), _SAMPLE, replace=False)]
     if len(np.unique(sample, axis=0)) < count:
         sample = sizes
     tries = (kmeans(sample, _start(sample, count, rng))[0] for _ in range(_STARTS))
-    best = max(tries, key=lambda centres: judge(sample, centres).average_iou)
+    best = max(tries, key=lambda centers: evaluate_anchors(sample, centers).average_iou)
     if sample is not sizes:
         best, _ = kmeans(sizes, best)
     return best[np.lexsort((best[:, 0], best.prod(1)))]
 
 
 def kmeans(sizes: Sizes, start: Sizes) -> tuple[Sizes, int]:
-    """Darknet's `do_kmeans` from given centres: final centres, in the order of `start`, and the number of rounds.
+    """Darknet's `do_kmeans` from given centers: final centers, in the order of `start`, and the number of rounds.
 
-    A box belongs to the centre of the largest IoU (the first of equal ones); a centre moves to the mean of its boxes
+    A box belongs to the center of the largest IoU (the first of equal ones); a center moves to the mean of its boxes
     and stays where it has none.
     """
-    centres = start.astype(np.float64)
+    centers = start.astype(np.float64)
     owner = np.zeros(len(sizes), np.int64)
-    if len(centres) == 1:
-        centres = sizes.mean(0, keepdims=True)
+    if len(centers) == 1:
+        centers = sizes.mean(0, keepdims=True)
     for rounds in range(_ROUNDS):
-        nearest = best_anchor(sizes, centres)[0]
+        nearest = best_anchor(sizes, centers)[0]
         if (nearest == owner).all():
-            return centres, rounds
+            return centers, rounds
         owner = nearest
-        counts = np.bincount(owner, minlength=len(centres))
-        sums = np.stack([np.bincount(owner, sizes[:, axis], len(centres)) for axis in (0, 1)], 1)
-        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
-    return centres, _ROUNDS
+        counts = np.bincount(owner, minlength=len(centers))
+        sums = np.stack([np.bincount(owner, sizes[:, axis], len(centers)) for axis in (0, 1)], 1)
+        centers = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
+    return centers, _ROUNDS
 
 
 def _start(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
     """Boxes that lie apart: each is drawn with the square of its distance from those before it, 1 − IoU."""
-    centres = sizes[rng.integers(len(sizes))][None]
-    while len(centres) < count:
-        away = (1 - best_anchor(sizes, centres)[1]) ** 2
-        centres = np.concatenate([centres, sizes[rng.choice(len(sizes), p=away / away.sum())][None]])
-    return centres
+    centers = sizes[rng.integers(len(sizes))][None]
+    while len(centers) < count:
+        away = (1 - best_anchor(sizes, centers)[1]) ** 2
+        centers = np.concatenate([centers, sizes[rng.choice(len(sizes), p=away / away.sum())][None]])
+    return centers
 
 
 def best_anchor(sizes: Sizes, anchors: Sizes) -> tuple[NDArray[np.int64], Sizes]:
-    """For each box the number of its best anchor and the IoU with it, both centred at one point."""
+    """For each box the number of its best anchor and the IoU with it, both centerd at one point."""
     number = np.empty(len(sizes), np.int64)
     best = np.empty(len(sizes))
     for first in range(0, len(sizes), _CHUNK):  # bounds the memory
@@ -129,10 +129,10 @@ def best_anchor(sizes: Sizes, anchors: Sizes) -> tuple[NDArray[np.int64], Sizes]
     return number, best
 
 
-def judge(sizes: Sizes, anchors: Sizes) -> Fit:
+def evaluate_anchors(sizes: Sizes, anchors: Sizes) -> AnchorQuality:
     number, best = best_anchor(sizes, np.asarray(anchors, np.float64))
     counts = np.bincount(number, minlength=len(anchors))
-    return Fit(float(best.mean()), float((best >= RECALLED).mean()), tuple(counts.tolist()))
+    return AnchorQuality(float(best.mean()), float((best >= RECALLED).mean()), tuple(counts.tolist()))
 
 
 def rounded(anchors: Sizes, width: int) -> Sizes:
@@ -154,7 +154,7 @@ def as_value(anchors: Sizes, width: int) -> str:
 def masks_by_counts(anchors: int, strides: Sequence[float], counts: Sequence[int]) -> list[list[int]]:
     """Anchors (by rising area) dealt out to heads, smaller ones to finer grids; `counts` anchors to each head."""
     if sum(counts) != anchors:
-        raise DataError(f"wanted {anchors} anchors on the heads, found {sum(counts)}")
+        raise DataError(f"expected {anchors} anchors on the heads, got {sum(counts)}")
     masks: list[list[int]] = [[] for _ in strides]
     first = 0
     for head in np.argsort(strides, kind="stable").tolist():
@@ -171,7 +171,7 @@ def masks_by_size(anchors: Sizes, strides: Sequence[float]) -> list[list[int]]:
     """
     heads, count = len(strides), len(anchors)
     if count < heads:
-        raise DataError(f"wanted at least {heads} anchors, one per head, found {count}")
+        raise DataError(f"expected at least {heads} anchors, one per head, got {count}")
     sides = np.sqrt(anchors.prod(1))
     ends = [int((sides < 3.75 * stride).sum()) for stride in sorted(strides)[:-1]]
     shares, first = [], 0

@@ -53,7 +53,7 @@ class DataFile:
             text, line = values.get(key, (str(default), 0))
             value = atoi(text)
             if value is None or value < 0:
-                raise DataError(f"{path}:{line}: {key}: wanted a number of at least 0, found {text!r}")
+                raise DataError(f"{path}:{line}: {key}: expected a number of at least 0, got {text!r}")
             return value
 
         names = find("names")
@@ -89,16 +89,16 @@ class DataFile:
         """Names by class. Raises DataError when there are fewer than `classes`."""
         source = self.names or self.labels
         if source is None:
-            raise DataError(f"{self.path}: wanted a line names=, found none")
+            raise DataError(f"{self.path}: expected a line names=, got none")
         names = read_names(source)
         if len(names) < self.classes:
-            raise DataError(f"{source}: wanted {self.classes} names (classes in {self.path}), found {len(names)}")
+            raise DataError(f"{source}: expected {self.classes} names (classes in {self.path}), got {len(names)}")
         return names[: self.classes] if self.classes else names
 
     def _wanted(self, key: str) -> Path:
         source = getattr(self, key)
         if source is None:
-            raise DataError(f"{self.path}: wanted a line {key}=, found none")
+            raise DataError(f"{self.path}: expected a line {key}=, got none")
         return source
 
 
@@ -116,7 +116,7 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     while names and not names[-1]:
         names.pop()
     if not names:
-        raise DataError(f"{path}: wanted class names, one a line, found none")
+        raise DataError(f"{path}: expected class names, one a line, got none")
     return names
 
 
@@ -130,12 +130,12 @@ def read_list(path: str | os.PathLike[str]) -> list[str]:
     if path.is_dir():
         images = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
-            raise DataError(f"{path}: wanted images, found none in this folder")
+            raise DataError(f"{path}: expected images, got none in this folder")
         return images
     images = [line.strip() for line in _text(path, "a list of images", errors="surrogateescape").split("\n")]
     images = [image for image in images if image]
     if not images:
-        raise DataError(f"{path}: wanted a list of images, one a line, found none")
+        raise DataError(f"{path}: expected a list of images, one a line, got none")
     base = next((base for base in _bases(path) if (base / images[0]).exists()), Path())
     return images if base == Path() else [os.path.join(base, image) for image in images]
 
@@ -167,7 +167,7 @@ def _options(path: Path) -> Iterable[tuple[str, str, int]]:
             continue
         key, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not key or not value:
-            raise DataError(f"{path}:{number}: wanted key = value, found {line!r}")
+            raise DataError(f"{path}:{number}: expected key = value, got {line!r}")
         if key not in _KEYS:
             hint = did_you_mean(key, _KEYS)
             warnings.warn(f"{path}:{number}: unknown key {key!r} is ignored{hint}", CfgWarning, stacklevel=4)

@@ -25,7 +25,7 @@ class ImageSet:
 
     def __init__(self, paths: Sequence[str], channels: int = 3):
         if not paths:
-            raise DataError("wanted at least one image, found an empty list")
+            raise DataError("expected at least one image, got an empty list")
         self.paths = list(paths)
         self.channels = channels
         self._cache: dict[int, Image] = {}
@@ -65,10 +65,10 @@ class ImageSet:
         images = [image for image in map(self._try, range(min(len(self), 4))) if image is not None]
         return bool(images) and max(image.nbytes for image in images) * len(self) <= limit
 
-    def fill_cache(self, wanted: bool | None, show: bool = False) -> str:
+    def fill_cache(self, expected: bool | None, show: bool = False) -> str:
         """Caches images as a training wants it, once; one line says what that took, "" where there is nothing to say.
 
-        wanted: True: all that fit in half of the free memory. None: all, if they take at most 2 GiB and a quarter of
+        expected: True: all that fit in half of the free memory. None: all, if they take at most 2 GiB and a quarter of
         the free memory; else none. False: none. show: a progress bar, where there is a terminal. Processes of one
         machine that train together (`torchrun`) divide the memory.
         """
@@ -77,9 +77,9 @@ class ImageSet:
         self._filled = True
         sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         limit = min(_UNASKED, free_memory() // 4) // sharers
-        if wanted:
+        if expected:
             limit = free_memory() // 2 // sharers
-        elif wanted is False or not self.fits(limit):
+        elif expected is False or not self.fits(limit):
             return ""
         with tqdm(total=len(self), desc="cache", unit="image", leave=False, disable=None if show else True) as bar:
             count = self.cache(limit, lambda done, _: bar.update(done - bar.n))

@@ -47,7 +47,7 @@ def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = 
 def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", stb: bool = False) -> Image:
     """`load_image` for a file's content."""
     if not data:
-        raise DataError(f"{name}: wanted an image, found an empty file")
+        raise DataError(f"{name}: expected an image, got an empty file")
     if data.startswith(b"\x93NUMPY"):
         return _array(data, channels, name)
     channels = 3 if channels is None else channels
@@ -63,13 +63,13 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     except cv2.error:  # OpenCV refuses sizes above 2^30 pixels with an exception
         image = None
     if image is None:
-        raise DataError(f"{name}: wanted an image, found a file that no image reader understands")
+        raise DataError(f"{name}: expected an image, got a file that no image reader understands")
     if image.ndim == 2:
         image = image[:, :, None]
     elif flag != _READ_RGB and image.shape[2] in (3, 4):
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     if image.dtype != np.uint8 or image.shape[2] != channels:
-        raise DataError(f"{name}: wanted {channels} channels of 8 bits, found {image.shape[2]} of {image.dtype}")
+        raise DataError(f"{name}: expected {channels} channels of 8 bits, got {image.shape[2]} of {image.dtype}")
     return image
 
 
@@ -83,7 +83,7 @@ def _array(data: bytes, channels: int | None, name: str) -> Image:
     right = image.ndim == 3 and channels in (None, image.shape[2])
     if not right or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(
-            f"{name}: wanted uint8 (height, width, {channels or 'channels'}), found {image.dtype} {image.shape}"
+            f"{name}: expected uint8 (height, width, {channels or 'channels'}), got {image.dtype} {image.shape}"
         )
     return np.ascontiguousarray(image)
 
@@ -102,7 +102,7 @@ def resize(image: NDArray[Any], width: int, height: int) -> Pixels:
 
 
 def letterbox(image: NDArray[Any], width: int, height: int) -> Pixels:
-    """Darknet's `letterbox_image`: the whole image at its own aspect ratio, centred, the rest .5."""
+    """Darknet's `letterbox_image`: the whole image at its own aspect ratio, centerd, the rest .5."""
     image = _check(image, width, height)
     new_width, new_height = letterbox_size(image.shape[1], image.shape[0], width, height)
     boxed = np.full((height, width, image.shape[2]), 0.5, np.float32)
@@ -134,7 +134,7 @@ def center_crop(image: NDArray[Any], width: int, height: int) -> Pixels:
 def from_letterbox(boxes: Tensor, image_size: tuple[int, int], net_size: tuple[int, int]) -> Tensor:
     """Boxes of a letterboxed input → boxes of the image (Darknet's `correct_yolo_boxes`).
 
-    boxes: (…, 4) centre x, centre y, width, height relative to the network input; the result is relative to the
+    boxes: (…, 4) center x, center y, width, height relative to the network input; the result is relative to the
     image. Sizes are (width, height) in pixels. A stretched input needs no mapping.
     """
     scale, offset = _letterbox_map(image_size, net_size)
@@ -166,11 +166,11 @@ def _check(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or 0 in image.shape:
-        raise DataError(f"wanted an image (height, width, channels), found shape {image.shape}")
+        raise DataError(f"expected an image (height, width, channels), got shape {image.shape}")
     if image.dtype not in (np.uint8, np.float32):
-        raise DataError(f"wanted an image of uint8 or float32, found {image.dtype}")
+        raise DataError(f"expected an image of uint8 or float32, got {image.dtype}")
     if width < 1 or height < 1:
-        raise DataError(f"wanted a size of at least 1 x 1, found {width} x {height}")
+        raise DataError(f"expected a size of at least 1 x 1, got {width} x {height}")
     return image
 
 

@@ -40,7 +40,7 @@ def read_stb(data: bytes, channels: int = 3, name: str = "<image>") -> Bytes:
     Raises DataError, naming the file, for what stb_image cannot read either: arithmetic coding, 12 bits, damage.
     """
     if channels not in (1, 3):
-        raise DataError(f"{name}: wanted {channels} channels, found a JPEG, which is read as 1 or 3")
+        raise DataError(f"{name}: expected {channels} channels, got a JPEG, which is read as 1 or 3")
     try:
         return _Decoder(data).image(channels)
     except _Wrong as error:
@@ -130,7 +130,7 @@ class _Decoder:
         if marker in _SEQUENTIAL | _PROGRESSIVE:
             self._frame(body, marker in _PROGRESSIVE)
         elif marker in _OTHER_FRAMES:
-            raise _Wrong("wanted Huffman-coded sequential or progressive, found another kind")
+            raise _Wrong("expected Huffman-coded sequential or progressive, got another kind")
         elif marker == _DQT:
             self._quantization(body)
         elif marker == _DHT:
@@ -166,11 +166,11 @@ class _Decoder:
 
     def _frame(self, body: bytes, progressive: bool) -> None:
         if self.components:
-            raise _Wrong("wanted one frame, found two")
+            raise _Wrong("expected one frame, got two")
         height, width, count = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), body[5]
         if body[0] != 8 or not width or not height or width * height > _MOST_PIXELS or count not in (1, 3, 4):
             what = f"{width} x {height} pixels, {count} components of {body[0]} bits"
-            raise _Wrong(f"wanted 1, 3 or 4 components of 8 bits, found {what}")
+            raise _Wrong(f"expected 1, 3 or 4 components of 8 bits, got {what}")
         self.size, self.progressive = (width, height), progressive
         for id_, sampling, table in zip(*(body[6 + k : 6 + 3 * count : 3] for k in range(3)), strict=True):
             self.components.append(_Component(id_, sampling >> 4, sampling & 15, table))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from darknet_py.errors import DataError
 
-Boxes = NDArray[np.float32]  # rows (class, centre x, centre y, width, height, track), relative to the image
+Boxes = NDArray[np.float32]  # rows (class, center x, center y, width, height, track), relative to the image
 
 _FOLDERS = (
     ("/images/train2017/", "/labels/train2017/"),
@@ -60,7 +60,7 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
     """Reads a label file: rows `class cx cy w h`, relative to the image.
 
     A row that Darknet's `fill_truth_detection` would drop with "Wrong annotation" (class outside 0 … classes-1, box
-    outside the image, centre 0 0), or that holds no five finite numbers (Darknet stops reading or trains on NaN), is
+    outside the image, center 0 0), or that holds no five finite numbers (Darknet stops reading or trains on NaN), is
     left out and reported. A missing file is no box and reported as missing. The last column identifies the object
     (Darknet's track_id).
     """
@@ -137,7 +137,7 @@ def _known(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
 
 
 def _inside(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """At least partly inside the image; a centre of exactly 0 0 is no box to Darknet."""
+    """At least partly inside the image; a center of exactly 0 0 is no box to Darknet."""
     _, x, y, w, h = rows.T
     near = (abs(x - 0.5) <= 0.5 + w / 2) & (abs(y - 0.5) <= 0.5 + h / 2)
     return near & ((x != 0) | (y != 0)) & (w >= 0) & (h >= 0)
@@ -152,14 +152,14 @@ def _careful(
         row = _fast([(number, words)])
         if row is None:
             shown = " ".join(words)
-            problems.append(f"{name}:{number}: wanted 'class cx cy w h', found {shown[:60]!r}")
+            problems.append(f"{name}:{number}: expected 'class cx cy w h', got {shown[:60]!r}")
         elif not np.isfinite(row).all():
-            problems.append(f"{name}:{number}: wanted finite numbers, found {' '.join(words)!r}")
+            problems.append(f"{name}:{number}: expected finite numbers, got {' '.join(words)!r}")
         elif not _known(row, classes).all():
-            wanted = "a class" if classes is None else f"a class of 0 to {classes - 1}"
-            problems.append(f"{name}:{number}: wanted {wanted}, found {words[0]}")
+            expected = "a class" if classes is None else f"a class of 0 to {classes - 1}"
+            problems.append(f"{name}:{number}: expected {expected}, got {words[0]}")
         elif not _inside(row).all():
-            problems.append(f"{name}:{number}: wanted a box inside the image, found {' '.join(words[1:])}")
+            problems.append(f"{name}:{number}: expected a box inside the image, got {' '.join(words[1:])}")
         else:
             rows.append(row[0])
     return np.array(rows, np.float64).reshape(-1, 5), problems

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.data.augment import Augmentation, Size, draw, random_scale
+from darknet_py.data.augment.augmentation import Augmentation, Size, draw_params, random_scale
+from darknet_py.data.augment.mosaic import compose, images_wanted
 from darknet_py.data.dataset import DetectionDataset, ImageSet
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
-from darknet_py.data.mosaic import compose, images_wanted
-from darknet_py.data.sequence import own_samples, related_draw, related_index
-from darknet_py.data.workers import Rooms, default_workers, room, run
+from darknet_py.data.sampling import own_samples, related_draw, related_index
+from darknet_py.data.workers import SharedBufferPool, default_workers, room, run
 from darknet_py.errors import DataError
 
 Images = TypeVar("Images", bound=ImageSet)
@@ -122,11 +122,11 @@ def training_sample(
         labels = dataset.labels(index)
         bad_labels += labels.problems
         images.append((image, labels.boxes))
-        draws.append(related_draw(options, seed, number, turn, mini_batch, draw(options, rng)))
+        draws.append(related_draw(options, seed, number, turn, mini_batch, draw_params(options, rng)))
     return Sample(*compose(options, images, draws, net, rng, canvas), bad_images, bad_labels)
 
 
-class Reports:
+class ProblemLog:
     """What could not be used so far, one line each: unreadable images, and wrong or missing labels."""
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class TrainLoader:
         self.rank, self.world = rank, world
         self.device = torch.device(device)
         self.cache = cache
-        self.reports = Reports()
+        self.reports = ProblemLog()
 
     def size(self, iteration: int) -> Size:
         """Width and height of the network input in this iteration."""
@@ -214,7 +214,7 @@ class TrainLoader:
         return [(number, size) for number in numbers]
 
 
-class InOrder(Generic[Images]):
+class SequentialLoader(Generic[Images]):
     """Every image once, in order, without augmentation: what loaders for measuring share.
 
     size: the network's (width, height). rank, world: image i goes to rank i mod world.
@@ -242,7 +242,7 @@ class InOrder(Generic[Images]):
         return run(work, self._requests, self.workers, self.device)
 
 
-class EvalLoader(InOrder[DetectionDataset]):
+class EvalLoader(SequentialLoader[DetectionDataset]):
     """Images to detect in, by Darknet's own resize, or its letterbox."""
 
     def __init__(self, dataset: DetectionDataset, size: Size, *, letter_box: bool = False, **options: Any):
@@ -260,7 +260,7 @@ class TrainingSamples:
 
     def __init__(self, dataset: DetectionDataset, options: Augmentation, seed: int, mini_batch: int = 1):
         self.dataset, self.options, self.seed, self.mini_batch = dataset, options, seed, mini_batch
-        self.rooms = Rooms()
+        self.rooms = SharedBufferPool()
 
     def __getitems__(self, requests: list[tuple[int, Size]]) -> tuple[Any, ...] | str:
         width, height = requests[0][1]

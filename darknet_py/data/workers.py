@@ -57,7 +57,9 @@ def run(work: Work, requests: Iterable[Any], workers: int, device: torch.device)
     )
     # Ends the workers now, not when the garbage collector comes by; at exit before Python kills them one by one.
     shutdown = getattr(batches, "_shutdown_workers", None)
-    mapped: dict[int, torch.UntypedStorage] = {}  # workers' `Rooms`, so that none is mapped anew for each batch
+    mapped: dict[
+        int, torch.UntypedStorage
+    ] = {}  # workers' `SharedBufferPool`, so that none is mapped anew for each batch
     if shutdown:
         atexit.register(shutdown)
     try:
@@ -107,7 +109,7 @@ def room(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
     return torch.empty(0, dtype=kind).set_(storage).view(shape)  # type: ignore[call-overload]
 
 
-class Rooms:
+class SharedBufferPool:
     """`room` for batches of uint8, in a few buffers that are used in turn.
 
     Fresh memory costs more than painting it: each of its pages has to come from the system. `run` copies a batch

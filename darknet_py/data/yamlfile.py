@@ -47,9 +47,9 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         try:
             content = yaml.load(text, Loader=yaml.BaseLoader)
         except yaml.YAMLError as error:
-            raise DataError(f"{path}: wanted YAML, found: {' '.join(str(error).split())}") from None
+            raise DataError(f"{path}: expected YAML, got: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: wanted `key: value` lines, found {str(content)[:60]!r}")
+        raise DataError(f"{path}: expected `key: value` lines, got {str(content)[:60]!r}")
     return content
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from darknet_py.data.classify import ClassifierDataset, ClassifierEvalLoader
+from darknet_py.data.classification import ClassifierDataset, ClassifierEvalLoader
 from darknet_py.errors import DataError
-from darknet_py.evaluate.classify import class_counts, confusion_matrix, top_k
-from darknet_py.evaluate.records import Ints
-from darknet_py.evaluate.shares import everyones
+from darknet_py.evaluate.classification_metrics import class_counts, confusion_matrix, top_k
+from darknet_py.evaluate.rank_merge import all_gather
+from darknet_py.evaluate.types import Ints
 from darknet_py.view.draw import Picture
 from darknet_py.view.plots import confusion_plot
 
@@ -87,20 +87,20 @@ def evaluate_classifier(
                 images, class_ids = images[known.to(device)], class_ids[known]
             if loss:
                 truth = torch.nn.functional.one_hot(class_ids, outputs).float()
-                found, cost = network.examine(images, truth.to(device))
+                found, cost = network.forward_with_loss(images, truth.to(device))
                 costs.append(cost.cpu())
             else:
                 found = network(images)
             scores.append(found.float().flatten(1).cpu())
             labels.append(class_ids)
     own: tuple[list[Any], ...] = (scores, labels, numbers, skipped, costs)
-    every = zip(*everyones(own, world), strict=True)
+    every = zip(*all_gather(own, world), strict=True)
     scores, labels, numbers, skipped, costs = ([row for rows in lists for row in rows] for lists in every)
     if not labels:
-        raise DataError(f"wanted images that name a class, found none{': ' + skipped[0] if skipped else ''}")
+        raise DataError(f"expected images that name a class, got none{': ' + skipped[0] if skipped else ''}")
     mean = float(torch.stack(costs).sum()) / sum(map(len, labels)) if costs else None
     names = list(names or dataset.names)
     names += [str(k) for k in range(len(names), outputs)]
     order = np.argsort(numbers)
-    found, wanted = torch.cat(scores).numpy()[order], torch.cat(labels).numpy()[order]
-    return ClassifierResult(found, wanted, skipped, names[:outputs], mean)
+    found, expected = torch.cat(scores).numpy()[order], torch.cat(labels).numpy()[order]
+    return ClassifierResult(found, expected, skipped, names[:outputs], mean)

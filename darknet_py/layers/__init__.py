@@ -3,69 +3,83 @@
 from __future__ import annotations
 
 from darknet_py.layers.base import Spec
-from darknet_py.layers.classify import CostSpec, Softmax
-from darknet_py.layers.connected import Connected
-from darknet_py.layers.contrastive import Contrastive
-from darknet_py.layers.conv_recurrent import ConvLstm, Crnn, History
-from darknet_py.layers.convolutional import Convolutional
-from darknet_py.layers.crop import Crop
-from darknet_py.layers.deconvolutional import Deconvolutional
+from darknet_py.layers.classification_heads import CostSpec, SoftmaxSpec
+from darknet_py.layers.connected import ConnectedSpec
+from darknet_py.layers.contrastive import ContrastiveSpec
+from darknet_py.layers.conv_recurrent import ConvLstmSpec, CrnnSpec, HistorySpec
+from darknet_py.layers.convolutional import ConvolutionalSpec
+from darknet_py.layers.crop import CropSpec
+from darknet_py.layers.deconvolutional import DeconvolutionalSpec
 from darknet_py.layers.detection import DetectionSpec
-from darknet_py.layers.gaussian_yolo import GaussianYolo
-from darknet_py.layers.implicit import ControlChannels, Implicit, ImplicitAdd, ImplicitMul, ShiftChannels
-from darknet_py.layers.local import Local
-from darknet_py.layers.merge import ActivationLayer, Empty, Route, RouteLeftHalf, Sam, ScaleChannels, Shortcut
-from darknet_py.layers.normalize import BatchNorm, L2Norm, Lrn
-from darknet_py.layers.pool import AvgPool, Dropout, LocalAvgPool, MaxPool
-from darknet_py.layers.recurrent import Gru, Lstm, Rnn
-from darknet_py.layers.region import Region
-from darknet_py.layers.resample import Reorg, Reorg3d, Upsample
-from darknet_py.layers.segment import Iseg, Logistic
-from darknet_py.layers.yolo import Yolo
+from darknet_py.layers.gaussian_yolo import GaussianYoloSpec
+from darknet_py.layers.implicit import (
+    ControlChannelsSpec,
+    ImplicitAddSpec,
+    ImplicitMulSpec,
+    ImplicitSpec,
+    ShiftChannelsSpec,
+)
+from darknet_py.layers.local import LocalSpec
+from darknet_py.layers.merge import (
+    ActivationSpec,
+    EmptySpec,
+    RouteLeftHalfSpec,
+    RouteSpec,
+    SamSpec,
+    ScaleChannelsSpec,
+    ShortcutSpec,
+)
+from darknet_py.layers.normalize import BatchNormSpec, L2NormSpec, LrnSpec
+from darknet_py.layers.pool import AvgPoolSpec, DropoutSpec, LocalAvgPoolSpec, MaxPoolSpec
+from darknet_py.layers.recurrent import GruSpec, LstmSpec, RnnSpec
+from darknet_py.layers.region import RegionSpec
+from darknet_py.layers.resample import Reorg3dSpec, ReorgSpec, UpsampleSpec
+from darknet_py.layers.segmentation_heads import IsegSpec, LogisticSpec
+from darknet_py.layers.yolo import YoloSpec
 
 LAYERS: dict[str, type[Spec]] = {
-    "Gaussian_yolo": GaussianYolo,
-    "activation": ActivationLayer,
-    "avgpool": AvgPool,
-    "batchnorm": BatchNorm,
-    "connected": Connected,
-    "contrastive": Contrastive,
-    "control_channels": ControlChannels,
-    "conv_lstm": ConvLstm,
-    "convolutional": Convolutional,
+    "Gaussian_yolo": GaussianYoloSpec,
+    "activation": ActivationSpec,
+    "avgpool": AvgPoolSpec,
+    "batchnorm": BatchNormSpec,
+    "connected": ConnectedSpec,
+    "contrastive": ContrastiveSpec,
+    "control_channels": ControlChannelsSpec,
+    "conv_lstm": ConvLstmSpec,
+    "convolutional": ConvolutionalSpec,
     "cost": CostSpec,
-    "crnn": Crnn,
-    "crop": Crop,
-    "deconvolutional": Deconvolutional,
+    "crnn": CrnnSpec,
+    "crop": CropSpec,
+    "deconvolutional": DeconvolutionalSpec,
     "detection": DetectionSpec,
-    "dropout": Dropout,
-    "empty": Empty,
-    "gru": Gru,
-    "history": History,
-    "implicit": Implicit,
-    "implicit_add": ImplicitAdd,
-    "implicit_mul": ImplicitMul,
-    "iseg": Iseg,
-    "l2norm": L2Norm,
-    "local": Local,
-    "local_avgpool": LocalAvgPool,
-    "logistic": Logistic,
-    "lstm": Lstm,
-    "maxpool": MaxPool,
-    "normalization": Lrn,
-    "region": Region,
-    "reorg": Reorg,
-    "reorg3d": Reorg3d,
-    "rnn": Rnn,
-    "route": Route,
-    "route_lhalf": RouteLeftHalf,
-    "sam": Sam,
-    "scale_channels": ScaleChannels,
-    "shift_channels": ShiftChannels,
-    "shortcut": Shortcut,
-    "softmax": Softmax,
-    "upsample": Upsample,
-    "yolo": Yolo,
+    "dropout": DropoutSpec,
+    "empty": EmptySpec,
+    "gru": GruSpec,
+    "history": HistorySpec,
+    "implicit": ImplicitSpec,
+    "implicit_add": ImplicitAddSpec,
+    "implicit_mul": ImplicitMulSpec,
+    "iseg": IsegSpec,
+    "l2norm": L2NormSpec,
+    "local": LocalSpec,
+    "local_avgpool": LocalAvgPoolSpec,
+    "logistic": LogisticSpec,
+    "lstm": LstmSpec,
+    "maxpool": MaxPoolSpec,
+    "normalization": LrnSpec,
+    "region": RegionSpec,
+    "reorg": ReorgSpec,
+    "reorg3d": Reorg3dSpec,
+    "rnn": RnnSpec,
+    "route": RouteSpec,
+    "route_lhalf": RouteLeftHalfSpec,
+    "sam": SamSpec,
+    "scale_channels": ScaleChannelsSpec,
+    "shift_channels": ShiftChannelsSpec,
+    "shortcut": ShortcutSpec,
+    "softmax": SoftmaxSpec,
+    "upsample": UpsampleSpec,
+    "yolo": YoloSpec,
 }
 
 # Darknet's other spellings (`string_to_layer_type`).

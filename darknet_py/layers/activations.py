@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darknet_py.cfg.options import Options, did_you_mean
-from darknet_py.layers.parity import reproduced
+from darknet_py.layers.c_emulation import reproduced
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -142,5 +142,5 @@ def parse_activation(o: Options, default: str) -> str:
     if name in ACTIVATIONS:
         return name
     hint = did_you_mean(name, sorted(ACTIVATIONS)) or f"; known: {', '.join(sorted(ACTIVATIONS))}"
-    o.error(f"activation: wanted a known activation, found {name!r}{hint}", "activation")
+    o.error(f"activation: expected a known activation, got {name!r}{hint}", "activation")
     return default

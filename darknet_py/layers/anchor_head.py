@@ -11,16 +11,16 @@ from torch import Tensor
 
 from darknet_py import boxes
 from darknet_py.cfg.options import Options
-from darknet_py.layers import heads_common as common
-from darknet_py.layers.base import Head, HeadLoss, Predictions, Shape, ShapeError, Spec, TrainState, surrogate
-from darknet_py.layers.heads_common import ClassRule, Grid, Taught, Truth
+from darknet_py.layers import target_assignment as common
+from darknet_py.layers.base import HeadLayer, HeadLoss, Predictions, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers.target_assignment import Assignments, ClassLossOptions, Grid, TruthBoxes
 
 _MATCH_PROBABILITY = 0.25  # a prediction with no class above this is background, whatever it overlaps
 ATTACK_PROBABILITY = 0.25  # what self-adversarial training takes for an object
 
 
 @dataclass(frozen=True)
-class AnchorGrid(Spec):
+class AnchorHeadSpec(Spec):
     """Options that [yolo] and [Gaussian_yolo] share.
 
     anchors are in pixels of the network input, all `num` of them; the head predicts those of `mask`. jitter, resize,
@@ -94,14 +94,14 @@ class AnchorGrid(Spec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
-        wanted = self.channels_for(self.classes)
-        if x.c != wanted:
+        expected = self.channels_for(self.classes)
+        if x.c != expected:
             what = f"{len(self.mask)} anchors x ({self.classes} classes + {self.box_entries + 1})"
-            raise ShapeError(common.shape_message(wanted, what, x.c))
+            raise ShapeError(common.shape_message(expected, what, x.c))
         return x
 
 
-class Lesson(NamedTuple):
+class BoxTargets(NamedTuple):
     """M boxes to be taught, with what they are measured against; all (M, …)."""
 
     entry: Tensor  # the slot as forward gave it
@@ -113,16 +113,16 @@ class Lesson(NamedTuple):
     weight: Tensor  # of the class, from counters_per_class
 
 
-class AnchorHead(Head):
+class AnchorHeadLayer(HeadLayer):
     """Decoding and loss over anchors; subclasses say what the box entries mean.
 
     `input_size`: (width, height) of the network input in pixels. Entries of a slot: `spec.box_entries` for the box,
     then objectness, then classes.
     """
 
-    spec: AnchorGrid
+    spec: AnchorHeadSpec
 
-    def __init__(self, spec: AnchorGrid, input_size: tuple[int, int]):
+    def __init__(self, spec: AnchorHeadSpec, input_size: tuple[int, int]):
         super().__init__()
         self.spec = spec
         self.input_size = input_size
@@ -143,7 +143,7 @@ class AnchorHead(Head):
         """
         raise NotImplementedError
 
-    def _box_delta(self, lesson: Lesson, grid: Grid) -> Tensor:
+    def _box_delta(self, lesson: BoxTargets, grid: Grid) -> Tensor:
         """(M, box_entries) delta of each box, before several of one slot are added up."""
         raise NotImplementedError
 
@@ -169,7 +169,7 @@ class AnchorHead(Head):
         """Leaves out values that [net] says are not to be trusted."""
         return delta
 
-    def _cell(self, truth: Truth, grid: Grid) -> tuple[Tensor, Tensor]:
+    def _cell(self, truth: TruthBoxes, grid: Grid) -> tuple[Tensor, Tensor]:
         """(column, row) of the cell that answers for each truth."""
         return truth.cell(grid.width, grid.height)
 
@@ -225,7 +225,7 @@ class AnchorHead(Head):
         grid = Grid(*entries.shape)
         place = spec.box_entries
         objectness = common.finite(entries[:, :, place])
-        truth = Truth.of(rows, spec.classes, self.class_map)
+        truth = TruthBoxes.of(rows, spec.classes, self.class_map)
         flat = grid.new(output)
         delta = grid.view(flat)
 
@@ -248,17 +248,17 @@ class AnchorHead(Head):
         self._teach_objectness(flat, grid, objectness, assigned, truth)
         boxed = classed = assigned
         if found.row is not None and exceeds:
-            boxed = classed = Taught.join((common.everywhere(exceeding, found.row, self.mask), boxed))
+            boxed = classed = Assignments.join((common.everywhere(exceeding, found.row, self.mask), boxed))
         if found.row is not None and self._teaches_ignored():
             once = ignored & ~exceeding if exceeds else ignored
-            classed = Taught.join((common.everywhere(once, found.row, self.mask), boxed))
+            classed = Assignments.join((common.everywhere(once, found.row, self.mask), boxed))
         self._teach_classes(flat, grid, output, classed, truth, best)
         figures = self._teach_boxes(flat, grid, output, boxed, truth)
         figures["background"] = objectness.mean()
         delta = self._reject(delta, state)
         return delta, self._cost(delta, figures), figures
 
-    def _assign(self, truth: Truth, grid: Grid, iou_thresh: float) -> Taught:
+    def _assign(self, truth: TruthBoxes, grid: Grid, iou_thresh: float) -> Assignments:
         """Each truth to its cell: to the anchor most like it, and to all above iou_thresh."""
         spec = self.spec
         net_width, net_height = self.input_size
@@ -266,7 +266,7 @@ class AnchorHead(Head):
         chosen = common.best_anchor(truth, sizes)[:, None] == self.mask
         if iou_thresh < 1:
             mine, size = common.at_origin(sizes[self.mask]), common.at_origin(truth.box[:, None, 2:])
-            chosen = chosen | (boxes.alike(mine, size, spec.iou_thresh_kind) > iou_thresh)
+            chosen = chosen | (boxes.iou_of_kind(mine, size, spec.iou_thresh_kind) > iou_thresh)
         chosen = (chosen & truth.valid[:, None]).flatten()
         column, row = self._cell(truth, grid)
         local = torch.arange(grid.anchors, device=chosen.device)
@@ -274,14 +274,16 @@ class AnchorHead(Head):
         slots = (truth.image[:, None] * grid.anchors + local) * grid.cells + cell[:, None]
         row_of = torch.arange(len(truth.image), device=chosen.device)[:, None].expand(slots.shape).flatten()
         anchor = self.mask.expand(slots.shape).flatten()
-        return Taught(common.only(slots.flatten(), chosen, grid.slots), row_of, anchor, chosen)
+        return Assignments(common.only(slots.flatten(), chosen, grid.slots), row_of, anchor, chosen)
 
     def _weight(self, labels: Tensor) -> Tensor:
         return torch.ones_like(labels, dtype=torch.float) if self.class_weights is None else self.class_weights[labels]
 
-    def _teach_objectness(self, flat: Tensor, grid: Grid, objectness: Tensor, taught: Taught, truth: Truth) -> None:
+    def _teach_objectness(
+        self, flat: Tensor, grid: Grid, objectness: Tensor, taught: Assignments, truth: TruthBoxes
+    ) -> None:
         """The last truth of a slot counts, or the first if it finds a delta of 0."""
-        runs = common.Runs.of(taught.slots)
+        runs = common.SlotGroups.of(taught.slots)
         labels = truth.label[taught.truth[runs.order]]
         own = objectness.flatten()[runs.slots.clamp(max=grid.slots - 1)]
         value = self.spec.obj_normalizer * (1 - own) * self._weight(labels)
@@ -292,7 +294,7 @@ class AnchorHead(Head):
         flat.index_put_((at,), value)
 
     def _teach_classes(
-        self, flat: Tensor, grid: Grid, output: Tensor, taught: Taught, truth: Truth, best: Tensor
+        self, flat: Tensor, grid: Grid, output: Tensor, taught: Assignments, truth: TruthBoxes, best: Tensor
     ) -> None:
         spec, first = self.spec, self.spec.box_entries + 1
         labels = truth.label[taught.truth]
@@ -303,10 +305,12 @@ class AnchorHead(Head):
             own = grid.read(output, slots, first, spec.classes).gather(1, labels[:, None]).squeeze(1)
             special = self._weight(labels) * (best.flatten()[slots] ** 2 - own)
             special = torch.where(best.flatten()[slots] > spec.truth_thresh, special, float("nan"))
-        rule = ClassRule(spec.label_smooth_eps, spec.focal_loss, self.class_weights, spec.cls_normalizer)
+        rule = ClassLossOptions(spec.label_smooth_eps, spec.focal_loss, self.class_weights, spec.cls_normalizer)
         common.write_classes(flat, grid, output, first, taught.slots, labels, rule, special)
 
-    def _teach_boxes(self, flat: Tensor, grid: Grid, output: Tensor, taught: Taught, truth: Truth) -> dict[str, Tensor]:
+    def _teach_boxes(
+        self, flat: Tensor, grid: Grid, output: Tensor, taught: Assignments, truth: TruthBoxes
+    ) -> dict[str, Tensor]:
         """Adds up the box deltas of all truths in a slot (`delta_yolo_box`), averaged over its classes."""
         spec, place = self.spec, self.spec.box_entries
         target, labels = truth.box[taught.truth], truth.label[taught.truth]
@@ -314,7 +318,7 @@ class AnchorHead(Head):
         row, column = taught.slots % grid.cells // grid.width, taught.slots % grid.width
         anchor = self.anchors[taught.anchor]
         predicted = self._box(entry[:, :place], anchor, column, row, grid.width, grid.height)
-        lesson = Lesson(entry, predicted, target, anchor, column, row, self._weight(labels))
+        lesson = BoxTargets(entry, predicted, target, anchor, column, row, self._weight(labels))
         values = common.finite(self._box_delta(lesson, grid))
         averages = self._averages(grid.read(flat, taught.slots, place))
         if averages is not None:

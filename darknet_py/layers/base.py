@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darknet_py.layers.parity import reproduced
+from darknet_py.layers.c_emulation import reproduced
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -43,7 +43,7 @@ class ShapeError(Exception):
     """Raised by `Spec.infer` when the inputs do not fit; becomes a problem with file and line."""
 
 
-class Array(NamedTuple):
+class LayerArray(NamedTuple):
     """One array of a layer, as the `.weights` file holds it.
 
     name: attribute path within the module ("weight", "wf.bias"). role: bias, scale, mean, variance, weight, shortcut
@@ -72,7 +72,7 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Common:
+class CommonOptions:
     """Options that every section may carry (end of Darknet's `parse_network_cfg_custom`)."""
 
     clip: float = 0.0
@@ -86,7 +86,7 @@ class Common:
     learning_rate: float = 1.0
 
     @classmethod
-    def parse(cls, o: Options) -> Common:
+    def parse(cls, o: Options) -> CommonOptions:
         return cls(
             clip=o.float("clip", 0.0),
             onlyforward=o.flag("onlyforward"),
@@ -118,18 +118,18 @@ class Spec:
         return (index - 1,)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        """Its output's shape. Raises ShapeError with `wanted …, found …`."""
+        """Its output's shape. Raises ShapeError with `expected …, got …`."""
         return inputs[0]
 
     def channels_for(self, classes: int) -> int | None:
         """Channels that its input must have for so many classes; None where classes mean nothing to it."""
         return None
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         """Its arrays in `.weights` file order."""
         return ()
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """Values it holds for one image while it runs, besides inputs and output; the most at once."""
         return 0
 
@@ -137,7 +137,7 @@ class Spec:
         return Cost(0.0, sum(shape.size for shape in node.inputs), node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        """A module with random weights as Darknet initialises them."""
+        """A module with random weights as Darknet initializes them."""
         raise NotImplementedError
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
@@ -147,7 +147,7 @@ class Spec:
         """AlexeyAB's Darknet cannot run this layer, pjreddie's can."""
         return False
 
-    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor | None:
+    def c_output(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor | None:
         """What C Darknet keeps in l.output when the module gave `output`: (B, C, H, W), or (B, N) for vectors."""
         output = output.flatten(1) if self.vector else output
         if self.keeps_output:
@@ -167,7 +167,7 @@ class Node:
     type: str  # section name after aliases
     line: int
     spec: Spec
-    common: Common
+    common: CommonOptions
     sources: tuple[int, ...]
     inputs: tuple[Shape, ...]  # shapes of the sources
     output: Shape
@@ -188,7 +188,7 @@ class Node:
 class Predictions(NamedTuple):
     """Decoded candidates of a detection head, nothing thresholded.
 
-    boxes: (B, N, 4) centre x, centre y, width, height relative to the network input. objectness: (B, N).
+    boxes: (B, N, 4) center x, center y, width, height relative to the network input. objectness: (B, N).
     scores: (B, N, classes) = objectness · class probability. Darknet keeps a candidate when objectness exceeds the
     threshold, and then each class whose score does.
     """
@@ -230,10 +230,10 @@ def surrogate(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
     return slope - slope.detach() + cost.detach().to(slope.dtype)
 
 
-class Head(nn.Module):
+class HeadLayer(nn.Module):
     """Base of modules with a loss. `forward(x)` gives what Darknet keeps in l.output."""
 
-    compares: ClassVar[bool] = False  # its loss is about images or objects beside each other, not about each
+    is_contrastive: ClassVar[bool] = False  # its loss is about images or objects beside each other, not about each
     input_size: tuple[int, int] = (1, 1)  # (width, height) of the network's input; the network sets it
 
     def decode(self, output: Tensor) -> Predictions:
@@ -245,7 +245,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
-def windows(size: int, reach: int, stride: int) -> int:
+def conv_output_size(size: int, reach: int, stride: int) -> int:
     """How many windows of `reach` cells fit into `size` cells.
 
     C's division rounds towards zero, so that one window that sticks out by less than a stride still counts
@@ -254,7 +254,7 @@ def windows(size: int, reach: int, stride: int) -> int:
     return int((size - reach) / stride) + 1
 
 
-def widened(x: Tensor, side: int) -> Tensor:
+def pad_to_window(x: Tensor, side: int) -> Tensor:
     """x (B, C, H, W) with zeros to its right and below, so that a window of `side` that sticks out of it fits."""
     height, width = x.shape[2:]
     return x if side <= min(height, width) else F.pad(x, (0, max(side - width, 0), 0, max(side - height, 0)))

@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import layer_activation, parse_activation
-from darknet_py.layers.base import Array, Node, Shape, Spec, scaled_uniform
-from darknet_py.layers.normalize import Normalized, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.base import LayerArray, Node, Shape, Spec, scaled_uniform
+from darknet_py.layers.normalize import NormalizedLayer, add_batch_norm, batch_norm, batch_norm_arrays
 
 
-def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") -> tuple[Array, ...]:
+def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") -> tuple[LayerArray, ...]:
     """bias, weight, then scale, mean, variance (`load_connected_weights`). prefix: path of a sub-module, with dot."""
     arrays = (
-        Array("bias", "bias", (outputs,)),
-        Array("weight", "weight", (outputs, inputs), inputs, transposable=True),
+        LayerArray("bias", "bias", (outputs,)),
+        LayerArray("weight", "weight", (outputs, inputs), inputs, transposable=True),
         *(batch_norm_arrays(outputs) if norm else ()),
     )
     return tuple(array._replace(name=prefix + array.name) for array in arrays)
 
 
 @dataclass(frozen=True)
-class Connected(Spec):
+class ConnectedSpec(Spec):
     """Darknet's `parse_connected`."""
 
     vector: ClassVar[bool] = True
@@ -37,20 +37,20 @@ class Connected(Spec):
     batch_normalize: bool
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Connected:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ConnectedSpec:
         return cls(o.int("output", 1, 1), parse_activation(o, "logistic"), o.flag("batch_normalize"))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(self.output, 1, 1)
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return connected_arrays(self.output, node.inputs[0].size, self.batch_normalize)
 
     def build(self, node: Node) -> nn.Module:
-        return FullyConnected(node.inputs[0].size, self.output, self.activation, self.batch_normalize)
+        return ConnectedLayer(node.inputs[0].size, self.output, self.activation, self.batch_normalize)
 
 
-class FullyConnected(Normalized):
+class ConnectedLayer(NormalizedLayer):
     """(B, C, H, W) → (B, outputs, 1, 1). weight (outputs, inputs), bias (outputs)."""
 
     def __init__(self, inputs: int, outputs: int, activation: str, norm: bool):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers import heads_common as common
-from darknet_py.layers.base import Head, HeadLoss, Node, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers import target_assignment as common
+from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Shape, ShapeError, Spec, TrainState, surrogate
 
 _SURE = 0.9999  # what Darknet puts for a share above 1, or of nothing
 
 
 @dataclass(frozen=True)
-class Contrastive(Spec):
+class ContrastiveSpec(Spec):
     """Darknet's `parse_contrastive`.
 
     Without yolo_layer (an absolute index) the input is one embedding per image and `classes` truths decide which images
@@ -37,14 +37,14 @@ class Contrastive(Spec):
     label_smooth_eps: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Contrastive:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ContrastiveSpec:
         yolo = o.int("yolo_layer", 0)
         yolo = index + yolo if yolo < 0 else yolo
         if not 0 <= yolo < index:
-            o.error(f"yolo_layer: wanted a [yolo] before layer {index}, found {o.text('yolo_layer')!r}", "yolo_layer")
+            o.error(f"yolo_layer: expected a [yolo] before layer {index}, got {o.text('yolo_layer')!r}", "yolo_layer")
         temperature = o.float("temperature", 1.0)
         if temperature <= 0:
-            o.error(f"temperature: wanted a number above 0, found {o.text('temperature')!r}", "temperature")
+            o.error(f"temperature: expected a number above 0, got {o.text('temperature')!r}", "temperature")
         return cls(
             classes=o.int("classes", 1000, 1),
             yolo_layer=yolo or None,
@@ -59,11 +59,11 @@ class Contrastive(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
         if self.yolo_layer is None and (x.h, x.w) != (1, 1):
-            raise ShapeError(f"wanted one embedding per image (1 x 1 x {x.c}), found {x}; or set yolo_layer=")
+            raise ShapeError(f"expected one embedding per image (1 x 1 x {x.c}), got {x}; or set yolo_layer=")
         return x
 
     def build(self, node: Node) -> nn.Module:
-        return ContrastiveHead(self)
+        return ContrastiveLayer(self)
 
 
 class Pairs(NamedTuple):
@@ -75,12 +75,12 @@ class Pairs(NamedTuple):
     away: Tensor  # how often i is pushed from k
 
 
-class ContrastiveHead(Head):
+class ContrastiveLayer(HeadLayer):
     """Hands its input on, and teaches it in training."""
 
-    compares = True
+    is_contrastive = True
 
-    def __init__(self, spec: Contrastive):
+    def __init__(self, spec: ContrastiveSpec):
         super().__init__()
         self.spec = spec
 
@@ -107,7 +107,7 @@ class ContrastiveHead(Head):
         """z: (B, size)."""
         images = torch.arange(len(z), device=z.device)
         if truth.shape[:1] != z.shape[:1]:
-            raise DarknetError(f"[contrastive]: wanted truth of {len(z)} images, found {len(truth)}")
+            raise DarknetError(f"[contrastive]: expected truth of {len(z)} images, got {len(truth)}")
         above = truth.to(z.device).flatten(1) > self.spec.label_smooth_eps
         last = above.shape[1] - 1 - above.flip(1).int().argmax(1)
         label = torch.where(above.any(1), last, images % 2 if state.adversarial else images // 2)
@@ -129,8 +129,8 @@ class ContrastiveHead(Head):
             return delta, x.new_zeros(())
         images, anchors, height, width = tracks.label.shape
         if x.shape[2:] != (height, width) or x.shape[1] % anchors:
-            wanted = f"{width} x {height} cells and channels for {anchors} anchors"
-            raise DarknetError(f"[contrastive]: wanted {wanted}, as its [yolo] has, found {tuple(x.shape)}")
+            expected = f"{width} x {height} cells and channels for {anchors} anchors"
+            raise DarknetError(f"[contrastive]: expected {expected}, as its [yolo] has, got {tuple(x.shape)}")
         image, anchor, row, column = (tracks.label >= 0).nonzero(as_tuple=True)
         at = (image, anchor, slice(None), row, column)
         if not len(image):

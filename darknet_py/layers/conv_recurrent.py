@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
-from darknet_py.layers.convolutional import Convolution, Convolutional, convolution_arrays
-from darknet_py.layers.filters import with_gradient
-from darknet_py.layers.parity import reproduced
-from darknet_py.layers.recurrent import Elman, Memory, Recurrent
+from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.c_emulation import reproduced
+from darknet_py.layers.convolutional import ConvolutionalLayer, ConvolutionalSpec, convolution_arrays
+from darknet_py.layers.recurrent import Memory, RecurrentLayer, RnnCell
+from darknet_py.layers.weight_transforms import with_gradient
 
 
 @dataclass(frozen=True)
-class _Convolutions(Spec):
+class _ConvRecurrentSpec(Spec):
     """What [crnn] and [conv_lstm] share: a set of equal convolutions that keep width and height."""
 
     size: int
@@ -59,8 +59,8 @@ class _Convolutions(Spec):
         """(name, input channels, filters) in file order."""
         raise NotImplementedError
 
-    def _convolution(self, filters: int) -> Convolutional:
-        return Convolutional(
+    def _convolution(self, filters: int) -> ConvolutionalSpec:
+        return ConvolutionalSpec(
             filters, self.size, self.stride, self.stride, self.dilation, self.padding, self.groups,
             self.batch_normalize, self.activation, flipped=False, xnor=self.xnor,
         )  # fmt: skip
@@ -71,19 +71,19 @@ class _Convolutions(Spec):
             found = self._convolution(filters).infer([x._replace(c=channels)])
             if found[1:] != x[1:]:
                 raise ShapeError(
-                    f"wanted size, stride and padding that keep {x.w} x {x.h} pixels, as the state does, "
+                    f"expected size, stride and padding that keep {x.w} x {x.h} pixels, as the state does, "
                     f"found {found.w} x {found.h}"
                 )
         return x._replace(c=self.output)
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """All its convolutions' outputs, or what one of them holds."""
         (x,) = inputs
         layers = [(self._convolution(filters), x._replace(c=channels)) for _, channels, filters in self.layers(x.c)]
         outputs = sum(layer.infer([shape]).size for layer, shape in layers)
-        return max(outputs, *(layer.scratch([shape]) for layer, shape in layers))
+        return max(outputs, *(layer.workspace([shape]) for layer, shape in layers))
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return tuple(
             array
             for name, channels, filters in self.layers(node.inputs[0].c)
@@ -98,7 +98,7 @@ class _Convolutions(Spec):
 
     def modules(self, node: Node) -> dict[str, nn.Module]:
         return {
-            name: Convolution(self._convolution(filters), channels)
+            name: ConvolutionalLayer(self._convolution(filters), channels)
             for name, channels, filters in self.layers(node.inputs[0].c)
         }
 
@@ -107,13 +107,13 @@ class _Convolutions(Spec):
 
 
 @dataclass(frozen=True)
-class Crnn(_Convolutions):
+class CrnnSpec(_ConvRecurrentSpec):
     """Darknet's `parse_crnn`: as [rnn], with convolutions."""
 
     hidden: int = 1
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Crnn:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> CrnnSpec:
         return cls(**cls.common(o, net, "logistic"), hidden=o.int("hidden", 1, 1))
 
     def layers(self, channels: int) -> tuple[tuple[str, int, int], ...]:
@@ -125,11 +125,11 @@ class Crnn(_Convolutions):
         )
 
     def build(self, node: Node) -> nn.Module:
-        return Elman(list(self.modules(node).values()), self.shortcut, self.time_steps)
+        return RnnCell(list(self.modules(node).values()), self.shortcut, self.time_steps)
 
 
 @dataclass(frozen=True)
-class ConvLstm(_Convolutions):
+class ConvLstmSpec(_ConvRecurrentSpec):
     """Darknet's `parse_conv_lstm`. peephole: the gates also read the cell. bottleneck: one convolution of state and
     input together feeds the gates. bottleneck, shortcut and lstm_activation exist in C's GPU build only.
     """
@@ -142,7 +142,7 @@ class ConvLstm(_Convolutions):
     mini_batch: int = 1
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ConvLstm:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ConvLstmSpec:
         lstm_activation = o.choice("lstm_activation", "tanh", sorted(ACTIVATIONS))
         return cls(
             **cls.common(o, net, "linear"),
@@ -162,10 +162,10 @@ class ConvLstm(_Convolutions):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         if self.bottleneck and inputs[0].c != self.output:
-            raise ShapeError(f"bottleneck: wanted an output for each of {inputs[0].c} channels, found {self.output}")
+            raise ShapeError(f"bottleneck: expected an output for each of {inputs[0].c} channels, got {self.output}")
         return super().infer(inputs)
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return tuple(array._replace(name=f"gates.{array.name}") for array in super().arrays(node))
 
     def cost(self, node: Node) -> Cost:
@@ -174,10 +174,10 @@ class ConvLstm(_Convolutions):
         return cost._replace(flops=cost.flops + (12 if self.peephole else 9) * node.output.size * self.mini_batch)
 
     def build(self, node: Node) -> nn.Module:
-        return ConvLongShortTerm(self, nn.ModuleDict(self.modules(node)))
+        return ConvLstmLayer(self, nn.ModuleDict(self.modules(node)))
 
 
-class ConvLongShortTerm(Recurrent):
+class ConvLstmLayer(RecurrentLayer):
     """`forward_conv_lstm_layer_gpu`.
 
     As in `backward_conv_lstm_layer_gpu` the gradient goes back in time through the cell, and through the state only
@@ -186,7 +186,7 @@ class ConvLongShortTerm(Recurrent):
 
     memories: ClassVar[int] = 2
 
-    def __init__(self, spec: ConvLstm, gates: nn.ModuleDict):
+    def __init__(self, spec: ConvLstmSpec, gates: nn.ModuleDict):
         super().__init__(spec.time_steps)
         self.spec = spec
         self.gates = gates
@@ -227,24 +227,24 @@ class ConvLongShortTerm(Recurrent):
 
 
 @dataclass(frozen=True)
-class History(Spec):
+class HistorySpec(Spec):
     """[history]: this input and the `size` − 1 before it, newest first (`forward_history_layer`)."""
 
     size: int
     time_steps: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> History:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> HistorySpec:
         return cls(o.int("history_size", 4, 1), net.time_steps)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return inputs[0]._replace(c=inputs[0].c * self.size)
 
     def build(self, node: Node) -> nn.Module:
-        return Remembering(self.size, self.time_steps)
+        return HistoryLayer(self.size, self.time_steps)
 
 
-class Remembering(Recurrent):
+class HistoryLayer(RecurrentLayer):
     """As in C the gradient reaches the newest input alone.
 
     With time_steps=1 in the cfg C remembers nothing and gives (input, 0, 0, …), right for a mini-batch of one only.

@@ -12,11 +12,21 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import IN_PLACE, SPECIAL, layer_activation, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, widened, windows
-from darknet_py.layers.excitation import AssistedExcitation
-from darknet_py.layers.filters import Tied, binarized, centred, signs, with_gradient
-from darknet_py.layers.normalize import CrossBatch, Normalized, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.assisted_excitation import AssistedExcitation
+from darknet_py.layers.base import (
+    Cost,
+    LayerArray,
+    Node,
+    Shape,
+    ShapeError,
+    Spec,
+    conv_output_size,
+    pad_to_window,
+    scaled_uniform,
+)
+from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, add_batch_norm, batch_norm, batch_norm_arrays
 from darknet_py.layers.resample import Blur, overlaid
+from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centerd, signs, with_gradient
 
 _NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
 _DEFORMED_LIMIT = 32  # a deformation is a matrix over size² · size² pixels
@@ -24,7 +34,7 @@ _DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 
 
 @dataclass(frozen=True)
-class Convolutional(Spec):
+class ConvolutionalSpec(Spec):
     """Darknet's `parse_convolutional`. `pad=1` means padding size/2; `padding=` sets it outright.
 
     antialiasing: the strides belong to a blur after a layer of stride 1 (1: 3×3, 2: 2×2). share: index of the layer
@@ -55,7 +65,7 @@ class Convolutional(Spec):
     angle: float = 15.0
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Convolutional:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ConvolutionalSpec:
         size = o.int("size", 1, 1, 1 << 12)
         stride = o.int("stride", 1, 1)
         stride_x, stride_y = o.int("stride_x", -1), o.int("stride_y", -1)
@@ -94,17 +104,17 @@ class Convolutional(Spec):
         (x,) = inputs
         if x.c % self.groups or self.filters % self.groups:
             raise ShapeError(
-                f"groups: wanted a divisor of {x.c} input channels and {self.filters} filters, found {self.groups}"
+                f"groups: expected a divisor of {x.c} input channels and {self.filters} filters, got {self.groups}"
             )
-        if self.deformation and self.filters * (x.c // self.groups) % Tied.stages(self.deformation):
+        if self.deformation and self.filters * (x.c // self.groups) % DeformedKernels.stages(self.deformation):
             raise ShapeError(
-                f"{self.deformation}: wanted a multiple of {Tied.stages(self.deformation)} kernels, "
+                f"{self.deformation}: expected a multiple of {DeformedKernels.stages(self.deformation)} kernels, "
                 f"found {self.filters} filters of {x.c // self.groups} channels"
             )
         host = self._host(x)
         output = Blur.infer(host, self.antialiasing, self.stride_x, self.stride_y)
         if min(host.h, host.w, output.h, output.w) < 1:
-            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
+            raise ShapeError(f"expected an input of at least {self.size} x {self.size} pixels, got {x.w} x {x.h}")
         return output
 
     def _host(self, x: Shape) -> Shape:
@@ -112,9 +122,13 @@ class Convolutional(Spec):
         reach = self.dilation * (self.size - 1) + 1
         border = 2 * self.padding * self.dilation
         stride_y, stride_x = self.strides
-        return Shape(self.filters, windows(x.h + border, reach, stride_y), windows(x.w + border, reach, stride_x))
+        return Shape(
+            self.filters,
+            conv_output_size(x.h + border, reach, stride_y),
+            conv_output_size(x.w + border, reach, stride_x),
+        )
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """The padded input, or the output before the blur."""
         (x,) = inputs
         border = 2 * self.padding * self.dilation
@@ -126,7 +140,7 @@ class Convolutional(Spec):
         """(y, x) of the convolution itself."""
         return (1, 1) if self.antialiasing else (self.stride_y, self.stride_x)
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         if self.share is not None:
             return ()
         return convolution_arrays(self, node.inputs[0].c)
@@ -138,21 +152,21 @@ class Convolutional(Spec):
         return Cost(flops, node.inputs[0].size, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return Convolution(self, node.inputs[0].c, node.net)
+        return ConvolutionalLayer(self, node.inputs[0].c, node.net)
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
         if self.share is None:
             return
         host = modules[self.share]
-        assert isinstance(module, Convolution)
-        if not isinstance(host, Convolution) or host.layout != module.layout:
-            raise ShapeError(f"share_index: wanted a [convolutional] layer of the same shape, found layer {self.share}")
+        assert isinstance(module, ConvolutionalLayer)
+        if not isinstance(host, ConvolutionalLayer) or host.layout != module.layout:
+            raise ShapeError(f"share_index: expected a [convolutional] layer of the same shape, got layer {self.share}")
         module.owners = (host.owner,)
 
-    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+    def c_output(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
         if not self.antialiasing:
             return output
-        assert isinstance(module, Convolution)
+        assert isinstance(module, ConvolutionalLayer)
         return overlaid(module.convolve(inputs[0]), output)
 
     def kernel(self) -> tuple[int, int, int]:
@@ -165,7 +179,7 @@ def _shared(o: Options, index: int) -> int | None:
         return None
     share = share if share >= 0 else index + share
     if not 0 <= share < index:
-        o.error(f"share_index: wanted a layer 0…{index - 1}, found {o.text('share_index')!r}", "share_index")
+        o.error(f"share_index: expected a layer 0…{index - 1}, got {o.text('share_index')!r}", "share_index")
         return None
     return share
 
@@ -173,44 +187,44 @@ def _shared(o: Options, index: int) -> int | None:
 def _deformation(o: Options, size: int) -> str:
     chosen = [name for name in _DEFORMATIONS if o.flag(name)]
     if len(chosen) > 1:
-        o.error(f"wanted one of {', '.join(_DEFORMATIONS)}, found {' and '.join(chosen)}", chosen[1])
+        o.error(f"expected one of {', '.join(_DEFORMATIONS)}, got {' and '.join(chosen)}", chosen[1])
     if chosen and not 2 <= size <= _DEFORMED_LIMIT:
-        o.error(f"{chosen[0]}: wanted a size from 2 to {_DEFORMED_LIMIT}, found {size}", chosen[0])
+        o.error(f"{chosen[0]}: expected a size from 2 to {_DEFORMED_LIMIT}, got {size}", chosen[0])
     return chosen[0] if chosen else ""
 
 
-def convolution_arrays(spec: Convolutional, channels: int, prefix: str = "") -> tuple[Array, ...]:
+def convolution_arrays(spec: ConvolutionalSpec, channels: int, prefix: str = "") -> tuple[LayerArray, ...]:
     """bias, scale, mean, variance, weight (`load_convolutional_weights`). prefix: path of a sub-module, with dot."""
     per_group = channels // spec.groups
     shape = (spec.filters, per_group, spec.size, spec.size)
     arrays = (
-        Array("bias", "bias", (spec.filters,)),
+        LayerArray("bias", "bias", (spec.filters,)),
         *(batch_norm_arrays(spec.filters) if spec.batch_normalize else ()),
-        Array("weight", "weight", shape, per_group * spec.size**2, flipped=spec.flipped),
+        LayerArray("weight", "weight", shape, per_group * spec.size**2, flipped=spec.flipped),
     )
     return tuple(array._replace(name=prefix + array.name) for array in arrays)
 
 
-class Convolution(Normalized):
+class ConvolutionalLayer(NormalizedLayer):
     """weight (filters, channels/groups, size, size), bias (filters), and scale, mean, variance with batch norm.
 
     A layer with share_index has none of its own and uses those of `owner`.
     """
 
-    def __init__(self, spec: Convolutional, channels: int, net: NetSpec | None = None):
+    def __init__(self, spec: ConvolutionalSpec, channels: int, net: NetSpec | None = None):
         super().__init__()
         net = net or NetSpec()
         self.spec = spec
         self.layout = (spec.filters, channels // spec.groups, spec.size, spec.batch_normalize)
-        self.owners: tuple[Convolution, ...] = ()  # in a tuple, so that its arrays are registered once
+        self.owners: tuple[ConvolutionalLayer, ...] = ()  # in a tuple, so that its arrays are registered once
         self.binary = spec.xnor
         if spec.share is None:
             self._add_arrays(channels)
         # Neither batch norm's nor the convolution's backward pass reads its own output.
         self.activate = IN_PLACE.get(spec.activation) or layer_activation(spec.activation, *SPECIAL)
-        self.cross = CrossBatch(spec.filters, net) if spec.cbn else None
+        self.cross = CrossBatchNorm(spec.filters, net) if spec.cbn else None
         self.excite = AssistedExcitation(spec.assisted_excitation, net.burn_in) if spec.assisted_excitation else None
-        self.tie = Tied(spec.deformation, spec.size, spec.angle) if spec.deformation else None
+        self.tie = DeformedKernels(spec.deformation, spec.size, spec.angle) if spec.deformation else None
         self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
 
     def _add_arrays(self, channels: int) -> None:
@@ -221,7 +235,7 @@ class Convolution(Normalized):
             add_batch_norm(self, self.spec.filters)
 
     @property
-    def owner(self) -> Convolution:
+    def owner(self) -> ConvolutionalLayer:
         """The layer whose arrays it uses: itself without share_index."""
         return self.owners[0] if self.owners else self
 
@@ -238,7 +252,9 @@ class Convolution(Normalized):
         reach = spec.dilation * (spec.size - 1) + 1 - 2 * pad
         if spec.xnor:
             x = signs(x)
-        x = F.conv2d(widened(x, reach), self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups)
+        x = F.conv2d(
+            pad_to_window(x, reach), self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups
+        )
         if norm:
             x = batch_norm(owner, x) if self.cross is None else self.cross(owner, x)
         x = self.activate(x)
@@ -249,7 +265,7 @@ class Convolution(Normalized):
         weight: Tensor = owner.weight
         if self.training:
             if self.spec.grad_centr and self.spec.batch_normalize:
-                weight = with_gradient(weight, centred)
+                weight = with_gradient(weight, centerd)
             if self.tie is not None:
                 weight = self.tie(weight)
         return binarized(weight) if self.binary else weight

@@ -1,4 +1,4 @@
-"""[crop]: a window of the input image, moved, mirrored and recoloured while training."""
+"""[crop]: a window of the input image, moved, mirrored and recolored while training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from darknet_py.layers.base import Node, Shape, ShapeError, Spec
 
 
 @dataclass(frozen=True)
-class Crop(Spec):
+class CropSpec(Spec):
     """Darknet's `parse_crop`: the middle window, scaled to −1 … 1 unless noadjust.
 
     In training, as in `crop_layer_kernels.cu`, each image gets its own place, mirroring, turn (± angle degrees),
-    saturation and exposure (a factor up to the option's or one over it); shift moves all colours of a mini-batch.
+    saturation and exposure (a factor up to the option's or one over it); shift moves all colors of a mini-batch.
     """
 
     height: int
@@ -33,7 +33,7 @@ class Crop(Spec):
     noadjust: bool
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Crop:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> CropSpec:
         return cls(
             o.int("crop_height", 1, 1),
             o.int("crop_width", 1, 1),
@@ -48,29 +48,29 @@ class Crop(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
         if x.h < self.height or x.w < self.width:
-            raise ShapeError(f"wanted an input of at least {self.width} x {self.height} pixels, found {x.w} x {x.h}")
+            raise ShapeError(f"expected an input of at least {self.width} x {self.height} pixels, got {x.w} x {x.h}")
         return Shape(x.c, self.height, self.width)
 
     def build(self, node: Node) -> nn.Module:
-        return Cropping(self)
+        return CropLayer(self)
 
 
-class Cropping(nn.Module):
-    def __init__(self, spec: Crop):
+class CropLayer(nn.Module):
+    def __init__(self, spec: CropSpec):
         super().__init__()
         self.spec = spec
 
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec
         if self.training:
-            x = self._coloured(x)
+            x = self._colored(x)
         else:
             top, left = (x.shape[2] - spec.height) // 2, (x.shape[3] - spec.width) // 2
             x = x[:, :, top : top + spec.height, left : left + spec.width]
         x = x if spec.noadjust else x * 2 - 1
         return self._placed(self._shifted(x)) if self.training else x
 
-    def _coloured(self, x: Tensor) -> Tensor:
+    def _colored(self, x: Tensor) -> Tensor:
         """Saturation and exposure in HSV, which are linear while the hue stays."""
         if x.shape[1] != 3 or self.spec.saturation == self.spec.exposure == 1:
             return x
@@ -84,7 +84,7 @@ class Cropping(nn.Module):
         return x + (torch.rand(1, x.shape[1], 1, 1, device=x.device, dtype=x.dtype) - 0.5) * self.spec.shift
 
     def _placed(self, x: Tensor) -> Tensor:
-        """(B, C, height, width): windows at random places, turned about the image's centre, zero outside the image."""
+        """(B, C, height, width): windows at random places, turned about the image's center, zero outside the image."""
         spec = self.spec
         b, _, h, w = x.shape
         draws = torch.rand(b, 4, 1, 1, device=x.device)

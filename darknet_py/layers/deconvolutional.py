@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
-from darknet_py.layers.normalize import Normalized, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.normalize import NormalizedLayer, add_batch_norm, batch_norm, batch_norm_arrays
 
 
 @dataclass(frozen=True)
-class Deconvolutional(Spec):
+class DeconvolutionalSpec(Spec):
     """`parse_deconvolutional`: output (in − 1)·stride + size − 2·padding."""
 
     filters: int
@@ -28,7 +28,7 @@ class Deconvolutional(Spec):
     activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Deconvolutional:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> DeconvolutionalSpec:
         size = o.int("size", 1, 1, 1 << 12)
         padding = o.int("padding", 0, 0)
         return cls(
@@ -44,14 +44,14 @@ class Deconvolutional(Spec):
         (x,) = inputs
         height, width = ((side - 1) * self.stride + self.size - 2 * self.padding for side in (x.h, x.w))
         if height < 1 or width < 1:
-            raise ShapeError(f"padding: wanted some output left, found {width} x {height}")
+            raise ShapeError(f"padding: expected some output left, got {width} x {height}")
         return Shape(self.filters, height, width)
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         channels = node.inputs[0].c
-        weight = Array("weight", "weight", (channels, self.filters, self.size, self.size), channels * self.size**2)
+        weight = LayerArray("weight", "weight", (channels, self.filters, self.size, self.size), channels * self.size**2)
         norm = batch_norm_arrays(self.filters) if self.batch_normalize else ()
-        return (Array("bias", "bias", (self.filters,)), *norm, weight)
+        return (LayerArray("bias", "bias", (self.filters,)), *norm, weight)
 
     def cost(self, node: Node) -> Cost:
         weights = node.inputs[0].c * self.filters * self.size**2
@@ -61,13 +61,13 @@ class Deconvolutional(Spec):
         return True
 
     def build(self, node: Node) -> nn.Module:
-        return Deconvolution(self, node)
+        return DeconvolutionalLayer(self, node)
 
 
-class Deconvolution(Normalized):
+class DeconvolutionalLayer(NormalizedLayer):
     """weight (channels, filters, size, size), bias (filters), and scale, mean, variance with batch norm."""
 
-    def __init__(self, spec: Deconvolutional, node: Node):
+    def __init__(self, spec: DeconvolutionalSpec, node: Node):
         super().__init__()
         self.spec = spec
         # Darknet's spread: .02, more where the layer enlarges its input.

@@ -13,9 +13,19 @@ from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers import heads_common as common
-from darknet_py.layers.base import Head, HeadLoss, Node, Predictions, Shape, ShapeError, Spec, TrainState, surrogate
-from darknet_py.layers.heads_common import Runs, Truth
+from darknet_py.layers import target_assignment as common
+from darknet_py.layers.base import (
+    HeadLayer,
+    HeadLoss,
+    Node,
+    Predictions,
+    Shape,
+    ShapeError,
+    Spec,
+    TrainState,
+    surrogate,
+)
+from darknet_py.layers.target_assignment import SlotGroups, TruthBoxes
 
 _RANDOM_IMAGES = 64000  # so many images long random=1 picks the box to teach by chance
 _FORCED_AREA = 0.1  # forced=1: smaller objects go to the second box
@@ -54,7 +64,7 @@ class DetectionSpec(Spec):
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> DetectionSpec:
         if o.int("coords", 1) != 4:
-            o.error(f"coords: wanted 4 (centre and size), found {o.text('coords', '1')!r}", "coords")
+            o.error(f"coords: expected 4 (center and size), got {o.text('coords', '1')!r}", "coords")
         if o.flag("reorg"):
             o.warn("reorg has no effect, as in C", "reorg")
         return cls(
@@ -79,14 +89,14 @@ class DetectionSpec(Spec):
         return self.side**2 * (5 * self.num + classes)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        wanted = self.channels_for(self.classes)
-        if inputs[0].size != wanted:
+        expected = self.channels_for(self.classes)
+        if inputs[0].size != expected:
             what = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
-            raise ShapeError(f"wanted {wanted} inputs ({what}), found {inputs[0].size}")
-        return Shape(wanted, 1, 1)
+            raise ShapeError(f"expected {expected} inputs ({what}), got {inputs[0].size}")
+        return Shape(expected, 1, 1)
 
     def build(self, node: Node) -> nn.Module:
-        return DetectionHead(self)
+        return DetectionLayer(self)
 
 
 class Parts(NamedTuple):
@@ -97,7 +107,7 @@ class Parts(NamedTuple):
     boxes: Tensor  # (B, L, n, 4)
 
 
-class DetectionHead(Head):
+class DetectionLayer(HeadLayer):
     """Decoding and loss of [detection]."""
 
     def __init__(self, spec: DetectionSpec):
@@ -154,20 +164,20 @@ class DetectionHead(Head):
         if truth.numel() == images * cells * entries and truth.shape[0] == images:
             return truth.float().reshape(images, cells, entries)
         if truth.dim() != 2 or truth.shape[1] < 6:
-            wanted = f"(N, 6) or ({images}, {cells * entries})"
-            raise DarknetError(f"[detection]: wanted truth of {wanted}, found {tuple(truth.shape)}")
+            expected = f"(N, 6) or ({images}, {cells * entries})"
+            raise DarknetError(f"[detection]: expected truth of {expected}, got {tuple(truth.shape)}")
         return self._from_rows(truth, images)
 
     def _from_rows(self, rows: Tensor, images: int) -> Tensor:
         """`fill_truth_region`: the first object of a cell counts."""
         spec, cells = self.spec, self.spec.side**2
-        truth = Truth.of(rows, spec.classes)
+        truth = TruthBoxes.of(rows, spec.classes)
         column, row = truth.cell(spec.side, spec.side)
         slots = common.only((truth.image * spec.side + row) * spec.side + column, truth.valid, images * cells)
         one_hot = torch.zeros(len(slots), spec.classes, device=rows.device).scatter(1, truth.label[:, None], 1.0)
         place = truth.box[:, :2] * spec.side - torch.stack((column, row), 1)
         values = torch.cat((torch.ones_like(place[:, :1]), one_hot, place, truth.box[:, 2:]), 1)
-        runs = Runs.of(slots)
+        runs = SlotGroups.of(slots)
         grid = values.new_zeros(images * cells + 1, values.shape[1])
         grid[common.only(runs.slots, runs.first, images * cells)] = values[runs.order]
         return grid[:-1].reshape(images, cells, -1)
@@ -176,7 +186,7 @@ class DetectionHead(Head):
         """(B, outputs) Darknet's l.delta, and figures for the log (`forward_detection_layer`)."""
         spec = self.spec
         found = truth[..., 0].long() != 0
-        wanted = truth[..., 1 : 1 + spec.classes]
+        expected = truth[..., 1 : 1 + spec.classes]
         target = truth[..., 1 + spec.classes :]
         predicted = output.boxes
         if spec.sqrt:
@@ -190,11 +200,11 @@ class DetectionHead(Head):
         own = output.objectness
         aim = overlap if spec.rescore else torch.ones_like(own)
         objectness = torch.where(chosen, spec.object_scale * (aim - own), -spec.noobject_scale * own)
-        classes = torch.where(found.unsqueeze(2), spec.class_scale * (wanted - output.classes), 0.0)
+        classes = torch.where(found.unsqueeze(2), spec.class_scale * (expected - output.classes), 0.0)
         size = target[..., 2:].sqrt() if spec.sqrt else target[..., 2:]
         move = torch.cat((target[..., :2], size), -1).unsqueeze(2) - output.boxes
         box = torch.where(chosen.unsqueeze(3), spec.coord_scale * move, 0.0)
-        right = (output.classes * wanted).sum(2)
+        right = (output.classes * expected).sum(2)
         return torch.cat((classes.flatten(1), objectness.flatten(1), box.flatten(1)), 1), {
             "iou": common.mean_where(overlap, chosen),
             "class": common.mean_where(right, found),

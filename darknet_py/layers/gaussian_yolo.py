@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers import heads_common as common
-from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorGrid, AnchorHead, Lesson
+from darknet_py.layers import target_assignment as common
+from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
 from darknet_py.layers.base import Node, Predictions
-from darknet_py.layers.heads_common import Grid, Truth
+from darknet_py.layers.target_assignment import Grid, TruthBoxes
 
 _SIGMA = 0.3  # added to a predicted deviation
 _EPSILON = 1e-9
-_POINTS = {"center": 0.0, "left_top": -0.5, "right_bottom": 0.5}  # from the centre, in box sizes
+_POINTS = {"center": 0.0, "left_top": -0.5, "right_bottom": 0.5}  # from the center, in box sizes
 
 
 @dataclass(frozen=True)
-class GaussianYolo(AnchorGrid):
+class GaussianYoloSpec(AnchorHeadSpec):
     """Darknet's `parse_gaussian_yolo`.
 
     Input and output: len(mask) · (8 + 1 + classes) channels; per anchor x, y, w, h, each followed by its deviation,
@@ -36,7 +36,7 @@ class GaussianYolo(AnchorGrid):
     yolo_point: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> GaussianYolo:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> GaussianYoloSpec:
         return cls(
             **cls.shared(o),
             focal_loss=False,
@@ -45,13 +45,13 @@ class GaussianYolo(AnchorGrid):
         )
 
     def build(self, node: Node) -> nn.Module:
-        return GaussianHead(self, (node.net.width, node.net.height))
+        return GaussianYoloLayer(self, (node.net.width, node.net.height))
 
 
-class GaussianHead(AnchorHead):
+class GaussianYoloLayer(AnchorHeadLayer):
     """Box entries: x, its deviation, y, its deviation, and so on for w and h."""
 
-    spec: GaussianYolo
+    spec: GaussianYoloSpec
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same, float32: logistic on all but w and h, x and y scaled."""
@@ -76,7 +76,7 @@ class GaussianHead(AnchorHead):
         shift = _POINTS[self.spec.yolo_point]
         return torch.stack(((column + x) / width - shift * w, (row + y) / height - shift * h, w, h), -1)
 
-    def _cell(self, truth: Truth, grid: Grid) -> tuple[Tensor, Tensor]:
+    def _cell(self, truth: TruthBoxes, grid: Grid) -> tuple[Tensor, Tensor]:
         point = truth.box[:, :2] + _POINTS[self.spec.yolo_point] * truth.box[:, 2:]
         return truth._replace(box=torch.cat((point, truth.box[:, 2:]), 1)).cell(grid.width, grid.height)
 
@@ -99,7 +99,7 @@ class GaussianHead(AnchorHead):
         seen = chosen & (classes * objectness > ATTACK_PROBABILITY)
         delta[:, :, 9:] = torch.where(seen, -scale * classes, 0.0)
 
-    def _box_delta(self, lesson: Lesson, grid: Grid) -> Tensor:
+    def _box_delta(self, lesson: BoxTargets, grid: Grid) -> Tensor:
         """(M, 8): up the likelihood of the target (`delta_gaussian_yolo_box`), or of its IoU for x, y, w, h."""
         spec, entry, target = self.spec, lesson.entry, lesson.target
         mean, deviation = entry[:, :8:2], entry[:, 1:8:2]
@@ -112,13 +112,13 @@ class GaussianHead(AnchorHead):
             move = share * z / deviation
         else:
             slope = boxes.iou_gradient(common.with_area(lesson.predicted), target, spec.iou_loss)
-            centre = slope[:, :2] + _POINTS[spec.yolo_point] * slope[:, 2:]
-            move = torch.cat((centre, slope[:, 2:] * mean[:, 2:].exp()), 1)
+            center = slope[:, :2] + _POINTS[spec.yolo_point] * slope[:, 2:]
+            move = torch.cat((center, slope[:, 2:] * mean[:, 2:].exp()), 1)
         move = move * (spec.iou_normalizer * lesson.weight)[:, None]
         values = common.finite(torch.stack((move, spread), 2).flatten(1))
         return values if spec.max_delta is None else values.clamp(-spec.max_delta, spec.max_delta)
 
-    def _inverse(self, lesson: Lesson, grid: Grid) -> Tensor:
+    def _inverse(self, lesson: BoxTargets, grid: Grid) -> Tensor:
         """(M, 4) what x, y, w, h should be for the target."""
         x, y, w, h = lesson.target.unbind(-1)
         shift = _POINTS[self.spec.yolo_point]

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
-from darknet_py.layers.merge import Multiplying, absolute
+from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.merge import MultiplyLayer, absolute
 
 
 @dataclass(frozen=True)
-class Implicit(Spec):
+class ImplicitSpec(Spec):
     """[implicit] (`make_implicit_layer`): `atoms` values per filter, (filters, atoms, 1) for each image."""
 
     filters: int
@@ -25,7 +25,7 @@ class Implicit(Spec):
     std: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Implicit:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ImplicitSpec:
         return cls(o.int("filters", 128, 1), o.int("atoms", 1, 1), o.float("mean", 0.0), o.float("std", 0.2))
 
     def inputs(self, index: int) -> tuple[int, ...]:
@@ -34,41 +34,41 @@ class Implicit(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(self.filters, self.atoms, 1)
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
-        return (Array("weight", "implicit", (self.filters, self.atoms, 1)),)
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
+        return (LayerArray("weight", "implicit", (self.filters, self.atoms, 1)),)
 
     def cost(self, node: Node) -> Cost:
         return Cost(0.0, 0, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return Remembered(self._initial(node.output))
+        return ImplicitLayer(self._initial(node.output))
 
     def _initial(self, shape: Shape) -> Tensor:
         return self.mean + self.std * (torch.rand(shape) * 2 - 1)
 
 
 @dataclass(frozen=True)
-class ImplicitAdd(Implicit):
+class ImplicitAddSpec(ImplicitSpec):
     """[implicit_add] (YOLOR): one value per filter around 0."""
 
-    centre: ClassVar[float] = 0.0
+    center: ClassVar[float] = 0.0
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Implicit:
-        return cls(o.int("filters", 128, 1), 1, cls.centre, 0.02)
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ImplicitSpec:
+        return cls(o.int("filters", 128, 1), 1, cls.center, 0.02)
 
     def _initial(self, shape: Shape) -> Tensor:
         return self.mean + self.std * torch.randn(shape)
 
 
 @dataclass(frozen=True)
-class ImplicitMul(ImplicitAdd):
+class ImplicitMulSpec(ImplicitAddSpec):
     """[implicit_mul] (YOLOR): one value per filter around 1."""
 
-    centre: ClassVar[float] = 1.0
+    center: ClassVar[float] = 1.0
 
 
-class Remembered(nn.Module):
+class ImplicitLayer(nn.Module):
     """weight (filters, atoms, 1)."""
 
     def __init__(self, weight: Tensor):
@@ -80,13 +80,13 @@ class Remembered(nn.Module):
 
 
 @dataclass(frozen=True)
-class ControlChannels(Spec):
+class ControlChannelsSpec(Spec):
     """[control_channels] (YOLOR): the previous layer's output times the value of `from` for each channel."""
 
     layer: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ControlChannels:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ControlChannelsSpec:
         return cls(absolute(o, "from", index)[0])
 
     def inputs(self, index: int) -> tuple[int, ...]:
@@ -95,21 +95,21 @@ class ControlChannels(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         x, values = inputs
         if values != (x.c, 1, 1):
-            raise ShapeError(f"from: wanted a layer of {Shape(x.c, 1, 1)}, found {values} from layer {self.layer}")
+            raise ShapeError(f"from: expected a layer of {Shape(x.c, 1, 1)}, got {values} from layer {self.layer}")
         return x
 
     def build(self, node: Node) -> nn.Module:
-        return Multiplying("linear")
+        return MultiplyLayer("linear")
 
 
 @dataclass(frozen=True)
-class ShiftChannels(ControlChannels):
+class ShiftChannelsSpec(ControlChannelsSpec):
     """[shift_channels] (YOLOR): the previous layer's output plus the value of `from` for each channel."""
 
     def build(self, node: Node) -> nn.Module:
-        return Shifting()
+        return ShiftChannelsLayer()
 
 
-class Shifting(nn.Module):
+class ShiftChannelsLayer(nn.Module):
     def forward(self, x: Tensor, values: Tensor) -> Tensor:
         return x + values

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import layer_activation, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec, scaled_uniform, windows
+from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec, conv_output_size, scaled_uniform
 
 
 @dataclass(frozen=True)
-class Local(Spec):
+class LocalSpec(Spec):
     """Darknet's `parse_local`. With pad the image is padded so that every stride-th pixel gets a window.
 
     C pads by one pixel whatever the size, which fits a size of 3 only and reads strange places with others.
@@ -30,7 +30,7 @@ class Local(Spec):
     activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Local:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> LocalSpec:
         return cls(
             o.int("filters", 1, 1),
             o.int("size", 1, 1, 1 << 12),
@@ -43,37 +43,37 @@ class Local(Spec):
         (x,) = inputs
         reach = 1 if self.pad else self.size
         if min(x.h, x.w) < reach:
-            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
-        return Shape(self.filters, windows(x.h, reach, self.stride), windows(x.w, reach, self.stride))
+            raise ShapeError(f"expected an input of at least {self.size} x {self.size} pixels, got {x.w} x {x.h}")
+        return Shape(self.filters, conv_output_size(x.h, reach, self.stride), conv_output_size(x.w, reach, self.stride))
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """The padded input, or every window's pixels."""
         (x,) = inputs
         pixels = math.prod(self.infer(inputs)[1:])
         return max(x.c * (x.h + self.size) * (x.w + self.size), x.c * self.size**2 * pixels)
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         out, channels = node.output, node.inputs[0].c
         fan_in = channels * self.size**2
         return (
-            Array("bias", "bias", (out.c, out.h, out.w)),
-            Array("weight", "weight", (out.h * out.w, out.c, fan_in), fan_in),
+            LayerArray("bias", "bias", (out.c, out.h, out.w)),
+            LayerArray("weight", "weight", (out.h * out.w, out.c, fan_in), fan_in),
         )
 
     def cost(self, node: Node) -> Cost:
         return Cost(0.0, node.inputs[0].size, node.output.size)  # Darknet's table counts nothing here
 
     def build(self, node: Node) -> nn.Module:
-        return LocallyConnected(self, node)
+        return LocalLayer(self, node)
 
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride, 1)
 
 
-class LocallyConnected(nn.Module):
+class LocalLayer(nn.Module):
     """weight (pixels, filters, channels·size²), bias (filters, H, W)."""
 
-    def __init__(self, spec: Local, node: Node):
+    def __init__(self, spec: LocalSpec, node: Node):
         super().__init__()
         self.spec = spec
         self.output = node.output

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import layer_activation, parse_activation
-from darknet_py.layers.base import Array, Cost, Node, Shape, ShapeError, Spec
-from darknet_py.layers.parity import reproduced
+from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.c_emulation import reproduced
 
 
 def absolute(o: Options, key: str, index: int) -> tuple[int, ...]:
     """Reads layer numbers: negative ones count back from `index`, the others are absolute. Faults name the range."""
     if not o.text(key):
-        o.error(f"wanted {key}= with the layers to read, found none", key)
+        o.error(f"expected {key}= with the layers to read, got none", key)
     layers = tuple(index + i if i < 0 else i for i in o.ints(key))
     if any(not 0 <= i < index for i in layers):
-        o.error(f"{key}: wanted layers 0…{index - 1} (or −{index}…−1), found {o.text(key)!r}", key)
+        o.error(f"{key}: expected layers 0…{index - 1} (or −{index}…−1), got {o.text(key)!r}", key)
         layers = ()
     return layers or (index - 1,)
 
@@ -32,13 +32,13 @@ def _same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
     for shape, source in zip(inputs, sources, strict=True):
         if shape[1:] != first[1:]:
             raise ShapeError(
-                f"wanted inputs of one width and height, found {first.w} x {first.h} from layer {sources[0]} "
+                f"expected inputs of one width and height, got {first.w} x {first.h} from layer {sources[0]} "
                 f"and {shape.w} x {shape.h} from layer {source}"
             )
 
 
 @dataclass(frozen=True)
-class Route(Spec):
+class RouteSpec(Spec):
     """[route]: concatenates outputs along the channels; with groups each is cut first (`forward_route_layer`)."""
 
     layers: tuple[int, ...]
@@ -46,11 +46,11 @@ class Route(Spec):
     group_id: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Route:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> RouteSpec:
         groups = o.int("groups", 1, 1)
         group_id = o.int("group_id", 0)
         if not 0 <= group_id < groups:
-            o.error(f"group_id: wanted 0…{groups - 1}, found {group_id}", "group_id")
+            o.error(f"group_id: expected 0…{groups - 1}, got {group_id}", "group_id")
             group_id = 0
         for key in ("stream", "wait_stream"):  # C Darknet's CUDA streams
             o.int(key)
@@ -64,7 +64,7 @@ class Route(Spec):
         for shape, source in zip(inputs, self.layers, strict=True):
             if shape.c % self.groups:
                 raise ShapeError(
-                    f"groups: wanted a divisor of {shape.c} channels of layer {source}, found {self.groups}"
+                    f"groups: expected a divisor of {shape.c} channels of layer {source}, got {self.groups}"
                 )
         return Shape(sum(shape.c for shape in inputs) // self.groups, inputs[0].h, inputs[0].w)
 
@@ -72,10 +72,10 @@ class Route(Spec):
         return Cost(0.0, node.output.size, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return Routing(self.groups, self.group_id)
+        return RouteLayer(self.groups, self.group_id)
 
 
-class Routing(nn.Module):
+class RouteLayer(nn.Module):
     def __init__(self, groups: int, group_id: int):
         super().__init__()
         self.groups = groups
@@ -89,16 +89,16 @@ class Routing(nn.Module):
 
 
 @dataclass(frozen=True)
-class RouteLeftHalf(Route):
+class RouteLeftHalfSpec(RouteSpec):
     """[route_lhalf] (PyTorch_YOLOv4): the first half of each output's channels."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> RouteLeftHalf:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> RouteLeftHalfSpec:
         return cls(absolute(o, "layers", index), 2, 0)
 
 
 @dataclass(frozen=True)
-class Shortcut(Spec):
+class ShortcutSpec(Spec):
     """[shortcut]: adds outputs to the previous layer's (`shortcut_layer.c`).
 
     Only the common channels are added where counts differ. Where width and height differ, pjreddie's meaning holds
@@ -112,7 +112,7 @@ class Shortcut(Spec):
     weights_normalization: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Shortcut:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ShortcutSpec:
         kind = o.choice("weights_type", "none", ("none", "per_feature", "per_layer", "per_channel"))
         normalization = o.choice("weights_normalization", "none", ("none", "relu", "avg_relu", "softmax"))
         return cls(
@@ -131,25 +131,25 @@ class Shortcut(Spec):
             large_h, small_h = max(shape.h, x.h), min(shape.h, x.h)
             large_w, small_w = max(shape.w, x.w), min(shape.w, x.w)
             if large_h // small_h != large_w // small_w or (shape.h > x.h) != (shape.w > x.w):
-                raise ShapeError(f"wanted layer {source} at a multiple of {x.w} x {x.h}, found {shape.w} x {shape.h}")
+                raise ShapeError(f"expected layer {source} at a multiple of {x.w} x {x.h}, got {shape.w} x {shape.h}")
         return x
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         per_input = {"none": 0, "per_feature": 1, "per_channel": node.output.c}[self.weights_type]
-        return (Array("weight", "shortcut", (len(self.layers) + 1, per_input)),) if per_input else ()
+        return (LayerArray("weight", "shortcut", (len(self.layers) + 1, per_input)),) if per_input else ()
 
     def cost(self, node: Node) -> Cost:
         flops = node.output.size * len(self.layers) * (1 if self.weights_type == "none" else 2)
         return Cost(float(flops), sum(shape.size for shape in node.inputs), node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return Adding(self, node)
+        return ShortcutLayer(self, node)
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
         # `forward_shortcut_layer` adds memory to memory, across images, where the only other layer *reads* this shape.
         other = nodes[self.layers[0]]
-        reads = other.inputs[0] if other.inputs and not isinstance(other.spec, Route) else None
-        assert isinstance(module, Adding)
+        reads = other.inputs[0] if other.inputs and not isinstance(other.spec, RouteSpec) else None
+        assert isinstance(module, ShortcutLayer)
         module.misplaces = (
             self.weights_type == "none"
             and len(self.layers) == 1
@@ -162,8 +162,8 @@ class Shortcut(Spec):
         return any(shape[1:] != node.output[1:] for shape in node.inputs)
 
 
-class Adding(nn.Module):
-    def __init__(self, spec: Shortcut, node: Node):
+class ShortcutLayer(nn.Module):
+    def __init__(self, spec: ShortcutSpec, node: Node):
         super().__init__()
         self.activate = layer_activation(spec.activation, "swish", "mish")
         self.normalization = spec.weights_normalization
@@ -186,7 +186,7 @@ class Adding(nn.Module):
         return self.activate(total)
 
     def _normalized(self, weight: Tensor) -> Tensor:
-        """Weights summing to one; Darknet's backward pass takes the normalisation as constant."""
+        """Weights summing to one; Darknet's backward pass takes the normalization as constant."""
         if self.normalization == "none":
             return weight
         w = weight.detach()
@@ -210,7 +210,7 @@ def _fitted(other: Tensor, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ScaleChannels(Spec):
+class ScaleChannelsSpec(Spec):
     """[scale_channels]: the output of `from` times the previous layer's value per channel (or pixel with scale_wh)."""
 
     layer: int
@@ -218,7 +218,7 @@ class ScaleChannels(Spec):
     activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ScaleChannels:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ScaleChannelsSpec:
         return cls(absolute(o, "from", index)[0], o.flag("scale_wh"), parse_activation(o, "linear"))
 
     def inputs(self, index: int) -> tuple[int, ...]:
@@ -226,24 +226,24 @@ class ScaleChannels(Spec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         scale, x = inputs
-        wanted = Shape(1, x.h, x.w) if self.scale_wh else Shape(x.c, 1, 1)
-        if scale != wanted:
-            raise ShapeError(f"wanted a previous layer of {wanted}, found {scale}")
+        expected = Shape(1, x.h, x.w) if self.scale_wh else Shape(x.c, 1, 1)
+        if scale != expected:
+            raise ShapeError(f"expected a previous layer of {expected}, got {scale}")
         return x
 
     def build(self, node: Node) -> nn.Module:
-        return Multiplying(self.activation)
+        return MultiplyLayer(self.activation)
 
 
 @dataclass(frozen=True)
-class Sam(Spec):
+class SamSpec(Spec):
     """[sam]: the output of `from` times the previous layer's, value by value."""
 
     layer: int
     activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Sam:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> SamSpec:
         return cls(absolute(o, "from", index)[0], parse_activation(o, "linear"))
 
     def inputs(self, index: int) -> tuple[int, ...]:
@@ -252,14 +252,14 @@ class Sam(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         scale, x = inputs
         if scale != x:
-            raise ShapeError(f"wanted a previous layer of {x}, found {scale}")
+            raise ShapeError(f"expected a previous layer of {x}, got {scale}")
         return x
 
     def build(self, node: Node) -> nn.Module:
-        return Multiplying(self.activation)
+        return MultiplyLayer(self.activation)
 
 
-class Multiplying(nn.Module):
+class MultiplyLayer(nn.Module):
     def __init__(self, activation: str):
         super().__init__()
         self.activate = layer_activation(activation)
@@ -269,25 +269,25 @@ class Multiplying(nn.Module):
 
 
 @dataclass(frozen=True)
-class ActivationLayer(Spec):
+class ActivationSpec(Spec):
     """[activation]: an activation alone."""
 
     activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ActivationLayer:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> ActivationSpec:
         return cls(parse_activation(o, "linear"))
 
     def build(self, node: Node) -> nn.Module:
-        return Activating(self.activation)
+        return ActivationLayer(self.activation)
 
 
 @dataclass(frozen=True)
-class Empty(Spec):
+class EmptySpec(Spec):
     """[empty] or [silence]: hands its input on."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Empty:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> EmptySpec:
         return cls()
 
     def cost(self, node: Node) -> Cost:
@@ -297,7 +297,7 @@ class Empty(Spec):
         return nn.Identity()
 
 
-class Activating(nn.Module):
+class ActivationLayer(nn.Module):
     def __init__(self, activation: str):
         super().__init__()
         self.activate = layer_activation(activation)

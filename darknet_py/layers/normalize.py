@@ -1,4 +1,4 @@
-"""Batch normalisation (as a part of other layers and as [batchnorm]), [normalization] and [l2norm]."""
+"""Batch normalization (as a part of other layers and as [batchnorm]), [normalization] and [l2norm]."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Array, Node, Shape, Spec, TrainState
-from darknet_py.layers.parity import reproduced
+from darknet_py.layers.base import LayerArray, Node, Shape, Spec, TrainState
+from darknet_py.layers.c_emulation import reproduced
 from darknet_py.layers.sync_norm import SyncBatchNorm
 
 EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
 MOMENTUM = 0.01  # of the running statistics: C Darknet's GPU build, which trained the published weights
 
 
-def batch_norm_arrays(n: int) -> tuple[Array, ...]:
+def batch_norm_arrays(n: int) -> tuple[LayerArray, ...]:
     """scale, mean, variance: the order all layer types share."""
-    return (Array("scale", "scale", (n,)), Array("mean", "mean", (n,)), Array("variance", "variance", (n,)))
+    return (
+        LayerArray("scale", "scale", (n,)),
+        LayerArray("mean", "mean", (n,)),
+        LayerArray("variance", "variance", (n,)),
+    )
 
 
-class Normalized(nn.Module):
-    """A module that normalises by the batch; `add_batch_norm` gives it these."""
+class NormalizedLayer(nn.Module):
+    """A module that normalizes by the batch; `add_batch_norm` gives it these."""
 
     bias: nn.Parameter
     scale: nn.Parameter
     mean: Tensor
     variance: Tensor
     momentum: float
-    synchronised = False  # in training: over the mini-batches of all processes
+    synchronized = False  # in training: over the mini-batches of all processes
 
 
-def add_batch_norm(module: Normalized, n: int) -> None:
+def add_batch_norm(module: NormalizedLayer, n: int) -> None:
     """Gives `module` scale, mean, variance and momentum (its bias is the shift).
 
     The variance starts at 1: C Darknet's 0 makes an untrained network divide by sqrt(1e-5) at every layer.
@@ -46,15 +50,15 @@ def add_batch_norm(module: Normalized, n: int) -> None:
     module.momentum = MOMENTUM
 
 
-def batch_norm(module: Normalized, x: Tensor) -> Tensor:
-    """Normalises x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
+def batch_norm(module: NormalizedLayer, x: Tensor) -> Tensor:
+    """Normalizes x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
     if reproduced("pjreddie"):
         mean, deviation, scale, bias = (
             values.view(-1, *(1,) * (x.dim() - 2))
             for values in (module.mean, module.variance.sqrt(), module.scale, module.bias)
         )
         return (x - mean) / (deviation + 1e-6) * scale + bias
-    if module.synchronised and module.training:
+    if module.synchronized and module.training:
         everything = (module.scale, module.bias, module.mean, module.variance, module.momentum, EPS)
         return SyncBatchNorm.apply(x, *everything)
     return F.batch_norm(
@@ -62,7 +66,7 @@ def batch_norm(module: Normalized, x: Tensor) -> Tensor:
     )
 
 
-class CrossBatch(nn.Module):
+class CrossBatchNorm(nn.Module):
     """Cross-iteration batch norm (cbn=1): statistics averaged over the mini-batches of one update so far.
 
     `fast_v_cbn_gpu`: mean and mean square are running averages over the mini-batches 1 … k of the update; earlier ones
@@ -80,7 +84,7 @@ class CrossBatch(nn.Module):
         self.register_buffer("square", torch.zeros(n), persistent=False)
         self.state = TrainState()
 
-    def forward(self, norm: Normalized, x: Tensor) -> Tensor:
+    def forward(self, norm: NormalizedLayer, x: Tensor) -> Tensor:
         """norm: the module with scale, bias, mean and variance. x: (B, C, H, W)."""
         if not self.training:
             return batch_norm(norm, x)
@@ -102,22 +106,22 @@ class CrossBatch(nn.Module):
 
 
 @dataclass(frozen=True)
-class BatchNorm(Spec):
+class BatchNormSpec(Spec):
     """[batchnorm] (`make_batchnorm_layer`)."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> BatchNorm:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> BatchNormSpec:
         return cls()
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         channels = node.output.c
-        return (Array("bias", "bias", (channels,)), *batch_norm_arrays(channels))
+        return (LayerArray("bias", "bias", (channels,)), *batch_norm_arrays(channels))
 
     def build(self, node: Node) -> nn.Module:
-        return Normalization(node.output.c)
+        return BatchNormLayer(node.output.c)
 
 
-class Normalization(Normalized):
+class BatchNormLayer(NormalizedLayer):
     def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -128,8 +132,8 @@ class Normalization(Normalized):
 
 
 @dataclass(frozen=True)
-class Lrn(Spec):
-    """[normalization]: local response normalisation over neighbouring channels (`normalization_layer.c`)."""
+class LrnSpec(Spec):
+    """[normalization]: local response normalization over neighboring channels (`normalization_layer.c`)."""
 
     size: int
     alpha: float
@@ -137,26 +141,26 @@ class Lrn(Spec):
     kappa: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Lrn:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> LrnSpec:
         return cls(o.int("size", 5, 1, 1 << 16), o.float("alpha", 0.0001), o.float("beta", 0.75), o.float("kappa", 1.0))
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """The squares, with channels around them."""
         (x,) = inputs
         return (x.c + self.size) * x.h * x.w
 
     def build(self, node: Node) -> nn.Module:
-        return LocalResponse(self)
+        return LrnLayer(self)
 
 
-class LocalResponse(nn.Module):
+class LrnLayer(nn.Module):
     """x / (kappa + alpha · sum of squares over `size` channels)^beta.
 
     A peculiarity of C is kept: its running sum never takes in channel size//2, yet later takes it out, so that all
     sums lack that channel's square. Its backward pass takes the divisor as constant; ours is the true derivative.
     """
 
-    def __init__(self, spec: Lrn):
+    def __init__(self, spec: LrnSpec):
         super().__init__()
         self.spec = spec
 
@@ -171,21 +175,21 @@ class LocalResponse(nn.Module):
 
 
 @dataclass(frozen=True)
-class L2Norm(Spec):
+class L2NormSpec(Spec):
     """[l2norm] (pjreddie): the channels of each pixel as a unit vector (`l2normalize_cpu`)."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> L2Norm:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> L2NormSpec:
         return cls()
 
     def only_pjreddie(self, node: Node) -> bool:
         return True
 
     def build(self, node: Node) -> nn.Module:
-        return UnitLength()
+        return L2NormLayer()
 
 
-class UnitLength(nn.Module):
+class L2NormLayer(nn.Module):
     """C's CPU build passes the gradient through unchanged and its GPU build adds a term of its own; ours is true."""
 
     def forward(self, x: Tensor) -> Tensor:

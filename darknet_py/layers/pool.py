@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, TrainState, windows
+from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, TrainState, conv_output_size
 from darknet_py.layers.resample import Blur, overlaid
 
 _SIZE_LIMIT = 1 << 14
 
 
 @dataclass(frozen=True)
-class Window(Spec):
+class WindowSpec(Spec):
     """A sliding window (`make_maxpool_layer`): output (in + padding − size)/stride + 1, first window at −padding/2."""
 
     size: int
@@ -39,18 +39,18 @@ class Window(Spec):
         }
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Window:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> WindowSpec:
         return cls(**cls.window(o))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
-        height = windows(x.h + self.padding, self.size, self.stride_y)
-        width = windows(x.w + self.padding, self.size, self.stride_x)
+        height = conv_output_size(x.h + self.padding, self.size, self.stride_y)
+        width = conv_output_size(x.w + self.padding, self.size, self.stride_x)
         if height < 1 or width < 1:
-            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
+            raise ShapeError(f"expected an input of at least {self.size} x {self.size} pixels, got {x.w} x {x.h}")
         return Shape(x.c, height, width)
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """The padded input."""
         (x,) = inputs
         border = self.padding + self.size
@@ -67,15 +67,15 @@ class Window(Spec):
         """(left, right, top, bottom) cells to add around x (negative: cells no window reaches)."""
         first = self.padding // 2
         height, width = x.shape[2:]
-        out_h = windows(height + self.padding, self.size, self.stride_y)
-        out_w = windows(width + self.padding, self.size, self.stride_x)
+        out_h = conv_output_size(height + self.padding, self.size, self.stride_y)
+        out_w = conv_output_size(width + self.padding, self.size, self.stride_x)
         right = (out_w - 1) * self.stride_x + self.size - width - first
         bottom = (out_h - 1) * self.stride_y + self.size - height - first
         return (first, right, first, bottom)
 
 
 @dataclass(frozen=True)
-class MaxPool(Window):
+class MaxPoolSpec(WindowSpec):
     """Darknet's `parse_maxpool`. Cells outside the image never win.
 
     maxpool_depth=1 takes, at each pixel, the largest of the channels g, g + out_channels, … instead. antialiasing: the
@@ -87,7 +87,7 @@ class MaxPool(Window):
     antialiasing: int = 0
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> MaxPool:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> MaxPoolSpec:
         if o.flag("maxpool_zero_nonmax"):
             o.warn("maxpool_zero_nonmax has no effect, as in C Darknet's CPU build", "maxpool_zero_nonmax")
         depth, channels = o.flag("maxpool_depth"), o.int("out_channels", 1, 1)
@@ -96,7 +96,7 @@ class MaxPool(Window):
         return cls(**cls.window(o), depth=depth, out_channels=channels, antialiasing=antialiasing)
 
     @property
-    def host(self) -> MaxPool:
+    def host(self) -> MaxPoolSpec:
         """The pool alone, without the blur that takes its strides."""
         return replace(self, stride_x=1, stride_y=1, antialiasing=0) if self.antialiasing else self
 
@@ -104,20 +104,20 @@ class MaxPool(Window):
         (x,) = inputs
         if self.depth:
             if x.c < self.out_channels:
-                raise ShapeError(f"out_channels: wanted at most {x.c}, found {self.out_channels}")
+                raise ShapeError(f"out_channels: expected at most {x.c}, got {self.out_channels}")
             return Shape(self.out_channels, x.h, x.w)
         if not self.antialiasing:
             return super().infer(inputs)
         output = Blur.infer(self.host.infer(inputs), self.antialiasing, self.stride_x, self.stride_y)
         if min(output) < 1:
-            raise ShapeError(f"wanted an input of at least {self.size} x {self.size} pixels, found {x.w} x {x.h}")
+            raise ShapeError(f"expected an input of at least {self.size} x {self.size} pixels, got {x.w} x {x.h}")
         return output
 
-    def scratch(self, inputs: Sequence[Shape]) -> int:
+    def workspace(self, inputs: Sequence[Shape]) -> int:
         """The padded input, or the output before the blur; for the depth pass the channels filled up."""
         if self.depth:
             return inputs[0].size + self.out_channels * inputs[0].h * inputs[0].w
-        return max(super().scratch(inputs), self.host.infer(inputs).size if self.antialiasing else 0)
+        return max(super().workspace(inputs), self.host.infer(inputs).size if self.antialiasing else 0)
 
     def cost(self, node: Node) -> Cost:
         output = self.host.infer(node.inputs)
@@ -125,16 +125,16 @@ class MaxPool(Window):
         return Cost(float(flops), node.inputs[0].size, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
-        return DepthPooling(self.out_channels) if self.depth else MaxPooling(self)
+        return DepthMaxPoolLayer(self.out_channels) if self.depth else MaxPoolLayer(self)
 
-    def kept(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-        if not isinstance(module, MaxPooling) or module.blur is None:
+    def c_output(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+        if not isinstance(module, MaxPoolLayer) or module.blur is None:
             return output
         return overlaid(module.pool(inputs[0]), output)
 
 
-class MaxPooling(nn.Module):
-    def __init__(self, spec: MaxPool):
+class MaxPoolLayer(nn.Module):
+    def __init__(self, spec: MaxPoolSpec):
         super().__init__()
         self.spec = spec.host
         self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
@@ -150,15 +150,15 @@ class MaxPooling(nn.Module):
         # torch pads both sides alike, up to half a window; cells beyond the last window do not matter.
         if right <= left <= spec.size // 2 and bottom <= left:
             y = F.max_pool2d(x, spec.size, stride, left)
-            height = windows(x.shape[2] + spec.padding, spec.size, spec.stride_y)
-            width = windows(x.shape[3] + spec.padding, spec.size, spec.stride_x)
+            height = conv_output_size(x.shape[2] + spec.padding, spec.size, spec.stride_y)
+            width = conv_output_size(x.shape[3] + spec.padding, spec.size, spec.stride_x)
             return y[:, :, :height, :width]
         # A window without any pixel gives the lowest number, as in C.
         x = F.pad(x, (left, max(right, 0), top, max(bottom, 0)), value=torch.finfo(x.dtype).min)
         return F.max_pool2d(x, spec.size, stride)
 
 
-class DepthPooling(nn.Module):
+class DepthMaxPoolLayer(nn.Module):
     """The largest of each out_channels-th channel (`forward_maxpool_layer`)."""
 
     def __init__(self, out_channels: int):
@@ -173,15 +173,15 @@ class DepthPooling(nn.Module):
 
 
 @dataclass(frozen=True)
-class LocalAvgPool(Window):
+class LocalAvgPoolSpec(WindowSpec):
     """Darknet's `parse_local_avgpool`: mean over the cells inside the image."""
 
     def build(self, node: Node) -> nn.Module:
-        return LocalAveragePooling(self)
+        return LocalAvgPoolLayer(self)
 
 
-class LocalAveragePooling(nn.Module):
-    def __init__(self, spec: LocalAvgPool):
+class LocalAvgPoolLayer(nn.Module):
+    def __init__(self, spec: LocalAvgPoolSpec):
         super().__init__()
         self.spec = spec
 
@@ -191,7 +191,7 @@ class LocalAveragePooling(nn.Module):
         return _local_average(x, self.spec)
 
 
-def _local_average(x: Tensor, spec: LocalAvgPool) -> Tensor:
+def _local_average(x: Tensor, spec: LocalAvgPoolSpec) -> Tensor:
     pads = spec.pads(x)
     stride = (spec.stride_y, spec.stride_x)
     total = F.avg_pool2d(F.pad(x, pads), spec.size, stride, divisor_override=1)
@@ -207,14 +207,14 @@ class _LocalAverage(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, spec: LocalAvgPool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, spec: LocalAvgPoolSpec) -> Tensor:
         ctx.spec, ctx.sides = spec, x.shape[2:]
         return _local_average(x, spec)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (gradient,) = grads
-        spec: LocalAvgPool = ctx.spec
+        spec: LocalAvgPoolSpec = ctx.spec
         height, width = ctx.sides
         reach_y, reach_x = (spec.size - 1) // spec.stride_y, (spec.size - 1) // spec.stride_x
         row = (torch.arange(height, device=gradient.device) + spec.padding // 2) // spec.stride_y
@@ -230,11 +230,11 @@ class _LocalAverage(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class AvgPool(Spec):
+class AvgPoolSpec(Spec):
     """[avgpool]: the mean of each channel."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> AvgPool:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> AvgPoolSpec:
         return cls()
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -245,7 +245,7 @@ class AvgPool(Spec):
 
 
 @dataclass(frozen=True)
-class Dropout(Spec):
+class DropoutSpec(Spec):
     """[dropout], and DropBlock with dropblock=1 (`dropout_layer_kernels.cu`; C's CPU build knows dropout only)."""
 
     probability: float
@@ -254,7 +254,7 @@ class Dropout(Spec):
     size_abs: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Dropout:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> DropoutSpec:
         rel = o.float("dropblock_size_rel", 0.0, 0.0)
         size = int(o.float("dropblock_size_abs", 0.0, 0.0))
         return cls(
@@ -265,10 +265,10 @@ class Dropout(Spec):
         )
 
     def build(self, node: Node) -> nn.Module:
-        return DropBlock(self) if self.dropblock else nn.Dropout(self.probability)
+        return DropBlockLayer(self) if self.dropblock else nn.Dropout(self.probability)
 
 
-class DropBlock(nn.Module):
+class DropBlockLayer(nn.Module):
     """Zeroes at most one square of each channel of each image, and scales up what is left of the image.
 
     As in C, probability and side of the squares grow from 0 over the first 85 % of max_batches; each cell starts a
@@ -276,7 +276,7 @@ class DropBlock(nn.Module):
     right or bottom is moved to start `x − (width − side)`.
     """
 
-    def __init__(self, spec: Dropout):
+    def __init__(self, spec: DropoutSpec):
         super().__init__()
         self.spec = spec
         self.state = TrainState()

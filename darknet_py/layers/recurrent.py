@@ -13,13 +13,13 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
 from darknet_py.layers.activations import parse_activation
-from darknet_py.layers.base import Array, Node, Shape, Spec
-from darknet_py.layers.connected import FullyConnected, connected_arrays
+from darknet_py.layers.base import LayerArray, Node, Shape, Spec
+from darknet_py.layers.connected import ConnectedLayer, connected_arrays
 
 Memory = tuple[Tensor, ...]
 
 
-class Recurrent(nn.Module):
+class RecurrentLayer(nn.Module):
     """Base of modules with a memory.
 
     In training a mini-batch holds `time_steps` steps of several streams, time-major as in C: row t·streams + b is step
@@ -56,7 +56,7 @@ class Recurrent(nn.Module):
         row = torch.tensor([stream], device=self.memory[0].device)
         self.memory = tuple(part.index_fill(0, row, 0.0) for part in self.memory)
 
-    def train(self, mode: bool = True) -> Recurrent:
+    def train(self, mode: bool = True) -> RecurrentLayer:
         if mode != self.training:
             self.reset_state()
         super().train(mode)
@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         steps = self.time_steps if self.training else 1
         if x.shape[0] % steps:
-            raise DarknetError(f"wanted a multiple of time_steps={steps} rows in a mini-batch, found {x.shape[0]}")
+            raise DarknetError(f"expected a multiple of time_steps={steps} rows in a mini-batch, got {x.shape[0]}")
         reads = {name: _each_step(layer, x, steps).chunk(steps) for name, layer in self.readers().items()}
         memory: Memory | None = None
         outputs = []
@@ -88,18 +88,18 @@ class Recurrent(nn.Module):
 def reset_state(network: nn.Module, stream: int | None = None) -> None:
     """Clears the memory of all recurrent layers, or one stream of it (`reset_network_state`)."""
     for module in network.modules():
-        if isinstance(module, Recurrent):
+        if isinstance(module, RecurrentLayer):
             module.reset_state(stream)
 
 
 def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
-    """layer(x), with each step's own statistics where it normalises by the batch, as in C."""
+    """layer(x), with each step's own statistics where it normalizes by the batch, as in C."""
     if steps > 1 and layer.training and hasattr(layer, "scale"):
         return torch.cat([layer(part) for part in x.chunk(steps)])
     return layer(x)
 
 
-class Elman(Recurrent):
+class RnnCell(RecurrentLayer):
     """state = input(x) + self(state) (+ state with shortcut); output(state). Used by [rnn] and [crnn].
 
     C starts each mini-batch of training with an empty state.
@@ -123,7 +123,7 @@ class Elman(Recurrent):
 
 
 @dataclass(frozen=True)
-class Rnn(Spec):
+class RnnSpec(Spec):
     """Darknet's `parse_rnn`. logistic: activation of the recurrent part, 1 logistic, 2 loggy, 0 as the others.
 
     hidden: size of the state; as in pjreddie's code that of the output where it is missing (AlexeyAB's takes 1).
@@ -139,7 +139,7 @@ class Rnn(Spec):
     time_steps: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Rnn:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> RnnSpec:
         output = o.int("output", 1, 1)
         return cls(
             output,
@@ -163,7 +163,7 @@ class Rnn(Spec):
             ("output_layer", hidden, self.output),
         )
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return tuple(
             array
             for name, inputs, outputs in self._layers(node)
@@ -174,14 +174,14 @@ class Rnn(Spec):
         recurrent = {1: "logistic", 2: "loggy"}.get(self.logistic, self.activation)
         activations = (self.activation, recurrent, self.activation)
         layers = [
-            FullyConnected(inputs, outputs, activation, self.batch_normalize)
+            ConnectedLayer(inputs, outputs, activation, self.batch_normalize)
             for (_, inputs, outputs), activation in zip(self._layers(node), activations, strict=True)
         ]
-        return Elman(layers, self.shortcut, self.time_steps)
+        return RnnCell(layers, self.shortcut, self.time_steps)
 
 
 @dataclass(frozen=True)
-class _Gated(Spec):
+class _GatedSpec(Spec):
     """What [gru] and [lstm] share: gates that read the input, and gates that read the state."""
 
     vector: ClassVar[bool] = True
@@ -193,7 +193,7 @@ class _Gated(Spec):
     tanh: bool = False
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> _Gated:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> _GatedSpec:
         return cls(o.int("output", 1, 1), o.flag("batch_normalize"), net.time_steps)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -202,7 +202,7 @@ class _Gated(Spec):
     def _inputs(self, name: str, node: Node) -> int:
         return node.inputs[0].size if name.startswith(self.reading) else self.output
 
-    def arrays(self, node: Node) -> tuple[Array, ...]:
+    def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return tuple(
             array
             for name in self.names
@@ -212,28 +212,28 @@ class _Gated(Spec):
     def gates(self, node: Node) -> nn.ModuleDict:
         return nn.ModuleDict(
             {
-                name: FullyConnected(self._inputs(name, node), self.output, "linear", self.batch_normalize)
+                name: ConnectedLayer(self._inputs(name, node), self.output, "linear", self.batch_normalize)
                 for name in self.names
             }
         )
 
 
 @dataclass(frozen=True)
-class Gru(_Gated):
+class GruSpec(_GatedSpec):
     """Darknet's `parse_gru`. The candidate is logistic; with tanh=1, an option of pjreddie's, it is tanh."""
 
     names: ClassVar[tuple[str, ...]] = ("input_z", "input_r", "input_h", "state_z", "state_r", "state_h")
     reading: ClassVar[str] = "input"
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Gru:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> GruSpec:
         return cls(o.int("output", 1, 1), o.flag("batch_normalize"), net.time_steps, o.flag("tanh"))
 
     def build(self, node: Node) -> nn.Module:
-        return GatedUnit(self.gates(node), self.tanh, self.time_steps)
+        return GruLayer(self.gates(node), self.tanh, self.time_steps)
 
 
-class GatedUnit(Recurrent):
+class GruLayer(RecurrentLayer):
     """`forward_gru_layer`: state = z·state + (1 − z)·h. (C's CPU build has no backward pass.)"""
 
     def __init__(self, gates: nn.ModuleDict, tanh: bool, time_steps: int):
@@ -254,17 +254,17 @@ class GatedUnit(Recurrent):
 
 
 @dataclass(frozen=True)
-class Lstm(_Gated):
+class LstmSpec(_GatedSpec):
     """Darknet's `parse_lstm`. File order of AlexeyAB: f, i, g, o (pjreddie writes i, f, o, g)."""
 
     names: ClassVar[tuple[str, ...]] = ("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo")
     reading: ClassVar[str] = "u"
 
     def build(self, node: Node) -> nn.Module:
-        return LongShortTerm(self.gates(node), self.time_steps)
+        return LstmLayer(self.gates(node), self.time_steps)
 
 
-class LongShortTerm(Recurrent):
+class LstmLayer(RecurrentLayer):
     """`forward_lstm_layer`: c = f·c + i·g, h = o·tanh(c).
 
     Ours is the true derivative through time; C adds to it what its buffers held from the mini-batch before.

@@ -11,10 +11,20 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers import heads_common as common
-from darknet_py.layers.base import Head, HeadLoss, Node, Predictions, Shape, ShapeError, Spec, TrainState, surrogate
-from darknet_py.layers.heads_common import Grid, Truth
-from darknet_py.layers.tree import Tree
+from darknet_py.layers import target_assignment as common
+from darknet_py.layers.base import (
+    HeadLayer,
+    HeadLoss,
+    Node,
+    Predictions,
+    Shape,
+    ShapeError,
+    Spec,
+    TrainState,
+    surrogate,
+)
+from darknet_py.layers.class_hierarchy import ClassHierarchy
+from darknet_py.layers.target_assignment import Grid, TruthBoxes
 
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
 _PRIOR_IMAGES = 12800  # so many images long all boxes are drawn towards their anchors
@@ -23,7 +33,7 @@ _HIER = 0.5  # how sure a class of a tree must be to be named: the default of C'
 
 
 @dataclass(frozen=True)
-class Region(Spec):
+class RegionSpec(Spec):
     """Darknet's `parse_region`.
 
     Input and output: num · (4 + 1 + classes) channels; per anchor x, y, w, h, objectness, classes. anchors are in grid
@@ -55,9 +65,9 @@ class Region(Spec):
     beta_nms: float = 0.6
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Region:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> RegionSpec:
         if o.int("coords", 4) != 4:
-            o.error(f"coords: wanted 4 (centre and size), found {o.text('coords')!r}", "coords")
+            o.error(f"coords: expected 4 (center and size), got {o.text('coords')!r}", "coords")
         for key in ("absolute", "log", "sqrt", "mask_scale"):
             o.float(key)
         return cls(
@@ -86,27 +96,27 @@ class Region(Spec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
-        wanted = self.channels_for(self.classes)
-        if x.c != wanted:
+        expected = self.channels_for(self.classes)
+        if x.c != expected:
             what = f"{len(self.anchors)} anchors x ({self.classes} classes + 5)"
-            raise ShapeError(common.shape_message(wanted, what, x.c))
+            raise ShapeError(common.shape_message(expected, what, x.c))
         return x
 
     def build(self, node: Node) -> nn.Module:
-        return RegionHead(self)
+        return RegionLayer(self)
 
 
-class RegionHead(Head):
+class RegionLayer(HeadLayer):
     """Decoding and loss of [region]."""
 
-    def __init__(self, spec: Region):
+    def __init__(self, spec: RegionSpec):
         super().__init__()
         self.spec = spec
         self.anchors: Tensor
         self.class_map: Tensor | None
         self.register_buffer("anchors", torch.tensor(spec.anchors), persistent=False)
         self.register_buffer("class_map", common.read_map(spec.map) if spec.map else None, persistent=False)
-        self.tree = Tree.read(spec.tree, spec.classes) if spec.tree else None
+        self.tree = ClassHierarchy.read(spec.tree, spec.classes) if spec.tree else None
         self.hier = _HIER
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,8 +167,8 @@ class RegionHead(Head):
     def _box(self, entry: Tensor, anchor: Tensor, column: Tensor, row: Tensor, width: int, height: int) -> Tensor:
         """Boxes (…, 4) relative to the input (`get_region_box`)."""
         x, y, w, h = entry.unbind(-1)
-        centre = (column + x.sigmoid()) / width, (row + y.sigmoid()) / height
-        return torch.stack((*centre, w.exp() * anchor[..., 0] / width, h.exp() * anchor[..., 1] / height), -1)
+        center = (column + x.sigmoid()) / width, (row + y.sigmoid()) / height
+        return torch.stack((*center, w.exp() * anchor[..., 0] / width, h.exp() * anchor[..., 1] / height), -1)
 
     def _scores(self, objectness: Tensor, classes: Tensor) -> Tensor:
         if self.tree is None:
@@ -178,7 +188,7 @@ class RegionHead(Head):
         spec = self.spec
         entries = self._entries(output)
         grid = Grid(*entries.shape)
-        truth = Truth.of(rows, spec.classes)
+        truth = TruthBoxes.of(rows, spec.classes)
         flat = grid.new(output)
         delta = grid.view(flat)
         objectness = entries[:, :, _OBJECTNESS]
@@ -204,7 +214,7 @@ class RegionHead(Head):
         figures = self._teach(flat, grid, output, truth)
         return delta, {**figures, "background": objectness.mean()}
 
-    def _teach(self, flat: Tensor, grid: Grid, output: Tensor, truth: Truth) -> dict[str, Tensor]:
+    def _teach(self, flat: Tensor, grid: Grid, output: Tensor, truth: TruthBoxes) -> dict[str, Tensor]:
         """Each truth to the best anchor of its cell; of several in one slot the last counts."""
         spec = self.spec
         column, row = truth.cell(grid.width, grid.height)
@@ -225,13 +235,13 @@ class RegionHead(Head):
         x, y, w, h = truth.box.unbind(1)
         xy = entry[:, :2].sigmoid()
         towards = torch.stack((x * grid.width - column, y * grid.height - row), 1) - xy
-        wanted = torch.stack((w * grid.width / size[:, 0], h * grid.height / size[:, 1]), 1).log()
-        box = spec.coord_scale * torch.cat((towards * xy * (1 - xy), wanted - entry[:, 2:4]), 1)
+        expected = torch.stack((w * grid.width / size[:, 0], h * grid.height / size[:, 1]), 1).log()
+        box = spec.coord_scale * torch.cat((towards * xy * (1 - xy), expected - entry[:, 2:4]), 1)
         own = entry[:, _OBJECTNESS]
         objectness = spec.object_scale * ((overlap if spec.rescore else 1.0) - own) * own * (1 - own)
 
         slots = common.only(slots, truth.valid, grid.slots)
-        runs = common.Runs.of(slots)
+        runs = common.SlotGroups.of(slots)
         last = grid.at(common.only(runs.slots, runs.last, grid.slots), 0, _CLASSES)
         values = torch.cat((box, objectness[:, None]), 1)[runs.order]
         flat.index_put_((last,), common.finite(values))
@@ -259,7 +269,7 @@ class RegionHead(Head):
         values = scale[:, None] * (target.to(probability.dtype) - probability)
         if self.spec.focal_loss and self.tree is None:
             values = values * common.focal_slope(probability.gather(1, labels[:, None]))
-        runs = common.Runs.of(slots)
+        runs = common.SlotGroups.of(slots)
         values = values[runs.order]
         if self.tree is None:
             at = grid.at(common.only(runs.slots, runs.last, grid.slots), _CLASSES, self.spec.classes)

@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Node, Shape, ShapeError, Spec, widened, windows
+from darknet_py.layers.base import Node, Shape, ShapeError, Spec, conv_output_size, pad_to_window
 
 
 @dataclass(frozen=True)
-class Upsample(Spec):
+class UpsampleSpec(Spec):
     """[upsample] (`make_upsample_layer`): each pixel `stride` times; a negative stride sums blocks instead."""
 
     stride: int
     scale: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Upsample:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> UpsampleSpec:
         stride = o.int("stride", 2, -64, 64)
         if not stride:
-            o.error("stride: wanted an integer other than 0, found 0", "stride")
+            o.error("stride: expected an integer other than 0, got 0", "stride")
         return cls(stride or 1, o.float("scale", 1.0))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -34,14 +34,14 @@ class Upsample(Spec):
         if self.stride > 0:
             return Shape(c, h * self.stride, w * self.stride)
         if h < -self.stride or w < -self.stride:
-            raise ShapeError(f"wanted an input of at least {-self.stride} x {-self.stride} pixels, found {w} x {h}")
+            raise ShapeError(f"expected an input of at least {-self.stride} x {-self.stride} pixels, got {w} x {h}")
         return Shape(c, h // -self.stride, w // -self.stride)
 
     def build(self, node: Node) -> nn.Module:
-        return Upsampling(self.stride, self.scale)
+        return UpsampleLayer(self.stride, self.scale)
 
 
-class Upsampling(nn.Module):
+class UpsampleLayer(nn.Module):
     def __init__(self, stride: int, scale: float):
         super().__init__()
         self.stride = stride
@@ -56,7 +56,7 @@ class Upsampling(nn.Module):
 
 
 @dataclass(frozen=True)
-class Extended(Spec):
+class AntialiasedSpec(Spec):
     """[reorg] with extra (pjreddie): all values of an image and `extra` zeros, go.cfg's place for passing."""
 
     vector: ClassVar[bool] = True
@@ -66,13 +66,13 @@ class Extended(Spec):
         return Shape(inputs[0].size + self.extra, 1, 1)
 
     def build(self, node: Node) -> nn.Module:
-        return Extending(self.extra)
+        return AntialiasedLayer(self.extra)
 
     def only_pjreddie(self, node: Node) -> bool:
         return True
 
 
-class Extending(nn.Module):
+class AntialiasedLayer(nn.Module):
     def __init__(self, extra: int):
         super().__init__()
         self.extra = extra
@@ -82,7 +82,7 @@ class Extending(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reorg(Spec):
+class ReorgSpec(Spec):
     """[reorg]: Darknet's old, scrambled space-to-depth (`reorg_old_layer.c`), which YOLOv2 was trained with."""
 
     stride: int
@@ -91,18 +91,18 @@ class Reorg(Spec):
     @classmethod
     def parse(cls, o: Options, net: NetSpec, index: int) -> Spec:
         if extra := o.int("extra", 0, 0, 1 << 16):
-            return Extended(extra)
+            return AntialiasedSpec(extra)
         return cls(o.int("stride", 1, 1, 64), o.flag("reverse"))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         c, h, w = inputs[0]
         s = self.stride
         if c % self.multiple():
-            raise ShapeError(f"wanted channels divisible by {self.multiple()}, found {c}")
+            raise ShapeError(f"expected channels divisible by {self.multiple()}, got {c}")
         if self.reverse:
             return Shape(c // s**2, h * s, w * s)
         if h % s or w % s:
-            raise ShapeError(f"wanted width and height divisible by {s}, found {w} x {h}")
+            raise ShapeError(f"expected width and height divisible by {s}, got {w} x {h}")
         return Shape(c * s**2, h // s, w // s)
 
     def multiple(self) -> int:
@@ -110,10 +110,10 @@ class Reorg(Spec):
         return self.stride**2
 
     def build(self, node: Node) -> nn.Module:
-        return Reorganize(self.stride, self.reverse)
+        return ReorgLayer(self.stride, self.reverse)
 
 
-class Reorganize(nn.Module):
+class ReorgLayer(nn.Module):
     """Reads (C, H, W) as if it were (C/s², H·s, W·s) and writes its s² phases in a row, as `reorg_cpu` does."""
 
     def __init__(self, stride: int, reverse: bool):
@@ -144,7 +144,7 @@ def _gathered(x: Tensor, s: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Reorg3d(Reorg):
+class Reorg3dSpec(ReorgSpec):
     """[reorg3d]: each s × s block of pixels becomes s² channel groups (`reorg_cpu` of blas.c).
 
     With reverse=1 C's function is handed the output's shape for the input's, in its GPU build too. It then unfolds
@@ -155,10 +155,10 @@ class Reorg3d(Reorg):
         return self.stride**4 if self.reverse else 1
 
     def build(self, node: Node) -> nn.Module:
-        return Blocks(self.stride, self.reverse)
+        return Reorg3dLayer(self.stride, self.reverse)
 
 
-class Blocks(Reorganize):
+class Reorg3dLayer(ReorgLayer):
     def forward(self, x: Tensor) -> Tensor:
         if not self.reverse:
             return _spread(x, self.stride)
@@ -188,13 +188,17 @@ class Blur(nn.Module):
         if not kind or min(shape) < 1:
             return shape
         size, border = (2, 0) if kind == 2 else (3, 2)
-        return Shape(shape.c, windows(shape.h + border, size, stride_y), windows(shape.w + border, size, stride_x))
+        return Shape(
+            shape.c,
+            conv_output_size(shape.h + border, size, stride_y),
+            conv_output_size(shape.w + border, size, stride_x),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.filter.shape[0]
         weight = self.filter.to(x.dtype).expand(x.shape[1], 1, size, size)
         border = 1 if size == 3 else 0
-        return F.conv2d(widened(x, size - 2 * border), weight, None, self.stride, border, 1, x.shape[1])
+        return F.conv2d(pad_to_window(x, size - 2 * border), weight, None, self.stride, border, 1, x.shape[1])
 
 
 def overlaid(host: Tensor, output: Tensor) -> Tensor:

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers import heads_common as common
-from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorGrid, AnchorHead, Lesson
+from darknet_py.layers import target_assignment as common
+from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
+from darknet_py.layers.bad_label_filter import RunningDeltaStats, filter_labels, filters_labels
 from darknet_py.layers.base import HeadLoss, Node, TrainState
-from darknet_py.layers.heads_common import Grid, Tracks, Truth
-from darknet_py.layers.reject import Rolling, reject, rejects
+from darknet_py.layers.target_assignment import Grid, Tracks, TruthBoxes
 
 _NO_LAYER = 999999
 
 
 @dataclass(frozen=True)
-class Yolo(AnchorGrid):
+class YoloSpec(AnchorHeadSpec):
     """Darknet's `parse_yolo`.
 
     Input and output: len(mask) · (4 + 1 + classes) channels; per anchor x, y, w, h, objectness, classes. The track
@@ -41,7 +41,7 @@ class Yolo(AnchorGrid):
     embedding_layer: int | None
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Yolo:
+    def parse(cls, o: Options, net: NetSpec, index: int) -> YoloSpec:
         embedding = o.int("embedding_layer", _NO_LAYER)
         return cls(
             **cls.shared(o),
@@ -57,29 +57,29 @@ class Yolo(AnchorGrid):
         )
 
     def build(self, node: Node) -> nn.Module:
-        return YoloHead(self, node.net, node.index)
+        return YoloLayer(self, node.net, node.index)
 
 
-class YoloHead(AnchorHead):
+class YoloLayer(AnchorHeadLayer):
     """Box entries: x, y, w, h."""
 
-    spec: Yolo
+    spec: YoloSpec
 
-    def __init__(self, spec: Yolo, net: NetSpec, index: int):
+    def __init__(self, spec: YoloSpec, net: NetSpec, index: int):
         super().__init__(spec, (net.width, net.height))
         self.net = net
         self.index = index
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
-        """truth: as `AnchorHead.loss` takes it; a seventh column is the track of the object, for [contrastive]."""
+        """truth: as `AnchorHeadLayer.loss` takes it; a seventh column is the track of the object, for [contrastive]."""
         if truth.shape[1] > 6:
             state.tracks[self.index] = self._tracks(truth, self._entries(x).shape)
         return super().loss(x, truth, state)
 
     def _tracks(self, rows: Tensor, shape: Sequence[int]) -> Tracks:
-        grid, truth = Grid(*shape), Truth.of(rows, self.spec.classes, self.class_map)
+        grid, truth = Grid(*shape), TruthBoxes.of(rows, self.spec.classes, self.class_map)
         taught = self._assign(truth, grid, float("inf"))
-        runs = common.Runs.of(taught.slots)
+        runs = common.SlotGroups.of(taught.slots)
         slots, row = common.only(runs.slots, runs.last, grid.slots), taught.truth[runs.order]
         none = rows.new_full((grid.slots + 1,), -1, dtype=torch.long)
         view = (grid.images, grid.anchors, grid.height, grid.width)
@@ -97,9 +97,9 @@ class YoloHead(AnchorHead):
         output[:, :, :2] = self._stretch(output[:, :, :2])
         return output.flatten(1, 2)
 
-    def _stretch(self, centre: Tensor) -> Tensor:
+    def _stretch(self, center: Tensor) -> Tensor:
         scale = self.spec.scale_x_y
-        return centre if scale == 1 else centre * scale - 0.5 * (scale - 1)
+        return center if scale == 1 else center * scale - 0.5 * (scale - 1)
 
     def _box(self, entry: Tensor, anchor: Tensor, column: Tensor, row: Tensor, width: int, height: int) -> Tensor:
         """Boxes (…, 4) relative to the input (`get_yolo_box`). entry: (…, 4). anchor: (…, 2). grid: width x height."""
@@ -139,7 +139,7 @@ class YoloHead(AnchorHead):
             away = torch.where(averages, away / (taught > 0).sum(2, keepdim=True).clamp(min=1), away)
         delta[:, :, :4] = away
 
-    def _box_delta(self, lesson: Lesson, grid: Grid) -> Tensor:
+    def _box_delta(self, lesson: BoxTargets, grid: Grid) -> Tensor:
         """`delta_yolo_box`."""
         spec, entry, target = self.spec, lesson.entry, lesson.target
         factor = (spec.iou_normalizer * lesson.weight)[:, None]
@@ -152,7 +152,7 @@ class YoloHead(AnchorHead):
         slope = common.finite(slope * factor)
         return slope if spec.max_delta is None else slope.clamp(-spec.max_delta, spec.max_delta)
 
-    def _inverse(self, lesson: Lesson, grid: Grid) -> Tensor:
+    def _inverse(self, lesson: BoxTargets, grid: Grid) -> Tensor:
         """(M, 4) what the entries should be for the target; the inverse of `_box`."""
         x, y, w, h = lesson.target.unbind(-1)
         w, h = w * self.input_size[0] / lesson.anchor[:, 0], h * self.input_size[1] / lesson.anchor[:, 1]
@@ -160,10 +160,10 @@ class YoloHead(AnchorHead):
         return torch.stack((x * grid.width - lesson.column, y * grid.height - lesson.row, w, h), -1)
 
     def _reject(self, delta: Tensor, state: TrainState) -> Tensor:
-        if not rejects(self.net, state.iteration):
+        if not filters_labels(self.net, state.iteration):
             return delta
-        state.rolling = state.rolling or Rolling.start(delta)
-        return reject(delta, state.rolling, self.net, state.iteration, delta.shape[2])
+        state.rolling = state.rolling or RunningDeltaStats.start(delta)
+        return filter_labels(delta, state.rolling, self.net, state.iteration, delta.shape[2])
 
     def _cost(self, delta: Tensor, figures: dict[str, Tensor]) -> Tensor:
         """Darknet's printed loss; not what it descends on unless iou_loss=mse."""

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.weights import Header, arrays
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
+    from darknet_py.graph.graph import Graph
     from darknet_py.model.network import Network
 
 
@@ -55,7 +55,7 @@ def read(path: str | Path) -> Checkpoint:
         raise WeightsError(f"{path}: not a PyTorch checkpoint: {str(error).splitlines()[0]}") from error
     ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == ("darknet_py", _VERSION)
     if not ours or not content.keys() >= _KEYS:
-        raise WeightsError(f"{path}: wanted a checkpoint written by darknet_py, found another PyTorch file")
+        raise WeightsError(f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file")
     graph = parse_text(content["cfg"], content["cfg_name"])
     return Checkpoint(graph, list(content["names"]), Header(*content["header"]), content["state_dict"])
 
@@ -83,18 +83,18 @@ def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
     """
     checkpoint = read(path)
     state = net.state_dict()
-    wanted = {f"layers.{node.index}.{array.name}": node for node, array in arrays(net.graph, cutoff)}
-    for name, node in wanted.items():
+    expected = {f"layers.{node.index}.{array.name}": node for node, array in arrays(net.graph, cutoff)}
+    for name, node in expected.items():
         found = checkpoint.state.get(name)
         if found is None or found.shape != state[name].shape:
             have = "none" if found is None else str(tuple(found.shape))
             raise WeightsError(
-                f"{path}: layer {node.index} [{node.type}], {name}: wanted {tuple(state[name].shape)}, found {have}"
+                f"{path}: layer {node.index} [{node.type}], {name}: expected {tuple(state[name].shape)}, got {have}"
             )
     extra = sorted(set(checkpoint.state) - set(state))
     if extra and cutoff is None:
-        raise WeightsError(f"{path}: wanted nothing beyond this network's tensors, found {extra[0]} and others")
+        raise WeightsError(f"{path}: expected nothing beyond this network's tensors, got {extra[0]} and others")
     with torch.no_grad():
-        for name in wanted:
+        for name in expected:
             state[name].copy_(checkpoint.state[name])
     return checkpoint.header

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from darknet_py.cfg.graph import Graph, parse, resized
 from darknet_py.errors import DarknetError, WeightsError
+from darknet_py.graph.graph import Graph, parse, resized
 from darknet_py.model import checkpoint
 from darknet_py.model.network import Network
 from darknet_py.model.weights import Header
@@ -33,7 +33,7 @@ def load(
     """A network in eval mode.
 
     cfg: path; None when `weights` is a checkpoint (`.pt`), which holds its cfg; or that checkpoint itself. weights:
-    `.weights` file or checkpoint; None leaves the weights as Darknet initialises them. width, height: another input
+    `.weights` file or checkpoint; None leaves the weights as Darknet initializes them. width, height: another input
     size than the cfg's.
     Raises CfgError, WeightsError.
     """
@@ -55,7 +55,7 @@ def load_with_header(
     stored = None
     if weights is not None:
         if not Path(weights).is_file():
-            raise WeightsError(f"{weights}: wanted a weights file, found none")
+            raise WeightsError(f"{weights}: expected a weights file, got none")
         if checkpoint.is_checkpoint(weights):
             stored = checkpoint.read(weights)
     if cfg is not None:
@@ -63,7 +63,7 @@ def load_with_header(
     elif stored:
         graph = resized(stored.graph, width, height)
     else:
-        raise DarknetError("wanted a cfg, found none (only a .pt checkpoint holds its own)")
+        raise DarknetError("expected a cfg, got none (only a .pt checkpoint holds its own)")
     net = Network(graph, names or (stored.names if stored else ()))
     header = net.load_weights(weights) if weights is not None else Header()
     return net.to(_device(device)).eval(), header
@@ -73,7 +73,7 @@ def _device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DarknetError(f"wanted a device like cpu or cuda:0, found {name!r}") from error
+        raise DarknetError(f"expected a device like cpu or cuda:0, got {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DarknetError(f"wanted the device {name}, found no CUDA here")
+        raise DarknetError(f"expected the device {name}, got no CUDA here")
     return device

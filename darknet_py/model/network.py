@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from darknet_py.cfg.graph import Graph
 from darknet_py.errors import CfgError, DarknetError, Problem
-from darknet_py.layers import parity
-from darknet_py.layers.base import Head, HeadLoss, Node, Predictions, ShapeError, TrainState
+from darknet_py.graph.graph import Graph
+from darknet_py.layers import c_emulation as parity
+from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Predictions, ShapeError, TrainState
 from darknet_py.model import checkpoint
 from darknet_py.model import weights as weights_file
 
@@ -49,13 +49,13 @@ class Network(nn.Module):
             except ShapeError as error:
                 where = f"[{node.type}] #{node.index}"
                 raise CfgError([Problem(graph.path, node.line, where, str(error))]) from None
-        self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, Head)]
+        self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, HeadLayer)]
         for layer in self.modules():
             if hasattr(layer, "state") and layer is not self:
                 layer.state = self.state  # type: ignore[assignment]
 
     @property
-    def detectors(self) -> list[tuple[int, Head]]:
+    def detectors(self) -> list[tuple[int, HeadLayer]]:
         return [(i, head) for i, head in self.heads if self.graph.layers[i].spec.detects]
 
     @property
@@ -78,7 +78,7 @@ class Network(nn.Module):
         """
         return self._forward(x, lambda node, module, inputs: None)
 
-    def examine(self, x: Tensor, truth: Tensor) -> tuple[Any, Tensor]:
+    def forward_with_loss(self, x: Tensor, truth: Tensor) -> tuple[Any, Tensor]:
         """What `forward` gives, and Darknet's cost of the mini-batch (float64), divided by the number of heads.
 
         One pass. Heads count as they do late in training, so that nothing is drawn by chance and the weights alone
@@ -87,7 +87,7 @@ class Network(nn.Module):
         late, costs = TrainState(seen=1 << 40), []
 
         def cost(node: Node, module: nn.Module, inputs: list[Tensor]) -> None:
-            if isinstance(module, Head) and not module.compares and not node.common.onlyforward:
+            if isinstance(module, HeadLayer) and not module.is_contrastive and not node.common.onlyforward:
                 costs.append(_head_loss(module, inputs[0], truth, late).cost)
 
         found = self._forward(x, cost)
@@ -103,7 +103,7 @@ class Network(nn.Module):
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             look(node, module, inputs)
             output = module(*inputs)
-            if isinstance(module, Head) and node.spec.detects:
+            if isinstance(module, HeadLayer) and node.spec.detects:
                 decoded.append(module.decode(output))
             last[:] = [output]
             return output
@@ -122,7 +122,7 @@ class Network(nn.Module):
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             output = module(*inputs)
-            memory = node.spec.kept(module, inputs, output)
+            memory = node.spec.c_output(module, inputs, output)
             kept.append(None if memory is None else memory.clone())
             return output
 
@@ -142,7 +142,7 @@ class Network(nn.Module):
         parts: dict[int, dict[str, Tensor]] = {}
 
         def measure(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor | None:
-            if isinstance(module, Head) and not node.common.onlyforward:
+            if isinstance(module, HeadLayer) and not node.common.onlyforward:
                 report = _head_loss(module, inputs[0], truth, self.state)
                 totals.append(report.total)
                 costs.append(report.cost)
@@ -175,13 +175,13 @@ class Network(nn.Module):
 
     def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[list[Any]]:
         """Detections on a ready input tensor (B, C, H, W), boxes relative to it; see `model.predict`."""
-        from darknet_py.model.predict import boxes  # it needs the data room, a network does not
+        from darknet_py.inference.detect import boxes  # it needs the data room, a network does not
 
         return boxes(self, x, thresh, nms)
 
     def detect(self, images: Any, thresh: float = 0.25, nms: float = 0.45, stb: bool = False) -> list[list[Any]]:
         """Detections on images (paths or (H, W, 3) RGB uint8 arrays), relative to each; see `model.predict`."""
-        from darknet_py.model.predict import detect
+        from darknet_py.inference.detect import detect
 
         return detect(self, images, thresh, nms, stb=stb)
 
@@ -203,14 +203,14 @@ class Network(nn.Module):
                 outputs[node.index] = output
 
     def _check_input(self, x: Tensor) -> None:
-        wanted = self.graph.input
-        if x.dim() == 2 and wanted.size == x.shape[1]:
+        expected = self.graph.input
+        if x.dim() == 2 and expected.size == x.shape[1]:
             return
-        if x.dim() != 4 or x.shape[1] != wanted.c:
-            raise DarknetError(f"wanted an input of (batch, {wanted.c}, height, width), found {tuple(x.shape)}")
+        if x.dim() != 4 or x.shape[1] != expected.c:
+            raise DarknetError(f"expected an input of (batch, {expected.c}, height, width), got {tuple(x.shape)}")
 
 
-def _head_loss(head: Head, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
+def _head_loss(head: HeadLayer, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
     """In float32 whatever the layers before run in: a sum over thousands of cells needs more than 16 bits."""
     with torch.autocast(x.device.type, enabled=False):
         return head.loss(x.float(), truth, state)

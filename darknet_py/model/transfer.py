@@ -12,12 +12,12 @@ from darknet_py.errors import WeightsError
 from darknet_py.model import checkpoint, weights
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
+    from darknet_py.graph.graph import Graph
     from darknet_py.layers.base import Node
     from darknet_py.model.network import Network
 
 
-def load_fitting(net: Network, path: str | Path, source: Graph, cutoff: int | None = None) -> list[Node]:
+def load_matching(net: Network, path: str | Path, source: Graph, cutoff: int | None = None) -> list[Node]:
     """Copies what fits of the layers before `cutoff` (default: all): each array whose shape is the network's.
 
     source: the cfg that the weights are of; a checkpoint's own layout is read from the checkpoint. Layers are paired by

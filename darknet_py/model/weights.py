@@ -17,10 +17,10 @@ import torch
 
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
-from darknet_py.layers.base import Array, Node
+from darknet_py.layers.base import LayerArray, Node
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
+    from darknet_py.graph.graph import Graph
     from darknet_py.model.network import Network
 
 
@@ -57,12 +57,12 @@ def read_header(path: str | Path) -> Header:
         raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
     header = Header(*np.frombuffer(raw[:12], "<i4").tolist()) if len(raw) >= 16 else Header()
     if len(raw) < header.size:
-        raise WeightsError(f"{path}: wanted a weights header of {header.size} bytes, found {len(raw)}")
+        raise WeightsError(f"{path}: expected a weights header of {header.size} bytes, got {len(raw)}")
     seen = np.frombuffer(raw[12 : header.size], "<u8" if header.wide else "<u4")
     return header._replace(seen=int(seen[0]))
 
 
-def arrays(graph: Graph, cutoff: int | None = None) -> Iterator[tuple[Node, Array]]:
+def arrays(graph: Graph, cutoff: int | None = None) -> Iterator[tuple[Node, LayerArray]]:
     """All arrays of layers 0 … cutoff−1 in file order."""
     for node in graph.layers[:cutoff]:
         for array in node.spec.arrays(node):
@@ -80,7 +80,7 @@ def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
 
 def read(
     graph: Graph, path: str | Path, cutoff: int | None = None
-) -> tuple[Header, Iterator[tuple[Node, Array, torch.Tensor]]]:
+) -> tuple[Header, Iterator[tuple[Node, LayerArray, torch.Tensor]]]:
     """The arrays that the file has for the layers before `cutoff` (default: all), one after the other.
 
     A file that ends exactly between two layers is a partial one (`*.conv.N`) and is read up to there, as in Darknet.
@@ -92,13 +92,13 @@ def read(
         np.memmap(path, np.uint8, "r")[header.size :] if os.path.getsize(path) > header.size else np.zeros(0, np.uint8)
     )
     floats = data[: len(data) // 4 * 4].view("<f4")
-    wanted = [(node, array) for node, array in arrays(graph, cutoff) if _in_file(node, array)]
-    total = sum(array.count for _, array in wanted)
-    _check_length(path, wanted, total, len(data), cutoff)
+    expected = [(node, array) for node, array in arrays(graph, cutoff) if _in_file(node, array)]
+    total = sum(array.count for _, array in expected)
+    _check_length(path, expected, total, len(data), cutoff)
 
-    def found() -> Iterator[tuple[Node, Array, torch.Tensor]]:
+    def found() -> Iterator[tuple[Node, LayerArray, torch.Tensor]]:
         position = 0
-        for node, array in wanted:
+        for node, array in expected:
             if position >= len(floats):
                 break
             values = np.array(floats[position : position + array.count])  # a copy: the map is read-only
@@ -123,13 +123,13 @@ def save(
     write_atomically(path, chunks(), WeightsError)
 
 
-def _in_file(node: Node, array: Array) -> bool:
+def _in_file(node: Node, array: LayerArray) -> bool:
     if node.common.dontload:
         return False
     return not (node.common.dontloadscales and array.role in ("scale", "mean", "variance"))
 
 
-def _from_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tensor:
+def _from_file(values: torch.Tensor, array: LayerArray, header: Header) -> torch.Tensor:
     if array.flipped:  # held as (fan_in, filters)
         return values.view(-1, array.shape[0]).t().reshape(array.shape)
     if array.transposable and header.transposed:
@@ -137,7 +137,7 @@ def _from_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tens
     return values.view(array.shape)
 
 
-def _to_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tensor:
+def _to_file(values: torch.Tensor, array: LayerArray, header: Header) -> torch.Tensor:
     if array.flipped:
         return values.reshape(array.shape[0], -1).t()
     if array.transposable and header.transposed:
@@ -146,7 +146,7 @@ def _to_file(values: torch.Tensor, array: Array, header: Header) -> torch.Tensor
 
 
 def _check_length(
-    path: str | Path, wanted: list[tuple[Node, Array]], total: int, size: int, cutoff: int | None
+    path: str | Path, expected: list[tuple[Node, LayerArray]], total: int, size: int, cutoff: int | None
 ) -> None:
     found, odd = divmod(size, 4)
     if found == total and not odd:
@@ -155,16 +155,16 @@ def _check_length(
         if cutoff is not None:
             return  # only the first layers were asked for
         raise WeightsError(
-            f"{path}: wanted {total} floats for this network, found {found - total} more"
+            f"{path}: expected {total} floats for this network, got {found - total} more"
             f"{f' and {odd} bytes' if odd else ''} after its last layer"
         )
     position = 0
-    for k, (node, array) in enumerate(wanted):
-        if position == found and not odd and (k == 0 or wanted[k - 1][0].index != node.index):
+    for k, (node, array) in enumerate(expected):
+        if position == found and not odd and (k == 0 or expected[k - 1][0].index != node.index):
             return  # ends between two layers: a partial file
         if position + array.count > found:
             raise WeightsError(
                 f"{path}: the file ends in layer {node.index} [{node.type}], {array.role}: "
-                f"wanted {total} floats in all, found {found}{f' and {odd} bytes' if odd else ''}"
+                f"expected {total} floats in all, got {found}{f' and {odd} bytes' if odd else ''}"
             )
         position += array.count

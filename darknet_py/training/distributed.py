@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from darknet_py.errors import TrainError
-from darknet_py.layers.normalize import CrossBatch, Normalized
+from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -37,7 +37,7 @@ _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel)
 _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
-class Team(NamedTuple):
+class DistContext(NamedTuple):
     """This process among those that train together."""
 
     rank: int = 0
@@ -50,37 +50,37 @@ class Team(NamedTuple):
         return self.rank == 0
 
 
-class Share(NamedTuple):
+class LocalBatch(NamedTuple):
     """What one process does in an iteration."""
 
     mini_batches: int
     images: int  # per mini-batch
 
 
-def share(net: NetSpec, team: Team) -> Share:
+def split_batch(net: NetSpec, team: DistContext) -> LocalBatch:
     """Raises TrainError where the batch cannot be split evenly."""
     total = net.mini_batch * net.subdivisions
     own = total // team.size
     images = min(net.mini_batch, own)
     if total % team.size or not images or own % images:
         raise TrainError(
-            f"wanted a batch that {team.size} processes can share evenly, "
+            f"expected a batch that {team.size} processes can share evenly, "
             f"found batch={net.batch} subdivisions={net.subdivisions}"
         )
     if net.contrastive and images < 2:
         raise TrainError(
-            f"contrastive=1: wanted at least 2 images per process and mini-batch, found batch={net.batch} "
+            f"contrastive=1: expected at least 2 images per process and mini-batch, got batch={net.batch} "
             f"subdivisions={net.subdivisions} for {team.size} processes"
         )
-    return Share(own // images, images)
+    return LocalBatch(own // images, images)
 
 
 @contextmanager
-def joined(device: str | None = None) -> Iterator[Team]:
+def process_group(device: str | None = None) -> Iterator[DistContext]:
     """Joins the processes that `torchrun` started; alone when it did not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team()
+        yield DistContext()
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
@@ -96,7 +96,7 @@ def joined(device: str | None = None) -> Iterator[Team]:
         backend = "nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
-        yield Team(dist.get_rank(), size, local)
+        yield DistContext(dist.get_rank(), size, local)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in ("gloo", "NCCL")):
             raise
@@ -106,7 +106,7 @@ def joined(device: str | None = None) -> Iterator[Team]:
             dist.destroy_process_group()
 
 
-class Loss(nn.Module):
+class LossModule(nn.Module):
     """`Network.loss` as a forward pass, which is what DistributedDataParallel can wrap."""
 
     def __init__(self, network: Network):
@@ -117,7 +117,7 @@ class Loss(nn.Module):
         return self.network.loss(x, truth)
 
 
-def shared(loss: Loss, team: Team) -> nn.Module:
+def wrap_model(loss: LossModule, team: DistContext) -> nn.Module:
     """`loss` with gradients averaged over the team. To be made anew when `requires_grad` of a tensor changes."""
     if team.size == 1 or not any(p.requires_grad for p in loss.parameters()):
         return loss
@@ -137,19 +137,19 @@ def without_loss(network: Network) -> list[nn.Module]:
     return [layer for node, layer in zip(nodes, network.layers, strict=True) if node.index not in feeding]
 
 
-def held(loss: nn.Module, hold: bool) -> Any:
+def no_sync(loss: nn.Module, hold: bool) -> Any:
     """A context in which gradients stay with this process; they are exchanged by the first backward outside."""
     return loss.no_sync() if hold and isinstance(loss, DistributedDataParallel) else nullcontext()
 
 
-def total(value: Tensor, team: Team) -> Tensor:
+def all_reduce_sum(value: Tensor, team: DistContext) -> Tensor:
     """The sum of `value` over the team."""
     if team.size > 1:
         dist.all_reduce(value)
     return value
 
 
-def agree(flag: bool, team: Team, device: torch.device) -> bool:
+def any_rank(flag: bool, team: DistContext, device: torch.device) -> bool:
     """Whether the flag is set in any process."""
     if team.size == 1:
         return flag
@@ -158,16 +158,16 @@ def agree(flag: bool, team: Team, device: torch.device) -> bool:
     return bool(value.item())
 
 
-def synchronise(network: Network, team: Team) -> None:
-    """Lets batch norm normalise over the mini-batches of all processes in training. Raises TrainError for cbn=1."""
-    if any(isinstance(module, CrossBatch) for module in network.modules()):
+def broadcast_parameters(network: Network, team: DistContext) -> None:
+    """Lets batch norm normalize over the mini-batches of all processes in training. Raises TrainError for cbn=1."""
+    if any(isinstance(module, CrossBatchNorm) for module in network.modules()):
         raise TrainError(f"{network.graph.path}: sync_bn is not supported with cbn=1; remove one of them")
     for module in network.modules():
-        if isinstance(module, Normalized):
-            module.synchronised = team.size > 1
+        if isinstance(module, NormalizedLayer):
+            module.synchronized = team.size > 1
 
 
-def average_statistics(network: Network, team: Team) -> None:
+def average_statistics(network: Network, team: DistContext) -> None:
     """Gives all processes the mean of their running means and variances."""
     if team.size == 1:
         return

@@ -16,8 +16,8 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 if TYPE_CHECKING:
-    from darknet_py.cfg.graph import Graph
     from darknet_py.cfg.net import NetSpec
+    from darknet_py.graph.graph import Graph
     from darknet_py.layers.base import Node
     from darknet_py.model.network import Network
 
@@ -25,7 +25,7 @@ _DECAYED = ("weight", "shortcut", "implicit")
 _CLIPPED = ("weight", "implicit")
 
 
-class Frozen(NamedTuple):
+class FrozenLayers(NamedTuple):
     """Layers that a cfg excludes from training, by index.
 
     still: neither arrays nor running statistics change (`onlyforward`, and all before the last `stopbackward=1`).
@@ -36,7 +36,7 @@ class Frozen(NamedTuple):
     fixed: frozenset[int]
 
 
-def frozen(graph: Graph) -> Frozen:
+def frozen_layers(graph: Graph) -> FrozenLayers:
     """Reads the freezing options (`parse_network_cfg_custom`, `set_train_only_bn`).
 
     C Darknet decays the weights of a layer with `onlyforward=1` although it gets no gradient; we leave them alone.
@@ -44,7 +44,7 @@ def frozen(graph: Graph) -> Frozen:
     last_stop = max((n.index for n in graph.layers if n.common.stopbackward == 1), default=0)
     last_only_bn = max((n.index for n in graph.layers if n.common.train_only_bn), default=-1)
     still = (n.index for n in graph.layers if n.index < last_stop or n.common.onlyforward)
-    return Frozen(frozenset(still), frozenset(range(last_only_bn + 1)))
+    return FrozenLayers(frozenset(still), frozenset(range(last_only_bn + 1)))
 
 
 def stopped(graph: Graph, iteration: int) -> int:
@@ -63,7 +63,7 @@ def set_trainable(network: Network, stop: int) -> None:
     Frozen layers run with their running statistics (`forward_convolutional_layer_gpu`); no gradient is computed for
     them nor for the layers up to the stop.
     """
-    still, fixed = frozen(network.graph)
+    still, fixed = frozen_layers(network.graph)
     network.train()
     for node, module in zip(network.graph.layers, network.layers, strict=True):
         if node.index in still and node.spec.arrays(node):
@@ -82,7 +82,7 @@ def set_statistics_momentum(network: Network, momentum: float) -> None:
 
 def trainable(network: Network) -> list[tuple[Node, str, nn.Parameter]]:
     """(node, role, tensor) of each array that training may change, in file order; shared tensors once."""
-    still, fixed = frozen(network.graph)
+    still, fixed = frozen_layers(network.graph)
     seen: set[int] = set()
     found = []
     for node, module in zip(network.graph.layers, network.layers, strict=True):
@@ -97,7 +97,7 @@ def trainable(network: Network) -> list[tuple[Node, str, nn.Parameter]]:
     return found
 
 
-def make_optimizer(network: Network) -> Update:
+def make_optimizer(network: Network) -> DarknetOptimizer:
     """SGD, or Adam where `[net]` says adam=1, over the trainable tensors grouped by how they are updated."""
     net = network.graph.net
     groups: dict[tuple[bool, float, float, int], list[nn.Parameter]] = {}
@@ -114,7 +114,7 @@ def make_optimizer(network: Network) -> Update:
     return Adam(rows, net) if net.adam else SGD(rows, net)
 
 
-class Update(Optimizer):
+class DarknetOptimizer(Optimizer):
     """What both rules share. Groups: decayed (weight decay applies), scale (of the learning rate), clip (bound on the
     absolute value, 0 none), start (first iteration that updates)."""
 
@@ -147,7 +147,7 @@ class Update(Optimizer):
 _IDLE = {"decayed": False, "scale": 1.0, "clip": 0.0, "start": 1}
 
 
-class SGD(Update):
+class SGD(DarknetOptimizer):
     """`update_convolutional_layer`: u += gradient + decay·batch·w (weights only), w −= rate/batch·u, u ·= momentum.
 
     torch's fused kernel does it in one pass: its buffer is u before the last multiplication.
@@ -169,7 +169,7 @@ class SGD(Update):
         )
 
 
-class Adam(Update):
+class Adam(DarknetOptimizer):
     """`adam_update_gpu`: moments of gradient + decay·batch·w with bias correction by the iteration number.
 
     As in Darknet the gradient is the sum over the batch, eps is added outside the root, and biases and scales decay

@@ -1,4 +1,4 @@
-"""Learning rate by iteration: pure functions of `[net]` (Darknet's `get_current_rate` and its neighbours).
+"""Learning rate by iteration: pure functions of `[net]` (Darknet's `get_current_rate` and its neighbors).
 
 Darknet counts the images of a batch before it updates, so the first update asks for iteration 1. All functions here
 take that number: the count of batches whose gradients are complete, the current one included.

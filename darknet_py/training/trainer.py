@@ -11,26 +11,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from darknet_py.cfg.classes import with_classes
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
-from darknet_py.evaluate.shares import everyones
+from darknet_py.evaluate.rank_merge import all_gather
 from darknet_py.files import write_atomically
+from darknet_py.graph.set_num_classes import set_num_classes
 from darknet_py.layers.base import Node
 from darknet_py.model.checkpoint import is_checkpoint
 from darknet_py.model.load import read_graph
 from darknet_py.model.network import Network
-from darknet_py.model.transfer import load_fitting
-from darknet_py.training.board import Board
-from darknet_py.training.checkpoint import Backup, keeps_numbered
-from darknet_py.training.distributed import Team, agree, average_statistics, joined, synchronise
-from darknet_py.training.interrupt import Stop
-from darknet_py.training.journal import Journal
+from darknet_py.model.transfer import load_matching
+from darknet_py.training.checkpoint_dir import CheckpointDir, is_numbered_checkpoint
+from darknet_py.training.distributed import (
+    DistContext,
+    any_rank,
+    average_statistics,
+    broadcast_parameters,
+    process_group,
+)
 from darknet_py.training.optimizer import set_statistics_momentum
-from darknet_py.training.options import TrainOptions, split, with_net
+from darknet_py.training.plan import check_schedule, make_task, notes, pick_device
 from darknet_py.training.schedule import next_measurement, statistics_momentum
-from darknet_py.training.setup import check_schedule, make_task, notes, pick_device
-from darknet_py.training.step import Learner, Step
+from darknet_py.training.shutdown import GracefulShutdown
+from darknet_py.training.tensorboard import TensorBoardWriter
+from darknet_py.training.train_log import TrainLogger
+from darknet_py.training.train_options import TrainOptions, override_net, split_options
+from darknet_py.training.train_step import StepResult, TrainStep
 
 PathLike = str | Path
 
@@ -73,9 +79,9 @@ def train(
     then raise KeyboardInterrupt. Under `torchrun` the processes share each batch. Raises DarknetError: CfgError,
     WeightsError, DataError, or TrainError when training cannot start or go on.
     """
-    options, changes = split(overrides)
-    with joined(options.device) as team, Stop() as stop:
-        training = Training(Path(cfg), data, weights, options, changes, team)
+    options, changes = split_options(overrides)
+    with process_group(options.device) as team, GracefulShutdown() as stop:
+        training = Trainer(Path(cfg), data, weights, options, changes, team)
         try:
             training.run(stop)
         finally:
@@ -83,7 +89,7 @@ def train(
         return training.result()
 
 
-class Training:
+class Trainer:
     """Everything a training holds. `run` is the loop."""
 
     def __init__(
@@ -93,21 +99,21 @@ class Training:
         weights: PathLike | None,
         options: TrainOptions,
         changes: dict[str, Any],
-        team: Team,
+        team: DistContext,
     ):
         self.options, self.team = options, team
         if weights is None and is_checkpoint(cfg):
             weights = cfg
         source = read_graph(cfg)
-        fitted = with_classes(source, options.classes) if options.classes else source
-        graph, followed = with_net(fitted, changes)
+        fitted = set_num_classes(source, options.classes) if options.classes else source
+        graph, followed = override_net(fitted, changes)
         self.net = graph.net
         check_schedule(graph, changes)
         self.task = make_task(graph, data, options)
-        self.backup = Backup(Path(options.out or self.task.file.backup), cfg.stem, self.task.metric)
+        self.backup = CheckpointDir(Path(options.out or self.task.file.backup), cfg.stem, self.task.metric)
         self.cfg = cfg if fitted is source else self.backup.folder / f"{cfg.stem}.cfg"
         if fitted is not source and self.cfg.resolve() == cfg.resolve():
-            raise TrainError(f"out: wanted another folder than that of {cfg}, as the cfg for new classes goes there")
+            raise TrainError(f"out: expected another folder than that of {cfg}, as the cfg for new classes goes there")
         if fitted is not source:
             followed.append(f"the cfg for {options.classes} classes: {self.cfg}")
         if team.leads:
@@ -116,7 +122,7 @@ class Training:
         torch.manual_seed(options.seed)
         self.network = Network(graph, self.task.names)
         if weights is not None and options.classes:
-            anew = load_fitting(self.network, Path(weights), source, options.cutoff)
+            anew = load_matching(self.network, Path(weights), source, options.cutoff)
             followed.append(f"{weights}: {_started_anew(anew)}")
         elif weights is not None:
             self.network.load_weights(Path(weights), options.cutoff)
@@ -127,12 +133,12 @@ class Training:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         set_statistics_momentum(self.network, options.bn_momentum or statistics_momentum(self.net))
         if options.sync_bn:
-            synchronise(self.network, team)
-        self.learner = Learner(self.network, seed=options.seed, amp=options.amp, team=team)
+            broadcast_parameters(self.network, team)
+        self.learner = TrainStep(self.network, seed=options.seed, amp=options.amp, team=team)
 
         images = self.net.batch_images
-        board = Board(self.backup.path("tensorboard")) if options.tensorboard and team.leads else None
-        self.journal = Journal(
+        board = TensorBoardWriter(self.backup.path("tensorboard")) if options.tensorboard and team.leads else None
+        self.journal = TrainLogger(
             self.backup, self.net, images, self.task.label, loud=team.leads, quiet=options.quiet, board=board
         )
         for line in followed + notes(graph, self.task):
@@ -143,7 +149,7 @@ class Training:
             self._resume(weights is not None or options.clear)
         elif self.learner.iteration >= self.net.max_batches:
             raise TrainError(
-                f"{weights}: wanted weights of less than max_batches={self.net.max_batches} iterations, "
+                f"{weights}: expected weights of less than max_batches={self.net.max_batches} iterations, "
                 f"found {self.learner.iteration}; clear=True (--clear) counts from 0"
             )
         if team.leads and fitted is not source:  # not before what the weights that lie there may belong to was read
@@ -151,7 +157,7 @@ class Training:
         self.loader = self.task.loader(self.learner.share, team, self.learner.seed, self.device)
         self.batches: Iterator[Batch] = self.loader.batches(self.learner.iteration * self.learner.share.mini_batches)
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: GracefulShutdown) -> None:
         """The loop, up to max_batches or until `stop` is asked for (then KeyboardInterrupt, all saved)."""
         learner, journal, last = self.learner, self.journal, self.net.max_batches
         save_every = self.options.save_every or self.task.file.savelast or 100
@@ -170,13 +176,13 @@ class Training:
                 continue
 
             journal.flush(self._keep_batch)
-            stopping = agree(stop.asked, self.team, self.device) and iteration < last
+            stopping = any_rank(stop.asked, self.team, self.device) and iteration < last
             if saving or numbered or stopping:
                 self._check_weights(step)
             tired = False
             if measuring:
                 self._measure(iteration)
-                tired = agree(self._tired(), self.team, self.device)
+                tired = any_rank(self._tired(), self.team, self.device)
             if saving or stopping:
                 self._save()
             if numbered and self.team.leads:
@@ -222,14 +228,14 @@ class Training:
                 self._tell_bad(batch.skipped)
             yield batch.images, self.task.truth(batch, self.network).to(self.device, non_blocking=True)
 
-    def _check_weights(self, step: Step) -> None:
+    def _check_weights(self, step: StepResult) -> None:
         """Raises TrainError where they are no numbers any more. The loss need not show it: heads leave out what is not
         finite, as C's do."""
         found = self.network.state_dict().items()
         bad = [name for name, tensor in found if tensor.is_floating_point() and not tensor.isfinite().all()]
-        if agree(bool(bad), self.team, self.device):
+        if any_rank(bool(bad), self.team, self.device):
             raise TrainError(
-                f"iteration {step.iteration}: wanted finite weights, found others in {', '.join(bad[:3])} "
+                f"iteration {step.iteration}: expected finite weights, got others in {', '.join(bad[:3])} "
                 f"(rate {step.rate:.6g}); they were not saved"
             )
 
@@ -254,7 +260,7 @@ class Training:
 
     def _save(self) -> None:
         average_statistics(self.network, self.team)
-        reports = everyones(self.loader.reports, self.team.size)
+        reports = all_gather(self.loader.reports, self.team.size)
         if not self.team.leads:
             return
         state = {
@@ -306,9 +312,9 @@ class Training:
 
     def _numbered(self, iteration: int) -> bool:
         every = self.task.file.saveweights
-        return iteration % every == 0 if every else keeps_numbered(iteration)
+        return iteration % every == 0 if every else is_numbered_checkpoint(iteration)
 
-    def _keep_batch(self, step: Step, loss: float) -> list[str]:
+    def _keep_batch(self, step: StepResult, loss: float) -> list[str]:
         """Makes the batch of an iteration once more and saves it; lines that say where, and which images it is of."""
         count = self.learner.share.mini_batches
         numbers = range((step.iteration - 1) * count, step.iteration * count)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from darknet_py.data.anchors import Fit, Sizes, best_anchor
-from darknet_py.view.draw import colour
+from darknet_py.data.anchors import AnchorQuality, Sizes, best_anchor
+from darknet_py.view.draw import color
 from darknet_py.view.sketch import GRID, INK, Sketch
 
 _MOST = 3000  # dots; more are sampled
@@ -13,8 +13,8 @@ _SIDE = 640  # of the plot area
 _LEFT, _TOP, _WIDE = 70, 60, 300  # the last: for the legend
 
 
-def anchor_plot(title: str, sizes: Sizes, anchors: Sizes, found: Fit, size: tuple[int, int]) -> Sketch:
-    """A dot per box at (width, height), in the colour of its best anchor; a cross and a number for each anchor.
+def anchor_plot(title: str, sizes: Sizes, anchors: Sizes, found: AnchorQuality, size: tuple[int, int]) -> Sketch:
+    """A dot per box at (width, height), in the color of its best anchor; a cross and a number for each anchor.
 
     size: width and height of the network input, in the units of the sizes; the axes end there, or at a quarter, half
     or three quarters of it where no box is larger.
@@ -33,7 +33,7 @@ def anchor_plot(title: str, sizes: Sizes, anchors: Sizes, found: Fit, size: tupl
     owner, _ = best_anchor(shown, anchors)
     dots = place(shown)
     for number in range(len(anchors)):
-        sketch.dots(map(tuple, dots[owner == number].tolist()), colour(number), 1.6)
+        sketch.dots(map(tuple, dots[owner == number].tolist()), color(number), 1.6)
     for number, (x, y) in enumerate(place(anchors).tolist()):
         for dx, dy, weight, ink in ((7, 7, 5, (255, 255, 255)), (6, 6, 2, INK)):
             sketch.line(x - dx, y - dy, x + dx, y + dy, ink, weight)
@@ -44,7 +44,7 @@ def anchor_plot(title: str, sizes: Sizes, anchors: Sizes, found: Fit, size: tupl
     sketch.words(fact, _LEFT, 46)
     for number, ((w, h), count) in enumerate(zip(anchors.tolist(), found.counts, strict=True)):
         y = _TOP + 16 + 22 * number
-        sketch.box(_LEFT + width + 24, y - 10, _LEFT + width + 36, y + 2, colour(number))
+        sketch.box(_LEFT + width + 24, y - 10, _LEFT + width + 36, y + 2, color(number))
         share = count / max(len(sizes), 1)
         sketch.words(f"{number}: {w:.5g} x {h:.5g}, {count} boxes, {share:.1%}", _LEFT + width + 46, y)
     return sketch

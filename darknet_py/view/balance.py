@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from darknet_py.view.draw import colour
+from darknet_py.view.draw import color
 from darknet_py.view.sketch import Sketch
 
 _MOST = 60  # classes
@@ -19,7 +19,7 @@ def balance_chart(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> 
     sketch = Sketch(_LEFT + _BAR + 90, 74 + _STEP * len(order))
     more = f", the {_MOST} most frequent of {len(names)}" if len(names) > _MOST else ""
     sketch.words(f"boxes by class{more}", 14, 26, size=16)
-    inks = {split: colour(1 + 3 * place) for place, split in enumerate(counts)}
+    inks = {split: color(1 + 3 * place) for place, split in enumerate(counts)}
     for place, (split, ink) in enumerate(inks.items()):
         sketch.box(14 + 150 * place, 42, 26 + 150 * place, 54, ink)
         sketch.words(f"{split}: {sum(counts[split])}", 32 + 150 * place, 53)

@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from darknet_py.view.draw import FONT, Colour, Picture, colour, save_picture
+from darknet_py.view.draw import FONT, Color, Picture, color, save_picture
 from darknet_py.view.sketch import GRID, INK
 
 Points = Sequence[tuple[float, float]] | NDArray[np.float64]
 
-_LOSS: Colour = (165, 195, 240)
-_AVERAGE: Colour = (25, 85, 200)
-_VALIDATION: Colour = (20, 140, 110)
-_MAP: Colour = (205, 40, 40)
+_LOSS: Color = (165, 195, 240)
+_AVERAGE: Color = (25, 85, 200)
+_VALIDATION: Color = (20, 140, 110)
+_MAP: Color = (205, 40, 40)
 _SCALE = 2  # drawn at twice the size, then averaged: smooth lines and letters on every OpenCV
 _SUBPIXEL = 4
 
@@ -90,9 +90,9 @@ def precision_recall_chart(
     axes = _Axes(width, height, 1.0, 1.0)
     axes.frame("Recall", "Precision")
     for k, (_, precision, recall) in enumerate(curves):
-        axes.line(np.stack([np.asarray(recall, float), np.asarray(precision, float)], 1), colour(k), 2.0)
+        axes.line(np.stack([np.asarray(recall, float), np.asarray(precision, float)], 1), color(k), 2.0)
     axes.title(title, "")
-    axes.legend([(name, colour(k)) for k, (name, _, _) in enumerate(curves)][:20], low=True)
+    axes.legend([(name, color(k)) for k, (name, _, _) in enumerate(curves)][:20], low=True)
     return axes.picture()
 
 
@@ -126,7 +126,7 @@ class _Axes:
                 self._text(f"{percent}%", (self.right + 10 * _SCALE, y + 5 * _SCALE), "left", _MAP)
             self._text(right_label, (self.right, self.top - 18 * _SCALE), "middle", _MAP)
 
-    def line(self, points: Points, ink: Colour, weight: float, dots: bool = False) -> None:
+    def line(self, points: Points, ink: Color, weight: float, dots: bool = False) -> None:
         values = np.asarray(points, float).reshape(-1, 2)
         finite = np.flatnonzero(np.isfinite(values).all(1))
         runs = np.split(values[finite], np.flatnonzero(np.diff(finite) > 1) + 1)
@@ -139,7 +139,7 @@ class _Axes:
             for x, y in np.concatenate([stroke for stroke in strokes if dots or len(stroke) == 1], 0).tolist():
                 cv2.circle(self.canvas, (x, y), round(3.4 * _SCALE * factor), ink, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL)
 
-    def note(self, point: tuple[float, float], text: str, ink: Colour) -> None:
+    def note(self, point: tuple[float, float], text: str, ink: Color) -> None:
         """A text beside a point, on white."""
         if not all(math.isfinite(value) for value in point):
             return
@@ -154,7 +154,7 @@ class _Axes:
         self._text(text, (self.left, 30 * _SCALE), "left", size=1.2, weight=2)
         self._text(standing, (self.right, 30 * _SCALE), "right")
 
-    def legend(self, entries: Sequence[tuple[str, Colour]], low: bool = False) -> None:
+    def legend(self, entries: Sequence[tuple[str, Color]], low: bool = False) -> None:
         """Within the frame: top right, or bottom left with `low`."""
         if not entries:
             return
@@ -193,7 +193,7 @@ class _Axes:
         text: str,
         at: tuple[int, int],
         anchor: str,
-        ink: Colour = INK,
+        ink: Color = INK,
         size: float = 1.0,
         weight: int = 1,
     ) -> None:

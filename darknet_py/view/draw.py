@@ -16,7 +16,7 @@ from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
 
 Picture = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 _UTF8 = int(cv2.__version__.partition(".")[0]) >= 5  # before, OpenCV's fonts have ASCII only
@@ -36,8 +36,8 @@ class Drawable(Protocol):
     def box(self) -> tuple[float, float, float, float]: ...
 
 
-def colour(class_id: int) -> Colour:
-    """RGB of a class; the same in every picture, neighbours far apart (hue by the golden ratio)."""
+def color(class_id: int) -> Color:
+    """RGB of a class; the same in every picture, neighbors far apart (hue by the golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + class_id * 0.618034) % 1, 0.85 - class_id % 2 * 0.2, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -45,7 +45,7 @@ def colour(class_id: int) -> Colour:
 def draw(image: Picture, detections: Iterable[Drawable]) -> Picture:
     """A copy of the image with a box and a label per detection; lines and letters grow with the image.
 
-    image: uint8 (H, W, 3) RGB, (H, W, 1) or (H, W) grey; of other channels see `rgb`. detections: boxes relative to the
+    image: uint8 (H, W, 3) RGB, (H, W, 1) or (H, W) gray; of other channels see `rgb`. detections: boxes relative to the
     image (cx, cy, w, h), cut at its edges; boxes outside or with a value that is not finite are left out, and so are
     classes that are not to be shown (`shown`). The surest are drawn last.
     Returns uint8 (H, W, 3). Raises DataError on anything but such an image.
@@ -56,25 +56,25 @@ def draw(image: Picture, detections: Iterable[Drawable]) -> Picture:
     placed = [
         (found, _edges(found.box, width, height))
         for found in sorted(detections, key=lambda found: found.confidence)
-        if shown(found.name)
+        if is_visible_class(found.name)
     ]
     for found, edges in placed:
         if edges is not None:
-            cv2.rectangle(picture, edges[:2], edges[2:], colour(found.class_id), line)
+            cv2.rectangle(picture, edges[:2], edges[2:], color(found.class_id), line)
     for found, edges in placed:
         if edges is not None:
-            _label(picture, f"{_printable(found)} {found.confidence:.2f}", edges, line, colour(found.class_id))
+            _label(picture, f"{_printable(found)} {found.confidence:.2f}", edges, line, color(found.class_id))
     return picture
 
 
 def save_picture(path: str | Path, image: Picture) -> None:
-    """Writes an RGB (or grey) uint8 picture in one step, in the format of the path's ending.
+    """Writes an RGB (or gray) uint8 picture in one step, in the format of the path's ending.
 
     Raises DataError: an unknown ending, something that is not a picture, or a place that cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
-        raise DataError(f"{path}: wanted a picture file ending in {', '.join(ENDINGS)}, found {ending or 'no ending'}")
+        raise DataError(f"{path}: expected a picture file ending in {', '.join(ENDINGS)}, got {ending or 'no ending'}")
     try:
         done, data = cv2.imencode(ending, cv2.cvtColor(rgb(image), cv2.COLOR_RGB2BGR))
     except cv2.error:  # larger than the format allows
@@ -85,11 +85,11 @@ def save_picture(path: str | Path, image: Picture) -> None:
 
 
 def rgb(image: Picture) -> Picture:
-    """A contiguous copy with three channels: the first three, or the first alone as grey. Raises DataError."""
+    """A contiguous copy with three channels: the first three, or the first alone as gray. Raises DataError."""
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise DataError(f"wanted a uint8 picture of (height, width, channels), found {image.dtype} {image.shape}")
+        raise DataError(f"expected a uint8 picture of (height, width, channels), got {image.dtype} {image.shape}")
     if not image.size:
-        raise DataError(f"wanted a picture of at least one pixel, found {image.shape}")
+        raise DataError(f"expected a picture of at least one pixel, got {image.shape}")
     image = image.reshape(*image.shape[:2], -1)
     return np.array(image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, 2), np.uint8, order="C")
 
@@ -107,7 +107,7 @@ def _edges(box: tuple[float, float, float, float], width: int, height: int) -> t
     return int(cut[0]), int(cut[1]), int(cut[2]), int(cut[3])
 
 
-def _label(picture: Picture, text: str, edges: tuple[int, int, int, int], line: int, fill: Colour) -> None:
+def _label(picture: Picture, text: str, edges: tuple[int, int, int, int], line: int, fill: Color) -> None:
     """A filled strip with the text above the box; inside it where there is no room above."""
     height, width = picture.shape[:2]
     size = float(np.clip(min(height, width) * 0.033, 9, 64))  # height of a letter in pixels
@@ -128,7 +128,7 @@ def _label(picture: Picture, text: str, edges: tuple[int, int, int, int], line: 
     cv2.putText(picture, text, at, FONT, scale, ink, weight, cv2.LINE_AA)
 
 
-def shown(name: str) -> bool:
+def is_visible_class(name: str) -> bool:
     """Whether Darknet names and draws objects of this class: not where its name starts with dont_show."""
     return not name.startswith("dont_show")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from darknet_py.cfg.account import printed_name, weighted
-from darknet_py.cfg.graph import Graph
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.profile import printed_name, weighted
 from darknet_py.layers.base import Node, Shape
 from darknet_py.view.graph_tree import INPUT, Block, Item, Leaf, category, leaves, passes
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from darknet_py.cfg.graph import Graph
+from darknet_py.graph.graph import Graph
 from darknet_py.view.graph_tree import INPUT, Block, Item, Leaf, leaves, output_of
 
 ENTRY, EXIT = "in", "out"  # the ends of a block's edges that lead outside

@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cfg.account import Totals, totals
-from darknet_py.cfg.graph import Graph
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.profile import NetworkProfile, network_profile
 from darknet_py.layers.base import Node
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import Grid, name
@@ -109,7 +109,7 @@ def _script(key: str, value: Any) -> str:
 
 def _model(picture: Picture, tile: tuple[int, int], note: str) -> dict[str, Any]:
     graph = picture.graph
-    total = totals(graph)
+    total = network_profile(graph)
     readers: dict[int, list[int]] = {index: [] for index in range(-1, len(graph.layers))}
     for node in graph.layers:
         for source in dict.fromkeys(node.sources):
@@ -138,7 +138,7 @@ def _model(picture: Picture, tile: tuple[int, int], note: str) -> dict[str, Any]
     }
 
 
-def _facts(graph: Graph, total: Totals) -> list[list[str]]:
+def _facts(graph: Graph, total: NetworkProfile) -> list[list[str]]:
     return [
         ["input", labels.size_text(graph.input)],
         ["layers", str(total.layers)],

@@ -71,12 +71,12 @@ def place(tree: Tree, opened: Collection[str]) -> dict[str, Placed]:
     return placed
 
 
-def _block(grid: Grid, size: Callable[[str], Size], wanted: float, header: float = HEADER) -> Placed:
+def _block(grid: Grid, size: Callable[[str], Size], expected: float, header: float = HEADER) -> Placed:
     sizes = {child: size(child) for child in grid.rows}
     count = 1 + max([*grid.columns.values(), *(line.lane for line in grid.lines)])
     left, right = _extents(sizes, grid.columns, count, LANE)
     axes = [PAD + before + left[i] for i, before in enumerate(_sums(left, right, [COLUMN_GAP] * count))]
-    width = max(axes[-1] + right[-1] + PAD, wanted)
+    width = max(axes[-1] + right[-1] + PAD, expected)
     heights = [0.0] * (1 + max(grid.rows.values()))
     for child, row in grid.rows.items():
         heights[row] = max(heights[row], sizes[child].h)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from html import escape
 from pathlib import Path
 
-from darknet_py.cfg.account import Row, rows, totals
-from darknet_py.cfg.graph import Graph
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.profile import LayerProfile, layer_profiles, network_profile
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import EXIT, layered, name, pyramid
 from darknet_py.view.graph_place import HEADER, MARGIN, Placed, Tree, number, place
@@ -37,7 +37,7 @@ class Picture:
         self.graph = graph
         self.whole = layers is None
         self.root = build(graph, layers)
-        self.rows: dict[int, Row] = {row.node.index: row for row in rows(graph)}
+        self.rows: dict[int, LayerProfile] = {row.node.index: row for row in layer_profiles(graph)}
         self.items: dict[str, Item] = {}
         self.parents: dict[str, str] = {}
         for block in blocks(self.root):
@@ -63,7 +63,7 @@ class Picture:
         node = self.graph.layers[index]
         return category(node) in _JOINS and (len(node.sources) > 1 or passes(node))
 
-    def layers(self, item: Item) -> list[Row]:
+    def layers(self, item: Item) -> list[LayerProfile]:
         return [self.rows[index] for index in leaves(item) if index != INPUT]
 
     def bflops(self, item: Item) -> float:
@@ -87,7 +87,7 @@ def svg(graph: Graph, opened: str = "none", layers: Iterable[int] | None = None,
     shown = picture.everything() if opened == "all" or layers is not None else {picture.tree.root}
     placed = place(picture.tree, shown)
     size = placed[picture.tree.root].size
-    total = totals(graph)
+    total = network_profile(graph)
     title = Path(graph.path).stem
     facts = f"{total.layers} layers, {labels.short_number(total.parameters)} parameters, {total.bflops:.2f} BFLOPs"
     if layers is not None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from darknet_py.cfg.account import weighted
-from darknet_py.cfg.graph import Graph
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.profile import weighted
 from darknet_py.layers.base import Node
 
 INPUT = -1  # the network's input, as a leaf

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from darknet_py.view.draw import Colour
+from darknet_py.view.draw import Color
 from darknet_py.view.sketch import GRID, INK, Sketch
 
 _MOST = 50  # classes
@@ -58,6 +58,6 @@ def confusion_plot(title: str, names: Sequence[str], matrix: ArrayLike) -> Sketc
     return sketch
 
 
-def _shade(share: float) -> Colour:
+def _shade(share: float) -> Color:
     red, green, blue = (255 + (_FULL - 255) * share).round().astype(int).tolist()
     return red, green, blue

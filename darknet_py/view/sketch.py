@@ -12,10 +12,10 @@ import numpy as np
 
 from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
-from darknet_py.view.draw import ENDINGS, FONT, Colour, Picture, plain_text, save_picture
+from darknet_py.view.draw import ENDINGS, FONT, Color, Picture, plain_text, save_picture
 
-INK: Colour = (40, 44, 52)
-GRID: Colour = (226, 229, 234)
+INK: Color = (40, 44, 52)
+GRID: Color = (226, 229, 234)
 _SCALE = 2  # pixels are drawn at twice the size, then averaged
 _SUBPIXEL = 4
 _LETTER = 0.036  # OpenCV's font scale per unit of text size
@@ -23,19 +23,19 @@ _LETTER = 0.036  # OpenCV's font scale per unit of text size
 
 class _Box(NamedTuple):
     corners: tuple[float, float, float, float]  # left, top, right, bottom
-    ink: Colour
+    ink: Color
     weight: float  # 0: filled
 
 
 class _Line(NamedTuple):
     ends: tuple[float, float, float, float]
-    ink: Colour
+    ink: Color
     weight: float
 
 
 class _Dots(NamedTuple):
     places: tuple[tuple[float, float], ...]
-    ink: Colour
+    ink: Color
     radius: float
 
 
@@ -43,7 +43,7 @@ class _Words(NamedTuple):
     text: str
     at: tuple[float, float]  # on the base line
     anchor: str  # start, middle or end
-    ink: Colour
+    ink: Color
     size: float
 
 
@@ -54,17 +54,17 @@ class Sketch:
         self.width, self.height = width, height
         self._things: list[_Box | _Line | _Dots | _Words] = []
 
-    def box(self, left: float, top: float, right: float, bottom: float, ink: Colour, weight: float = 0) -> None:
+    def box(self, left: float, top: float, right: float, bottom: float, ink: Color, weight: float = 0) -> None:
         """Filled, or an outline of `weight`."""
         self._things.append(_Box((left, top, right, bottom), ink, weight))
 
-    def line(self, x0: float, y0: float, x1: float, y1: float, ink: Colour = GRID, weight: float = 1) -> None:
+    def line(self, x0: float, y0: float, x1: float, y1: float, ink: Color = GRID, weight: float = 1) -> None:
         self._things.append(_Line((x0, y0, x1, y1), ink, weight))
 
-    def dots(self, places: Iterable[tuple[float, float]], ink: Colour, radius: float) -> None:
+    def dots(self, places: Iterable[tuple[float, float]], ink: Color, radius: float) -> None:
         self._things.append(_Dots(tuple(places), ink, radius))
 
-    def words(self, text: str, x: float, y: float, anchor: str = "start", ink: Colour = INK, size: float = 13) -> None:
+    def words(self, text: str, x: float, y: float, anchor: str = "start", ink: Color = INK, size: float = 13) -> None:
         self._things.append(_Words(text, (x, y), anchor, ink, size))
 
     def save(self, path: str | Path) -> None:
@@ -93,7 +93,7 @@ class Sketch:
 def check_ending(path: str | Path) -> None:
     """Raises DataError for a file that `Sketch.save` cannot write, before any work is done for it."""
     if Path(path).suffix.lower() not in (".svg", *ENDINGS):
-        raise DataError(f"{path}: wanted a picture file ending in .svg, .png or .jpg")
+        raise DataError(f"{path}: expected a picture file ending in .svg, .png or .jpg")
 
 
 def _as_svg(thing: _Box | _Line | _Dots | _Words) -> str:

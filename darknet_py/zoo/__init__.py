@@ -35,14 +35,14 @@ from collections.abc import Callable
 
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.errors import DarknetError
+from darknet_py.zoo.builtin_networks import SMALL
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.classifiers import CLASSIFIERS
 from darknet_py.zoo.detectors import DETECTORS
-from darknet_py.zoo.small import SMALL
-from darknet_py.zoo.text import Cfg
 
 __all__ = ["ZOO", "build"]
 
-ZOO: dict[str, Callable[..., Cfg]] = {**DETECTORS, **CLASSIFIERS, **SMALL}
+ZOO: dict[str, Callable[..., CfgWriter]] = {**DETECTORS, **CLASSIFIERS, **SMALL}
 
 
 def build(name: str, classes: int | None = None) -> str:
@@ -51,8 +51,8 @@ def build(name: str, classes: int | None = None) -> str:
     Raises DarknetError for a name that the zoo does not have, and for less than one class.
     """
     if name not in ZOO:
-        raise DarknetError(f"wanted a network of the zoo, found {name!r}{did_you_mean(name, sorted(ZOO))}")
+        raise DarknetError(f"expected a network of the zoo, got {name!r}{did_you_mean(name, sorted(ZOO))}")
     if classes is not None and classes < 1:
-        raise DarknetError(f"classes: wanted at least 1, found {classes}")
+        raise DarknetError(f"classes: expected at least 1, got {classes}")
     write = ZOO[name]
     return (write() if classes is None else write(classes)).text()

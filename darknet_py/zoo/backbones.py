@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from darknet_py.zoo.convolutional import reference
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.dense import dense_reference, densenet201, pelee_reference, peleenet
 from darknet_py.zoo.mobile import efficientnet_b0, mobilenet_v2
+from darknet_py.zoo.plain_backbones import reference
 from darknet_py.zoo.residual import Features, darknet53, resnet, small_resnet
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg
 
 
-class Writer(Protocol):
-    def __call__(self, cfg: Cfg, csp: Csp | None = None) -> Features: ...
+class BackboneWriter(Protocol):
+    def __call__(self, cfg: CfgWriter, csp: Csp | None = None) -> Features: ...
 
 
 class Backbone(NamedTuple):
@@ -22,7 +22,7 @@ class Backbone(NamedTuple):
     stride: its largest."""
 
     title: str
-    write: Writer
+    write: BackboneWriter
     light: bool = False
     elastic: bool = False
     activation: str = "leaky"

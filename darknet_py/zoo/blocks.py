@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from darknet_py.zoo.text import Cfg
+from darknet_py.zoo.cfg_writer import CfgWriter
 
 
-def repeat(cfg: Cfg, block: Callable[[], int], count: int) -> int:
+def repeat(cfg: CfgWriter, block: Callable[[], int], count: int) -> int:
     for number in range(count):
         cfg.note(f"Block {number + 1} of {count}")
         block()
@@ -20,7 +20,7 @@ def repeat(cfg: Cfg, block: Callable[[], int], count: int) -> int:
 # --- residual
 
 
-def darknet(cfg: Cfg, width: int, inner: int) -> int:
+def darknet(cfg: CfgWriter, width: int, inner: int) -> int:
     """Residual block of Darknet-53: narrow to `inner` channels, 3x3 back to `width`, add."""
 
     def body(width: int, inner: int) -> None:
@@ -35,7 +35,7 @@ def darknet(cfg: Cfg, width: int, inner: int) -> int:
     return cfg.shortcut(x)
 
 
-def basic(cfg: Cfg, width: int, stride: int = 1, *, project: bool = False) -> int:
+def basic(cfg: CfgWriter, width: int, stride: int = 1, *, project: bool = False) -> int:
     """Residual block of ResNet-10 … 34: two 3x3 convolutions, add, activate. project: as in `bottleneck`."""
     x = cfg.last
     cfg.conv(width, 3, stride)
@@ -44,7 +44,9 @@ def basic(cfg: Cfg, width: int, stride: int = 1, *, project: bool = False) -> in
     return _sum(cfg, x, width, stride, project)
 
 
-def bottleneck(cfg: Cfg, width: int, inner: int, stride: int = 1, groups: int = 1, *, project: bool = False) -> int:
+def bottleneck(
+    cfg: CfgWriter, width: int, inner: int, stride: int = 1, groups: int = 1, *, project: bool = False
+) -> int:
     """Residual block of ResNet: narrow to `inner`, 3x3, widen to `width`, add, activate. ResNeXt: 3x3 in groups.
 
     project: what is added goes through a 1x1 convolution, as it must where it has another shape; AlexeyAB's Darknet
@@ -64,7 +66,7 @@ def bottleneck(cfg: Cfg, width: int, inner: int, stride: int = 1, groups: int = 
     return _sum(cfg, x, width, stride, project)
 
 
-def _sum(cfg: Cfg, x: int, width: int, stride: int, project: bool) -> int:
+def _sum(cfg: CfgWriter, x: int, width: int, stride: int, project: bool) -> int:
     if project:
         body = cfg.last
         cfg.route(x)
@@ -73,7 +75,7 @@ def _sum(cfg: Cfg, x: int, width: int, stride: int, project: bool) -> int:
     return cfg.shortcut(x, cfg.activation)
 
 
-def elastic(cfg: Cfg, body: Callable[[], None], activation: str) -> int:
+def elastic(cfg: CfgWriter, body: Callable[[], None], activation: str) -> int:
     """Elastic (Wang et al., 2018): half of the channels is worked on at half of the resolution. Needs even sides."""
     x = cfg.last
     cfg.slice(x, 2, 0)
@@ -89,7 +91,7 @@ def elastic(cfg: Cfg, body: Callable[[], None], activation: str) -> int:
     return cfg.shortcut(x, activation)
 
 
-def inverted(cfg: Cfg, width: int, expanded: int, stride: int = 1, size: int = 3, squeeze: int = 0) -> int:
+def inverted(cfg: CfgWriter, width: int, expanded: int, stride: int = 1, size: int = 3, squeeze: int = 0) -> int:
     """Block of MobileNet-v2: widen to `expanded`, filter each channel by itself, narrow to `width`.
 
     EfficientNet's has squeeze and excitation, down to `squeeze` channels, before it narrows.
@@ -102,7 +104,7 @@ def inverted(cfg: Cfg, width: int, expanded: int, stride: int = 1, size: int = 3
 
 
 def inverted_residual(
-    cfg: Cfg, width: int, expanded: int, *, size: int = 3, squeeze: int = 0, dropout: float | None = None
+    cfg: CfgWriter, width: int, expanded: int, *, size: int = 3, squeeze: int = 0, dropout: float | None = None
 ) -> int:
     """An inverted block whose input is added, after dropout where there is a probability for it."""
     x = cfg.last
@@ -113,7 +115,7 @@ def inverted_residual(
     return cfg.shortcut(x)
 
 
-def res2(cfg: Cfg, width: int, groups: int = 2) -> int:
+def res2(cfg: CfgWriter, width: int, groups: int = 2) -> int:
     """Residual block of Res2NetLite: quarters of the channels, each filtered together with the one before it."""
     x = cfg.last
     wide = cfg.conv(width)
@@ -132,7 +134,7 @@ def res2(cfg: Cfg, width: int, groups: int = 2) -> int:
 # --- dense
 
 
-def dense(cfg: Cfg, growth: int, inner: int) -> int:
+def dense(cfg: CfgWriter, growth: int, inner: int) -> int:
     """Layer of DenseNet: narrow to `inner` channels (0: not at all), 3x3 to `growth`, beside all that came before."""
     x = cfg.last
     if inner:
@@ -142,7 +144,7 @@ def dense(cfg: Cfg, growth: int, inner: int) -> int:
     return cfg.route(cfg.last, x)
 
 
-def two_way_dense(cfg: Cfg, growth: int, inner: int) -> int:
+def two_way_dense(cfg: CfgWriter, growth: int, inner: int) -> int:
     """Layer of PeleeNet: half of the growth sees 3x3 pixels, the other half 5x5."""
     x = cfg.last
     cfg.conv(inner)
@@ -158,7 +160,7 @@ def two_way_dense(cfg: Cfg, growth: int, inner: int) -> int:
     return cfg.route(cfg.last, x)
 
 
-def elastic_dense(cfg: Cfg, growth: int, inner: int, *, halved: bool = True) -> int:
+def elastic_dense(cfg: CfgWriter, growth: int, inner: int, *, halved: bool = True) -> int:
     """Layer of an elastic DenseNet: the sum of two paths, one of them at half of the resolution (if `halved`)."""
     x = cfg.last
     cfg.conv(inner)
@@ -175,7 +177,7 @@ def elastic_dense(cfg: Cfg, growth: int, inner: int, *, halved: bool = True) -> 
     return cfg.route(cfg.last, x)
 
 
-def elan(cfg: Cfg, width: int) -> int:
+def elan(cfg: CfgWriter, width: int) -> int:
     """YOLOv7-tiny's block: two parts and two convolutions on one of them, all four joined to twice the width."""
     x = cfg.last
     parts = [cfg.conv(width)]
@@ -188,14 +190,14 @@ def elan(cfg: Cfg, width: int) -> int:
 # --- attention
 
 
-def attend(cfg: Cfg, ratio: int = 16) -> int:
+def attend(cfg: CfgWriter, ratio: int = 16) -> int:
     """The attention that the Cfg asks for, on the last layer. ratio: of its channels to the squeezed ones."""
     if cfg.attention == "se":
         return excite(cfg, max(cfg.width() // ratio, 8))
     return sam(cfg) if cfg.attention == "sam" else cfg.last
 
 
-def excite(cfg: Cfg, squeeze: int) -> int:
+def excite(cfg: CfgWriter, squeeze: int) -> int:
     """Squeeze and excitation: each channel is scaled by what all of them are on average over the image."""
     x, width = cfg.last, cfg.width()
     cfg.section("avgpool")
@@ -204,7 +206,7 @@ def excite(cfg: Cfg, squeeze: int) -> int:
     return cfg.section("scale_channels", **{"from": x - cfg.last - 1})
 
 
-def sam(cfg: Cfg) -> int:
+def sam(cfg: CfgWriter) -> int:
     """YOLOv4's spatial attention: each value is scaled by a convolution's opinion of it."""
     x = cfg.last
     cfg.conv(cfg.width(), activation="logistic")
@@ -214,7 +216,7 @@ def sam(cfg: Cfg) -> int:
 # --- sets of convolutions, for necks
 
 
-def spp(cfg: Cfg, sizes: Sequence[int] = (5, 9, 13)) -> int:
+def spp(cfg: CfgWriter, sizes: Sequence[int] = (5, 9, 13)) -> int:
     """Spatial pyramid pooling: maxima over windows of several sizes, beside the input itself."""
     x = cfg.last
     pools: list[int] = []
@@ -227,7 +229,7 @@ def spp(cfg: Cfg, sizes: Sequence[int] = (5, 9, 13)) -> int:
     return cfg.route(*reversed(pools), x)
 
 
-def rfb(cfg: Cfg, width: int) -> int:
+def rfb(cfg: CfgWriter, width: int) -> int:
     """Receptive field block (Liu et al., 2018): small windows close by, dilated ones around, added to a projection."""
     x = cfg.last
     cfg.note("Receptive field block: windows of 3 x 3 pixels, 1, 3 and 5 pixels apart")
@@ -244,7 +246,7 @@ def rfb(cfg: Cfg, width: int) -> int:
     return cfg.shortcut(project, cfg.activation)
 
 
-def conv_set(cfg: Cfg, width: int, count: int = 5) -> int:
+def conv_set(cfg: CfgWriter, width: int, count: int = 5) -> int:
     """`count` convolutions, in turn 1x1 to `width` channels and 3x3 to twice as many."""
     for number in range(count):
         if number % 2:
@@ -254,21 +256,21 @@ def conv_set(cfg: Cfg, width: int, count: int = 5) -> int:
     return cfg.last
 
 
-def spp_set(cfg: Cfg, width: int) -> int:
+def spp_set(cfg: CfgWriter, width: int) -> int:
     """A set of convolutions with spatial pyramid pooling in the middle."""
     conv_set(cfg, width, 3)
     spp(cfg)
     return conv_set(cfg, width, 3)
 
 
-def rfb_set(cfg: Cfg, width: int) -> int:
+def rfb_set(cfg: CfgWriter, width: int) -> int:
     """A set of convolutions with a receptive field block in the middle."""
     conv_set(cfg, width, 3)
     rfb(cfg, width)
     return conv_set(cfg, width, 3)
 
 
-def csp_set(cfg: Cfg, width: int, pairs: int = 2) -> int:
+def csp_set(cfg: CfgWriter, width: int, pairs: int = 2) -> int:
     """What a CSP neck has in place of `conv_set`: pairs of 1x1 and 3x3 convolutions on one part."""
     x = cfg.conv(width)
     cfg.note("Split: the part that skips the convolutions")
@@ -281,7 +283,7 @@ def csp_set(cfg: Cfg, width: int, pairs: int = 2) -> int:
     return cfg.conv(width)
 
 
-def csp_spp(cfg: Cfg, width: int, pairs: int = 1) -> int:
+def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1) -> int:
     """Spatial pyramid pooling inside one of two parts, split from the last layer. pairs: of convolutions after it."""
     x = cfg.last
     cfg.note("Split: the part that skips the pooling")
@@ -297,7 +299,7 @@ def csp_spp(cfg: Cfg, width: int, pairs: int = 1) -> int:
     return cfg.conv(width)
 
 
-def tiny_csp_spp(cfg: Cfg, width: int) -> int:
+def tiny_csp_spp(cfg: CfgWriter, width: int) -> int:
     """YOLOv7-tiny's pooling: one of two parts through maxima alone."""
     x = cfg.last
     skipped = cfg.conv(width)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from darknet_py.zoo import heads, recipes
-from darknet_py.zoo.convolutional import darknet19, reference
+from darknet_py.zoo import heads
+from darknet_py.zoo import net_sections as recipes
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.dense import dense_reference, densenet201, pelee_reference, peleenet
 from darknet_py.zoo.mobile import csp_mobilenet_v2, efficientnet_b0, mobilenet_v2
+from darknet_py.zoo.plain_backbones import darknet19, reference
 from darknet_py.zoo.residual import csp_resnet, darknet53, res2netlite72, resnet, small_resnet
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg
 
 CSPNET = "CSPNet (Wang et al., 2019): of a stage's features one part goes through its blocks, the other skips them."
 
@@ -25,7 +26,7 @@ def _classifier(
     classes: int = 1000,
     *,
     name: str,
-    backbone: Callable[[Cfg], object],
+    backbone: Callable[[CfgWriter], object],
     size: int = 256,
     subdivisions: int = 4,
     activation: str = "leaky",
@@ -34,7 +35,7 @@ def _classifier(
     omega: bool = False,
     pool_first: bool = True,
     cost: bool = False,
-) -> Cfg:
+) -> CfgWriter:
     """omega: mish, label smoothing, mosaic and cutmix, in a longer training. cost: a [cost] section at the end."""
     if omega:
         about = f"{name} with mish and stronger augmentation, as an ImageNet classifier."
@@ -42,7 +43,7 @@ def _classifier(
     else:
         about = f"{name}, as an ImageNet classifier."
         net = recipes.classifier(subdivisions, size=size)
-    cfg = Cfg(f"{about}\n{CSPNET}" if name.startswith("CSP") else about, net)
+    cfg = CfgWriter(f"{about}\n{CSPNET}" if name.startswith("CSP") else about, net)
     cfg.activation = "mish" if omega else activation
     cfg.attention, cfg.elastic = attention, elastic
     backbone(cfg)
@@ -52,16 +53,16 @@ def _classifier(
     return cfg
 
 
-def _darknet19(classes: int = 1000) -> Cfg:
-    cfg = Cfg("Darknet-19, the backbone of YOLOv2, as an ImageNet classifier.", recipes.darknet19())
+def _darknet19(classes: int = 1000) -> CfgWriter:
+    cfg = CfgWriter("Darknet-19, the backbone of YOLOv2, as an ImageNet classifier.", recipes.darknet19())
     darknet19(cfg)
     heads.classifier(cfg, classes, pool_first=False)
     cfg.section("cost", type="sse")
     return cfg
 
 
-def _enetb0(classes: int = 1000) -> Cfg:
-    cfg = Cfg("EfficientNet-B0 (Tan and Le, 2019), as an ImageNet classifier.", recipes.efficientnet())
+def _enetb0(classes: int = 1000) -> CfgWriter:
+    cfg = CfgWriter("EfficientNet-B0 (Tan and Le, 2019), as an ImageNet classifier.", recipes.efficientnet())
     cfg.activation = "swish"
     efficientnet_b0(cfg)
     heads.classifier(cfg, classes, dropout=0.2)
@@ -70,7 +71,7 @@ def _enetb0(classes: int = 1000) -> Cfg:
 
 _swish_se = partial(_classifier, activation="swish", attention="se", size=224, subdivisions=2)
 
-CLASSIFIERS: dict[str, Callable[..., Cfg]] = {
+CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
     "csdarknet53": partial(_classifier, name="CSPDarknet-53", backbone=CSP_DARKNET53),
     "csdarknet53-elastic": partial(
         _classifier, name="CSPDarknet-53 with Elastic", backbone=CSP_DARKNET53, elastic=True, subdivisions=8

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from darknet_py.zoo import blocks
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.residual import Features, plural
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg
 
 
-def densenet201(cfg: Cfg, csp: Csp | None = None) -> Features:
+def densenet201(cfg: CfgWriter, csp: Csp | None = None) -> Features:
     """DenseNet-201 as Darknet has it, with few channels after the transitions; elastic as Elastic's authors have it.
 
     Cross stage partial: the first transition leaves as many channels as the split gave the dense layers, so that both
@@ -35,7 +35,7 @@ def densenet201(cfg: Cfg, csp: Csp | None = None) -> Features:
 
 
 def peleenet(
-    cfg: Cfg,
+    cfg: CfgWriter,
     csp: Csp | None = None,
     *,
     counts: Sequence[int] = (3, 4, 8, 6),
@@ -57,7 +57,7 @@ def peleenet(
     return _stages(cfg, csp, counts, _two_way(cfg, growth), growth)
 
 
-def pelee_reference(cfg: Cfg, csp: Csp | None = None, *, top: int = 3) -> Features:
+def pelee_reference(cfg: CfgWriter, csp: Csp | None = None, *, top: int = 3) -> Features:
     """PeleeNet's layers behind the first two convolutions of Darknet's reference network.
 
     top: size of the convolution that ends it; 1 is the variant "b".
@@ -66,19 +66,19 @@ def pelee_reference(cfg: Cfg, csp: Csp | None = None, *, top: int = 3) -> Featur
     return _stages(cfg, csp, (3, 5, 5, 5), _two_way(cfg, 32), 32, close=448, size=top)
 
 
-def dense_reference(cfg: Cfg, csp: Csp | None = None, *, top: int = 3) -> Features:
+def dense_reference(cfg: CfgWriter, csp: Csp | None = None, *, top: int = 3) -> Features:
     """Dense layers behind the first two convolutions of Darknet's reference network. top: as in `pelee_reference`."""
     _reference_stem(cfg, "DenseNet", csp)
     return _stages(cfg, csp, (1, 4, 5, 5), lambda _: blocks.dense(cfg, 32, 32), 32, close=512, size=top)
 
 
-def _two_way(cfg: Cfg, growth: int) -> Callable[[int], int]:
+def _two_way(cfg: CfgWriter, growth: int) -> Callable[[int], int]:
     """PeleeNet's layer for each stage: what it narrows to grows from half of the growth to twice as much."""
     inner = (growth // 2, growth, 2 * growth, 2 * growth)
     return lambda stage: blocks.two_way_dense(cfg, growth, inner[stage])
 
 
-def _reference_stem(cfg: Cfg, name: str, csp: Csp | None) -> None:
+def _reference_stem(cfg: CfgWriter, name: str, csp: Csp | None) -> None:
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}{name} reference")
     cfg.part("stem, stride 4")
     cfg.conv(16, 3)
@@ -88,7 +88,7 @@ def _reference_stem(cfg: Cfg, name: str, csp: Csp | None) -> None:
 
 
 def _stages(
-    cfg: Cfg,
+    cfg: CfgWriter,
     csp: Csp | None,
     counts: Sequence[int],
     layer: Callable[[int], int],

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.errors import DarknetError
-from darknet_py.zoo import blocks, heads, necks, recipes
+from darknet_py.graph.graph import parse_text
+from darknet_py.zoo import blocks, heads, necks
+from darknet_py.zoo import net_sections as recipes
 from darknet_py.zoo.backbones import BACKBONES, Backbone
-from darknet_py.zoo.heads import Yolo
+from darknet_py.zoo.cfg_writer import CfgWriter
+from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.residual import Features
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg
 
 ATTENTIONS = ("se", "sam")
 HEADS = ("yolov2", "yolov3", "yolov4", "classifier")
@@ -63,12 +64,12 @@ class Design:
         step = max(backbone.stride, 64 if self.elastic else 0)
         width, height = (side or (256 if classify else -(-416 // step) * step) for side in self.size)
         if width % step or height % step:
-            raise DarknetError(f"size: wanted a width and height that {step} divides, found {width} x {height}")
+            raise DarknetError(f"size: expected a width and height that {step} divides, got {width} x {height}")
         if classify:
             net = recipes.classifier(4, size=width, height=height)
         else:
             net = recipes.detector(width, 8, height=height, mosaic=int(self.head == "yolov4"))
-        cfg = Cfg(self._about(backbone), net, by)
+        cfg = CfgWriter(self._about(backbone), net, by)
         cfg.activation = self.activation or backbone.activation
         cfg.attention, cfg.elastic = self.attention, self.elastic
         features = backbone.write(cfg, self.csp)
@@ -87,15 +88,15 @@ class Design:
         backbone = BACKBONES[self.backbone]
         if self.elastic and not backbone.elastic:
             able = ", ".join(name for name, other in BACKBONES.items() if other.elastic)
-            raise DarknetError(f"elastic: wanted one of {able}, found {self.backbone}")
+            raise DarknetError(f"elastic: expected one of {able}, got {self.backbone}")
         if self.neck and self.head in ("classifier", "yolov2"):
-            raise DarknetError(f"neck: wanted none for the head {self.head}, found {self.neck}")
+            raise DarknetError(f"neck: expected none for the head {self.head}, got {self.neck}")
         if self.top and (self.head == "classifier" or self.neck == "csp-panet"):
-            raise DarknetError(f"top: wanted none for {self.neck or self.head}, found {self.top}")
+            raise DarknetError(f"top: expected none for {self.neck or self.head}, got {self.top}")
         if not 1 <= self.levels <= _LEVELS:
-            raise DarknetError(f"levels: wanted 1 … {_LEVELS}, found {self.levels}")
+            raise DarknetError(f"levels: expected 1 … {_LEVELS}, got {self.levels}")
         if self.classes < 0:
-            raise DarknetError(f"classes: wanted a positive number, found {self.classes}")
+            raise DarknetError(f"classes: expected a positive number, got {self.classes}")
         return backbone
 
     def _about(self, backbone: Backbone) -> str:
@@ -105,7 +106,7 @@ class Design:
         parts += [name for name in (self.attention, "elastic" if self.elastic else "", self.neck, self.top) if name]
         return f"{', '.join(parts)}, {self.head}."
 
-    def _finish(self, cfg: Cfg, features: Features, width: int) -> None:
+    def _finish(self, cfg: CfgWriter, features: Features, width: int) -> None:
         """Neck and head. width: channels of a level per pixel of its stride, as an FPN has them."""
         if self.head == "classifier":
             heads.classifier(cfg, self.classes or 1000)
@@ -124,26 +125,26 @@ class Design:
         head = self._yolo(sorted(features)[-self.levels :])
         NECKS[neck](cfg, features, head, width=8 if neck in _NARROW else width, **options)
 
-    def _pool(self, cfg: Cfg, width: int) -> None:
+    def _pool(self, cfg: CfgWriter, width: int) -> None:
         if self.top:
             cfg.part("pooling" if self.top == "spp" else "receptive fields")
             TOPS[self.top](cfg, width)
 
-    def _yolo(self, strides: Sequence[int]) -> Yolo:
+    def _yolo(self, strides: Sequence[int]) -> YoloHeads:
         v4 = self.head == "yolov4"
         default = heads.COCO_TINY if len(strides) == 2 else heads.COCO_V4 if v4 else heads.COCO_V3
         anchors = self._anchors(default)
         if len(anchors) // 2 % len(strides):
             raise DarknetError(
-                f"anchors: wanted as many for each of {len(strides)} levels, found {len(anchors) // 2} in all"
+                f"anchors: expected as many for each of {len(strides)} levels, got {len(anchors) // 2} in all"
             )
         masks = heads.masks(strides, len(anchors) // 2)
         loss = heads.V4_LOSS if v4 else heads.V3_LOSS
-        return Yolo(self.classes or 80, anchors, masks, loss, heads.V4_SCALES if v4 else {})
+        return YoloHeads(self.classes or 80, anchors, masks, loss, heads.V4_SCALES if v4 else {})
 
     def _anchors(self, default: Sequence[float]) -> Sequence[float]:
         if len(self.anchors) % 2 or any(side <= 0 for side in self.anchors):
-            raise DarknetError(f"anchors: wanted pairs of a positive width and height, found {list(self.anchors)}")
+            raise DarknetError(f"anchors: expected pairs of a positive width and height, got {list(self.anchors)}")
         return tuple(int(side) if side == int(side) else side for side in self.anchors) or default
 
 
@@ -151,5 +152,5 @@ def _one_of(what: str, name: str, known: Iterable[str]) -> None:
     names = list(known)
     if name not in names:
         raise DarknetError(
-            f"{what}: wanted one of {', '.join(filter(None, names))}, found {name!r}{did_you_mean(name, names)}"
+            f"{what}: expected one of {', '.join(filter(None, names))}, got {name!r}{did_you_mean(name, names)}"
         )

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from darknet_py.zoo import heads, necks, recipes
+from darknet_py.zoo import heads, necks
+from darknet_py.zoo import net_sections as recipes
+from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.classifiers import CSP_DARKNET53, CSP_RESNET50, CSP_RESNEXT50, CSPNET
-from darknet_py.zoo.convolutional import csp_darknet_tiny, darknet19, darknet_tiny, elan_tiny
 from darknet_py.zoo.dense import peleenet
-from darknet_py.zoo.heads import Yolo
+from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.mobile import efficientnet_b0, fastest
+from darknet_py.zoo.plain_backbones import csp_darknet_tiny, darknet19, darknet_tiny, elan_tiny
 from darknet_py.zoo.residual import Features, darknet53
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg, Value
 
-Neck = Callable[[Cfg, Features, Yolo], None]
+Neck = Callable[[CfgWriter, Features, YoloHeads], None]
 
 
 # --- CSPNet's
@@ -25,26 +26,26 @@ def _cspnet(
     classes: int = 80,
     *,
     name: str,
-    backbone: Callable[[Cfg], Features],
+    backbone: Callable[[CfgWriter], Features],
     neck: Neck = necks.panet,
     neck_name: str = "PANet-SPP",
     size: int = 416,
     subdivisions: int = 4,
-) -> Cfg:
-    cfg = Cfg(
+) -> CfgWriter:
+    cfg = CfgWriter(
         f"{name}-{neck_name}: a CSP backbone, with the heads and the training of YOLOv3.\n{CSPNET}",
         recipes.detector(size, subdivisions, batches=500500),
     )
-    neck(cfg, backbone(cfg), Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS))
+    neck(cfg, backbone(cfg), YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS))
     return cfg
 
 
-def _cspnet_panet_optimal(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _cspnet_panet_optimal(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "CSPResNeXt50-PANet-SPP, trained in YOLOv4's way: mosaic, loss by complete IoU, other anchors.\n" + CSPNET,
         recipes.detector(608, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
     )
-    head = Yolo(classes, heads.COCO_V4, heads.THREE_SCALES, heads.V4_LOSS, heads.V4_SCALES)
+    head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, heads.V4_LOSS, heads.V4_SCALES)
     necks.panet(cfg, CSP_RESNEXT50(cfg), head)
     return cfg
 
@@ -54,21 +55,21 @@ def _cspnet_panet_optimal(classes: int = 80) -> Cfg:
 
 def _pelee(
     classes: int = 80, *, neck: Neck, name: str, csp: Csp | None = None, attention: str = "", levels: int = 2
-) -> Cfg:
+) -> CfgWriter:
     about = f"{name}: PeleeNet, heads at {levels} strides, YOLOv3's training."
-    cfg = Cfg(f"{about}\n{CSPNET}" if csp else about, recipes.detector(416, 8))
+    cfg = CfgWriter(f"{about}\n{CSPNET}" if csp else about, recipes.detector(416, 8))
     features = peleenet(cfg, csp)
     cfg.attention = attention
     if levels == 2:
-        head = Yolo(classes, heads.COCO_TINY, heads.OVERLAPPING, heads.V3_LOSS)
+        head = YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, heads.V3_LOSS)
     else:
-        head = Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
+        head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     neck(cfg, features, head)
     return cfg
 
 
-def _enet_coco(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _enet_coco(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "EfficientNet-B0-PRN (Wang et al., 2019): EfficientNet-B0 with a partial residual neck.",
         recipes.detector(416, 8),
     )
@@ -77,26 +78,26 @@ def _enet_coco(classes: int = 80) -> Cfg:
     cfg.activation = "leaky"
     features[16] += 1  # the neck reads what the next stage's first block widens them to
     loss = {**heads.V3_LOSS, "random": 0}
-    necks.prn(cfg, features, Yolo(classes, heads.COCO_TINY, heads.OVERLAPPING, loss))
+    necks.prn(cfg, features, YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, loss))
     return cfg
 
 
-def _yolov3_tiny_prn(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolov3_tiny_prn(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "YOLOv3-tiny-PRN (Wang et al., 2019): YOLOv3-tiny with a partial residual neck, at half of its size.",
         recipes.detector(416, 8),
     )
     features = darknet_tiny(cfg, 512)
     cfg.shortcut(features[32], cfg.activation)
-    necks.prn(cfg, features, Yolo(classes, heads.COCO_TINY, heads.OVERLAPPING, heads.V3_LOSS))
+    necks.prn(cfg, features, YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, heads.V3_LOSS))
     return cfg
 
 
 # --- YOLOv2, YOLOv3
 
 
-def _yolov2(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolov2(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "YOLOv2 (Redmon and Farhadi, 2016): Darknet-19, one head that also reads the stride 16.",
         recipes.detector(416, 8),
     )
@@ -105,8 +106,8 @@ def _yolov2(classes: int = 80) -> Cfg:
     return cfg
 
 
-def _yolov2_tiny(classes: int = 80) -> Cfg:
-    cfg = Cfg("YOLOv2-tiny: nine convolutions, one head.", recipes.detector(416, 2))
+def _yolov2_tiny(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter("YOLOv2-tiny: nine convolutions, one head.", recipes.detector(416, 2))
     darknet_tiny(cfg, 1024)
     cfg.chapter("Head")
     cfg.part("stride 32")
@@ -115,13 +116,13 @@ def _yolov2_tiny(classes: int = 80) -> Cfg:
     return cfg
 
 
-def _yolov3(classes: int = 80, *, spp: bool = False) -> Cfg:
+def _yolov3(classes: int = 80, *, spp: bool = False) -> CfgWriter:
     name = "YOLOv3 with spatial pyramid pooling" if spp else "YOLOv3"
-    cfg = Cfg(
+    cfg = CfgWriter(
         f"{name} (Redmon and Farhadi, 2018): Darknet-53, a feature pyramid, heads at three strides.",
         recipes.detector(608 if spp else 416, 16),
     )
-    head = Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
+    head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     features = darknet53(cfg)
     if spp:
         necks.spp_fpn(cfg, features, head)
@@ -130,19 +131,19 @@ def _yolov3(classes: int = 80, *, spp: bool = False) -> Cfg:
     return cfg
 
 
-def _yolov3_tiny(classes: int = 80) -> Cfg:
-    cfg = Cfg("YOLOv3-tiny: convolutions and maxima, heads at two strides.", recipes.detector(416, 2))
-    head = Yolo(classes, heads.COCO_TINY, heads.TWO_SCALES, heads.V3_LOSS)
+def _yolov3_tiny(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter("YOLOv3-tiny: convolutions and maxima, heads at two strides.", recipes.detector(416, 2))
+    head = YoloHeads(classes, heads.COCO_TINY, heads.TWO_SCALES, heads.V3_LOSS)
     necks.tiny_fpn(cfg, darknet_tiny(cfg, 1024), head)
     return cfg
 
 
-def _yolov3_tiny_3l(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolov3_tiny_3l(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "YOLOv3-tiny with heads at three strides.",
         recipes.detector(608, 16, batches=200000, steps=(180000, 190000)),
     )
-    head = Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
+    head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     necks.tiny_fpn(cfg, darknet_tiny(cfg, 1024), head, narrow=(256, 128, 128))
     return cfg
 
@@ -150,8 +151,8 @@ def _yolov3_tiny_3l(classes: int = 80) -> Cfg:
 # --- YOLOv4 and after
 
 
-def _yolov4(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolov4(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "YOLOv4 (Bochkovskiy et al., 2020): CSPDarknet-53 with mish, pooling on top, PANet.",
         recipes.detector(608, 8, rate=0.0013, batches=500500, momentum=0.949, mosaic=1),
     )
@@ -159,11 +160,11 @@ def _yolov4(classes: int = 80) -> Cfg:
     features = CSP_DARKNET53(cfg)
     cfg.activation = "leaky"
     loss = {**heads.V4_LOSS, "max_delta": 5}
-    necks.panet(cfg, features, Yolo(classes, heads.COCO_V4, heads.THREE_SCALES, loss, heads.V4_SCALES))
+    necks.panet(cfg, features, YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss, heads.V4_SCALES))
     return cfg
 
 
-def _yolov4_tiny(classes: int = 80, *, levels: int = 2) -> Cfg:
+def _yolov4_tiny(classes: int = 80, *, levels: int = 2) -> CfgWriter:
     loss: dict[str, Value] = {
         "jitter": 0.3,
         "resize": 1.5,
@@ -175,11 +176,11 @@ def _yolov4_tiny(classes: int = 80, *, levels: int = 2) -> Cfg:
     }
     if levels == 2:
         net = recipes.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000))
-        head = Yolo(classes, heads.COCO_TINY, heads.OVERLAPPING, loss)
+        head = YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, loss)
     else:
         net = recipes.detector(608, 1, rate=0.00261)
-        head = Yolo(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
-    cfg = Cfg(f"YOLOv4-tiny (Wang et al., 2020): small CSP stages, heads at {len(head.strides)} strides.", net)
+        head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
+    cfg = CfgWriter(f"YOLOv4-tiny (Wang et al., 2020): small CSP stages, heads at {len(head.strides)} strides.", net)
     necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), head)
     return cfg
 
@@ -189,41 +190,41 @@ def _scaled_yolov4(
     *,
     name: str,
     size: int,
-    backbone: Callable[[Cfg], Features],
+    backbone: Callable[[CfgWriter], Features],
     neck: Neck,
     anchors: tuple[int, ...] = heads.COCO_V4,
     average: float = 0.0,
     by_stride: Mapping[int, Mapping[str, Value]],
-) -> Cfg:
+) -> CfgWriter:
     """average: of the weights. by_stride: options of the loss at each stride."""
-    cfg = Cfg(
+    cfg = CfgWriter(
         f"{name} (Scaled-YOLOv4, Wang et al., 2020): CSP stages in the neck too, mish throughout.",
         recipes.detector(size, 8, batches=500500, momentum=0.949, average=average, mosaic=1, letter_box=1),
     )
     cfg.activation = "mish"
     masks = heads.masks(list(by_stride), len(anchors) // 2)
-    neck(cfg, backbone(cfg), Yolo(classes, anchors, masks, heads.CSP_LOSS, by_stride, activation="logistic"))
+    neck(cfg, backbone(cfg), YoloHeads(classes, anchors, masks, heads.CSP_LOSS, by_stride, activation="logistic"))
     return cfg
 
 
-def _yolov4_pacsp(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolov4_pacsp(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "YOLOv4-PACSP: the layers of YOLOv4-CSP with leaky activations, trained in YOLOv4's way.",
         recipes.detector(512, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
     )
     loss = {**heads.V4_LOSS, "random": 1, "scale_x_y": 1.05}
-    head = Yolo(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
+    head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
     necks.csp_panet(cfg, _SCALED_CSP_DARKNET53(cfg), head)
     return cfg
 
 
-def _yolov7_tiny(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolov7_tiny(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "YOLOv7-tiny (Wang et al., 2022): blocks that keep every convolution's output, in the backbone and in PANet.",
         recipes.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000)),
     )
     loss = {**heads.CSP_LOSS, "obj_normalizer": 1.0, "objectness_smooth": 1, "max_delta": 2}
-    head = Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, loss, activation="logistic")
+    head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, loss, activation="logistic")
     necks.elan_panet(cfg, elan_tiny(cfg), head)
     return cfg
 
@@ -231,8 +232,8 @@ def _yolov7_tiny(classes: int = 80) -> Cfg:
 # --- Yolo-Fastest
 
 
-def _yolo_fastest(classes: int = 80) -> Cfg:
-    cfg = Cfg(
+def _yolo_fastest(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
         "Yolo-Fastest 1.1: inverted residual blocks, a third of a million parameters, heads at two strides.",
         recipes.detector(320, 1, batch=32, burn_in=4000, batches=500000, momentum=0.949),
     )
@@ -240,8 +241,8 @@ def _yolo_fastest(classes: int = 80) -> Cfg:
     return cfg
 
 
-def _yolo_fastest_bccd(classes: int = 3) -> Cfg:
-    cfg = Cfg(
+def _yolo_fastest_bccd(classes: int = 3) -> CfgWriter:
+    cfg = CfgWriter(
         "Yolo-Fastest 1.1 for a short fine-tuning on BCCD (blood cells): 200 updates from COCO's weights.",
         recipes.detector(320, 1, batch=16, rate=0.0005, burn_in=30, batches=200, steps=(160, 180), momentum=0.949),
     )
@@ -249,8 +250,8 @@ def _yolo_fastest_bccd(classes: int = 3) -> Cfg:
     return cfg
 
 
-def _fastest_layers(cfg: Cfg, classes: int, loss: dict[str, Value]) -> None:
-    head = Yolo(classes, heads.COCO_FASTEST, heads.TWO_SCALES, loss)
+def _fastest_layers(cfg: CfgWriter, classes: int, loss: dict[str, Value]) -> None:
+    head = YoloHeads(classes, heads.COCO_FASTEST, heads.TWO_SCALES, loss)
     necks.light_fpn(cfg, fastest(cfg), head)
 
 
@@ -287,7 +288,7 @@ _P7_NECK = partial(
 )
 _P7_OBJECTNESS = {8: 4.0, 16: 1.0, 32: 0.5, 64: 0.4, 128: 0.1}
 
-DETECTORS: dict[str, Callable[..., Cfg]] = {
+DETECTORS: dict[str, Callable[..., CfgWriter]] = {
     "csdarknet53-panet-spp": partial(_cspnet, name="CSPDarknet53", backbone=CSP_DARKNET53),
     "csresnet50-panet-spp": partial(_cspnet, name="CSPResNet50", backbone=CSP_RESNET50),
     "csresnext50-panet-spp": partial(_cspnet, name="CSPResNeXt50", backbone=CSP_RESNEXT50, size=512, subdivisions=16),

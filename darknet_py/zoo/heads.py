@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from darknet_py.zoo.text import Cfg, Value
+from darknet_py.zoo.cfg_writer import CfgWriter, Value
 
 COCO_V2 = (0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828)  # in cells
 COCO_V3 = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326)  # in pixels, so are the next
@@ -18,7 +18,7 @@ TWO_SCALES = {16: (0, 1, 2), 32: (3, 4, 5)}
 OVERLAPPING = {16: (1, 2, 3), 32: (3, 4, 5)}  # as published: anchor 3 at both strides, anchor 0 at none
 
 V3_LOSS: Mapping[str, Value] = {"jitter": 0.3, "ignore_thresh": 0.7, "truth_thresh": 1, "random": 1}
-# YOLOv4: boxes by complete IoU, more than one anchor for an object, suppression that also looks at centres
+# YOLOv4: boxes by complete IoU, more than one anchor for an object, suppression that also looks at centers
 CIOU: Mapping[str, Value] = {
     "iou_loss": "ciou",
     "iou_normalizer": 0.07,
@@ -50,7 +50,7 @@ CSP_LOSS: Mapping[str, Value] = {
 
 
 @dataclass(frozen=True)
-class Yolo:
+class YoloHeads:
     """`[yolo]` heads, one for each stride.
 
     masks: stride → which of the anchors its head predicts. options: of the loss, the same everywhere; at: stride →
@@ -69,7 +69,7 @@ class Yolo:
         """Finest first."""
         return sorted(self.masks)
 
-    def write(self, cfg: Cfg, stride: int) -> None:
+    def write(self, cfg: CfgWriter, stride: int) -> None:
         mask = self.masks[stride]
         cfg.note(f"Head at stride {stride}: {len(mask)} anchors x (4 of the box + objectness + {self.classes} classes)")
         cfg.conv(len(mask) * (5 + self.classes), activation=self.activation, norm=False)
@@ -91,7 +91,7 @@ def masks(strides: Sequence[int], anchors: int) -> dict[int, tuple[int, ...]]:
 
 
 def region(
-    cfg: Cfg,
+    cfg: CfgWriter,
     classes: int,
     *,
     anchors: Sequence[float] = COCO_V2,
@@ -123,7 +123,7 @@ def region(
     )
 
 
-def classifier(cfg: Cfg, classes: int, *, pool_first: bool = True, dropout: float = 0.0) -> None:
+def classifier(cfg: CfgWriter, classes: int, *, pool_first: bool = True, dropout: float = 0.0) -> None:
     """Mean over the image, a score for each class, softmax. The mean may follow the scores: it is the same."""
     cfg.chapter("Classifier")
     cfg.part(f"{classes} classes")

@@ -10,9 +10,9 @@ from functools import partial
 from typing import NamedTuple
 
 from darknet_py.zoo import blocks
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.residual import Features, plural
 from darknet_py.zoo.stages import Csp, residual
-from darknet_py.zoo.text import Cfg
 
 
 class _Stage(NamedTuple):
@@ -47,7 +47,7 @@ _EFFICIENTNET = (
 )
 
 
-def mobilenet_v2(cfg: Cfg, csp: Csp | None = None) -> Features:
+def mobilenet_v2(cfg: CfgWriter, csp: Csp | None = None) -> Features:
     """MobileNet-v2 with Darknet's stage at 14 x 14 pixels done at 28 x 28. Meant for relu.
 
     Cross stage partial: a stage's residual blocks work on one part, six times as wide inside. The published
@@ -57,13 +57,13 @@ def mobilenet_v2(cfg: Cfg, csp: Csp | None = None) -> Features:
     return _inverted_stages(cfg, csp, _MOBILENET, None)
 
 
-def efficientnet_b0(cfg: Cfg, csp: Csp | None = None, *, dropout: float = 0.2) -> Features:
+def efficientnet_b0(cfg: CfgWriter, csp: Csp | None = None, *, dropout: float = 0.2) -> Features:
     """EfficientNet-B0 as Darknet's authors have it: expansion by less than six at some stages. Meant for swish."""
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}EfficientNet-B0")
     return _inverted_stages(cfg, csp, _EFFICIENTNET, dropout)
 
 
-def _inverted_stages(cfg: Cfg, csp: Csp | None, stages: Sequence[_Stage], dropout: float | None) -> Features:
+def _inverted_stages(cfg: CfgWriter, csp: Csp | None, stages: Sequence[_Stage], dropout: float | None) -> Features:
     cfg.part("stem, stride 2")
     cfg.conv(32, 3, 2)
     features: Features = {}
@@ -86,11 +86,11 @@ def _inverted_stages(cfg: Cfg, csp: Csp | None, stages: Sequence[_Stage], dropou
     return features
 
 
-def _sixfold(cfg: Cfg, block: partial[int], width: int) -> int:
+def _sixfold(cfg: CfgWriter, block: partial[int], width: int) -> int:
     return block(cfg, width, 6 * width)
 
 
-def csp_mobilenet_v2(cfg: Cfg) -> Features:
+def csp_mobilenet_v2(cfg: CfgWriter) -> Features:
     """The published CSPMobileNet-v2: a stage expands to half; one filtering of that is a part of its own.
 
     The blocks double the channels inside of their filters, so that half as many are expanded by 1x1 convolutions.
@@ -132,7 +132,7 @@ def csp_mobilenet_v2(cfg: Cfg) -> Features:
     return features
 
 
-def fastest(cfg: Cfg) -> Features:
+def fastest(cfg: CfgWriter) -> Features:
     """Backbone of Yolo-Fastest 1.1: inverted residual blocks of few channels."""
     cfg.chapter("Backbone: inverted residual blocks")
     cfg.part("stem, stride 2")

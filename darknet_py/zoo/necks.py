@@ -11,18 +11,18 @@ from functools import partial
 from typing import Any
 
 from darknet_py.zoo import blocks
-from darknet_py.zoo.heads import Yolo
+from darknet_py.zoo.cfg_writer import CfgWriter
+from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.residual import Features
-from darknet_py.zoo.text import Cfg
 
-Body = Callable[[Cfg, int], int]
+Body = Callable[[CfgWriter, int], int]
 _CHAPTER = "Neck and heads: "
 
 
 def fpn(
-    cfg: Cfg,
+    cfg: CfgWriter,
     features: Features,
-    head: Yolo,
+    head: YoloHeads,
     *,
     top: Body = blocks.conv_set,
     width: int = 16,
@@ -54,13 +54,13 @@ def fpn(
         head.write(cfg, stride)
 
 
-def spp_fpn(cfg: Cfg, features: Features, head: Yolo, *, lateral: bool = False) -> None:
+def spp_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, lateral: bool = False) -> None:
     """YOLOv3-SPP's pyramid: pooling on top. lateral: the backbone's features are narrowed before they are joined."""
     fpn(cfg, features, head, top=blocks.spp_set, lateral=lateral)
 
 
 def tiny_fpn(
-    cfg: Cfg, features: Features, head: Yolo, *, narrow: Sequence[int] = (256, 128, 64), wide: int = 16
+    cfg: CfgWriter, features: Features, head: YoloHeads, *, narrow: Sequence[int] = (256, 128, 64), wide: int = 16
 ) -> None:
     """The pyramid of the tiny networks: one convolution at each level.
 
@@ -81,7 +81,7 @@ def tiny_fpn(
         head.write(cfg, stride)
 
 
-def added_fpn(cfg: Cfg, features: Features, head: Yolo, *, width: int = 256) -> None:
+def added_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 256) -> None:
     """The first feature pyramid (Lin et al., 2017): all levels as wide, the coarser one is added, then 3x3."""
     cfg.chapter(f"{_CHAPTER}feature pyramid, joined by addition")
     level = -1
@@ -100,7 +100,7 @@ def added_fpn(cfg: Cfg, features: Features, head: Yolo, *, width: int = 256) -> 
         head.write(cfg, stride)
 
 
-def passthrough(cfg: Cfg, features: Features, *, width: int = 1024) -> None:
+def passthrough(cfg: CfgWriter, features: Features, *, width: int = 1024) -> None:
     """YOLOv2's neck: cells of the finer stride, 2 x 2 as channels of one, beside two convolutions of the largest."""
     cfg.chapter("Neck and head")
     fine, coarse = sorted(features)[-2:]
@@ -115,7 +115,7 @@ def passthrough(cfg: Cfg, features: Features, *, width: int = 1024) -> None:
     cfg.conv(width, 3)
 
 
-def light_fpn(cfg: Cfg, features: Features, head: Yolo) -> None:
+def light_fpn(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
     """Yolo-Fastest's pyramid of two levels: pooling on top, then depthwise separable 5x5 convolutions."""
     cfg.chapter(f"{_CHAPTER}light feature pyramid")
     fine, coarse = head.strides
@@ -132,7 +132,7 @@ def light_fpn(cfg: Cfg, features: Features, head: Yolo) -> None:
     head.write(cfg, fine)
 
 
-def prn(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
+def prn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
     """Partial residual network: levels are joined by adding what channels they share, instead of concatenation."""
     cfg.chapter(f"{_CHAPTER}partial residual")
     active = cfg.activation
@@ -157,7 +157,7 @@ def prn(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
         head.write(cfg, stride)
 
 
-def gfm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
+def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
     """Global fusion model (ThunderNet, Qin et al., 2019): all scales are added at once, every head reads the sum.
 
     The sum has the resolution of the middle stride, and `width` times 32 channels.
@@ -187,11 +187,11 @@ def gfm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
         head.write(cfg, stride)
 
 
-def efm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
+def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
     """Exact fusion model (CSPNet): a head sees its own scale, the next finer and the next coarser one, and no other.
 
-    First every two neighbouring scales are fused, the coarser one upsampled; then, bottom-up, every level with the
-    finer one below it. What is handed to a neighbour is compressed by Maxout before it is concatenated. As a level's
+    First every two neighboring scales are fused, the coarser one upsampled; then, bottom-up, every level with the
+    finer one below it. What is handed to a neighbor is compressed by Maxout before it is concatenated. As a level's
     channels grow with its stride, each 3x3 convolution costs the same.
     """
     cfg.chapter(f"{_CHAPTER}exact fusion")
@@ -226,16 +226,16 @@ def efm(cfg: Cfg, features: Features, head: Yolo, *, width: int = 8) -> None:
         head.write(cfg, stride)
 
 
-def panet(cfg: Cfg, features: Features, head: Yolo, *, top: Body = blocks.spp_set, width: int = 16) -> None:
+def panet(cfg: CfgWriter, features: Features, head: YoloHeads, *, top: Body = blocks.spp_set, width: int = 16) -> None:
     """PANet, with pooling on top as YOLOv4 has it."""
     widths = {stride: width * stride for stride in head.strides}
     _path_aggregation(cfg, features, head, top, blocks.conv_set, "PANet", widths)
 
 
 def csp_panet(
-    cfg: Cfg,
+    cfg: CfgWriter,
     features: Features,
-    head: Yolo,
+    head: YoloHeads,
     *,
     width: int = 16,
     widths: Mapping[int, int] | None = None,
@@ -253,21 +253,21 @@ def csp_panet(
     _path_aggregation(cfg, features, head, top, body, "CSP PANet with spatial pyramid pooling", widths, **layout)
 
 
-def elan_panet(cfg: Cfg, features: Features, head: Yolo) -> None:
+def elan_panet(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
     """YOLOv7-tiny's PANet: its backbone's blocks at each level."""
     widths = {stride: 8 * stride for stride in head.strides}
     name = "PANet of ELAN blocks"
     _path_aggregation(cfg, features, head, blocks.tiny_csp_spp, _half_elan, name, widths, heads_last=True)
 
 
-def _half_elan(cfg: Cfg, width: int) -> int:
+def _half_elan(cfg: CfgWriter, width: int) -> int:
     return blocks.elan(cfg, width // 2)
 
 
 def _path_aggregation(
-    cfg: Cfg,
+    cfg: CfgWriter,
     features: Features,
-    head: Yolo,
+    head: YoloHeads,
     top: Body,
     body: Body,
     name: str,
@@ -330,17 +330,17 @@ def _path_aggregation(
         predict(stride)
 
 
-def _top_down_part(cfg: Cfg, stride: int) -> None:
+def _top_down_part(cfg: CfgWriter, stride: int) -> None:
     cfg.part(f"top-down, stride {stride}")
 
 
-def _back(cfg: Cfg, layer: int) -> None:
+def _back(cfg: CfgWriter, layer: int) -> None:
     """Goes on from a layer, wherever the last one is."""
     if layer != cfg.last:
         cfg.route(layer)
 
 
-def _up(cfg: Cfg, layer: int, width: int) -> int:
+def _up(cfg: CfgWriter, layer: int, width: int) -> int:
     """Narrows a layer to `width` channels and upsamples it."""
     if layer != cfg.last:
         cfg.note("Back to the coarser level, before its head")
@@ -349,18 +349,18 @@ def _up(cfg: Cfg, layer: int, width: int) -> int:
     return cfg.upsample()
 
 
-def _resize(cfg: Cfg, stride: int, wanted: int) -> int:
+def _resize(cfg: CfgWriter, stride: int, expected: int) -> int:
     """The last layer from one stride to another: repeated pixels to the finer, maxima to the coarser."""
-    while stride > wanted:
+    while stride > expected:
         cfg.upsample()
         stride //= 2
-    while stride < wanted:
+    while stride < expected:
         cfg.maxpool(2, 2)
         stride *= 2
     return cfg.last
 
 
-def _separable(cfg: Cfg, channels: int) -> None:
+def _separable(cfg: CfgWriter, channels: int) -> None:
     """Two 5x5 convolutions, each as a depthwise and a 1x1 one."""
     for _ in range(2):
         cfg.depthwise(channels, 5)

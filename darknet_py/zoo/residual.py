@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from darknet_py.zoo import blocks
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.stages import Csp, residual
-from darknet_py.zoo.text import Cfg
 
 Features = dict[int, int]
 
 
 def darknet53(
-    cfg: Cfg,
+    cfg: CfgWriter,
     csp: Csp | None = None,
     *,
     counts: Sequence[int] = (1, 2, 8, 8, 4),
@@ -50,7 +50,12 @@ def darknet53(
 
 
 def resnet(
-    cfg: Cfg, csp: Csp | None = None, *, counts: Sequence[int] = (3, 4, 6, 3), groups: int = 1, project: bool = False
+    cfg: CfgWriter,
+    csp: Csp | None = None,
+    *,
+    counts: Sequence[int] = (3, 4, 6, 3),
+    groups: int = 1,
+    project: bool = False,
 ) -> Features:
     """ResNet-50 and deeper; with groups=32 ResNeXt, whose 3x3 convolutions are twice as wide.
 
@@ -74,7 +79,7 @@ def resnet(
 
 
 def csp_resnet(
-    cfg: Cfg, csp: Csp, *, counts: Sequence[int] = (3, 3, 5, 2), groups: int = 1, linear: Sequence[int] = ()
+    cfg: CfgWriter, csp: Csp, *, counts: Sequence[int] = (3, 3, 5, 2), groups: int = 1, linear: Sequence[int] = ()
 ) -> Features:
     """CSPResNet-50, with groups=32 CSPResNeXt-50.
 
@@ -106,7 +111,7 @@ def csp_resnet(
 
 
 def small_resnet(
-    cfg: Cfg, csp: Csp | None = None, *, counts: Sequence[int] = (1, 1, 1, 1), project: bool = False
+    cfg: CfgWriter, csp: Csp | None = None, *, counts: Sequence[int] = (1, 1, 1, 1), project: bool = False
 ) -> Features:
     """ResNet-10, -18 and -34: blocks of two 3x3 convolutions. project: as in `resnet`.
 
@@ -136,7 +141,7 @@ def small_resnet(
     return features
 
 
-def res2netlite72(cfg: Cfg) -> Features:
+def res2netlite72(cfg: CfgWriter) -> Features:
     """Res2NetLite-72: bottlenecks whose middle works on quarters of the channels, one after the other."""
     cfg.chapter("Backbone: Res2NetLite-72")
     cfg.part("stem, stride 4")
@@ -153,7 +158,7 @@ def res2netlite72(cfg: Cfg) -> Features:
     return features
 
 
-def _stem(cfg: Cfg) -> None:
+def _stem(cfg: CfgWriter) -> None:
     cfg.part("stem, stride 4")
     cfg.conv(64, 7, 2)
     cfg.maxpool(2, 2)

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from darknet_py.errors import DarknetError
 from darknet_py.zoo import blocks
-from darknet_py.zoo.text import Cfg
+from darknet_py.zoo.cfg_writer import CfgWriter
 
 FUSIONS = ("csp", "first", "last")
 SPLITS = ("conv", "groups")
@@ -36,13 +36,13 @@ class Csp:
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
-            raise DarknetError(f"fusion: wanted one of {', '.join(FUSIONS)}, found {self.fusion!r}")
+            raise DarknetError(f"fusion: expected one of {', '.join(FUSIONS)}, got {self.fusion!r}")
         if self.split not in SPLITS:
-            raise DarknetError(f"split: wanted one of {', '.join(SPLITS)}, found {self.split!r}")
+            raise DarknetError(f"split: expected one of {', '.join(SPLITS)}, got {self.split!r}")
         if not 0 < self.gamma < 1:
-            raise DarknetError(f"gamma: wanted a number between 0 and 1, found {self.gamma:g}")
+            raise DarknetError(f"gamma: expected a number between 0 and 1, got {self.gamma:g}")
         if self.split == "groups" and not self._eighths:
-            raise DarknetError(f"gamma: wanted 1/8 … 7/8 for a split by groups, found {self.gamma:g}")
+            raise DarknetError(f"gamma: expected 1/8 … 7/8 for a split by groups, got {self.gamma:g}")
 
     @property
     def _eighths(self) -> Fraction | None:
@@ -55,7 +55,7 @@ class Csp:
         skipped = min(max(round(self.gamma * width / step), 1) * step, width - step)
         return skipped, width - skipped
 
-    def divide(self, cfg: Cfg, width: int, *, through: int | None = None, activation: str | None = None) -> int:
+    def divide(self, cfg: CfgWriter, width: int, *, through: int | None = None, activation: str | None = None) -> int:
         """Splits the last layer, with `width` channels in both parts together. Gives the part that skips the blocks.
 
         The last layer is then the other part. through: its channels, where the blocks start from another number.
@@ -72,19 +72,19 @@ class Csp:
         cfg.conv(through or going, activation=activation)
         return skipped
 
-    def _slice(self, cfg: Cfg, x: int) -> int:
+    def _slice(self, cfg: CfgWriter, x: int) -> int:
         share = self._eighths
         assert share is not None
         if cfg.width(x) % share.denominator:
-            wanted = f"a multiple of {share.denominator} channels to split by groups"
-            raise DarknetError(f"gamma={self.gamma:g}: wanted {wanted}, found {cfg.width(x)}")
+            expected = f"a multiple of {share.denominator} channels to split by groups"
+            raise DarknetError(f"gamma={self.gamma:g}: expected {expected}, got {cfg.width(x)}")
         cfg.note("Split: the part that skips the blocks ...")
         skipped = _slices(cfg, x, share.denominator, range(share.numerator))
         cfg.note("... and the part that goes through them")
         _slices(cfg, x, share.denominator, range(share.numerator, share.denominator))
         return skipped
 
-    def join(self, cfg: Cfg, skipped: int, narrow: int, out: int, *, pool: bool = False, size: int = 1) -> int:
+    def join(self, cfg: CfgWriter, skipped: int, narrow: int, out: int, *, pool: bool = False, size: int = 1) -> int:
         """Joins the last layer, where the blocks end, with the part that skipped them.
 
         narrow: channels after the first transition. out: after the last one, a convolution of `size`. pool: the last
@@ -104,13 +104,13 @@ class Csp:
         return joined if pool else cfg.last
 
 
-def _slices(cfg: Cfg, x: int, groups: int, chosen: range) -> int:
+def _slices(cfg: CfgWriter, x: int, groups: int, chosen: range) -> int:
     parts = [cfg.slice(x, groups, group) for group in chosen]
     return cfg.route(*parts) if len(parts) > 1 else parts[0]
 
 
 def residual(
-    cfg: Cfg,
+    cfg: CfgWriter,
     csp: Csp,
     block: Callable[[int], int],
     count: int,

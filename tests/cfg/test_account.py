@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from darknet_py.cfg import account
-from darknet_py.cfg.graph import Graph, parse, parse_text
 from darknet_py.cli import info
+from darknet_py.graph import profile as account
+from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.model.network import Network
 
 CFG = Path(__file__).parents[2] / "cfg"
@@ -36,7 +36,7 @@ def dense_block(channels: int, growth: int, layers: int) -> str:
     [("yolov3", 248007048), ("yolov3-tiny", 35434956), ("yolov4", 257717640), ("yolov4-tiny", 24251276)],
 )
 def test_size_of_published_weights_files(name: str, size: int) -> None:
-    assert account.totals(parse(CFG / f"{name}.cfg")).weights_bytes == size
+    assert account.network_profile(parse(CFG / f"{name}.cfg")).weights_bytes == size
 
 
 @pytest.mark.parametrize(("channels", "growth", "layers"), [(64, 32, 4), (256, 12, 6), (512, 32, 24)])
@@ -46,7 +46,7 @@ def test_cio_is_cspnets_formula(channels: int, growth: int, layers: int) -> None
 
     def block(channels: int, growth: int) -> float:
         graph = parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(channels, growth, m)}")
-        return sum(row.cio for row in account.rows(graph)[1:]) / pixels
+        return sum(row.cio for row in account.layer_profiles(graph)[1:]) / pixels
 
     assert block(c, d) == c * m + (m * m + m) * d / 2
     # The partial block: half of the base goes through it, the growth stays.
@@ -54,8 +54,8 @@ def test_cio_is_cspnets_formula(channels: int, growth: int, layers: int) -> None
 
 
 def test_a_partial_dense_block_saves_up_to_half_of_the_traffic() -> None:
-    whole = account.totals(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(512, 8, 6)}")).cio
-    half = account.totals(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(256, 8, 6)}")).cio
+    whole = account.network_profile(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(512, 8, 6)}")).cio
+    half = account.network_profile(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(256, 8, 6)}")).cio
     assert 0.5 <= half / whole < 0.55
 
 
@@ -93,23 +93,23 @@ def test_receptive_field_is_what_the_gradient_reaches() -> None:
         + conv(2, 3, 2)  # 8
         + conv(2, 3)
     )
-    fields = [row.field for row in account.rows(graph)]
+    fields = [row.field for row in account.layer_profiles(graph)]
     assert fields[:5] == [3, 4, 20, 24, 32]
     assert fields == [seen(graph, layer) for layer in range(len(fields))]
 
 
 def test_global_pooling_sees_everything() -> None:
     graph = parse_text(NET + conv(4, 3, 2) + "[avgpool]\n[connected]\noutput=3\nactivation=linear\n")
-    assert [row.field for row in account.rows(graph)] == [3, 65, 65]
+    assert [row.field for row in account.layer_profiles(graph)] == [3, 65, 65]
 
 
 def test_memory_is_what_the_network_holds() -> None:
     # 0: 12288 in, 16384 out. 1 → 8192, 2 → 8192, 3 joins 1 and 2.
     text = NET + conv(16, 3, 2) + conv(8) + conv(8) + "[route]\nlayers=1,2\n" + conv(4)
     image, wide, slim = 3 * 64 * 64, 16 * 32 * 32, 8 * 32 * 32
-    lives = [row.live for row in account.rows(parse_text(text))]
+    lives = [row.live for row in account.layer_profiles(parse_text(text))]
     assert lives == [image + wide, wide + slim, 2 * slim, 4 * slim, 2 * slim + slim // 2]
-    assert account.totals(parse_text(text)).peak_bytes == 4 * max(lives)
+    assert account.network_profile(parse_text(text)).peak_bytes == 4 * max(lives)
 
 
 def test_table_reads_like_darknets() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from darknet_py.cfg.classes import feeding, with_classes
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import CfgError
+from darknet_py.graph.graph import parse_text
+from darknet_py.graph.set_num_classes import feeding, set_num_classes
 from darknet_py.zoo import build
 
 START = "[net]\nbatch=2\nwidth=32\nheight=32\nchannels=3\nmax_batches=9\n# a comment\n"
@@ -46,24 +46,24 @@ CASES = {
 def test_every_head_and_what_feeds_it(kind: str) -> None:
     text, edits = CASES[kind]
     graph = parse_text(START + text)
-    wanted = START + text.replace("classes=2", "classes=5")
+    expected = START + text.replace("classes=2", "classes=5")
     for old, new in edits:
-        wanted = wanted.replace(old, new)
-    changed = with_classes(graph, 5)
-    assert changed.text == wanted
-    assert with_classes(changed, 2).text == START + text
-    assert with_classes(graph, 2) is graph
+        expected = expected.replace(old, new)
+    changed = set_num_classes(graph, 5)
+    assert changed.text == expected
+    assert set_num_classes(changed, 2).text == START + text
+    assert set_num_classes(graph, 2) is graph
 
 
 def test_options_that_are_missing_are_added() -> None:
     text = START + "[convolutional]\nfilters=125\n[region]\nnum=5\nanchors=1,1,1,1,1,1,1,1,1,1\n"  # classes=20
-    changed = with_classes(parse_text(text), 1)
+    changed = set_num_classes(parse_text(text), 1)
     assert "[region]\nclasses=1\nnum=5" in changed.text and "filters=30" in changed.text
 
 
 def test_weights_of_classes_become_equal() -> None:
     text = START + CONV.format(21) + "[yolo]\nclasses=2\ncounters_per_class=10,90\n" + ANCHORS
-    assert "counters_per_class=1,1,1\n" in with_classes(parse_text(text), 3).text
+    assert "counters_per_class=1,1,1\n" in set_num_classes(parse_text(text), 3).text
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_weights_of_classes_become_equal() -> None:
 def test_what_cannot_be_decided_is_an_error(text: str, message: str) -> None:
     start = START.replace("channels=3", "channels=2")
     with pytest.raises(CfgError, match=message):
-        with_classes(parse_text(start + text), 3)
+        set_num_classes(parse_text(start + text), 3)
 
 
 def test_a_sum_needs_all_its_parts() -> None:
@@ -94,7 +94,7 @@ def test_a_sum_needs_all_its_parts() -> None:
 
 def test_a_vector_of_parts_that_reorg3d_put_in_order() -> None:
     graph = parse_text(build("yolov1-tiny-shapes"))
-    changed = with_classes(graph, 9)
+    changed = set_num_classes(graph, 9)
     wider = {i: b.output.c - a.output.c for i, (a, b) in enumerate(zip(graph, changed, strict=True)) if a != b}
     route = graph.layers[-2]
     assert route.type == "route" and wider == {route.sources[0] - 1: 3, route.sources[0]: 300, 22: 300, 23: 300}

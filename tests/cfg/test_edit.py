@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from darknet_py.cfg.edit import Change, edited
+from darknet_py.cfg.document import CfgEdit, edited
 
 CFG = (
     b"\xef\xbb\xbf# caf\xe9 \xe2\x80\x94 not all UTF-8\r\n[net]\r\n width = 4 # pixels\r\n;comment = 1\r\n\r\n"
@@ -12,13 +12,13 @@ CFG = (
 
 def test_values_change_and_all_else_stays() -> None:
     changes = [
-        Change(1, "anchors", "5,6, 7,8"),
-        Change(0, "width", "64"),
-        Change(1, "num", "3"),
-        Change(1, "mask", "0"),
+        CfgEdit(1, "anchors", "5,6, 7,8"),
+        CfgEdit(0, "width", "64"),
+        CfgEdit(1, "num", "3"),
+        CfgEdit(1, "mask", "0"),
     ]
-    wanted = CFG.replace(b"1,2,  3,4", b"5,6, 7,8").replace(b"= 4 #", b"= 64 #").replace(b"=2", b"=3")
-    assert edited(CFG, changes) == wanted.replace(b"mask=0,1", b"mask=0")  # the first of two, which counts
+    expected = CFG.replace(b"1,2,  3,4", b"5,6, 7,8").replace(b"= 4 #", b"= 64 #").replace(b"=2", b"=3")
+    assert edited(CFG, changes) == expected.replace(b"mask=0,1", b"mask=0")  # the first of two, which counts
 
 
 def test_nothing_changes_nothing() -> None:
@@ -26,8 +26,8 @@ def test_nothing_changes_nothing() -> None:
 
 
 def test_a_new_option_opens_its_section() -> None:
-    content = edited(CFG, [Change(1, "classes", "3"), Change(1, "jitter", ".1"), Change(0, "height", "4")])
+    content = edited(CFG, [CfgEdit(1, "classes", "3"), CfgEdit(1, "jitter", ".1"), CfgEdit(0, "height", "4")])
     assert content == CFG.replace(b"[yolo]\r\n", b"[yolo]\r\nclasses=3\r\njitter=.1\r\n").replace(
         b"[net]\r\n", b"[net]\r\nheight=4\r\n"
     )
-    assert edited(b"[net]\nwidth=1\n[yolo]", [Change(1, "mask", "0")]) == b"[net]\nwidth=1\n[yolo]\nmask=0"
+    assert edited(b"[net]\nwidth=1\n[yolo]", [CfgEdit(1, "mask", "0")]) == b"[net]\nwidth=1\n[yolo]\nmask=0"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import CfgError, DataError
+from darknet_py.graph.graph import parse_text
 from darknet_py.layers import LAYERS
-from darknet_py.layers.heads_common import read_map
+from darknet_py.layers.target_assignment import read_map
 from darknet_py.model.network import Network
 
 TOOL = Path(__file__).parents[2] / "tools" / "fuzz.py"
@@ -91,10 +91,13 @@ def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("[net]\nwidth=65536\nheight=65536\nchannels=65536\n[avgpool]\n", r":1: \[net\]: wanted at most"),
-        (NET + "[convolutional]\npadding=1000000\nstride=2000000000\n", r":5: \[convolutional\] #0: wanted at most"),
-        (NET + "[convolutional]\nsize=3\ndilation=900000\nstride=2000000000\n", r"#0: wanted at most"),
-        (NET + "[convolutional]\nfilters=1000000\nsize=15\npadding=99\nantialiasing=1\nstride=200\n", "wanted at most"),
+        ("[net]\nwidth=65536\nheight=65536\nchannels=65536\n[avgpool]\n", r":1: \[net\]: expected at most"),
+        (NET + "[convolutional]\npadding=1000000\nstride=2000000000\n", r":5: \[convolutional\] #0: expected at most"),
+        (NET + "[convolutional]\nsize=3\ndilation=900000\nstride=2000000000\n", r"#0: expected at most"),
+        (
+            NET + "[convolutional]\nfilters=1000000\nsize=15\npadding=99\nantialiasing=1\nstride=200\n",
+            "expected at most",
+        ),
         (
             NET
             + "[upsample]\nstride=64\n[upsample]\nstride=8\n"
@@ -104,14 +107,14 @@ def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str
             + "\n",
             r"\[upsample\] #\d+: .* values held at once",
         ),
-        (NET + "[convolutional]\nfilters=4\nsize=4096\npad=1\nsway=1\n", "sway: wanted a size from 2 to 32"),
-        (NET + "[convolutional]\nfilters=16\n[maxpool]\nsize=16384\npadding=16384\nstride=16384\n", "wanted at most"),
-        (NET + "[crnn]\nsize=1\nhidden=100000000\n", r"\[crnn\] #0: wanted at most"),
-        (NET + "[rnn]\noutput=1\nhidden=100000000\n", r"\[rnn\] #0: wanted at most"),
-        (NET + "[yolo]\nnum=2000000000\n", "num: wanted an integer of at most"),
-        (NET + "[region]\nnum=2000000000\n", "num: wanted an integer of at most"),
-        (NET + "[history]\nhistory_size=2000000000\n", "wanted at most"),
-        (NET + "[implicit]\nfilters=2000000000\natoms=2000000000\n", "wanted at most"),
+        (NET + "[convolutional]\nfilters=4\nsize=4096\npad=1\nsway=1\n", "sway: expected a size from 2 to 32"),
+        (NET + "[convolutional]\nfilters=16\n[maxpool]\nsize=16384\npadding=16384\nstride=16384\n", "expected at most"),
+        (NET + "[crnn]\nsize=1\nhidden=100000000\n", r"\[crnn\] #0: expected at most"),
+        (NET + "[rnn]\noutput=1\nhidden=100000000\n", r"\[rnn\] #0: expected at most"),
+        (NET + "[yolo]\nnum=2000000000\n", "num: expected an integer of at most"),
+        (NET + "[region]\nnum=2000000000\n", "num: expected an integer of at most"),
+        (NET + "[history]\nhistory_size=2000000000\n", "expected at most"),
+        (NET + "[implicit]\nfilters=2000000000\natoms=2000000000\n", "expected at most"),
     ],
 )
 def test_what_nobody_has_is_refused_with_the_layer_named(text: str, where: str) -> None:
@@ -121,9 +124,9 @@ def test_what_nobody_has_is_refused_with_the_layer_named(text: str, where: str) 
 
 @QUIET
 def test_numbers_longer_than_python_reads() -> None:
-    with pytest.raises(CfgError, match="filters: wanted an integer of at most"):
+    with pytest.raises(CfgError, match="filters: expected an integer of at most"):
         parse_text(NET + f"[convolutional]\nfilters={'9' * 5000}\n")
-    with pytest.raises(CfgError, match="layers: wanted layers"):
+    with pytest.raises(CfgError, match="layers: expected layers"):
         parse_text(NET + f"[convolutional]\n[route]\nlayers=-{'9' * 5000}\n")
     graph = parse_text(NET + f"[convolutional]\nfilters={'0' * 5000}7\n")
     assert graph.layers[0].output.c == 7
@@ -142,7 +145,7 @@ def test_a_class_file_that_is_none(key: str, path: str) -> None:
 def test_a_class_map_that_is_none(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.map"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="wanted one class number per line"):
+    with pytest.raises(DataError, match="expected one class number per line"):
         read_map(str(path))
 
 

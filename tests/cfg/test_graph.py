@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 
-from darknet_py.cfg.graph import parse, parse_text, resized
 from darknet_py.errors import CfgError, CfgWarning, DarknetError
+from darknet_py.graph.graph import parse, parse_text, resized
 
 NET = "[net]\nwidth=32\nheight=24\nchannels=3\n"
 CONV = "[convolutional]\nfilters=8\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
@@ -52,11 +52,11 @@ def test_all_problems_come_at_once() -> None:
     assert {3, 5, 7, 8, 9, 10, 13, 15, 16, 19, 21, 22} <= set(lines)
     message = str(caught.value)
     assert (
-        "ten.cfg:10: [convolutonal] #1: wanted a known section, found [convolutonal]; did you mean 'convolutional'?"
+        "ten.cfg:10: [convolutonal] #1: expected a known section, got [convolutonal]; did you mean 'convolutional'?"
         in message
     )
     assert (
-        "ten.cfg:9: [convolutional] #0: activation: wanted a known activation, found 'laeky'; did you mean 'leaky'?"
+        "ten.cfg:9: [convolutional] #0: activation: expected a known activation, got 'laeky'; did you mean 'leaky'?"
         in message
     )
 
@@ -69,15 +69,15 @@ def test_a_fault_does_not_hide_later_ones_nor_invent_more() -> None:
 
 def test_shapes_that_do_not_fit_name_the_layers() -> None:
     with pytest.raises(
-        CfgError, match=r"\[route\] #2: wanted inputs of one width and height, found 8 x 6 from layer 1"
+        CfgError, match=r"\[route\] #2: expected inputs of one width and height, got 8 x 6 from layer 1"
     ):
         parse_text(NET + CONV + CONV + "[route]\nlayers=-1,-2\n")
-    with pytest.raises(CfgError, match="groups: wanted a divisor of 3 input channels and 8 filters, found 2"):
+    with pytest.raises(CfgError, match="groups: expected a divisor of 3 input channels and 8 filters, got 2"):
         parse_text(NET + CONV.replace("pad=1", "pad=1\ngroups=2"))
 
 
 def test_terabytes_are_refused_by_layer_before_anything_is_allocated() -> None:
-    with pytest.raises(CfgError, match=r"\[connected\] #0: wanted at most \d+ values"):
+    with pytest.raises(CfgError, match=r"\[connected\] #0: expected at most \d+ values"):
         parse_text("[net]\ninputs=1000000000\n[connected]\noutput=2000000000\n")
     with pytest.raises(CfgError, match=r"\[convolutional\] #0"):
         parse_text(NET + "[convolutional]\nfilters=2000000000\nsize=3\npad=1\n")

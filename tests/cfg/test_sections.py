@@ -34,10 +34,10 @@ def test_an_option_value_may_hold_an_equals_sign() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("batch=1\n[net]", 1, "wanted a [net] section first"),
-        ("[net]\nbatch 64", 2, "wanted key=value or [section], found 'batch 64'"),
-        ("[net\nbatch=1", 1, "wanted a section like [net]"),
-        ("[net]\n=3", 2, "wanted key=value"),
+        ("batch=1\n[net]", 1, "expected a [net] section first"),
+        ("[net]\nbatch 64", 2, "expected key=value or [section], got 'batch 64'"),
+        ("[net\nbatch=1", 1, "expected a section like [net]"),
+        ("[net]\n=3", 2, "expected key=value"),
     ],
 )
 def test_names_the_line_of_a_fault(text: str, line: int, message: str) -> None:
@@ -66,9 +66,9 @@ def test_options_fall_back_to_the_default_and_record_the_fault() -> None:
     assert o.flag("pad") is True
     assert o.int("missing", 7) == 7
     assert [str(problem) for problem in problems.errors] == [
-        "a.cfg:2: [layer] #3: size: wanted an integer, found 'abc'",
-        "a.cfg:3: [layer] #3: stride: wanted an integer of at least 1, found '0'",
-        "a.cfg:5: [layer] #3: scale: wanted a number, found 'nan'",
+        "a.cfg:2: [layer] #3: size: expected an integer, got 'abc'",
+        "a.cfg:3: [layer] #3: stride: expected an integer of at least 1, got '0'",
+        "a.cfg:5: [layer] #3: scale: expected a number, got 'nan'",
     ]
 
 

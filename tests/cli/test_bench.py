@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from darknet_py.cli import main
-from darknet_py.cli.measure import CANDIDATES, Memory, Times, rounds, threshold, truth
+from darknet_py.cli.benchmark import CANDIDATES, PeakMemory, Timing, rounds, threshold, truth
+from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.load import load
-from darknet_py.model.nms import candidates
 
 DETECTOR = """
 [net]
@@ -134,7 +134,7 @@ def test_wrong_usage(cfg: str) -> None:
 def test_as_many_candidates_as_promised_reach_nms() -> None:
     objectness = torch.rand(2, 500)
     found = Predictions(torch.rand(2, 500, 4), objectness, objectness[..., None] * torch.rand(2, 500, 4))
-    kept = candidates(found, threshold(found), nms=0.0)
+    kept = postprocess(found, threshold(found), nms=0.0)
     assert sum(len(image.scores) for image in kept) == 2 * CANDIDATES
 
 
@@ -157,11 +157,11 @@ def test_rounds_take_turns() -> None:
 
 
 def test_times() -> None:
-    assert Times.of([0.001 * value for value in range(101)]) == pytest.approx((50, 90, 0))
+    assert Timing.of([0.001 * value for value in range(101)]) == pytest.approx((50, 90, 0))
 
 
 def test_memory_is_what_came_on_top() -> None:
-    memory = Memory()
+    memory = PeakMemory()
     memory.mark()
     block = torch.ones(64, 1 << 20)  # 256 MiB
     assert 200 << 20 < memory.peak() < 400 << 20

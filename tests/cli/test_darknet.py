@@ -10,7 +10,7 @@ import pytest
 
 import darknet_py
 from darknet_py.cli import _parser, main
-from darknet_py.cli.darknet import translate
+from darknet_py.cli.darknet_compat import translate
 
 CFG = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nsize=3\n[convolutional]\nfilters=3\nsize=1\n"
 
@@ -93,10 +93,10 @@ def test_images_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("theirs", "what"),
     [
-        ("detector recall d y w", "detector: wanted one of train, test, demo, valid, map, calc_anchors, found recall"),
-        ("detector", "detector: wanted one of train, test, demo, valid, map, calc_anchors, found nothing"),
-        ("detector map d.data y.cfg", "wanted detector map DATA CFG WEIGHTS, found d.data y.cfg"),
-        ("detector test d y w -tresh .3", "-tresh: wanted one of Darknet's flags, found none of that name"),
+        ("detector recall d y w", "detector: expected one of train, test, demo, valid, map, calc_anchors, got recall"),
+        ("detector", "detector: expected one of train, test, demo, valid, map, calc_anchors, got nothing"),
+        ("detector map d.data y.cfg", "expected detector map DATA CFG WEIGHTS, got d.data y.cfg"),
+        ("detector test d y w -tresh .3", "-tresh: expected one of Darknet's flags, got none of that name"),
         (
             "detector train d y -gpus 0,1,3",
             "several are used by CUDA_VISIBLE_DEVICES=0,1,3 torchrun --nproc_per_node=3",
@@ -121,4 +121,4 @@ def test_partial_writes_the_first_layers(tmp_path: Path, capsys: pytest.CaptureF
     whole, part = (tmp_path / "a.weights").read_bytes(), (tmp_path / "a.conv.1").read_bytes()
     assert part == whole[:12] + bytes(8) + whole[20 : 20 + 4 * (2 + 2 * 27)]
     assert main(["partial", *(str(tmp_path / name) for name in ("a.cfg", "a.weights", "b")), "3"]) == 1
-    assert "cutoff: wanted 1 to 2 layers" in capsys.readouterr().err
+    assert "cutoff: expected 1 to 2 layers" in capsys.readouterr().err

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.cfg.graph import parse, parse_text
 from darknet_py.cli import main
+from darknet_py.graph.graph import parse, parse_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,15 +65,15 @@ def test_what_there_is_is_listed(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("", "wanted --backbone, or a cfg and --csp"),
+        ("", "expected --backbone, or a cfg and --csp"),
         ("--backbone darknet35", "did you mean 'darknet53'?"),
-        ("--backbone darknet53 --csp fusion-middle", "--csp: wanted one of fusion-first, fusion-last, csp"),
-        ("--backbone darknet53 --gamma 0.25", "--gamma: wanted --csp with it"),
-        ("--backbone darknet53 --csp --gamma 2", "gamma: wanted a number between 0 and 1, found 2"),
-        ("--backbone darknet53 --anchors 1,x", "--anchors: wanted numbers, found '1,x'"),
-        ("cfg/resnet50.cfg", "wanted --csp with a cfg"),
-        ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: wanted without a cfg"),
-        ("--csp csp cfg/csresnet50.cfg", "wanted stages of residual blocks of one shape or dense layers"),
+        ("--backbone darknet53 --csp fusion-middle", "--csp: expected one of fusion-first, fusion-last, csp"),
+        ("--backbone darknet53 --gamma 0.25", "--gamma: expected --csp with it"),
+        ("--backbone darknet53 --csp --gamma 2", "gamma: expected a number between 0 and 1, got 2"),
+        ("--backbone darknet53 --anchors 1,x", "--anchors: expected numbers, got '1,x'"),
+        ("cfg/resnet50.cfg", "expected --csp with a cfg"),
+        ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: expected without a cfg"),
+        ("--csp csp cfg/csresnet50.cfg", "expected stages of residual blocks of one shape or dense layers"),
         ("--csp csp cfg/none.cfg", "cannot read the cfg"),
     ],
 )

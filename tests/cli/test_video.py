@@ -13,9 +13,9 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.data.images import from_letterbox, letterbox, to_tensor
-from darknet_py.data.video import Frames
+from darknet_py.data.video_reader import FrameReader
 from darknet_py.errors import DataError
-from darknet_py.model.predict import detect
+from darknet_py.inference.detect import detect
 
 CFG = """[net]
 width=32
@@ -60,18 +60,18 @@ def test_video_pictures_and_json(folder: Path, tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert f"{FRAMES} frames" in said and str(out) in said and str(pictures) in said and str(found) in said
     assert sorted(path.name for path in pictures.parent.iterdir())[-1] == f"x_{FRAMES:08d}.jpg"
-    with Frames(str(out)) as written:
+    with FrameReader(str(out)) as written:
         assert written.rate == 10
         assert [image.shape for _, image in written] == [(48, 64, 3)] * FRAMES
 
     entries = json.loads(found.read_text())
     assert [entry["frame_id"] for entry in entries] == list(range(1, FRAMES + 1)) and "filename" not in entries[0]
     net = darknet_py.load(folder / "a.cfg", folder / "a.weights")
-    with Frames(str(folder / "in.avi")) as frames:
+    with FrameReader(str(folder / "in.avi")) as frames:
         inputs = [cv2.resize(image, (32, 32)) for _, image in frames]
-    wanted = detect(net, inputs, 0.2)
-    assert any(wanted)
-    for entry, boxes in zip(entries, wanted, strict=True):
+    expected = detect(net, inputs, 0.2)
+    assert any(expected)
+    for entry, boxes in zip(entries, expected, strict=True):
         assert [each["confidence"] for each in entry["objects"]] == pytest.approx([d.confidence for d in boxes])
 
 
@@ -79,12 +79,12 @@ def test_letterboxed_frames_map_back(folder: Path, capsys: pytest.CaptureFixture
     assert run(folder, "--letter-box", "--no-video", "--limit", "1", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     net = darknet_py.load(folder / "a.cfg", folder / "a.weights")
-    with Frames(str(folder / "in.avi")) as frames:
+    with FrameReader(str(folder / "in.avi")) as frames:
         _, image = next(iter(frames))
     boxes = net.boxes(to_tensor(letterbox(image, 32, 32))[None], 0.2)[0]
-    wanted = from_letterbox(torch.tensor([each.box for each in boxes]), (64, 48), (32, 32))
+    expected = from_letterbox(torch.tensor([each.box for each in boxes]), (64, 48), (32, 32))
     found = [list(each["relative_coordinates"].values()) for each in json.loads(line)["objects"]]
-    torch.testing.assert_close(torch.tensor(found), wanted)
+    torch.testing.assert_close(torch.tensor(found), expected)
 
 
 def test_frames_left_out_and_taken_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,8 +105,8 @@ def test_ctrl_c_keeps_what_was_found(folder: Path, tmp_path: Path, monkeypatch: 
 
 def test_a_live_source_gives_its_newest_frame(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(folder / "in.avi")
-    monkeypatch.setattr("darknet_py.data.video._open", lambda source: cv2.VideoCapture(path))
-    with Frames("rtsp://camera") as frames:
+    monkeypatch.setattr("darknet_py.data.video_reader._open", lambda source: cv2.VideoCapture(path))
+    with FrameReader("rtsp://camera") as frames:
         frames._reader.join(10)  # all frames have gone by
         numbers = [number for number, _ in frames]
     assert frames.live and len(numbers) <= 1
@@ -115,7 +115,7 @@ def test_a_live_source_gives_its_newest_frame(folder: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (("--out", "a.gif"), r"a.gif: wanted a video ending in .mp4, .avi, .mkv, .mov, found .gif"),
+        (("--out", "a.gif"), r"a.gif: expected a video ending in .mp4, .avi, .mkv, .mov, got .gif"),
         (("--out", "/dev/null/a.mp4"), r"cannot make this folder"),
     ],
 )
@@ -127,10 +127,10 @@ def test_where_it_cannot_be_written(
 
 
 def test_sources_that_cannot_be_read(folder: Path) -> None:
-    for source, what in (("none.mp4", "found no such file"), (str(folder / "a.cfg"), "cannot be opened as a video")):
+    for source, what in (("none.mp4", "got no such file"), (str(folder / "a.cfg"), "cannot be opened as a video")):
         with pytest.raises(DataError, match=what):
-            Frames(source)
-    with pytest.raises(DataError, match="wanted a network of 1 or 3 channels for a video, found 6"):
-        Frames(str(folder / "in.avi"), 6)
-    with Frames(str(folder / "in.avi"), 1) as frames:
+            FrameReader(source)
+    with pytest.raises(DataError, match="expected a network of 1 or 3 channels for a video, got 6"):
+        FrameReader(str(folder / "in.avi"), 6)
+    with FrameReader(str(folder / "in.avi"), 1) as frames:
         assert next(iter(frames))[1].shape == (48, 64, 1)

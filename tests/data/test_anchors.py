@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darknet_py.cfg.graph import parse, parse_text
 from darknet_py.cli import main
 from darknet_py.data import anchors as fitting
-from darknet_py.data.anchor_heads import anchor_heads, deal, old_anchors, units, with_anchors
+from darknet_py.data.anchor_heads import anchor_heads, assign_anchors, old_anchors, units, with_anchors
 from darknet_py.errors import DataError
+from darknet_py.graph.graph import parse, parse_text
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "kmeans.json").read_text())["cases"]
@@ -28,17 +28,17 @@ def boxes(count: int = 60, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("case", GOLDEN)
 def test_kmeans_ends_where_darknet_ends(case: dict) -> None:
     sizes = np.array(case["sizes"])
-    centres, rounds = fitting.kmeans(sizes, np.array(case["start"]))
-    np.testing.assert_allclose(centres, case["centers"], rtol=1e-5)  # C sums in float32
+    centers, rounds = fitting.kmeans(sizes, np.array(case["start"]))
+    np.testing.assert_allclose(centers, case["centers"], rtol=1e-5)  # C sums in float32
     assert rounds == case["iterations"]
-    assert fitting.judge(sizes, centres).average_iou == pytest.approx(case["average_iou"], rel=1e-6)
+    assert fitting.evaluate_anchors(sizes, centers).average_iou == pytest.approx(case["average_iou"], rel=1e-6)
 
 
 @pytest.mark.parametrize("case", GOLDEN)
 def test_several_starts_are_not_worse_than_one(case: dict) -> None:
     sizes = np.array(case["sizes"])
     found = fitting.fit(sizes, len(case["start"]))
-    assert fitting.judge(sizes, found).average_iou >= case["average_iou"] - 1e-6
+    assert fitting.evaluate_anchors(sizes, found).average_iou >= case["average_iou"] - 1e-6
     assert (np.diff(found.prod(1)) >= 0).all()
 
 
@@ -53,14 +53,14 @@ def test_fit_finds_clusters_and_is_deterministic(monkeypatch: pytest.MonkeyPatch
 
 
 def test_fit_wants_enough_sizes() -> None:
-    with pytest.raises(DataError, match="wanted at least 3 different sizes of boxes for 3 anchors, found 2"):
+    with pytest.raises(DataError, match="expected at least 3 different sizes of boxes for 3 anchors, got 2"):
         fitting.fit(np.array([[1.0, 1], [2, 2], [1, 1]]), 3)
     many = np.array([[5.0, 5]] * 50 + [[9.0, 9], [1, 1]])
-    assert fitting.fit(many, 3).tolist() == [[1, 1], [5, 5], [9, 9]]  # no centre twice, no empty cluster
+    assert fitting.fit(many, 3).tolist() == [[1, 1], [5, 5], [9, 9]]  # no center twice, no empty cluster
 
 
 def test_judge() -> None:
-    found = fitting.judge(np.array([[10.0, 10], [10, 20], [2, 2]]), np.array([[10.0, 10], [100, 100]]))
+    found = fitting.evaluate_anchors(np.array([[10.0, 10], [10, 20], [2, 2]]), np.array([[10.0, 10], [100, 100]]))
     assert found.average_iou == pytest.approx((1 + 0.5 + 0.04) / 3)
     assert found.recall == pytest.approx(2 / 3) and found.counts == (3, 0)
 
@@ -77,7 +77,7 @@ def test_masks_by_size() -> None:
     assert fitting.masks_by_size(anchors, [32, 16, 8]) == [[4, 5], [3], [0, 1, 2]]
     assert fitting.masks_by_size(anchors * 9, [32, 16, 8]) == [[2, 3, 4, 5], [1], [0]]  # none is left without
     assert fitting.masks_by_size(anchors / 99, [8, 16, 32]) == [[0, 1, 2, 3], [4], [5]]
-    with pytest.raises(DataError, match="wanted at least 3 anchors, one per head, found 2"):
+    with pytest.raises(DataError, match="expected at least 3 anchors, one per head, got 2"):
         fitting.masks_by_size(anchors[:2], [8, 16, 32])
 
 
@@ -106,11 +106,11 @@ def test_a_cfg_keeps_all_but_its_anchors() -> None:
     ]
     assert units(graph, heads) == (64, 64) and old_anchors(heads).tolist()[0] == [1, 2]
     new = np.array([[2.0, 2], [4, 4], [5, 5], [6, 6], [7, 7], [30, 31]])
-    assert deal(heads, new) == [[3, 4, 5], [0, 1, 2]]
-    content = with_anchors(text.encode(), heads, new, deal(heads, new), 64)
+    assert assign_anchors(heads, new) == [[3, 4, 5], [0, 1, 2]]
+    content = with_anchors(text.encode(), heads, new, assign_anchors(heads, new), 64)
     assert content == text.replace(OLD, "2,2, 4,4, 5,5, 6,6, 7,7, 30,31").encode()
 
-    masks = deal(heads, new, "stride")
+    masks = assign_anchors(heads, new, "stride")
     assert masks == [[5], [0, 1, 2, 3, 4]]
     content = with_anchors(text.encode(), heads, new, masks, 64).decode()
     assert content == text.replace(OLD, "2,2, 4,4, 5,5, 6,6, 7,7, 30,31").replace("mask = 3,4,5", "mask = 5").replace(
@@ -123,18 +123,18 @@ def test_a_new_number_of_anchors() -> None:
     text = two_heads()
     heads = anchor_heads(parse_text(text))
     new = np.arange(1.0, 9)[:, None] * [6, 6]
-    content = with_anchors(text.encode(), heads, new, deal(heads, new), 64).decode()
+    content = with_anchors(text.encode(), heads, new, assign_anchors(heads, new), 64).decode()
     changed = parse_text(content)
     assert [head.mask for head in anchor_heads(changed)] == [(1, 2, 3, 4, 5, 6, 7), (0,)]
     assert content.count("num=8") == 2
-    with pytest.raises(DataError, match="wanted 8 anchors on the heads, found 6"):
-        deal(heads, new, "keep")
+    with pytest.raises(DataError, match="expected 8 anchors on the heads, got 6"):
+        assign_anchors(heads, new, "keep")
 
 
 def test_heads_with_lists_of_their_own_share_one() -> None:
     heads = anchor_heads(parse_text(two_heads(first="1,2, 3,4, 5,6, 17,8, 19,9, 19,11")))
     assert old_anchors(heads)[:, 0].tolist() == [17, 19, 19, 1, 3, 5]
-    assert deal(heads, old_anchors(heads)) == [[3, 4, 5], [0, 1, 2]]
+    assert assign_anchors(heads, old_anchors(heads)) == [[3, 4, 5], [0, 1, 2]]
 
 
 def test_a_mask_that_was_left_out_is_added() -> None:
@@ -161,19 +161,21 @@ def test_region_is_in_cells() -> None:
     heads = anchor_heads(graph)
     assert heads[0].in_cells and units(graph, heads) == (13, 13)
     new = np.array([[1.5, 1.25], [3, 4], [6, 6]])
-    content = with_anchors((ROOT / "cfg" / "yolov2-tiny.cfg").read_bytes(), heads, new, deal(heads, new), 13).decode()
+    content = with_anchors(
+        (ROOT / "cfg" / "yolov2-tiny.cfg").read_bytes(), heads, new, assign_anchors(heads, new), 13
+    ).decode()
     changed = parse_text(content)
     assert anchor_heads(changed)[0].anchors == ((1.5, 1.25), (3, 4), (6, 6))
     assert "anchors=1.5000,1.2500, 3.0000,4.0000, 6.0000,6.0000" in content
 
 
 def test_no_anchors_in_the_cfg() -> None:
-    with pytest.raises(DataError, match=r"wanted a head with anchors such as \[yolo\]"):
+    with pytest.raises(DataError, match=r"expected a head with anchors such as \[yolo\]"):
         anchor_heads(parse_text("[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nsize=1\n"))
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> Path:
+def labeled(tmp_path: Path) -> Path:
     """A .data file of six images whose boxes have the sizes of `boxes`, at 400 x 400 pixels."""
     folder = tmp_path / "données été"
     folder.mkdir()
@@ -190,11 +192,11 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def test_command(
-    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.cfg").write_text(two_heads().replace("=64", "=400"))
-    command = ["anchors", "x.cfg", "--data", str(labelled), "--write", "new.cfg"]
+    command = ["anchors", "x.cfg", "--data", str(labeled), "--write", "new.cfg"]
     assert main([*command, "--plot", "p.svg"]) == 0
     text = capsys.readouterr().out
     assert "120 boxes of 6 images, input 400 x 400, 1 labels missing or wrong" in text
@@ -211,35 +213,35 @@ def test_command(
     report = json.loads(capsys.readouterr().out)
     assert report["new"]["average_iou"] > 0.9 > report["old"]["average_iou"]
     assert [head["mask"] for head in report["heads"]] == [[1, 2, 3, 4, 5], [0]]
-    assert len(report["problems"]) == 1 and "wanted a class of 0 to 1, found 9" in report["problems"][0]
+    assert len(report["problems"]) == 1 and "expected a class of 0 to 1, got 9" in report["problems"][0]
 
 
 def test_command_without_a_cfg(
-    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `detector calc_anchors data -num_of_clusters 6 -width 13 -height 13`."""
     monkeypatch.chdir(tmp_path)
-    command = ["anchors", "--data", str(labelled), "--clusters", "6", "--width", "13"]
+    command = ["anchors", "--data", str(labeled), "--clusters", "6", "--width", "13"]
     assert main(command) == 1
-    assert "without a CFG wanted --clusters, --width and --height" in capsys.readouterr().err
+    assert "without a CFG expected --clusters, --width and --height" in capsys.readouterr().err
     assert main([*command, "--height", "13", "--plot", "x.gif"]) == 1
-    assert "x.gif: wanted a picture file ending in .svg, .png or .jpg" in capsys.readouterr().err
+    assert "x.gif: expected a picture file ending in .svg, .png or .jpg" in capsys.readouterr().err
     assert not (tmp_path / "anchors.txt").exists()
     assert main([*command, "--height", "13"]) == 0
     assert (tmp_path / "anchors.txt").read_text().startswith("0.32")
-    (labelled.parent / "list.txt").write_text("nowhere.jpg\n")
+    (labeled.parent / "list.txt").write_text("nowhere.jpg\n")
     assert main([*command, "--height", "13"]) == 1
-    assert "wanted labelled boxes, found none in the labels of 1 images" in capsys.readouterr().err
+    assert "expected labeled boxes, got none in the labels of 1 images" in capsys.readouterr().err
 
 
 @pytest.mark.reference
 def test_bccd(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    from darknet_py.data.formats import open_any
+    from darknet_py.data.open_dataset import open_dataset
 
     with pytest.warns(match="left out"):
-        data = open_any(reference / "bccd")
+        data = open_dataset(reference / "bccd")
     found = fitting.read_boxes(data.train_images(), data.classes)
     sizes = found.sizes * 416
     anchors = fitting.fit(sizes, 6)
-    assert len(sizes) == 3941 and fitting.judge(sizes, anchors).average_iou > 0.855
+    assert len(sizes) == 3941 and fitting.evaluate_anchors(sizes, anchors).average_iou > 0.855

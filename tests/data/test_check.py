@@ -12,12 +12,12 @@ import pytest
 
 from darknet_py.cli import check as command
 from darknet_py.cli import main
-from darknet_py.data import check
-from darknet_py.data.alike import Gallery, mark
-from darknet_py.data.check import Rules, scan
-from darknet_py.data.classify import ClassifierDataset
+from darknet_py.data import audit as check
+from darknet_py.data.audit import AuditRules, audit
+from darknet_py.data.classification import ClassifierDataset
 from darknet_py.data.datafile import write_list
-from darknet_py.view.sheet import Box, Tile, class_box, contact_sheet
+from darknet_py.data.duplicates import DuplicateIndex, fingerprint
+from darknet_py.view.contact_sheet import Box, Tile, class_box, contact_sheet
 
 CFG = (
     "[net]\nwidth=64\nheight=32\nchannels=3\nbatch=2\nhue=.1\nexposure=1.5\n[convolutional]\nfilters=8\nsize=1\nstride=8\n"
@@ -48,18 +48,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def kinds(splits: dict[str, list[str]], **rules: object) -> Counter[str]:
-    report = scan(splits, Rules(**{"classes": 1, **rules}))  # type: ignore[arg-type]
+    report = audit(splits, AuditRules(**{"classes": 1, **rules}))  # type: ignore[arg-type]
     return Counter(finding.kind for finding in report.findings)
 
 
 def test_a_clean_set(folder: Path) -> None:
     splits = {"train": [add(folder, f"{k}.png") for k in range(4)], "valid": [add(folder, "v é.jpg", "")]}
     done: list[int] = []
-    report = scan(splits, Rules(1), done.append)
+    report = audit(splits, AuditRules(1), done.append)
     assert report.findings == [] and report.errors == 0 and sum(done) == 5
     train, valid = report.splits.values()
     assert (train.images, train.boxes, train.most, train.counts.tolist()) == (4, 4, 1, [4])
-    assert (valid.images, valid.boxes, valid.negatives, valid.unlabelled) == (1, 0, 1, 0)
+    assert (valid.images, valid.boxes, valid.negatives, valid.unlabeled) == (1, 0, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_clean_set(folder: Path) -> None:
 )
 def test_labels(folder: Path, row: str, kind: str) -> None:
     path = add(folder, "a.png", f"0 .5 .5 .25 .25\n{row}\n")
-    report = scan({"train": [path]}, Rules(1, most=5))
+    report = audit({"train": [path]}, AuditRules(1, most=5))
     found = [finding for finding in report.findings if finding.kind == kind]
     assert len(found) == 1 and found[0].image == path
     assert {finding.kind for finding in report.findings} <= {kind, "repeated"}
     if kind in ("malformed", "nan", "class", "outside"):
-        assert check.KINDS[kind].error and found[0].text.startswith("a.txt:2: wanted")
+        assert check.KINDS[kind].error and found[0].text.startswith("a.txt:2: expected")
 
 
 def test_tiny_is_in_network_pixels(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_tiny_is_in_network_pixels(folder: Path) -> None:
     assert kinds({"train": [path]}, size=(32, 32)) == {"tiny": 1}
     assert kinds({"train": [path]}, size=(64, 64)) == {}
     assert kinds({"train": [path]}, size=(64, 64), letter_box=True) == {"tiny": 1}
-    text = scan({"train": [path]}, Rules(1, size=(32, 32))).findings[0].text
+    text = audit({"train": [path]}, AuditRules(1, size=(32, 32))).findings[0].text
     assert text == "1 boxes, the smallest 3.2 x 3.2 pixels"
 
 
@@ -110,8 +110,8 @@ def test_images(folder: Path) -> None:
 
 def test_labels_that_are_not_there(folder: Path) -> None:
     good, bare = add(folder, "a.png"), add(folder, "b.png", None)
-    assert kinds({"train": [good, bare]}) == {"unlabelled": 1}
-    assert kinds({"train": [bare]}) == {"unlabelled": 1, "set": 1}
+    assert kinds({"train": [good, bare]}) == {"unlabeled": 1}
+    assert kinds({"train": [bare]}) == {"unlabeled": 1, "set": 1}
     (folder / "b.txt").mkdir()
     assert kinds({"train": [good, bare]}) == {"malformed": 1}
 
@@ -128,24 +128,24 @@ def test_twins_and_leaks(folder: Path) -> None:
     assert kinds({"train": [a, same]}) == {"twin": 1}
     assert kinds({"train": [a], "valid": [same]}) == {"leak": 1}
     assert kinds({"train": [b, other]}) == {"alike": 1}
-    report = scan({"train": [b], "valid": [other]}, Rules(1))
+    report = audit({"train": [b], "valid": [other]}, AuditRules(1))
     assert [(f.kind, f.image, f.other) for f in report.findings] == [("leak_alike", other, b)] and not report.errors
 
 
 def test_alike() -> None:
     rng = np.random.default_rng(0)
     images = [picture(seed) for seed in range(60)]
-    gallery = Gallery()
-    assert [gallery.alike(k, mark(b"", image)) for k, image in enumerate(images)] == [None] * 60
+    gallery = DuplicateIndex()
+    assert [gallery.alike(k, fingerprint(b"", image)) for k, image in enumerate(images)] == [None] * 60
     noisy = [np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8) for image in images]
-    assert sum(gallery.alike(100 + k, mark(b"", image)) == k for k, image in enumerate(noisy)) >= 57
+    assert sum(gallery.alike(100 + k, fingerprint(b"", image)) == k for k, image in enumerate(noisy)) >= 57
     black, white = (np.full((9, 9, 3), value, np.uint8) for value in (0, 255))
-    assert gallery.alike(200, mark(b"", black)) is None and gallery.alike(201, mark(b"", white)) is None
-    assert gallery.alike(202, mark(b"", black)) == 200
-    assert mark(b"", black[:, :, :2]).look == mark(b"", black[:, :, :1]).look
-    grey = mark(b"x", black[:, :, :1])
+    assert gallery.alike(200, fingerprint(b"", black)) is None and gallery.alike(201, fingerprint(b"", white)) is None
+    assert gallery.alike(202, fingerprint(b"", black)) == 200
+    assert fingerprint(b"", black[:, :, :2]).look == fingerprint(b"", black[:, :, :1]).look
+    gray = fingerprint(b"x", black[:, :, :1])
     assert (
-        gallery.alike(203, grey) is None and gallery.same_file(203, grey) is None and gallery.same_file(4, grey) == 203
+        gallery.alike(203, gray) is None and gallery.same_file(203, gray) is None and gallery.same_file(4, gray) == 203
     )
 
 
@@ -156,7 +156,7 @@ def test_classes_without_boxes(folder: Path) -> None:
 
 def test_classifiers(folder: Path) -> None:
     paths = [add(folder, name, None) for name in ("cat 1.png", "dog.png", "cat dog.png", "x.png")]
-    report = scan({"train": paths}, Rules(2, classifier=ClassifierDataset(paths, ["cat", "dog"])))
+    report = audit({"train": paths}, AuditRules(2, classifier=ClassifierDataset(paths, ["cat", "dog"])))
     assert [(Path(f.image).name, f.text) for f in report.findings] == [
         ("cat dog.png", "its path names cat, dog"),
         ("x.png", "its path names no class"),
@@ -222,7 +222,7 @@ def test_command_without_errors(bad: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["check", str(tmp_path / "x.cfg"), "--data", str(bad), "--out", str(tmp_path / "o")]) == 1
     assert "has 3 classes" in capsys.readouterr().out
     assert main(["check", "--data", str(bad), "--augment", "2"]) == 1
-    assert "--augment wanted a CFG" in capsys.readouterr().err
+    assert "--augment expected a CFG" in capsys.readouterr().err
 
 
 def test_a_classifier_and_its_augmentation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

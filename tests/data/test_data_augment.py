@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.data.augment import (
+from darknet_py.data.augment.augmentation import (
     MOSAIC,
     Augmentation,
-    Draw,
+    AugmentationParams,
     Placement,
     blur,
-    colour,
-    draw,
+    color,
+    draw_params,
     margins,
     noise,
     paint,
     place_boxes,
     whole,
 )
-from darknet_py.data.mosaic import compose, cut_point, images_wanted, tile
+from darknet_py.data.augment.mosaic import compose, cut_point, images_wanted, tile
 from darknet_py.errors import DataError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "augment.json").read_text())
@@ -37,7 +37,7 @@ def test_crop_and_boxes_are_darknets(case: dict[str, Any]) -> None:
     """`load_data_detection`, `correct_boxes` and `blend_truth_mosaic`, compiled and fed with these numbers."""
     image, net = tuple(case["image"]), tuple(case["net"])
     options = Augmentation(jitter=case["jitter"], resize=case["resize"], letter_box=bool(case["letter_box"]))
-    drawn = Draw(tuple(case["sides"]), tuple(case["zoom"]), bool(case["flip"]))
+    drawn = AugmentationParams(tuple(case["sides"]), tuple(case["zoom"]), bool(case["flip"]))
     cut = margins(options, drawn, image, net)
     np.testing.assert_allclose(cut, case["margins"], atol=1)  # C computes them in float32
     cut = tuple(case["margins"])
@@ -62,23 +62,23 @@ def test_crop_and_boxes_are_darknets(case: dict[str, Any]) -> None:
             assert left_over[2:].min() <= 1 + 2 * tolerance
 
 
-COLOURS = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], np.uint8)
+COLORS = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], np.uint8)
 
 
 def photo(rng: np.random.Generator, kind: int) -> tuple[np.ndarray, np.ndarray]:
-    """A gray image with one rectangle of COLOURS[kind], and its box."""
+    """A gray image with one rectangle of COLORS[kind], and its box."""
     height, width = rng.integers(120, 400, 2)
     image = np.full((height, width, 3), 128, np.uint8)
     w, h = rng.integers(20, width // 2), rng.integers(20, height // 2)
     x, y = rng.integers(0, width - w), rng.integers(0, height - h)
-    image[y : y + h, x : x + w] = COLOURS[kind]
+    image[y : y + h, x : x + w] = COLORS[kind]
     return image, np.array([[kind, (x + w / 2) / width, (y + h / 2) / height, w / width, h / height, 0]], np.float32)
 
 
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_stay_on_their_objects(count: int, seed: int) -> None:
-    """What is painted in an object's colour is what its box says, after crop, resize, flip, letterbox and mosaic."""
+    """What is painted in an object's color is what its box says, after crop, resize, flip, letterbox and mosaic."""
     rng = np.random.default_rng(seed)
     options = Augmentation(
         jitter=0.3,
@@ -90,10 +90,10 @@ def test_boxes_stay_on_their_objects(count: int, seed: int) -> None:
     )
     net = (224, 160)
     images = [photo(rng, kind) for kind in range(count)]
-    canvas, boxes = compose(options, images, [draw(options, rng) for _ in images], net, rng)
+    canvas, boxes = compose(options, images, [draw_params(options, rng) for _ in images], net, rng)
     assert canvas.shape == (160, 224, 3)
     for kind in range(count):
-        painted = (abs(canvas.astype(int) - COLOURS[kind]) < 60).all(2)
+        painted = (abs(canvas.astype(int) - COLORS[kind]) < 60).all(2)
         found = boxes[boxes[:, 0] == kind]
         if not len(found):
             assert painted.sum() < 2 * 224
@@ -112,7 +112,7 @@ def test_a_mosaic_paints_every_pixel() -> None:
     options = Augmentation(jitter=0.3, flip=True, mixup=MOSAIC)
     for _ in range(20):
         images = [(np.full((90, 70, 3), 10 + kind, np.uint8), np.zeros((0, 6), np.float32)) for kind in range(4)]
-        canvas, boxes = compose(options, images, [draw(options, rng) for _ in images], (96, 64), rng)
+        canvas, boxes = compose(options, images, [draw_params(options, rng) for _ in images], (96, 64), rng)
         assert len(boxes) == 0 and set(np.unique(canvas)) == {10, 11, 12, 13}
         assert (canvas[0, 0, 0], canvas[0, -1, 0], canvas[-1, 0, 0], canvas[-1, -1, 0]) == (10, 11, 12, 13)
 
@@ -126,11 +126,21 @@ def test_mixup_is_the_mean_of_two() -> None:
     options = Augmentation(mixup=1, max_boxes=3)
     box = np.array([[0, 0.5, 0.5, 0.5, 0.5, 0]], np.float32)
     images = [(np.full((8, 8, 1), 100, np.uint8), np.repeat(box, 2, 0)), (np.full((8, 8, 1), 51, np.uint8), box + 1e-3)]
-    canvas, boxes = compose(options, images, [Draw(), Draw()], (16, 16), np.random.default_rng(0))
+    canvas, boxes = compose(
+        options, images, [AugmentationParams(), AugmentationParams()], (16, 16), np.random.default_rng(0)
+    )
     assert np.unique(canvas).tolist() in ([75], [76]) and canvas.shape == (16, 16, 1)
     assert len(boxes) == 3
     assert (
-        len(compose(Augmentation(mixup=1, max_boxes=2), images, [Draw()] * 2, (16, 16), np.random.default_rng(0))[1])
+        len(
+            compose(
+                Augmentation(mixup=1, max_boxes=2),
+                images,
+                [AugmentationParams()] * 2,
+                (16, 16),
+                np.random.default_rng(0),
+            )[1]
+        )
         == 2
     )
 
@@ -143,7 +153,7 @@ def test_half_of_the_samples_are_mixed() -> None:
 def test_without_augmentation_it_is_opencvs_resize() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     box = np.array([[2, 0.3, 0.4, 0.2, 0.1, 7]], np.float32)
-    canvas, boxes = compose(Augmentation(), [(image, box)], [Draw()], (64, 48), np.random.default_rng(0))
+    canvas, boxes = compose(Augmentation(), [(image, box)], [AugmentationParams()], (64, 48), np.random.default_rng(0))
     np.testing.assert_array_equal(canvas, cv2.resize(image, (64, 48), interpolation=cv2.INTER_LINEAR))
     np.testing.assert_allclose(boxes, box, rtol=1e-5)
 
@@ -159,10 +169,10 @@ def test_beyond_the_image_is_its_mean(channels: int) -> None:
     assert (abs(canvas - image.mean((0, 1))) <= 0.51).all()
 
 
-def test_colour_is_close_to_darknets_distort_image() -> None:
+def test_color_is_close_to_darknets_distort_image() -> None:
     golden = np.load(Path(__file__).parents[1] / "golden" / "images.npz")
     for name in (name for name in golden.files if name.startswith("distort")):
-        image = colour(golden["image"], *(float(part) for part in name.split("_")[1:]))
+        image = color(golden["image"], *(float(part) for part in name.split("_")[1:]))
         # Beyond full saturation or value the float version goes on and clips later; OpenCV's stops there, as ours.
         inside = ((golden[name] > 0) & (golden[name] < 1)).all(2)
         difference = abs(image - golden[name] * 255)[inside]
@@ -171,11 +181,11 @@ def test_colour_is_close_to_darknets_distort_image() -> None:
 
 def test_hue_wraps_around_and_gray_gets_brighter() -> None:
     image = np.array([[[200, 20, 10]]], np.uint8)  # a red, whose hue is near 0
-    np.testing.assert_allclose(colour(image, -0.1, 1, 1)[0, 0], [200, 10, 114], atol=6)
-    assert colour(image, 0.3, 1, 1, out=image) is image
+    np.testing.assert_allclose(color(image, -0.1, 1, 1)[0, 0], [200, 10, 114], atol=6)
+    assert color(image, 0.3, 1, 1, out=image) is image
     np.testing.assert_allclose(image[0, 0], [38, 200, 10], atol=6)
     gray = np.array([[[100], [200]]], np.uint8)
-    gray = colour(gray, 0.1, 2, 1.5)
+    gray = color(gray, 0.1, 2, 1.5)
     assert gray.ravel().tolist() == [150, 255]
 
 
@@ -205,7 +215,7 @@ def test_blur_and_noise_leave_objects_where_they_are(count: int) -> None:
     for kind in range(count):
         image = rng.integers(0, 256, (160, 200, 3), dtype=np.uint8)
         images.append((image, np.array([[kind, 0.5, 0.5, 0.5, 0.5, 0]], np.float32)))
-    draws = [draw(options, rng) for _ in images]
+    draws = [draw_params(options, rng) for _ in images]
     changes: tuple[dict[str, int], ...] = ({}, {"blur": 1}, {"noise": 20})
     (plain, boxes), (blurred, again), (noisy, third) = (
         compose(options, images, [each._replace(**change) for each in draws], (128, 96), np.random.default_rng(1))
@@ -232,14 +242,14 @@ def test_noise() -> None:
 
 def test_draws_follow_the_options() -> None:
     options = Augmentation(flip=True, hue=0.1, saturation=1.5, exposure=2, blur=7, gaussian_noise=9)
-    draws = [draw(options, np.random.default_rng(seed)) for seed in range(500)]
+    draws = [draw_params(options, np.random.default_rng(seed)) for seed in range(500)]
     assert 0.4 < np.mean([each.flip for each in draws]) < 0.6
     hues, saturations, exposures = (np.array([getattr(d, k) for d in draws]) for k in ("hue", "saturation", "exposure"))
     assert abs(hues).max() <= 0.1 and hues.std() > 0.05
     assert 1 / 1.5 <= saturations.min() < 0.7 and 1.45 < saturations.max() <= 1.5
     assert 0.5 <= exposures.min() < 0.55 and 0.4 < (exposures < 1).mean() < 0.6
     assert {each.blur for each in draws} == {0, 1, 7} and {each.noise for each in draws} == {0, 9}
-    plain = draw(Augmentation(), np.random.default_rng(0))
+    plain = draw_params(Augmentation(), np.random.default_rng(0))
     assert plain[2:8] == (False, 0, 1, 1, 0, 0)
 
 

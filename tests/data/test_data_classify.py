@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.data.classify import (
+from darknet_py.data.classification import (
     CUTMIX,
     EITHER,
     MIXUP,
@@ -56,8 +56,8 @@ def test_classes_from_paths() -> None:
     data = ClassifierDataset(["/x/cat/1.jpg", "/x/dog_cat.png", "/x/3.jpg"], ["dog", "cat"])
     assert [data.named(data.paths[index]) for index in range(3)] == [[1], [0, 1], []]
     assert data.problem(0) is None and data.classes == 2
-    assert data.problem(1) == "/x/dog_cat.png: wanted the name of one class in the path, found dog, cat"
-    assert (data.problem(2) or "").endswith("found none")
+    assert data.problem(1) == "/x/dog_cat.png: expected the name of one class in the path, got dog, cat"
+    assert (data.problem(2) or "").endswith("got none")
     np.testing.assert_allclose(data.target(0, 0.1), [0.1, 0.9])
     np.testing.assert_allclose(ClassifierDataset(["a"], ["a", "b", "c"]).target(0, 0.3), [0.7, 0.15, 0.15])
     with pytest.raises(DataError, match="at least one class label"):
@@ -70,7 +70,7 @@ def test_a_folder_per_class(folder: Path) -> None:
     data = ClassifierDataset.folder(folder)
     assert data.names == ["cat", "caterpillar", "dog"] and len(data) == 7
     assert [data.named(data.paths[index]) for index in (0, 3, 4)] == [[0], [1], [2]]
-    with pytest.raises(DataError, match="one folder per class, found none"):
+    with pytest.raises(DataError, match="one folder per class, got none"):
         ClassifierDataset.folder(folder / "cat")
 
 
@@ -84,7 +84,7 @@ def test_batches(folder: Path) -> None:
     for batch in batches:
         assert batch.images.shape == (4, 3, 32, 32) and batch.truth.shape == (4, 2)
         assert torch.equal(batch.truth.sum(1), torch.ones(4))
-        # the class shows in the colour, wherever the crop holds no black border
+        # the class shows in the color, wherever the crop holds no black border
         assert ((batch.images.amax((1, 2, 3)) > 0.5) == (batch.truth[:, 1] == 1)).all()
     again = take(folder, NET, 6, workers=2)
     assert all(
@@ -160,12 +160,12 @@ def test_bad_images_and_classes(folder: Path, workers: int) -> None:
     batches = list(ClassifierEvalLoader(data, (16, 16), batch=4, workers=workers))
     assert [batch.indices for batch in batches] == [[1, 2, 3], [4, 5]]
     assert torch.cat([batch.class_ids for batch in batches]).tolist() == [0, 0, 1, 1, 1]
-    assert "0.png: wanted an image" in batches[0].skipped[0]
+    assert "0.png: expected an image" in batches[0].skipped[0]
     np.testing.assert_array_equal(batches[0].images[0].permute(1, 2, 0), center_crop(load_image(paths[1]), 16, 16))
     loader = ClassifierLoader(ClassifierDataset(paths, ["cat", "x"]), NET, workers=workers)
     skipped = [line for batch in itertools.islice(loader.batches(), 8) for line in batch.skipped]
-    assert sum("wanted an image" in line for line in skipped) == 1
-    assert sum("wanted the name of one class" in line for line in skipped) == 3
+    assert sum("expected an image" in line for line in skipped) == 1
+    assert sum("expected the name of one class" in line for line in skipped) == 3
     with pytest.raises(DataError, match="cannot read the image"):
         next(ClassifierLoader(ClassifierDataset([str(folder / "no.png")], ["n"]), NET, workers=workers).batches())
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from darknet_py.data.coco import coco_to_darknet, darknet_to_coco
 from darknet_py.data.labels import check_labels, find_labels, label_path, load_labels
-from darknet_py.data.voc import voc_to_darknet
+from darknet_py.data.readers.coco import coco_to_darknet, darknet_to_coco
+from darknet_py.data.readers.voc import voc_to_darknet
 from darknet_py.errors import DataError
 
 OBJECT = (
@@ -70,18 +70,18 @@ def test_voc_says_what_it_left_out(voc: Path, tmp_path: Path) -> None:
     problems = voc_to_darknet(voc, tmp_path / "out", ["dog", "cat"]).problems
     assert len(problems) == 3
     assert problems[0].endswith("d: no image of this name")
-    assert "a.xml: wanted one of the classes dog, cat, found 'bird'" in problems[1]
-    assert "a.xml: wanted a box inside the image, found (7.0, 7.0, 7.0, 9.0)" in problems[2]
+    assert "a.xml: expected one of the classes dog, cat, got 'bird'" in problems[1]
+    assert "a.xml: expected a box inside the image, got (7.0, 7.0, 7.0, 9.0)" in problems[2]
 
 
 def test_voc_errors(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"wanted a VOC folder, found no Annotations"):
+    with pytest.raises(DataError, match=r"expected a VOC folder, got no Annotations"):
         voc_to_darknet(tmp_path, tmp_path / "out")
     annotate(voc, "a", OBJECT.format("dog", 0, "x", 5, 30, 25))
-    with pytest.raises(DataError, match=r"a.xml: <object>: bndbox/xmin: wanted a number, found 'x'"):
+    with pytest.raises(DataError, match=r"a.xml: <object>: bndbox/xmin: expected a number, got 'x'"):
         voc_to_darknet(voc, tmp_path / "out")
     (voc / "Annotations" / "a.xml").write_text("<annotation>")
-    with pytest.raises(DataError, match=r"a.xml: wanted a VOC annotation, found no XML"):
+    with pytest.raises(DataError, match=r"a.xml: expected a VOC annotation, got no XML"):
         voc_to_darknet(voc, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     annotate(voc, "a")
@@ -137,8 +137,8 @@ def test_coco(coco: Path, tmp_path: Path) -> None:
         f"image 3: {tmp_path / 'photos' / 'gone.png'}",
         "annotation 5: there is no image 8",
         "annotation 6: category 4 is none of the classes",
-        "annotation 7: wanted a box inside the image, found [200, 0, 5, 5]",
-        "annotation 8: wanted a box inside the image, found [1, 2, 3]",
+        "annotation 7: expected a box inside the image, got [200, 0, 5, 5]",
+        "annotation 8: expected a box inside the image, got [1, 2, 3]",
     ]
     assert coco_to_darknet(splits, tmp_path / "out", crowd=True).boxes == 3
 
@@ -150,16 +150,16 @@ def test_there_and_back(coco: Path, tmp_path: Path) -> None:
     assert [image["id"] for image in content["images"]] == [7, 9]
     first = content["annotations"][0]
     assert (first["image_id"], first["category_id"], first["bbox"]) == (7, 90, [10, 5, 20, 20])
-    with pytest.raises(DataError, match="wanted 2 category ids, one per class, found 1"):
+    with pytest.raises(DataError, match="expected 2 category ids, one per class, got 1"):
         darknet_to_coco(data.train_images(), data.class_names(), category_ids=[1])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "wanted COCO JSON, found: "),
-        ("[]", "wanted COCO JSON with a list 'images', found none"),
-        ('{"images": [{"id": 1}]}', r"images\[0\]: wanted file_name, found"),
+        ("{", "expected COCO JSON, got: "),
+        ("[]", "expected COCO JSON with a list 'images', got none"),
+        ('{"images": [{"id": 1}]}', r"images\[0\]: expected file_name, got"),
     ],
 )
 def test_coco_errors(tmp_path: Path, content: str, message: str) -> None:

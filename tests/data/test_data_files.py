@@ -44,15 +44,15 @@ def test_paths_count_from_the_current_folder_first(tmp_path: Path, monkeypatch: 
 
 
 def test_faults_of_a_data_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"x.data:2: wanted key = value, found 'train'"):
+    with pytest.raises(DataError, match=r"x.data:2: expected key = value, got 'train'"):
         DataFile.read(write(tmp_path / "x.data", "classes=1\ntrain\n"))
-    with pytest.raises(DataError, match=r"x.data:1: classes: wanted a number of at least 0, found 'many'"):
+    with pytest.raises(DataError, match=r"x.data:1: classes: expected a number of at least 0, got 'many'"):
         DataFile.read(write(tmp_path / "x.data", "classes=many\n"))
     with pytest.warns(CfgWarning, match=r"x.data:1: unknown key 'trian' is ignored; did you mean 'train'\?"):
         data = DataFile.read(write(tmp_path / "x.data", "trian=x\n"))
-    with pytest.raises(DataError, match="wanted a line train=, found none"):
+    with pytest.raises(DataError, match="expected a line train=, got none"):
         data.train_images()
-    with pytest.raises(DataError, match="wanted a line names=, found none"):
+    with pytest.raises(DataError, match="expected a line names=, got none"):
         data.class_names()
     with pytest.raises(DataError, match=r"no.data: cannot read the .data file: No such file"):
         DataFile.read(tmp_path / "no.data")
@@ -63,9 +63,9 @@ def test_names(tmp_path: Path) -> None:
     assert read_names(names) == ["hot dog", "", "café"]
     data = write(tmp_path / "x.data", "names=x.names\n")
     assert DataFile.read(data).classes == 3
-    with pytest.raises(DataError, match=r"x.names: wanted 5 names \(classes in .*x.data\), found 3"):
+    with pytest.raises(DataError, match=r"x.names: expected 5 names \(classes in .*x.data\), got 3"):
         DataFile.read(write(data, "classes=5\nnames=x.names\n")).class_names()
-    with pytest.raises(DataError, match="wanted class names"):
+    with pytest.raises(DataError, match="expected class names"):
         read_names(write(tmp_path / "e.names", "\n"))
 
 
@@ -86,9 +86,9 @@ def test_lists(tmp_path: Path) -> None:
     write_list(tmp_path / "copy.txt", read_list(odd))
     assert (tmp_path / "copy.txt").read_bytes() == b"caf\xe9.jpg\n"
     assert read_list(tmp_path) == [str(tmp_path / "a b/ü.jpg")]
-    with pytest.raises(DataError, match=r"empty.txt: wanted a list of images, one a line, found none"):
+    with pytest.raises(DataError, match=r"empty.txt: expected a list of images, one a line, got none"):
         read_list(write(tmp_path / "empty.txt", "\r\n \n"))
-    with pytest.raises(DataError, match="found none in this folder"):
+    with pytest.raises(DataError, match="got none in this folder"):
         read_list(write(tmp_path / "none" / "x", "").parent)
 
 
@@ -138,19 +138,19 @@ def test_bad_rows_are_left_out_and_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "x.txt", "\n".join([*rows, "1 .2 .2 .1 .1"]))
     labels = load_labels(path, 2)
     assert labels.boxes[:, 0].tolist() == [0, 1]
-    wanted = [
-        "x.txt:2: wanted a class of 0 to 1, found 99",
-        "x.txt:3: wanted finite numbers, found '0 nan .5 .1 .1'",
-        "x.txt:4: wanted 'class cx cy w h', found '0 .5 .5 .1'",
-        "x.txt:5: wanted a class of 0 to 1, found -1",
-        "x.txt:6: wanted a box inside the image, found 0 0 .1 .1",
-        "x.txt:7: wanted a box inside the image, found 1.5 .5 .2 .2",
-        "x.txt:8: wanted a class of 0 to 1, found 1.5",
-        "x.txt:9: wanted 'class cx cy w h', found 'cat .5 .5 .1 .1'",
-        "x.txt:10: wanted a box inside the image, found .1 .1 -.1 .1",
-        "x.txt:11: wanted finite numbers, found '0 .5 inf .1 .1'",
+    expected = [
+        "x.txt:2: expected a class of 0 to 1, got 99",
+        "x.txt:3: expected finite numbers, got '0 nan .5 .1 .1'",
+        "x.txt:4: expected 'class cx cy w h', got '0 .5 .5 .1'",
+        "x.txt:5: expected a class of 0 to 1, got -1",
+        "x.txt:6: expected a box inside the image, got 0 0 .1 .1",
+        "x.txt:7: expected a box inside the image, got 1.5 .5 .2 .2",
+        "x.txt:8: expected a class of 0 to 1, got 1.5",
+        "x.txt:9: expected 'class cx cy w h', got 'cat .5 .5 .1 .1'",
+        "x.txt:10: expected a box inside the image, got .1 .1 -.1 .1",
+        "x.txt:11: expected finite numbers, got '0 .5 inf .1 .1'",
     ]
-    assert [line.removeprefix(f"{tmp_path}/") for line in labels.problems] == wanted
+    assert [line.removeprefix(f"{tmp_path}/") for line in labels.problems] == expected
 
 
 def test_checking_before_a_training(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_checking_before_a_training(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         check_labels(images, 2, limit=1)
     assert str(error.value).endswith(
-        "b.txt:2: wanted a class of 0 to 1, found 2 (and 1 more) (--skip-bad-labels trains without such rows)"
+        "b.txt:2: expected a class of 0 to 1, got 2 (and 1 more) (--skip-bad-labels trains without such rows)"
     )
     assert "\n" not in str(error.value)
     with pytest.raises(DataError, match="none of the 1 images has labels"):

@@ -71,7 +71,7 @@ def test_channels(tmp_path: Path) -> None:
     assert load_image(path)[0, 0].tolist() == [30, 20, 10]
     assert load_image(path, 4)[0, 0].tolist() == [30, 20, 10, 255]
     assert load_image(path, 1).shape == (4, 5, 1)
-    with pytest.raises(DataError, match="wanted 5 channels of 8 bits, found 4"):
+    with pytest.raises(DataError, match="expected 5 channels of 8 bits, got 4"):
         load_image(path, 5)
 
 
@@ -82,10 +82,10 @@ def test_arrays_of_any_number_of_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_image(path, 6), pixels)
     np.save(path, np.asfortranarray(pixels[:, :, 0]))
     assert load_image(path, 1).shape == (7, 9, 1) and load_image(path, 1).flags.c_contiguous
-    with pytest.raises(DataError, match=r"many.npy: wanted uint8 \(height, width, 3\), found uint8 \(7, 9, 1\)"):
+    with pytest.raises(DataError, match=r"many.npy: expected uint8 \(height, width, 3\), got uint8 \(7, 9, 1\)"):
         load_image(path)
     np.save(path, pixels.astype(np.float32))
-    with pytest.raises(DataError, match="found float32"):
+    with pytest.raises(DataError, match="got float32"):
         load_image(path, 6)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"many.npy: cannot read this array: .+"):
@@ -97,7 +97,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     assert decode_image(good).shape == (90, 90, 3)
     assert decode_image(good + b"\0\0more").shape == (90, 90, 3)
     for data, message in (
-        (b"", "found an empty file"),
+        (b"", "got an empty file"),
         (b"no image", "no image reader"),
         (good[: len(good) // 2], "cut off"),
         (good[:20], "no image reader"),
@@ -109,7 +109,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     with pytest.raises(DataError, match=r"none.jpg: cannot read the image: No such file"):
         load_image(tmp_path / "none.jpg")
-    with pytest.raises(DataError, match="wanted an image"):
+    with pytest.raises(DataError, match="expected an image"):
         resize(np.zeros((0, 4, 3), np.uint8), 3, 3)
     with pytest.raises(DataError, match="uint8 or float32"):
         resize(np.zeros((4, 4, 3)), 3, 3)

@@ -55,15 +55,15 @@ def changed(data: bytes, *changes: tuple[bytes, bytes]) -> bytes:
         (b"\xff\xd8\xff\xd9", "it holds no image"),
         (b"\x89PNG", "it does not start as one"),
         (SIZED[0][:30], "it ends within a header"),
-        (changed(SIZED[0], (b"\xff\xc0", b"\xff\xc9")), "wanted Huffman-coded sequential or progressive"),
-        (changed(SIZED[0], (b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")), r"of 8 bits, found 40 x 33 .* of 12 bits"),
+        (changed(SIZED[0], (b"\xff\xc0", b"\xff\xc9")), "expected Huffman-coded sequential or progressive"),
+        (changed(SIZED[0], (b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")), r"of 8 bits, got 40 x 33 .* of 12 bits"),
         (SIZED[0][:-100] + b"\xff\xd9", "it is damaged"),
     ],
 )
 def test_what_cannot_be_read_is_said(data: bytes, what: str) -> None:
     with pytest.raises(DataError, match=rf"photo.jpg: cannot read this JPEG: .*{what}"):
         read_stb(data, name="photo.jpg")
-    with pytest.raises(DataError, match=r"wanted 4 channels, found a JPEG, which is read as 1 or 3"):
+    with pytest.raises(DataError, match=r"expected 4 channels, got a JPEG, which is read as 1 or 3"):
         read_stb(SIZED[0], 4)
 
 

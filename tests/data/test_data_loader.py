@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.data.augment import Augmentation
+from darknet_py.data.augment.augmentation import Augmentation
 from darknet_py.data.dataset import DetectionDataset, free_memory
 from darknet_py.data.images import letterbox, load_image, resize
 from darknet_py.data.labels import save_labels
@@ -184,7 +184,7 @@ def test_no_readable_image_is_one_clear_line(folder: Path, workers: int) -> None
     with pytest.raises(DataError, match=r"20 images drawn in a row cannot be read, the last one: .*png: ") as error:
         take(TrainLoader(dataset(folder), NET, OPTIONS, workers=workers), 1)
     assert "\n" not in str(error.value)
-    with pytest.raises(DataError, match="found an empty list"):
+    with pytest.raises(DataError, match="got an empty list"):
         DetectionDataset([], 1)
 
 
@@ -326,8 +326,8 @@ def test_evaluation_keeps_order_and_skips_the_unreadable(
     assert batches[1].truth.tolist() == [[0, 1, 0.5, 0.5, pytest.approx(0.1), pytest.approx(0.1)]]
     assert "2.png" in batches[1].skipped[0] and "3.txt:1" in batches[1].skipped[1]
     assert batches[0].sizes == [(50, 40)] * 2
-    wanted = place(load_image(folder / "4.png"), 64, 32)
-    np.testing.assert_array_equal(batches[2].images[0].permute(1, 2, 0), wanted)
+    expected = place(load_image(folder / "4.png"), 64, 32)
+    np.testing.assert_array_equal(batches[2].images[0].permute(1, 2, 0), expected)
 
 
 def test_evaluation_in_two_processes(folder: Path) -> None:

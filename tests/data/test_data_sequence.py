@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.data.augment import Augmentation, draw
-from darknet_py.data.classify import ClassifierDataset, ClassifierLoader
+from darknet_py.data.augment.augmentation import Augmentation, draw_params
+from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.loader import TrainLoader
-from darknet_py.data.sequence import own_samples, related_draw, related_index
+from darknet_py.data.sampling import own_samples, related_draw, related_index
 
-COLOURS = Augmentation(jitter=0.3, flip=True, hue=0.1, saturation=1.5, exposure=1.5)
+COLORS = Augmentation(jitter=0.3, flip=True, hue=0.1, saturation=1.5, exposure=1.5)
 
 
 def indices(options: Augmentation, images: int, batch: int, turn: int = 0, count: int = 1000) -> list[int]:
@@ -48,9 +48,10 @@ def test_pairs_show_the_same_image() -> None:
 
 def test_what_related_samples_share() -> None:
     def draws(**changes: bool) -> list:
-        options = Augmentation(**{**COLOURS.__dict__, **changes})
+        options = Augmentation(**{**COLORS.__dict__, **changes})
         return [
-            related_draw(options, 7, number, 0, 8, draw(options, np.random.default_rng(number))) for number in (4, 5, 6)
+            related_draw(options, 7, number, 0, 8, draw_params(options, np.random.default_rng(number)))
+            for number in (4, 5, 6)
         ]
 
     alone = draws()

@@ -1,4 +1,4 @@
-"""The built-in classification set: the same on every machine, a folder per class, colours that say nothing."""
+"""The built-in classification set: the same on every machine, a folder per class, colors that say nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darknet_py.data import classifier_data, shape_classes
-from darknet_py.data.classifier_data import open_classifier_data
+from darknet_py.data import open_classification as classifier_data
+from darknet_py.data.builtin import shape_classes
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.images import load_image
+from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import DataError
 
 HASH = "63834a79bae0d0bbbb6d8762770086163ede90076ffa43c1833425f1cbf602bd"
@@ -30,13 +31,13 @@ def test_pixels_are_the_same_everywhere() -> None:
     assert not np.array_equal(shape_classes.draw_example("valid", 0)[1], shape_classes.draw_example("train", 0)[1])
 
 
-def test_colour_does_not_tell_the_class() -> None:
-    """The nearest mean colour of the middle finds the class hardly better than chance."""
+def test_color_does_not_tell_the_class() -> None:
+    """The nearest mean color of the middle finds the class hardly better than chance."""
     found = [shape_classes.draw_example("train", number) for number in range(480)]
     kinds = np.array([kind for kind, _ in found])
-    colours = np.array([np.median(image[12:20, 12:20], (0, 1)) for _, image in found])
-    means = np.array([colours[:240][kinds[:240] == kind].mean(0) for kind in range(6)])
-    guesses = ((colours[240:, None] - means) ** 2).sum(2).argmin(1)
+    colors = np.array([np.median(image[12:20, 12:20], (0, 1)) for _, image in found])
+    means = np.array([colors[:240][kinds[:240] == kind].mean(0) for kind in range(6)])
+    guesses = ((colors[240:, None] - means) ** 2).sum(2).argmin(1)
     assert (guesses == kinds[240:]).mean() < 0.3  # chance is 1/6
 
 

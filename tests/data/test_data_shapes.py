@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darknet_py.data import builtin, shapes
+from darknet_py.data.builtin import shapes
+from darknet_py.data.builtin import store as builtin
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import check_labels, find_labels, load_labels
@@ -21,13 +22,13 @@ HASH = "2280a748b8d6840ec6563c08cc50983b58cec77879fefd8c49e3c2217f20a977"
 
 
 def test_pixels_are_the_same_everywhere() -> None:
-    pixels = b"".join(shapes.draw_picture("train", number).image.tobytes() for number in range(3))
+    pixels = b"".join(shapes.draw_image("train", number).image.tobytes() for number in range(3))
     assert hashlib.sha256(pixels).hexdigest() == HASH
-    assert shapes.draw_picture("valid", 0).rows != shapes.draw_picture("train", 0).rows
+    assert shapes.draw_image("valid", 0).rows != shapes.draw_image("train", 0).rows
 
 
 def test_what_it_looks_like() -> None:
-    pictures = [shapes.draw_picture("train", number) for number in range(60)]
+    pictures = [shapes.draw_image("train", number) for number in range(60)]
     rows = np.array([row for picture in pictures for row in picture.rows])
     assert set(rows[:, 0]) == set(range(len(shapes.NAMES)))
     assert any(not picture.rows for picture in pictures)  # negatives
@@ -45,7 +46,7 @@ def test_the_set_in_darknets_format(tmp_path: Path) -> None:
     assert data.class_names() == list(shapes.NAMES)
     check_labels(data.train_images(), data.classes)
     for number, path in enumerate(data.train_images()):
-        picture = shapes.draw_picture("train", number)
+        picture = shapes.draw_image("train", number)
         image = load_image(path)
         assert image.shape == picture.image.shape
         assert abs(image.astype(int) - picture.image).mean() < 8  # JPEG

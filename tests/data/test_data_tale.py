@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.data import tale
+from darknet_py.data.builtin import synthetic_text as tale
 from darknet_py.errors import DataError
 
 HASH = "e20010669508571330d45b2790b7a452b6ef9166a9f4d276a1ae92e1b56a370d"
@@ -36,13 +36,13 @@ def test_what_follows_from_what_was_said_is_right() -> None:
         re.MULTILINE,
     )
     assert len(scenes) == text.count("\n")
-    for n, size, colour, shape, verb, place, m, other, others, so, are, asked, answer in scenes:
+    for n, size, color, shape, verb, place, m, other, others, so, are, asked, answer in scenes:
         does = verb.removesuffix("s") + ("s" if m == "one" else "")
         back = {"left": "right", "right": "left", "above": "below", "below": "above", "beside": "beside"}
         first, *of = place.split()
         there = " ".join([back[first], *of])
-        assert so == f"{m} {other} {others} {does} {there} {n.lower()} {size} {colour} {shape}"
-        assert answer.lower() == (colour if asked == shape else other) and asked in (shape, others)
+        assert so == f"{m} {other} {others} {does} {there} {n.lower()} {size} {color} {shape}"
+        assert answer.lower() == (color if asked == shape else other) and asked in (shape, others)
         assert (are == "is") == ((n.lower() if asked == shape else m) == "one")
 
 
@@ -58,14 +58,14 @@ def test_its_information_is_far_below_what_two_letters_tell() -> None:
 
 
 def test_it_is_written_once(tmp_path: Path) -> None:
-    made = tale.ensure_tale(tmp_path / "tale", train=900, valid=300)
+    made = tale.ensure_synthetic_text(tmp_path / "tale", train=900, valid=300)
     assert made.train is not None and made.train.read_bytes() == tale.tell("train", 900).text
     assert made.valid is not None and made.valid.read_bytes() == tale.tell("valid", 300).text
     made.train.write_text("somebody's own")
-    tale.ensure_tale(tmp_path / "tale", train=900, valid=300)
+    tale.ensure_synthetic_text(tmp_path / "tale", train=900, valid=300)
     assert made.train.read_text() == "somebody's own"
-    tale.ensure_tale(tmp_path / "tale", train=901, valid=300)
+    tale.ensure_synthetic_text(tmp_path / "tale", train=901, valid=300)
     assert made.train.read_bytes() == tale.tell("train", 901).text
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="file/tale: cannot write the built-in data"):
-        tale.ensure_tale(tmp_path / "file" / "tale")
+        tale.ensure_synthetic_text(tmp_path / "file" / "tale")

@@ -84,5 +84,5 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.yaml: cannot read: No such file"):
         yamlfile.read_yaml(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(DataError, match=r"list\.yaml: wanted `key: value` lines, found"):
+    with pytest.raises(DataError, match=r"list\.yaml: expected `key: value` lines, got"):
         yamlfile.read_yaml(tmp_path / "list.yaml")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from darknet_py.cli import main
-from darknet_py.data import formats
+from darknet_py.data import open_dataset as formats
 from darknet_py.data.datafile import DataFile, write_list
-from darknet_py.data.export import export
-from darknet_py.data.formats import format_of, open_any
-from darknet_py.data.gather import different_names, gather
 from darknet_py.data.labels import check_labels, find_labels, label_path, load_labels
+from darknet_py.data.link_images import different_names, link_images
+from darknet_py.data.open_dataset import detect_format, open_dataset
+from darknet_py.data.writers import export
 from darknet_py.errors import DataError
 
 NAMES = ["Hund", "chat & chien", "dont_show 'x': \"y\" # é"]
@@ -91,8 +91,8 @@ def test_there_and_back(darknet: Path, tmp_path: Path, to: str, capsys: pytest.C
     assert all(Path(line).exists() for line in text.splitlines()[1:])
     if to == "voc":  # knows classes by their names
         write_list(out / "x.names", NAMES)
-    back = open_any(out / "obj.data" if to == "darknet" else out, names=NAMES if to == "voc" else ())
-    same(open_any(darknet), back)
+    back = open_dataset(out / "obj.data" if to == "darknet" else out, names=NAMES if to == "voc" else ())
+    same(open_dataset(darknet), back)
     check_labels(back.train_images(), 3)
     # C Darknet finds the labels too.
     assert all(Path(label_path(image)).is_file() for image in back.train_images())
@@ -101,12 +101,12 @@ def test_there_and_back(darknet: Path, tmp_path: Path, to: str, capsys: pytest.C
 @pytest.mark.parametrize("first", ["coco", "voc", "yolo"])
 @pytest.mark.parametrize("second", ["coco", "voc", "yolo", "darknet"])
 def test_each_into_each(darknet: Path, tmp_path: Path, cache: Path, first: str, second: str) -> None:
-    export(open_any(darknet), tmp_path / "one", first)
+    export(open_dataset(darknet), tmp_path / "one", first)
     command = ["data", str(tmp_path / "one"), str(tmp_path / "two"), "--to", second]
     assert main([*command, "--names", str(tmp_path / "x.names")]) == 0
     assert not cache.exists()  # a conversion leaves nothing there
     two = tmp_path / "two" / "obj.data" if second == "darknet" else tmp_path / "two"
-    same(open_any(darknet), open_any(two, names=NAMES if second == "voc" else ()))
+    same(open_dataset(darknet), open_dataset(two, names=NAMES if second == "voc" else ()))
 
 
 def test_json_and_what_was_left_out(darknet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,41 +127,41 @@ def test_refusals(darknet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main(["data", *map(str, arguments)]) == 1
         return capsys.readouterr().err
 
-    assert "wanted a new or an empty folder" in refused(darknet, tmp_path, "--to", "voc")
-    assert "found no such file or folder" in refused(tmp_path / "no", tmp_path / "o", "--to", "voc")
+    assert "expected a new or an empty folder" in refused(darknet, tmp_path, "--to", "voc")
+    assert "got no such file or folder" in refused(tmp_path / "no", tmp_path / "o", "--to", "voc")
     assert "--names orders the classes" in refused(
         darknet, tmp_path / "o", "--to", "voc", "--names", tmp_path / "x.names"
     )
     (tmp_path / "empty").mkdir()
-    assert "wanted a VOC folder (Annotations/*.xml), COCO files" in refused(
+    assert "expected a VOC folder (Annotations/*.xml), COCO files" in refused(
         tmp_path / "empty", tmp_path / "o", "--to", "coco"
     )
     write_list(tmp_path / "train.txt", ["nowhere.png"])
     write_list(tmp_path / "val.txt", ["nowhere.png"])
-    assert "wanted images, found none that can be read; the first: nowhere.png" in refused(
+    assert "expected images, got none that can be read; the first: nowhere.png" in refused(
         darknet, tmp_path / "o", "--to", "yolo"
     )
     assert not (tmp_path / "o").exists()
 
 
 def test_a_conversion_is_kept_until_the_set_changes(darknet: Path, tmp_path: Path, cache: Path) -> None:
-    export(open_any(darknet), tmp_path / "set", "coco")
+    export(open_dataset(darknet), tmp_path / "set", "coco")
     file = tmp_path / "set" / "annotations" / "instances_train.json"
-    data = open_any(file)
+    data = open_dataset(file)
     assert data.path.parent.parent == cache and data.valid != data.train  # the one for val was found beside it
     (data.path.parent / "mark").touch()
-    assert (open_any(file).path.parent / "mark").exists()
+    assert (open_dataset(file).path.parent / "mark").exists()
     assert [folder.name for folder in cache.iterdir()] == [data.path.parent.name]  # nothing half done is left
     os.utime(file, ns=(1, 1))
-    again = open_any(file)
+    again = open_dataset(file)
     assert again.path != data.path and data.path.exists()  # who still trains on the old one can
-    assert open_any(tmp_path / "set").path not in (again.path, data.path)
+    assert open_dataset(tmp_path / "set").path not in (again.path, data.path)
 
 
 def test_an_interrupted_conversion_leaves_nothing(
     darknet: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export(open_any(darknet), tmp_path / "set", "voc")
+    export(open_dataset(darknet), tmp_path / "set", "voc")
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -169,86 +169,86 @@ def test_an_interrupted_conversion_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(formats, "converted", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            open_any(tmp_path / "set")
+            open_dataset(tmp_path / "set")
     assert list(cache.iterdir()) == []
-    assert open_any(tmp_path / "set").train_images()
+    assert open_dataset(tmp_path / "set").train_images()
 
 
 def test_two_processes_at_once(darknet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one is done first: its folder is taken."""
-    export(open_any(darknet), tmp_path / "set", "voc")
+    export(open_dataset(darknet), tmp_path / "set", "voc")
     convert, calls = formats.converted, []
 
-    def slow(source: formats.Source, kind: str, out: Path) -> object:
+    def slow(source: formats.DataSource, kind: str, out: Path) -> object:
         calls.append(out)
         if len(calls) == 1:
-            open_any(tmp_path / "set")
+            open_dataset(tmp_path / "set")
         return convert(source, kind, out)
 
     monkeypatch.setattr(formats, "converted", slow)
-    data = open_any(tmp_path / "set")
+    data = open_dataset(tmp_path / "set")
     assert len(calls) == 2 and len(rows(data)) == 4
 
 
 def test_what_was_left_out_is_told_each_time(darknet: Path, tmp_path: Path) -> None:
-    export(open_any(darknet), tmp_path / "set", "voc")
+    export(open_dataset(darknet), tmp_path / "set", "voc")
     file = tmp_path / "set" / "Annotations" / "1.xml"
     file.write_text(file.read_text().replace("<xmax>80", "<xmax>0"))
     for _ in range(2):
-        with pytest.warns(match=r"left out: .*1\.xml: wanted a box inside the image"):
-            open_any(tmp_path / "set")
+        with pytest.warns(match=r"left out: .*1\.xml: expected a box inside the image"):
+            open_dataset(tmp_path / "set")
 
 
 def test_formats_are_told_apart(darknet: Path, tmp_path: Path) -> None:
-    assert format_of(None) == format_of(darknet) == "darknet"
+    assert detect_format(None) == detect_format(darknet) == "darknet"
     for kind in ("coco", "voc", "yolo"):
-        export(open_any(darknet), tmp_path / kind, kind)
-        assert format_of(tmp_path / kind) == kind
-    assert format_of(tmp_path / "yolo" / "data.yaml") == "yolo"
+        export(open_dataset(darknet), tmp_path / kind, kind)
+        assert detect_format(tmp_path / kind) == kind
+    assert detect_format(tmp_path / "yolo" / "data.yaml") == "yolo"
     os.rename(tmp_path / "yolo" / "data.yaml", tmp_path / "yolo" / "pets.yml")
-    assert format_of(tmp_path / "yolo") == "yolo" and open_any(tmp_path / "yolo").classes == 3
+    assert detect_format(tmp_path / "yolo") == "yolo" and open_dataset(tmp_path / "yolo").classes == 3
 
 
 def test_voc_folders_of_other_names(darknet: Path, tmp_path: Path) -> None:
-    export(open_any(darknet), tmp_path / "voc", "voc")
+    export(open_dataset(darknet), tmp_path / "voc", "voc")
     flat = tmp_path / "flat"
     flat.mkdir()
     for file in [*(tmp_path / "voc" / "Annotations").iterdir(), *(tmp_path / "voc" / "JPEGImages").glob("*.png")]:
         (flat / file.name).write_bytes(file.read_bytes())
-    data = open_any(flat)
+    data = open_dataset(flat)
     assert len(data.train_images()) == 4 and data.class_names() == sorted(NAMES)
     os.rename(tmp_path / "voc" / "Annotations", tmp_path / "voc" / "annotations")
     os.rename(tmp_path / "voc" / "JPEGImages", tmp_path / "voc" / "images")
-    assert len(rows(open_any(tmp_path / "voc"))) == 4
+    assert len(rows(open_dataset(tmp_path / "voc"))) == 4
 
 
 def test_coco_as_sites_pack_it(darknet: Path, tmp_path: Path) -> None:
-    export(open_any(darknet), tmp_path / "coco", "coco")
+    export(open_dataset(darknet), tmp_path / "coco", "coco")
     for split, old in (("train", "train"), ("valid", "val")):
         folder = tmp_path / "packed" / split
         folder.mkdir(parents=True)
         (tmp_path / "coco" / "annotations" / f"instances_{old}.json").rename(folder / "_annotations.coco.json")
         for image in (tmp_path / "Fotos é").glob("*.png"):
             (folder / image.name).write_bytes(image.read_bytes())
-    same(open_any(darknet), open_any(tmp_path / "packed"))
-    same(open_any(darknet), open_any(tmp_path / "packed" / "train" / "_annotations.coco.json"))
+    same(open_dataset(darknet), open_dataset(tmp_path / "packed"))
+    same(open_dataset(darknet), open_dataset(tmp_path / "packed" / "train" / "_annotations.coco.json"))
 
 
 def test_coco_images_elsewhere(darknet: Path, tmp_path: Path) -> None:
-    export(open_any(darknet), tmp_path / "coco", "coco")
+    export(open_dataset(darknet), tmp_path / "coco", "coco")
     file = tmp_path / "any.json"
     (tmp_path / "coco" / "annotations" / "instances_train.json").rename(file)
     with pytest.raises(DataError, match=r"any.json: its image 1.png is in none of "):
-        open_any(file)
-    assert len(rows(open_any(file, images=tmp_path / "Fotos é"))) == 3
+        open_dataset(file)
+    assert len(rows(open_dataset(file, images=tmp_path / "Fotos é"))) == 3
     (tmp_path / "Fotos é").rename(tmp_path / "images")
-    assert len(rows(open_any(file))) == 3
+    assert len(rows(open_dataset(file))) == 3
     file.write_text("{}")
-    with pytest.raises(DataError, match=r"any.json: wanted COCO JSON with images, found no file_name"):
-        open_any(file)
+    with pytest.raises(DataError, match=r"any.json: expected COCO JSON with images, got no file_name"):
+        open_dataset(file)
     file.write_text("")
-    with pytest.raises(DataError, match=r"any.json: wanted COCO JSON with images"):
-        open_any(file)
+    with pytest.raises(DataError, match=r"any.json: expected COCO JSON with images"):
+        open_dataset(file)
 
 
 @pytest.fixture
@@ -267,8 +267,8 @@ def yolo(tmp_path: Path) -> Path:
 
 
 def test_yolo(yolo: Path) -> None:
-    with pytest.warns(match=r"left out: .*labels/train/1\.txt:3: wanted a class of 0 to 1, found 4"):
-        data = open_any(yolo)
+    with pytest.warns(match=r"left out: .*labels/train/1\.txt:3: expected a class of 0 to 1, got 4"):
+        data = open_dataset(yolo)
     labels = [load_labels(find_labels(image)) for image in data.train_images()]
     np.testing.assert_allclose(labels[1].boxes[:, :5], [[1, 0.3, 0.4, 0.4, 0.4], [0, 0.5, 0.5, 0.5, 0.5]], atol=1e-6)
     assert labels[0].boxes[0, 0] == 0 and len(data.valid_images()) == 2
@@ -288,7 +288,7 @@ def test_ways_to_write_a_yaml(yolo: Path, text: str) -> None:
     yolo.write_text(text)
     (yolo.parent / "list.txt").write_text("./images/more/0.png\n./images/valid/1.png\n")
     with pytest.warns(match="left out"):
-        data = open_any(yolo)
+        data = open_dataset(yolo)
     assert len(data.train_images()) == (4 if "[images" in text else 2)
     assert data.class_names() == (["0", "1"] if "nc" in text else ["a", "b"])
     assert len(rows(data)) >= 2 and len({Path(image).name for image in data.train_images()}) == len(data.train_images())
@@ -298,26 +298,26 @@ def test_ways_to_write_a_yaml(yolo: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("names: [a]\n", r"data.yaml: wanted a line train: \(or val:\), found none"),
-        ("train: nowhere\nnames: [a]\n", r"data.yaml: train: wanted images at .*nowhere, found nothing there"),
-        ("train: {a: b}\nnames: [a]\n", r"data.yaml: train: wanted a path, found"),
-        ("train: images/train\n", r"data.yaml: wanted class names in a line names:, found"),
-        ("train: images/train\nnames: {0: a, 2: b}\n", r"data.yaml: names: wanted the classes 0 to 1, found 0, 2"),
+        ("names: [a]\n", r"data.yaml: expected a line train: \(or val:\), got none"),
+        ("train: nowhere\nnames: [a]\n", r"data.yaml: train: expected images at .*nowhere, got nothing there"),
+        ("train: {a: b}\nnames: [a]\n", r"data.yaml: train: expected a path, got"),
+        ("train: images/train\n", r"data.yaml: expected class names in a line names:, got"),
+        ("train: images/train\nnames: {0: a, 2: b}\n", r"data.yaml: names: expected the classes 0 to 1, got 0, 2"),
     ],
 )
 def test_yolo_errors(yolo: Path, text: str, message: str) -> None:
     yolo.write_text(text)
     with pytest.raises(DataError, match=message):
-        open_any(yolo)
+        open_dataset(yolo)
 
 
 def test_classes_in_another_order(yolo: Path) -> None:
     with pytest.warns(match="left out"):
-        data = open_any(yolo, names=["b", "c", "a"])
+        data = open_dataset(yolo, names=["b", "c", "a"])
     assert data.classes == 3
     assert load_labels(find_labels(data.train_images()[1])).boxes[:, 0].tolist() == [0, 2]
-    with pytest.raises(DataError, match="wanted its classes among b, c, found a"):
-        open_any(yolo, names=["b", "c"])
+    with pytest.raises(DataError, match="expected its classes among b, c, got a"):
+        open_dataset(yolo, names=["b", "c"])
 
 
 def test_gather(tmp_path: Path) -> None:
@@ -334,16 +334,16 @@ def test_gather(tmp_path: Path) -> None:
         "2.jpg",
     ]
     assert different_names(["/a/1.jpg", "/a/1.jpg"]) == ["1.jpg", "1.jpg"]
-    names = gather(full, tmp_path / "all")
+    names = link_images(full, tmp_path / "all")
     assert [(tmp_path / "all" / name).read_text() for name in names] == paths
-    assert gather(full, tmp_path / "all") == names  # once more
-    assert gather(full[2:], tmp_path / "one") == ["1.png", "2.jpg"] and (tmp_path / "one").is_symlink()
+    assert link_images(full, tmp_path / "all") == names  # once more
+    assert link_images(full[2:], tmp_path / "one") == ["1.png", "2.jpg"] and (tmp_path / "one").is_symlink()
     with pytest.raises(DataError, match="one: is there already and links to"):
-        gather(full, tmp_path / "one")
+        link_images(full, tmp_path / "one")
     (tmp_path / "all" / "1.jpg").unlink()
     (tmp_path / "all" / "1.jpg").write_text("other")
     with pytest.raises(DataError, match=r"1\.jpg: is there already and is not"):
-        gather(full, tmp_path / "all")
+        link_images(full, tmp_path / "all")
 
 
 def test_gather_copies_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +354,7 @@ def test_gather_copies_where_links_are_not_possible(tmp_path: Path, monkeypatch:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.jpg").write_text(folder)
-    names = gather([str(tmp_path / "a" / "1.jpg"), str(tmp_path / "b" / "1.jpg")], tmp_path / "all")
+    names = link_images([str(tmp_path / "a" / "1.jpg"), str(tmp_path / "b" / "1.jpg")], tmp_path / "all")
     assert [(tmp_path / "all" / name).read_text() for name in names] == ["a", "b"]
 
 
@@ -362,12 +362,12 @@ def test_gather_copies_where_links_are_not_possible(tmp_path: Path, monkeypatch:
 def test_bccd_through_all_formats(reference: Path, tmp_path: Path) -> None:
     """VOC → YOLO → COCO → VOC keeps every box to a hundredth of a pixel."""
     with pytest.warns(match="left out"):
-        first = open_any(reference / "bccd")
+        first = open_dataset(reference / "bccd")
     source = reference / "bccd"
     for kind in ("yolo", "coco", "voc"):
         assert main(["data", str(source), str(tmp_path / kind), "--to", kind]) == 0
         source = tmp_path / kind
-    last = open_any(source)
+    last = open_dataset(source)
     mine, other = rows(first), rows(last)
     assert mine.keys() == other.keys() and sum(map(len, mine.values())) == 4886
     for name in mine:

@@ -8,18 +8,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from darknet_py.evaluate.records import Found, Truth
+from darknet_py.evaluate.types import Found, GroundTruth
 
 
 def boxes(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.concatenate([rng.uniform(0.1, 0.9, (n, 2)), rng.uniform(0.05, 0.4, (n, 2))], 1).astype(np.float32)
 
 
-def truth(rng: np.random.Generator, n: int, classes: int) -> Truth:
-    return Truth(boxes(rng, n), rng.integers(0, classes, n))
+def truth(rng: np.random.Generator, n: int, classes: int) -> GroundTruth:
+    return GroundTruth(boxes(rng, n), rng.integers(0, classes, n))
 
 
-def found(rng: np.random.Generator, labels: Truth, classes: int, extra: int = 5, ties: bool = True) -> Found:
+def found(rng: np.random.Generator, labels: GroundTruth, classes: int, extra: int = 5, ties: bool = True) -> Found:
     """Boxes near the truths (several per truth), a few elsewhere; with `ties`, scores of few distinct values."""
     near = np.repeat(labels.boxes, 3, 0) * rng.uniform(0.8, 1.25, (3 * len(labels.boxes), 4))
     ids = np.repeat(labels.class_ids, 3)
@@ -31,7 +31,7 @@ def found(rng: np.random.Generator, labels: Truth, classes: int, extra: int = 5,
     return Found(all_boxes[order], all_ids[order], np.round(scores, 1 if ties else 6).astype(np.float32) + 0.005)
 
 
-def dataset(seed: int, images: int = 8, classes: int = 4, ties: bool = True) -> tuple[list[Found], list[Truth]]:
+def dataset(seed: int, images: int = 8, classes: int = 4, ties: bool = True) -> tuple[list[Found], list[GroundTruth]]:
     rng = np.random.default_rng(seed)
     labels = [truth(rng, int(rng.integers(0, 6)), classes) for _ in range(images)]
     return [found(rng, record, classes, ties=ties) for record in labels], labels
@@ -93,7 +93,7 @@ def images(folder: Path) -> list[str]:
     return paths
 
 
-def labelled(folder: Path) -> list[str]:
+def labeled(folder: Path) -> list[str]:
     """`images` with the labels that C saw."""
     paths = images(folder)
     for path, rows in zip(paths, GOLDEN["labels"], strict=True):

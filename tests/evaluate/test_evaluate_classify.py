@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.classify import confusion_matrix, detection_confusion, top_k
-from darknet_py.evaluate.records import Found, Truth, iou_matrix
+from darknet_py.evaluate.classification_metrics import confusion_matrix, detection_confusion, top_k
+from darknet_py.evaluate.types import Found, GroundTruth, iou_matrix
 from tests.evaluate import make
 
 
@@ -21,9 +21,9 @@ def test_top_k_by_hand() -> None:
 
 
 def test_top_k_refuses_what_does_not_fit() -> None:
-    with pytest.raises(DataError, match="k from 1 to 2, found 5"):
+    with pytest.raises(DataError, match="k from 1 to 2, got 5"):
         top_k([[0.1, 0.2]], [0], 5)
-    with pytest.raises(DataError, match="classes 0 to 1, found 2"):
+    with pytest.raises(DataError, match="classes 0 to 1, got 2"):
         top_k([[0.1, 0.2]], [2])
     with pytest.raises(DataError, match="label per image"):
         top_k([[0.1, 0.2]], [0, 1])
@@ -31,13 +31,13 @@ def test_top_k_refuses_what_does_not_fit() -> None:
 
 def test_confusion_matrix() -> None:
     assert confusion_matrix([0, 1, 1, 2], [0, 0, 1, 2], 3).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    with pytest.raises(DataError, match="found -1"):
+    with pytest.raises(DataError, match="got -1"):
         confusion_matrix([-1], [0], 3)
 
 
 def test_detections_by_hand() -> None:
     a, b, far = [0.3, 0.3, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2], [0.1, 0.9, 0.1, 0.1]
-    truth = Truth(np.array([a, b], np.float32), np.array([0, 1]))
+    truth = GroundTruth(np.array([a, b], np.float32), np.array([0, 1]))
     near = [0.3, 0.31, 0.2, 0.2]
     found = Found(
         np.array([near, a, far, b], np.float32), np.array([0, 1, 1, 1]), np.array([0.9, 0.5, 0.8, 0.2], np.float32)

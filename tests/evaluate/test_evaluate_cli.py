@@ -23,7 +23,7 @@ def run(*words: str) -> int:
 def command(tmp_path: Path) -> list[str]:
     """CFG --weights W --data D of the small network."""
     cfg, weights = make.small_network(tmp_path, 0, "default")
-    (tmp_path / "valid.txt").write_text("\n".join(make.labelled(tmp_path)))
+    (tmp_path / "valid.txt").write_text("\n".join(make.labeled(tmp_path)))
     (tmp_path / "s.names").write_text("ant\nbee\ncat, or so\nd\n")
     (tmp_path / "s.data").write_text("classes=4\nvalid=valid.txt\nnames=s.names\n")
     return [str(cfg), "--weights", str(weights), "--data", str(tmp_path / "s.data")]
@@ -87,19 +87,19 @@ def test_bad_files_are_listed_shortly(command: list[str], tmp_path: Path, capsys
     (tmp_path / "images" / "1.png").write_bytes(b"\xff\xd8 cut off")
     assert run(*command) == 0
     warnings = capsys.readouterr().err.splitlines()
-    assert any("found 99" in line for line in warnings)
+    assert any("got 99" in line for line in warnings)
     assert "warning: … and 21 more like these" in warnings
 
 
 def test_faults(command: list[str], tmp_path: Path) -> None:
-    with pytest.raises(DarknetError, match="wanted trained weights"):
+    with pytest.raises(DarknetError, match="expected trained weights"):
         run(command[0], *command[3:])
     (tmp_path / "s.names").write_text("one\n")
-    with pytest.raises(DataError, match=r"wanted 4 names|wanted 4 class names"):
+    with pytest.raises(DataError, match=r"expected 4 names|expected 4 class names"):
         run(*command)
     (tmp_path / "s.names").write_text("a\nb\nc\nd\n")
     (tmp_path / "valid.txt").write_text("\n")
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="got none"):
         run(*command)
     with pytest.raises(SystemExit):
         run(*command, "--points", "7")
@@ -109,5 +109,5 @@ def test_options_for_detectors_are_refused_for_others(tmp_path: Path) -> None:
     cfg = tmp_path / "c.cfg"
     cfg.write_text("[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=3\nsize=1\n[avgpool]\n[softmax]\n")
     for option in ("--images", "--names"):
-        with pytest.raises(DarknetError, match=f"{option}: .*c.cfg is no detector; wanted its data by --data"):
+        with pytest.raises(DarknetError, match=f"{option}: .*c.cfg is no detector; expected its data by --data"):
             run(str(cfg), "--weights", "w", option, str(tmp_path))

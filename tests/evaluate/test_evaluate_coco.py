@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.coco import FIGURES, coco_ap
-from darknet_py.evaluate.records import Found, Truth
+from darknet_py.evaluate.coco_ap import FIGURES, coco_ap
+from darknet_py.evaluate.types import Found, GroundTruth
 from tests.evaluate import make
 
 NAMES = ["a", "b", "c", "d"]
@@ -59,9 +59,9 @@ def test_equals_pycocotools_in_one_go(seed: int, capsys: pytest.CaptureFixture[s
     found, truth = make.dataset(seed, images=10, ties=False)
     sizes = [(320 + 40 * i, 500 - 20 * i) for i in range(10)]
     result = coco_ap(found, truth, sizes, NAMES)
-    wanted = plain(found, truth, sizes)
+    expected = plain(found, truth, sizes)
     got = [-1 if result.figures[name] is None else result.figures[name] for name in FIGURES]
-    np.testing.assert_allclose(got, wanted, atol=1e-12)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
     assert capsys.readouterr().out == ""
     defined = [row.ap for row in result.classes if row.ap is not None]
     assert result.ap == pytest.approx(sum(defined) / len(defined))
@@ -72,7 +72,9 @@ def test_by_hand() -> None:
     """One truth met at IoU .6 counts at .50, .55 (and .60 by pycocotools' tolerance): AP is 2/10 or 3/10."""
     box = np.array([[0.5, 0.5, 0.5, 0.5]], np.float32)
     low = np.array([[0.5, 0.5, 0.5, 0.31]], np.float32)
-    result = coco_ap([Found(low, np.array([0]), np.array([0.9]))], [Truth(box, np.array([0]))], [(200, 200)], ["a"])
+    result = coco_ap(
+        [Found(low, np.array([0]), np.array([0.9]))], [GroundTruth(box, np.array([0]))], [(200, 200)], ["a"]
+    )
     assert result.figures["AP50"] == pytest.approx(1.0)
     assert result.figures["AP75"] == pytest.approx(0.0)
     assert result.ap == pytest.approx(0.3)  # IoU .62

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.darknet import Curve, average_precision, darknet_map
-from darknet_py.evaluate.records import Found, Truth, iou_matrix
+from darknet_py.evaluate.darknet_map import Curve, average_precision, darknet_map
+from darknet_py.evaluate.types import Found, GroundTruth, iou_matrix
 from tests.effort import calls
 from tests.evaluate import make, oracle
 
@@ -25,9 +25,9 @@ def found(*rows: tuple[list[float], int, float]) -> Found:
     return Found(np.array(boxes, np.float32).reshape(-1, 4), np.array(ids, int), np.array(scores, np.float32))
 
 
-def truth(*rows: tuple[list[float], int]) -> Truth:
+def truth(*rows: tuple[list[float], int]) -> GroundTruth:
     boxes, ids = zip(*rows, strict=True) if rows else ([], [])
-    return Truth(np.array(boxes, np.float32).reshape(-1, 4), np.array(ids, int))
+    return GroundTruth(np.array(boxes, np.float32).reshape(-1, 4), np.array(ids, int))
 
 
 def test_by_hand() -> None:
@@ -82,7 +82,10 @@ def test_equals_c_on_the_boxes_that_c_compared(case: dict[str, Any]) -> None:
         for rows in (data["image"] == image for image in range(4))
     ]
     easy, hard = (
-        [Truth(rows[:, 2:], rows[:, 1].astype(int)) for rows in (table[table[:, 0] == image] for image in range(4))]
+        [
+            GroundTruth(rows[:, 2:], rows[:, 1].astype(int))
+            for rows in (table[table[:, 0] == image] for image in range(4))
+        ]
         for table in (data["truth"], data["difficult"])
     )
     settings = {key: case[key] for key in ("points", "iou_thresh", "thresh")}
@@ -131,15 +134,15 @@ def test_recall_points_compare_as_in_c() -> None:
 
 
 def test_bad_records_are_refused() -> None:
-    with pytest.raises(DataError, match=r"image 0: wanted classes 0 to 3, found 7"):
+    with pytest.raises(DataError, match=r"image 0: expected classes 0 to 3, got 7"):
         darknet_map([found((BOX, 7, 0.5))], [truth()], NAMES)
-    with pytest.raises(DataError, match="found 0 for 1 images"):
+    with pytest.raises(DataError, match="got 0 for 1 images"):
         darknet_map([found()], [], NAMES)
     with pytest.raises(DataError, match="points"):
         darknet_map([], [], NAMES, points=1)
 
 
-def test_to_json_is_plain_and_labelled() -> None:
+def test_to_json_is_plain_and_labeled() -> None:
     hits, labels = make.dataset(3)
     text = json.loads(json.dumps(darknet_map(hits, labels, NAMES, points=101).to_json()))
     assert text["protocol"] == "Darknet `detector map`: mAP@0.50, 101 recall points, thresh 0.005, NMS 0.45"

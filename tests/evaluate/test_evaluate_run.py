@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import darknet_py
-from darknet_py.data.voc import voc_to_darknet
+from darknet_py.data.readers.voc import voc_to_darknet
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.evaluate.results import write_voc
-from darknet_py.evaluate.run import Evaluation, evaluate_detector
+from darknet_py.evaluate.detector import Evaluation, evaluate_detector
+from darknet_py.evaluate.result_files import write_voc
 from tests.evaluate import make
 
 NAMES = ["a", "b", "c", "d"]
@@ -21,7 +21,7 @@ NAMES = ["a", "b", "c", "d"]
 
 def evaluated(folder: Path, letter_box: int = 0, kind: str = "default", **settings: Any) -> Evaluation:
     net = darknet_py.load(*make.small_network(folder, letter_box, kind))
-    return evaluate_detector(net, make.labelled(folder), NAMES, workers=0, **settings)
+    return evaluate_detector(net, make.labeled(folder), NAMES, workers=0, **settings)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_one_protocol_alone_gives_the_same_and_the_network_is_left_as_it_is(tmp_
     both = evaluated(tmp_path)
     assert both.darknet and both.coco
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default")).train()
-    paths = make.labelled(tmp_path)
+    paths = make.labeled(tmp_path)
     alone = evaluate_detector(net, paths, NAMES, protocols=["darknet"], batch=1, workers=0)
     assert alone.darknet is not None and alone.coco is None
     assert alone.darknet.to_json() == both.darknet.to_json()
@@ -60,7 +60,7 @@ def test_one_protocol_alone_gives_the_same_and_the_network_is_left_as_it_is(tmp_
 
 
 def test_difficult_objects(tmp_path: Path) -> None:
-    paths = make.labelled(tmp_path)
+    paths = make.labeled(tmp_path)
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default"))
     hard = [str(Path(path).with_name(f"difficult_{Path(path).name}")) for path in paths]
     for path, other in zip(paths, hard, strict=True):
@@ -71,12 +71,12 @@ def test_difficult_objects(tmp_path: Path) -> None:
     without = evaluate_detector(net, paths, NAMES, protocols=["darknet"], workers=0).darknet
     assert with_them and without and with_them.detections < without.detections
     assert with_them.map > without.map
-    with pytest.raises(DataError, match="wanted one entry per image"):
+    with pytest.raises(DataError, match="expected one entry per image"):
         evaluate_detector(net, paths, NAMES, difficult=hard[:2], workers=0)
 
 
 def test_bad_images_and_labels_are_reported_and_left_out(tmp_path: Path) -> None:
-    paths = make.labelled(tmp_path)
+    paths = make.labeled(tmp_path)
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default"))
     Path(paths[1]).write_bytes(b"no image")
     with open(Path(paths[0]).with_suffix(".txt"), "a") as file:
@@ -84,17 +84,17 @@ def test_bad_images_and_labels_are_reported_and_left_out(tmp_path: Path) -> None
     result = evaluate_detector(net, [*paths, str(tmp_path / "gone.png")], NAMES, batch=2, workers=0)
     assert [Path(path).stem for path in result.boxes.paths] == ["0", "2", "3", "4", "5"]
     assert len(result.skipped) >= 3
-    assert any("1.png" in line for line in result.skipped) and any("found 99" in line for line in result.skipped)
+    assert any("1.png" in line for line in result.skipped) and any("got 99" in line for line in result.skipped)
     with pytest.raises(DataError, match=r"none of the 1 images can be read, the first: .*gone"):
         evaluate_detector(net, [str(tmp_path / "gone.png")], NAMES, workers=0)
 
 
 def test_wrong_requests(tmp_path: Path) -> None:
     net = darknet_py.load(*make.small_network(tmp_path, 0, "default"))
-    paths = make.labelled(tmp_path)
-    with pytest.raises(DataError, match=r"wanted at most 4 class names .* found 5"):
+    paths = make.labeled(tmp_path)
+    with pytest.raises(DataError, match=r"expected at most 4 class names .* got 5"):
         evaluate_detector(net, paths, list("abcde"), workers=0)
-    with pytest.raises(DarknetError, match="protocols: wanted some of darknet, coco, found voc"):
+    with pytest.raises(DarknetError, match="protocols: expected some of darknet, coco, got voc"):
         evaluate_detector(net, paths, NAMES, protocols=["voc"], workers=0)
     assert evaluate_detector(net, paths, protocols=["darknet"], workers=0).names == ("0", "1", "2", "3")
 
@@ -106,16 +106,16 @@ def test_bccd_gives_cs_map(reference: Path, tmp_path: Path, stb: bool) -> None:
     """C's 41.96 % where JPEGs are read as C read them, box by box. As OpenCV reads them it is 41.78 %, for C as well
     (its own run on the same pixels as PNG). Tolerances are C's printed digits, or what OpenCV's pixels change."""
     bccd = reference / "bccd"
-    wanted = json.loads((bccd / "c-darknet.json").read_text())
-    names = list(wanted["ap"])
+    expected = json.loads((bccd / "c-darknet.json").read_text())
+    names = list(expected["ap"])
     net = darknet_py.load(bccd / "yolo-fastest-bccd.cfg", bccd / "c-darknet-200.weights")
     data = voc_to_darknet(bccd, tmp_path, names).data
     result = evaluate_detector(net, data.valid_images(), data.class_names(), workers=0, stb=stb)
     ours = result.darknet
     assert ours is not None and result.coco is not None and not result.skipped
-    assert ours.map == pytest.approx(wanted["mAP50"], abs=1e-6 if stb else 0.005)
-    assert [row.ap for row in ours.classes] == pytest.approx(list(wanted["ap"].values()), abs=1e-4 if stb else 0.005)
-    at = wanted["at_conf_025"]
+    assert ours.map == pytest.approx(expected["mAP50"], abs=1e-6 if stb else 0.005)
+    assert [row.ap for row in ours.classes] == pytest.approx(list(expected["ap"].values()), abs=1e-4 if stb else 0.005)
+    at = expected["at_conf_025"]
     assert ours.truths == 945 == at["TP"] + at["FN"]
     assert abs(ours.tp - at["TP"]) <= (0 if stb else 5) and abs(ours.fp - at["FP"]) <= (0 if stb else 15)
     assert ours.average_iou == pytest.approx(at["average_iou"], abs=5e-5 if stb else 0.003)

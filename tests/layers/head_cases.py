@@ -13,7 +13,7 @@ from torch import Tensor
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.cfg.sections import Problems, parse_sections
-from darknet_py.layers.base import Head, HeadLoss, Node, Shape, Spec, TrainState
+from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Shape, Spec, TrainState
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -58,16 +58,16 @@ def spec_of(kind: type[Spec], text: str, index: int = 1) -> tuple[Spec, NetSpec]
     return spec, net
 
 
-def build(kind: type[Spec], text: str, shape: tuple[int, int, int], index: int = 1) -> Head:
+def build(kind: type[Spec], text: str, shape: tuple[int, int, int], index: int = 1) -> HeadLayer:
     """The head of the last section of `text` for an input of (C, H, W)."""
     spec, net = spec_of(kind, text, index)
     given = Shape(*shape)
     head = spec.build(Node(index, "head", 1, spec, None, (0,), (given,), spec.infer([given]), net=net))
-    assert isinstance(head, Head)
+    assert isinstance(head, HeadLayer)
     return head
 
 
-def run(head: Head, x: Tensor, truth: Tensor, state: TrainState | None = None) -> tuple[HeadLoss, np.ndarray]:
+def run(head: HeadLayer, x: Tensor, truth: Tensor, state: TrainState | None = None) -> tuple[HeadLoss, np.ndarray]:
     """(report, minus the gradient at x)."""
     x = x.clone().requires_grad_()
     report = head.loss(x, truth, state or TrainState())
@@ -78,13 +78,13 @@ def run(head: Head, x: Tensor, truth: Tensor, state: TrainState | None = None) -
 
 def check(kind: type[Spec], name: str) -> None:
     """Our delta and cost equal C's."""
-    case, wanted = golden(name)
+    case, expected = golden(name)
     head = build(kind, case["cfg"], tuple(case["shape"][1:]))
     x = noise(case["seed"], case["shape"], case["scale"], case["logistic"])
     truth = torch.tensor(case["truth"], dtype=torch.float32).reshape(-1, len(case["truth"][0]) if case["truth"] else 6)
     # C counts the images of a mini-batch before it computes the loss.
     state = TrainState(case["seen"] - len(x), case["iteration"], adversarial=case["adversarial"])
     report, delta = run(head, x, truth, state)
-    np.testing.assert_allclose(delta, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(float(report.cost), case["cost"], rtol=1e-4)
     assert abs(float(report.total.detach()) - case["cost"]) <= 1e-3 * abs(case["cost"])

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darknet_py.cfg.graph import Graph, parse_text
-from darknet_py.layers.base import Array
+from darknet_py.graph.graph import Graph, parse_text
+from darknet_py.layers.base import LayerArray
 from darknet_py.model.network import Network
 from darknet_py.model.weights import Header
 
@@ -32,7 +32,7 @@ def uniform(seed: int, shape: Sequence[int]) -> np.ndarray:
     return (n.astype(np.float64) / 2**32).astype(np.float32).reshape(tuple(shape))
 
 
-def values(array: Array, seed: int) -> np.ndarray:
+def values(array: LayerArray, seed: int) -> np.ndarray:
     """What a golden case has in one array: biases and means around 0, scales and variances around 1."""
     u = uniform(seed, (array.count,))
     if array.role in ("bias", "mean"):

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from darknet_py.errors import CfgError, DarknetError
-from darknet_py.layers.base import Head, Node, Shape, ShapeError, TrainState
-from darknet_py.layers.classify import CostSpec, Softmax
-from darknet_py.layers.contrastive import Contrastive
-from darknet_py.layers.yolo import Yolo
+from darknet_py.layers.base import HeadLayer, Node, Shape, ShapeError, TrainState
+from darknet_py.layers.classification_heads import CostSpec, SoftmaxSpec
+from darknet_py.layers.contrastive import ContrastiveSpec
+from darknet_py.layers.yolo import YoloSpec
 from tests.layers import head_cases
 
 NET = "[net]\nwidth=8\nheight=8\nchannels=3\n"
 
 
 def softmax(options: str = "", size: int = 6):
-    return head_cases.build(Softmax, NET + "[softmax]\n" + options, (size, 1, 1))
+    return head_cases.build(SoftmaxSpec, NET + "[softmax]\n" + options, (size, 1, 1))
 
 
 def cost(options: str = ""):
@@ -27,12 +27,12 @@ def cost(options: str = ""):
 
 def test_softmax_groups_and_temperature() -> None:
     x = torch.randn(2, 6, 1, 1)
-    wanted = torch.cat(((x[:, :3] / 2).softmax(1), (x[:, 3:] / 2).softmax(1)), 1)
-    assert torch.allclose(softmax("groups=2\ntemperature=2\n")(x), wanted)
+    expected = torch.cat(((x[:, :3] / 2).softmax(1), (x[:, 3:] / 2).softmax(1)), 1)
+    assert torch.allclose(softmax("groups=2\ntemperature=2\n")(x), expected)
 
 
 def test_softmax_runs_over_all_values_of_an_image() -> None:
-    head = head_cases.build(Softmax, NET + "[softmax]\nspatial=1\n", (3, 2, 2))
+    head = head_cases.build(SoftmaxSpec, NET + "[softmax]\nspatial=1\n", (3, 2, 2))
     x = torch.randn(2, 3, 2, 2)
     assert torch.allclose(head(x).flatten(1), x.flatten(1).softmax(1))
     assert head(x).shape == (2, 12, 1, 1)
@@ -104,9 +104,9 @@ def test_cost_hands_its_input_on() -> None:
 
 
 def test_faults_are_named() -> None:
-    with pytest.raises(ShapeError, match="wanted inputs that divide into 4 groups, found 6"):
-        head_cases.spec_of(Softmax, NET + "[softmax]\ngroups=4\n")[0].infer([Shape(6, 1, 1)])
-    with pytest.raises(DarknetError, match=r"wanted truth of \(2, 6\) \(images, outputs\), found \(2, 5\)"):
+    with pytest.raises(ShapeError, match="expected inputs that divide into 4 groups, got 6"):
+        head_cases.spec_of(SoftmaxSpec, NET + "[softmax]\ngroups=4\n")[0].infer([Shape(6, 1, 1)])
+    with pytest.raises(DarknetError, match=r"expected truth of \(2, 6\) \(images, outputs\), got \(2, 5\)"):
         softmax().loss(torch.randn(2, 6, 1, 1), torch.zeros(2, 5), TrainState())
 
 
@@ -119,12 +119,12 @@ def test_contrastive_delta_and_cost_equal_c(name: str) -> None:
     case = json.loads((head_cases.GOLDEN / "heads_contrastive.json").read_text())[name]
     x, truth, state = torch.tensor(case["x"]), torch.tensor(case["truth"]), TrainState()
     if "yolo" in case:
-        spec, net_spec = head_cases.spec_of(Yolo, case["net"] + case["yolo"])
+        spec, net_spec = head_cases.spec_of(YoloSpec, case["net"] + case["yolo"])
         shape = Shape(*case["yolo_shape"][1:])
         yolo = spec.build(Node(1, "yolo", 1, spec, None, (0,), (shape,), shape, net=net_spec))
-        assert isinstance(yolo, Head)
+        assert isinstance(yolo, HeadLayer)
         yolo.loss(torch.zeros(case["yolo_shape"]), truth, state)
-    head = head_cases.build(Contrastive, case["net"] + case["contrastive"], tuple(x.shape[1:]), index=2)
+    head = head_cases.build(ContrastiveSpec, case["net"] + case["contrastive"], tuple(x.shape[1:]), index=2)
     report, delta = head_cases.run(head, x, truth, state)
     np.testing.assert_allclose(delta, np.array(case["delta"]), rtol=1e-3, atol=1e-5)
     assert float(report.cost) == pytest.approx(case["cost"], rel=1e-3)
@@ -132,17 +132,17 @@ def test_contrastive_delta_and_cost_equal_c(name: str) -> None:
 
 def test_contrastive_without_tracks_teaches_nothing() -> None:
     text = NET + "[contrastive]\nyolo_layer=-1\n"
-    head = head_cases.build(Contrastive, text, (8, 2, 3), index=2)
+    head = head_cases.build(ContrastiveSpec, text, (8, 2, 3), index=2)
     report, delta = head_cases.run(head, torch.randn(2, 8, 2, 3), torch.zeros(0, 6))
     assert float(report.cost) == 0
     assert not delta.any()
 
 
 def test_contrastive_faults_are_named() -> None:
-    with pytest.raises(CfgError, match=r"yolo_layer: wanted a \[yolo\] before layer 1, found '7'"):
-        head_cases.spec_of(Contrastive, NET + "[contrastive]\nyolo_layer=7\n")
-    with pytest.raises(ShapeError, match="wanted one embedding per image"):
-        head_cases.spec_of(Contrastive, NET + "[contrastive]\n")[0].infer([Shape(8, 4, 4)])
-    head = head_cases.build(Contrastive, NET + "[contrastive]\nclasses=3\n", (8, 1, 1))
-    with pytest.raises(DarknetError, match="wanted truth of 2 images, found 3"):
+    with pytest.raises(CfgError, match=r"yolo_layer: expected a \[yolo\] before layer 1, got '7'"):
+        head_cases.spec_of(ContrastiveSpec, NET + "[contrastive]\nyolo_layer=7\n")
+    with pytest.raises(ShapeError, match="expected one embedding per image"):
+        head_cases.spec_of(ContrastiveSpec, NET + "[contrastive]\n")[0].infer([Shape(8, 4, 4)])
+    head = head_cases.build(ContrastiveSpec, NET + "[contrastive]\nclasses=3\n", (8, 1, 1))
+    with pytest.raises(DarknetError, match="expected truth of 2 images, got 3"):
         head.loss(torch.randn(2, 8, 1, 1), torch.eye(3), TrainState())

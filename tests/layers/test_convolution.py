@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import CfgError, CfgWarning
+from darknet_py.graph.graph import parse_text
+from darknet_py.inference.fuse import fuse
+from darknet_py.layers.assisted_excitation import AssistedExcitation, inside
 from darknet_py.layers.base import TrainState
-from darknet_py.layers.excitation import AssistedExcitation, inside
-from darknet_py.layers.filters import Tied, binarized, centred, signs, with_gradient
-from darknet_py.model.fuse import fuse
+from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centerd, signs, with_gradient
 from darknet_py.model.network import Network
 
 NET = "[net]\nwidth=8\nheight=6\nchannels=3\nbatch=4\nsubdivisions=2\nmax_batches=100\n"
@@ -52,14 +52,14 @@ def test_shared_arrays_are_trained_and_saved_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        (option(share_index=2), r":20: \[convolutional\] #1: share_index: wanted a layer 0…0, found '2'"),
-        (option(share_index=-1, size=1).replace("size=3", ""), "#1: share_index: wanted a .* of the same shape, found"),
+        (option(share_index=2), r":20: \[convolutional\] #1: share_index: expected a layer 0…0, got '2'"),
+        (option(share_index=-1, size=1).replace("size=3", ""), "#1: share_index: expected a .* of the same shape, got"),
         (
             "[maxpool]\nsize=2\n" + option(share_index=1),
-            "share_index: wanted a .* of the same shape, found layer 1",
+            "share_index: expected a .* of the same shape, got layer 1",
         ),
-        (option(sway=1, rotate=1), "wanted one of sway, rotate, stretch, stretch_sway, found sway and rotate"),
-        (option(rotate=1).replace("size=3", "size=1"), "rotate: wanted a size from 2 to 32, found 1"),
+        (option(sway=1, rotate=1), "expected one of sway, rotate, stretch, stretch_sway, got sway and rotate"),
+        (option(rotate=1).replace("size=3", "size=1"), "rotate: expected a size from 2 to 32, got 1"),
         ("[convolutional]\nfilters=1\nsize=1\n[convolutional]\nfilters=3\nsize=3\nrotate=1\n", "multiple of 4 kernels"),
     ],
 )
@@ -113,7 +113,7 @@ def test_gradient_centralisation() -> None:
     gradient = net.layers[1].weight.grad
     assert gradient[0].numel() == 72 and gradient.mean((1, 2, 3)).abs().max() > 1e-6  # not a multiple of 32: untouched
     weight = torch.rand(4, 32, 1, 1, requires_grad=True)
-    (with_gradient(weight, centred) * torch.rand(4, 32, 1, 1)).sum().backward()
+    (with_gradient(weight, centerd) * torch.rand(4, 32, 1, 1)).sum().backward()
     assert weight.grad is not None and weight.grad.mean((1, 2, 3)).abs().max() < 1e-7
 
 
@@ -144,13 +144,13 @@ class TestTiedFilters:
         """Worked out by hand from `sway_and_flip_weights_kernel` and `stretch_weights_kernel`."""
         middle = torch.tensor([0.0, 0, 0, 0, 1, 0, 0, 0, 0])
         edge = torch.tensor([0.0, 0, 0, 1, 0, 0, 0, 0, 0])
-        sway = Tied("sway", 3, 15).forward_maps
+        sway = DeformedKernels("sway", 3, 15).forward_maps
         assert torch.equal(sway[3] @ edge, torch.tensor([0.0, 0, 0, 0, 0, 1, 0, 0, 0]))  # mirrored
         turned = sway[1] @ middle
         # every cell but the middle samples a bit of the middle: the nearer it lies after turning by 15 degrees
         near = (1 - 0.9659258) * (1 - 0.2588190)
         assert turned[4] > 1 and turned[1] / turned[4] == pytest.approx(near, rel=1e-4)
-        stretch = Tied("stretch", 3, 15).forward_maps[3] @ middle  # scale 1.3: neighbours sample at 1/1.3
+        stretch = DeformedKernels("stretch", 3, 15).forward_maps[3] @ middle  # scale 1.3: neighbors sample at 1/1.3
         assert stretch[4] == pytest.approx(1 / 1.3) and stretch[3] == pytest.approx((1 - 1 / 1.3) / 1.3)
 
 
@@ -158,11 +158,11 @@ class TestAssistedExcitation:
     def test_cells_inside_boxes(self) -> None:
         truth = torch.tensor([[0, 2, 0.5, 0.5, 0.25, 0.5], [1, 0, 0.0, 0.0, 0.1, 0.1], [0, 1, 0.9, 0.1, 0.4, 0.4]])
         found = inside(truth, 2, 4, 8)
-        wanted = torch.zeros(2, 4, 8, dtype=torch.bool)
-        wanted[0, 1:3, 3:6] = True  # columns 3, 4 and the one after
-        wanted[0, 0:2, 5:8] = True
-        wanted[1, 0, 0:2] = True
-        assert torch.equal(found, wanted)
+        expected = torch.zeros(2, 4, 8, dtype=torch.bool)
+        expected[0, 1:3, 3:6] = True  # columns 3, 4 and the one after
+        expected[0, 0:2, 5:8] = True
+        expected[1, 0, 0:2] = True
+        assert torch.equal(found, expected)
 
     def test_excites_while_training_alone(self) -> None:
         layer = AssistedExcitation(1, 0)

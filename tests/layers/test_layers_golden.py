@@ -20,11 +20,11 @@ def test_outputs_are_those_of_c(name: str, tmp_path: Path) -> None:
     case = golden.cases()[name]
     net = golden.network(case, tmp_path)
     outputs = golden.outputs(net, case)
-    for index, wanted in case["outputs"].items():
+    for index, expected in case["outputs"].items():
         output = outputs[int(index)]
         assert output is not None
-        spread = float(output.std(correction=0)) + np.abs(wanted)
-        error = np.abs(np.array(golden.sampled(output)) - wanted)
+        spread = float(output.std(correction=0)) + np.abs(expected)
+        error = np.abs(np.array(golden.sampled(output)) - expected)
         assert (error <= 1e-5 * spread + 1e-6).all(), f"layer {index} [{net.graph.layers[int(index)].type}]"
 
 
@@ -33,9 +33,9 @@ def test_gradients_are_the_updates_of_c(name: str, tmp_path: Path) -> None:
     case = golden.cases()[name]
     net = golden.network(case, tmp_path)
     for key, gradient in golden.gradients(net, case).items():
-        wanted = np.array(case["gradients"][key])
-        error = np.abs(np.array(golden.sampled(gradient)) - wanted)
-        assert (error <= 1e-4 * (float(gradient.std(correction=0)) + np.abs(wanted)) + 1e-6).all(), key
+        expected = np.array(case["gradients"][key])
+        error = np.abs(np.array(golden.sampled(gradient)) - expected)
+        assert (error <= 1e-4 * (float(gradient.std(correction=0)) + np.abs(expected)) + 1e-6).all(), key
 
 
 def test_every_layer_but_heads_has_a_case() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import CfgError
+from darknet_py.graph.graph import parse_text
 from darknet_py.layers import LAYERS
 from darknet_py.layers.activations import ACTIVATIONS
 from darknet_py.layers.base import TrainState
-from darknet_py.layers.crop import Crop, Cropping
-from darknet_py.layers.pool import DropBlock, Dropout, LocalAveragePooling, LocalAvgPool
+from darknet_py.layers.crop import CropLayer, CropSpec
+from darknet_py.layers.pool import DropBlockLayer, DropoutSpec, LocalAvgPoolLayer, LocalAvgPoolSpec
 from darknet_py.model.network import Network
 from tests.layers import layer_cases
 
@@ -33,7 +33,7 @@ def image(batch: int = 2) -> torch.Tensor:
 
 def test_every_activation_of_darknet_is_there() -> None:
     assert len(ACTIVATIONS) == 24 and torch.equal(ACTIVATIONS["silu"](image()), ACTIVATIONS["swish"](image()))
-    with pytest.raises(CfgError, match="activation: wanted a known activation, found 'leeky'; did you mean 'leaky'"):
+    with pytest.raises(CfgError, match="activation: expected a known activation, got 'leeky'; did you mean 'leaky'"):
         network("[activation]\nactivation=leeky\n")
 
 
@@ -48,9 +48,9 @@ def test_derivatives_are_true(name: str) -> None:
 
 def test_pool_windows_that_do_not_fit_are_told() -> None:
     for section in ("[maxpool]\nsize=9\npadding=0\n", "[maxpool]\nsize=9\nstride=2\npadding=0\nantialiasing=1\n"):
-        with pytest.raises(CfgError, match="wanted an input of at least 9 x 9 pixels, found 8 x 6"):
+        with pytest.raises(CfgError, match="expected an input of at least 9 x 9 pixels, got 8 x 6"):
             network(section)
-    with pytest.raises(CfgError, match="out_channels: wanted at most 4, found 5"):
+    with pytest.raises(CfgError, match="out_channels: expected at most 4, got 5"):
         network("[maxpool]\nmaxpool_depth=1\nout_channels=5\n")
 
 
@@ -64,19 +64,19 @@ def test_depth_pooling_has_one_winner() -> None:
 def test_local_average_has_the_gradient_of_cs_gpu_build() -> None:
     """Read off `backward_local_avgpool_layer_kernel`: each cell's window hands its whole gradient on."""
     x = torch.rand(1, 1, 4, 4, requires_grad=True)
-    y = LocalAveragePooling(LocalAvgPool(2, 2, 2, 0))(x)
+    y = LocalAvgPoolLayer(LocalAvgPoolSpec(2, 2, 2, 0))(x)
     y.backward(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
     assert x.grad is not None
     assert x.grad[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
     x.grad = None
-    y = LocalAveragePooling(LocalAvgPool(3, 1, 1, 2))(x)  # overlapping windows: the mean of those around
+    y = LocalAvgPoolLayer(LocalAvgPoolSpec(3, 1, 1, 2))(x)  # overlapping windows: the mean of those around
     y.backward(torch.ones_like(y))
     assert torch.equal(x.grad, torch.ones_like(x))
 
 
 class TestDropBlock:
     def test_squares_grow_over_the_training(self) -> None:
-        layer = DropBlock(Dropout(0.5, True, 0.0, 4)).train()
+        layer = DropBlockLayer(DropoutSpec(0.5, True, 0.0, 4)).train()
         torch.manual_seed(0)
         sides = {}
         for iteration in (0, 25, 50, 100):
@@ -87,7 +87,7 @@ class TestDropBlock:
         assert sides == {0: set(), 25: {1}, 50: {4}, 100: {16}}
 
     def test_the_rest_of_an_image_makes_up_for_it(self) -> None:
-        layer = DropBlock(Dropout(0.5, True, 0.5, 7)).train()
+        layer = DropBlockLayer(DropoutSpec(0.5, True, 0.5, 7)).train()
         torch.manual_seed(0)
         y = layer(torch.ones(4, 16, 8, 8))
         assert torch.allclose(y.mean((1, 2, 3)), torch.ones(4)) and len(y[0].unique()) == 2
@@ -98,7 +98,7 @@ class TestDropBlock:
 
 
 class TestCrop:
-    def crop(self, **options: object) -> Cropping:
+    def crop(self, **options: object) -> CropLayer:
         values = {
             "height": 3,
             "width": 4,
@@ -108,7 +108,7 @@ class TestCrop:
             "exposure": 1.0,
             "shift": 0.0,
         }
-        return Cropping(Crop(**{**values, "noadjust": True, **options})).train()  # type: ignore[arg-type]
+        return CropLayer(CropSpec(**{**values, "noadjust": True, **options})).train()  # type: ignore[arg-type]
 
     def test_places_lie_within_the_image(self) -> None:
         torch.manual_seed(0)
@@ -123,7 +123,7 @@ class TestCrop:
         slope = self.crop(flip=True)(x)[:, 0, 0, 1] - self.crop(flip=True)(x)[:, 0, 0, 0]
         assert 60 < int((self.crop(flip=True)(x).diff(dim=3)[:, 0, 0, 0] < 0).sum()) < 140 and slope.isfinite().all()
 
-    def test_colours_are_cs(self) -> None:
+    def test_colors_are_cs(self) -> None:
         """One pixel through C's rgb_to_hsv and hsv_to_rgb: hue 20°, saturation .75, value .8."""
         torch.manual_seed(0)
         layer = self.crop(height=1, width=1, saturation=1.2, exposure=1.2)
@@ -145,7 +145,7 @@ class TestCrop:
         assert torch.allclose(y[:, 0, 4, 4], torch.ones(20)) and y[:, 0, 0, 0].abs().max() < 1e-6
 
     def test_windows_larger_than_the_image_are_told(self) -> None:
-        with pytest.raises(CfgError, match="wanted an input of at least 20 x 3 pixels, found 8 x 6"):
+        with pytest.raises(CfgError, match="expected an input of at least 20 x 3 pixels, got 8 x 6"):
             network("[crop]\ncrop_height=3\ncrop_width=20\n")
 
 
@@ -167,7 +167,7 @@ def test_channels_are_shifted_and_controlled() -> None:
 
 
 def test_channels_need_one_value_each() -> None:
-    with pytest.raises(CfgError, match="from: wanted a layer of 1 x 1 x 4, found 1 x 1 x 3 from layer 0"):
+    with pytest.raises(CfgError, match="from: expected a layer of 1 x 1 x 4, got 1 x 1 x 3 from layer 0"):
         network("[implicit_add]\nfilters=3\n[maxpool]\n[implicit]\nfilters=4\n[shift_channels]\nfrom=0\n")
 
 
@@ -196,13 +196,13 @@ def test_weights_come_back_bit_by_bit(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("[reorg]\nstride=3\n", "wanted channels divisible by 9, found 4"),
-        ("[reorg3d]\nstride=4\n", "wanted width and height divisible by 4, found 8 x 6"),
-        ("[reorg3d]\nstride=2\nreverse=1\n", "wanted channels divisible by 16, found 4"),
-        ("[local]\nsize=7\n", "wanted an input of at least 7 x 7 pixels, found 8 x 6"),
-        ("[deconvolutional]\nsize=1\npadding=3\n", "padding: wanted some output left, found 2 x 0"),
-        ("[iseg]\nclasses=2\nids=1\n", r"wanted classes \+ ids = 3 input channels, found 4"),
-        ("[empty]\n[maxpool]\nstride=3\n[shortcut]\nfrom=0\n", "wanted layer 0 at a multiple of 3 x 2, found 8 x 6"),
+        ("[reorg]\nstride=3\n", "expected channels divisible by 9, got 4"),
+        ("[reorg3d]\nstride=4\n", "expected width and height divisible by 4, got 8 x 6"),
+        ("[reorg3d]\nstride=2\nreverse=1\n", "expected channels divisible by 16, got 4"),
+        ("[local]\nsize=7\n", "expected an input of at least 7 x 7 pixels, got 8 x 6"),
+        ("[deconvolutional]\nsize=1\npadding=3\n", "padding: expected some output left, got 2 x 0"),
+        ("[iseg]\nclasses=2\nids=1\n", r"expected classes \+ ids = 3 input channels, got 4"),
+        ("[empty]\n[maxpool]\nstride=3\n[shortcut]\nfrom=0\n", "expected layer 0 at a multiple of 3 x 2, got 8 x 6"),
     ],
 )
 def test_shapes_that_do_not_fit_are_told(section: str, message: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import CfgError, DarknetError
-from darknet_py.layers.recurrent import Recurrent, reset_state
+from darknet_py.graph.graph import parse_text
+from darknet_py.layers.recurrent import RecurrentLayer, reset_state
 from darknet_py.model.network import Network
 
 SECTIONS = {
@@ -86,7 +86,7 @@ def test_what_training_carries_on(name: str) -> None:
 def test_gradients_go_back_through_time(name: str) -> None:
     net = network(name).train().double()
     x = rows(name, 6).double().requires_grad_()
-    memory = [module for module in net.modules() if isinstance(module, Recurrent)]
+    memory = [module for module in net.modules() if isinstance(module, RecurrentLayer)]
 
     def fresh(values: torch.Tensor) -> torch.Tensor:
         for module in memory:
@@ -114,7 +114,7 @@ def test_each_step_has_statistics_of_its_own(normalized: bool) -> None:
 
 
 def test_a_batch_must_hold_whole_steps() -> None:
-    with pytest.raises(DarknetError, match="wanted a multiple of time_steps=3 rows in a mini-batch, found 4"):
+    with pytest.raises(DarknetError, match="expected a multiple of time_steps=3 rows in a mini-batch, got 4"):
         network("lstm").train()(rows("lstm", 4))
 
 
@@ -137,12 +137,12 @@ def test_hidden_is_the_output_where_it_is_missing() -> None:
     [
         (
             "[crnn]\noutput=5\n",
-            "wanted size, stride and padding that keep 6 x 4 pixels, .* found 4 x 2",
+            "expected size, stride and padding that keep 6 x 4 pixels, .* got 4 x 2",
         ),
-        ("[conv_lstm]\npad=1\nstride=2\noutput=5\n", "that keep 6 x 4 pixels, as the state does, found 3 x 2"),
+        ("[conv_lstm]\npad=1\nstride=2\noutput=5\n", "that keep 6 x 4 pixels, as the state does, got 3 x 2"),
         (
             "[conv_lstm]\npad=1\nbottleneck=1\noutput=5\n",
-            "wanted an output for each of 3 channels, found 5",
+            "expected an output for each of 3 channels, got 5",
         ),
         ("[conv_lstm]\npad=1\nlstm_activation=tan\noutput=5\n", "did you mean 'tanh'"),
     ],

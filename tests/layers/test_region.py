@@ -10,9 +10,9 @@ import torch
 
 from darknet_py.errors import CfgError, DarknetError, DataError
 from darknet_py.layers.base import TrainState
+from darknet_py.layers.class_hierarchy import ClassHierarchy
 from darknet_py.layers.detection import DetectionSpec
-from darknet_py.layers.region import Region
-from darknet_py.layers.tree import Tree
+from darknet_py.layers.region import RegionSpec
 from tests.layers import head_cases
 from tests.layers.test_yolo import reference_case, rows
 
@@ -23,7 +23,7 @@ SHAPE = (16, 6, 8)
 @pytest.mark.parametrize("name", head_cases.cases("region"))
 def test_delta_and_cost_equal_c(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(head_cases.GOLDEN)
-    head_cases.check(Region, name)
+    head_cases.check(RegionSpec, name)
 
 
 @pytest.mark.parametrize("name", head_cases.cases("detection"))
@@ -38,29 +38,29 @@ def test_reference_heads(reference: Path, probe: ModuleType) -> None:
     with np.load(reference / "heads" / "heads.npz") as arrays:
         for name, case in json.loads((reference / "heads" / "heads.json").read_text()).items():
             if name.startswith("region"):
-                report, delta, wanted = reference_case(Region, case, arrays, name, probe)
-                batch, channels = wanted.shape[:2]
-                wanted = wanted.reshape(batch, channels, -1).transpose(0, 2, 1).reshape(wanted.shape)
-                np.testing.assert_allclose(delta, wanted, rtol=1e-4, atol=1e-7, err_msg=name)
+                report, delta, expected = reference_case(RegionSpec, case, arrays, name, probe)
+                batch, channels = expected.shape[:2]
+                expected = expected.reshape(batch, channels, -1).transpose(0, 2, 1).reshape(expected.shape)
+                np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-7, err_msg=name)
                 assert float(report.cost) == pytest.approx(case["cost"], rel=1e-5), name
 
 
 def test_decode() -> None:
-    head = head_cases.build(Region, REGION + "softmax=1\n", SHAPE)
+    head = head_cases.build(RegionSpec, REGION + "softmax=1\n", SHAPE)
     x = torch.randn(1, *SHAPE)
     found = head.decode(head(x))
     slot = x.view(2, 8, 6, 8)[1, :, 4, 5]
     at = (6 + 4) * 8 + 5
-    wanted = torch.stack(
+    expected = torch.stack(
         ((5 + slot[0].sigmoid()) / 8, (4 + slot[1].sigmoid()) / 6, slot[2].exp() * 2 / 8, slot[3].exp() * 1 / 6)
     )
-    assert torch.allclose(found.boxes[0, at], wanted)
+    assert torch.allclose(found.boxes[0, at], expected)
     assert torch.allclose(found.scores[0, at], slot[4].sigmoid() * slot[5:].softmax(0))
     assert torch.allclose(found.objectness[0, at], slot[4].sigmoid())
 
 
 def test_the_pull_towards_anchors_ends_with_12800_images() -> None:
-    head = head_cases.build(Region, REGION, SHAPE)
+    head = head_cases.build(RegionSpec, REGION, SHAPE)
     x, none = torch.randn(4, *SHAPE), rows()
     during = head_cases.run(head, x, none, TrainState(seen=12795))[1].reshape(4, 2, 8, 48)
     after = head_cases.run(head, x, none, TrainState(seen=12796))[1].reshape(4, 2, 8, 48)
@@ -72,7 +72,7 @@ def test_the_pull_towards_anchors_ends_with_12800_images() -> None:
 def test_tree_probabilities(tmp_path: Path) -> None:
     path = tmp_path / "a.tree"
     path.write_text("thing -1\nanimal 0\nvehicle 0\ncat 1\ndog 1\ncar 2\n")
-    tree = Tree.read(str(path), 6)
+    tree = ClassHierarchy.read(str(path), 6)
     x = torch.randn(2, 6, 3)
     p = tree.softmax(x, 1)
     assert torch.allclose(p[:, 0], torch.ones(2, 3))
@@ -81,7 +81,7 @@ def test_tree_probabilities(tmp_path: Path) -> None:
     absolute = tree.absolute(p.movedim(1, 2))
     assert torch.allclose(absolute[..., 4], p[:, 0] * p[:, 1] * p[:, 4])
     assert torch.allclose(absolute[..., 3:].sum(-1), torch.ones(2, 3))
-    head = head_cases.build(Region, REGION.replace("classes=3", f"classes=6\ntree={path}"), (22, 6, 8))
+    head = head_cases.build(RegionSpec, REGION.replace("classes=3", f"classes=6\ntree={path}"), (22, 6, 8))
     scores = head.decode(head(torch.randn(1, 22, 6, 8) * 3)).scores
     assert ((scores > 0).sum(-1) == 1).all()
     assert (scores.amax(-1) > 0.5).all()
@@ -90,8 +90,8 @@ def test_tree_probabilities(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a -1\nb 3\n", ":2: wanted a name and a parent from -1 to 0, found 'b 3'"),
-        ("a -1\n", "wanted 2 classes, found 1"),
+        ("a -1\nb 3\n", ":2: expected a name and a parent from -1 to 0, got 'b 3'"),
+        ("a -1\n", "expected 2 classes, got 1"),
         (None, "cannot read the class tree"),
     ],
 )
@@ -100,14 +100,14 @@ def test_bad_trees_are_named(tmp_path: Path, text: str | None, message: str) -> 
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError) as caught:
-        Tree.read(str(path), 2)
+        ClassHierarchy.read(str(path), 2)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 
 def test_other_coords_are_refused() -> None:
-    with pytest.raises(CfgError, match="coords: wanted 4"):
-        head_cases.spec_of(Region, REGION + "coords=8\n")
+    with pytest.raises(CfgError, match="coords: expected 4"):
+        head_cases.spec_of(RegionSpec, REGION + "coords=8\n")
 
 
 V1 = "[net]\nwidth=4\nheight=4\nchannels=117\n[detection]\ncoords=4\nclasses=3\nnum=2\nside=3\nrescore=1\nsqrt=1\n"
@@ -122,8 +122,8 @@ def test_v1_rows_and_grid_teach_the_same() -> None:
     grid[0, 1] = torch.tensor([1, 0, 0, 1, 0.5, 0.75, 0.3, 0.2])
     grid[1, 8] = torch.tensor([1, 1, 0, 0, 0.7, 0.7, 0.2, 0.1])
     report, delta = head_cases.run(head, x, truth)
-    other, wanted = head_cases.run(head, x, grid.flatten(1))
-    assert np.allclose(delta, wanted, atol=1e-6)
+    other, expected = head_cases.run(head, x, grid.flatten(1))
+    assert np.allclose(delta, expected, atol=1e-6)
     assert float(report.cost) == pytest.approx(float(other.cost), rel=1e-5)
     assert int(report.parts["count"]) == 2
 
@@ -143,5 +143,5 @@ def test_v1_decode() -> None:
 
 def test_v1_wrong_truth_is_named() -> None:
     head = head_cases.build(DetectionSpec, V1, (117, 1, 1))
-    with pytest.raises(DarknetError, match=r"wanted truth of \(N, 6\) or \(2, 72\), found \(2, 5\)"):
+    with pytest.raises(DarknetError, match=r"expected truth of \(N, 6\) or \(2, 72\), got \(2, 5\)"):
         head.loss(torch.rand(2, 117, 1, 1), torch.zeros(2, 5), TrainState())

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from darknet_py.errors import DarknetError
-from darknet_py.layers.base import Head, TrainState
-from darknet_py.layers.segment import Iseg, IsegHead, LogisticHead
+from darknet_py.layers.base import HeadLayer, TrainState
+from darknet_py.layers.segmentation_heads import IsegLayer, IsegSpec, LogisticLayer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "segment.json").read_text())
 
@@ -22,24 +22,24 @@ def _x() -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "head", "truth"),
     [
-        ("logistic", LogisticHead(), torch.tensor(GOLDEN["targets"]).view(2, -1)),
-        ("iseg", IsegHead(Iseg(3, 2)), torch.tensor(GOLDEN["instances"])),
+        ("logistic", LogisticLayer(), torch.tensor(GOLDEN["targets"]).view(2, -1)),
+        ("iseg", IsegLayer(IsegSpec(3, 2)), torch.tensor(GOLDEN["instances"])),
     ],
 )
-def test_output_delta_and_cost_are_cs(name: str, head: Head, truth: torch.Tensor) -> None:
-    wanted, x = GOLDEN[name], _x().requires_grad_()
+def test_output_delta_and_cost_are_cs(name: str, head: HeadLayer, truth: torch.Tensor) -> None:
+    expected, x = GOLDEN[name], _x().requires_grad_()
     report = head.loss(x, truth, TrainState())
     report.total.backward()
     assert x.grad is not None
-    assert torch.allclose(head(x).flatten(), torch.tensor(wanted["output"]), atol=1e-6)
-    assert torch.allclose(-x.grad.flatten(), torch.tensor(wanted["delta"]), atol=1e-6)
-    assert float(report.cost) == pytest.approx(wanted["cost"], rel=1e-5)
+    assert torch.allclose(head(x).flatten(), torch.tensor(expected["output"]), atol=1e-6)
+    assert torch.allclose(-x.grad.flatten(), torch.tensor(expected["delta"]), atol=1e-6)
+    assert float(report.cost) == pytest.approx(expected["cost"], rel=1e-5)
 
 
 def test_truth_that_does_not_fit_is_told() -> None:
-    with pytest.raises(DarknetError, match=r"wanted truth of \(images, instances, 13\), found"):
-        IsegHead(Iseg(3, 2)).loss(_x(), torch.zeros(2, 3, 12), TrainState())
-    with pytest.raises(DarknetError, match="wanted classes 0…2, found 7"):
-        IsegHead(Iseg(3, 2)).loss(_x(), torch.full((2, 1, 13), 7.0), TrainState())
-    with pytest.raises(DarknetError, match=r"wanted truth of \(2, 5, 3, 4\), found"):
-        LogisticHead().loss(_x(), torch.zeros(2, 3), TrainState())
+    with pytest.raises(DarknetError, match=r"expected truth of \(images, instances, 13\), got"):
+        IsegLayer(IsegSpec(3, 2)).loss(_x(), torch.zeros(2, 3, 12), TrainState())
+    with pytest.raises(DarknetError, match="expected classes 0…2, got 7"):
+        IsegLayer(IsegSpec(3, 2)).loss(_x(), torch.full((2, 1, 13), 7.0), TrainState())
+    with pytest.raises(DarknetError, match=r"expected truth of \(2, 5, 3, 4\), got"):
+        LogisticLayer().loss(_x(), torch.zeros(2, 3), TrainState())

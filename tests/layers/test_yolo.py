@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darknet_py.errors import CfgError
 from darknet_py.layers.base import Shape, ShapeError, Spec, TrainState
-from darknet_py.layers.gaussian_yolo import GaussianYolo
-from darknet_py.layers.yolo import Yolo
+from darknet_py.layers.gaussian_yolo import GaussianYoloSpec
+from darknet_py.layers.yolo import YoloSpec
 from tests.layers import head_cases
 
 NET = "[net]\nbatch=2\nwidth=64\nheight=48\nchannels=16\n"
@@ -23,7 +23,7 @@ SHAPE = (16, 6, 8)
 
 
 def yolo(options: str = "", section: str = "[yolo]\n"):
-    return head_cases.build(Yolo, NET + section + BODY + options, SHAPE)
+    return head_cases.build(YoloSpec, NET + section + BODY + options, SHAPE)
 
 
 def rows(*values: tuple[float, ...]) -> Tensor:
@@ -32,35 +32,35 @@ def rows(*values: tuple[float, ...]) -> Tensor:
 
 @pytest.mark.parametrize("name", head_cases.cases("yolo"))
 def test_delta_and_cost_equal_c(name: str) -> None:
-    head_cases.check(Yolo, name)
+    head_cases.check(YoloSpec, name)
 
 
 @pytest.mark.parametrize("name", head_cases.cases("Gaussian_yolo"))
 def test_gaussian_delta_and_cost_equal_c(name: str) -> None:
-    head_cases.check(GaussianYolo, name)
+    head_cases.check(GaussianYoloSpec, name)
 
 
 @pytest.mark.reference
 def test_reference_heads(reference: Path, probe: ModuleType) -> None:
     with np.load(reference / "heads" / "heads.npz") as arrays:
         for name, case in json.loads((reference / "heads" / "heads.json").read_text()).items():
-            kind: dict[str, type[Spec]] = {"yolo": Yolo, "gaussian": GaussianYolo}
+            kind: dict[str, type[Spec]] = {"yolo": YoloSpec, "gaussian": GaussianYoloSpec}
             if name.partition("_")[0] not in kind:
                 continue
-            report, delta, wanted = reference_case(kind[name.partition("_")[0]], case, arrays, name, probe)
-            np.testing.assert_allclose(delta, wanted, rtol=1e-4, atol=1e-7, err_msg=name)
+            report, delta, expected = reference_case(kind[name.partition("_")[0]], case, arrays, name, probe)
+            np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-7, err_msg=name)
             assert float(report.cost) == pytest.approx(case["cost"], rel=1e-5), name
 
 
 def reference_case(kind: type[Spec], case: dict, arrays, name: str, probe: ModuleType):
-    wanted, truth = arrays[f"{name}/delta"], arrays[f"{name}/truth"]
-    batch, channels, height, width = wanted.shape
+    expected, truth = arrays[f"{name}/delta"], arrays[f"{name}/truth"]
+    batch, channels, height, width = expected.shape
     x = (probe.image(case["x_seed"], (batch, channels, 2 * height, 2 * width)) * 2 - 1) * case["scale"]
     x = (1 / (1 + np.exp(-x)) if case["logistic"] else x)[:, :, ::2, ::2]
     labels = [(b, t[4], *t[:4]) for b in range(batch) for t in truth[b] if t[0]]
     head = head_cases.build(kind, case["cfg"], (channels, height, width))
     report, delta = head_cases.run(head, torch.tensor(x.astype(np.float32)), torch.tensor(labels).reshape(-1, 6))
-    return report, delta, wanted
+    return report, delta, expected
 
 
 def test_decode_on_a_net_that_is_not_square() -> None:
@@ -122,11 +122,11 @@ def test_comparing_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     x = torch.randn(2, *SHAPE) * 0.5
     truth = torch.cat((torch.randint(0, 2, (30, 1)), torch.randint(0, 3, (30, 1)), torch.rand(30, 4) * 0.5 + 0.2), 1)
     whole = head_cases.run(head, x, truth)[1]
-    monkeypatch.setattr("darknet_py.layers.heads_common._PAIRS", 200)
+    monkeypatch.setattr("darknet_py.layers.target_assignment._PAIRS", 200)
     assert np.array_equal(head_cases.run(head, x, truth)[1], whole)
 
 
-def test_labels_out_of_range_are_skipped_and_centres_at_the_border_stay_inside() -> None:
+def test_labels_out_of_range_are_skipped_and_centers_at_the_border_stay_inside() -> None:
     head = yolo()
     x = torch.randn(1, *SHAPE)
     none = head_cases.run(head, x, rows())[1]
@@ -166,7 +166,7 @@ def test_one_nan_among_the_values_spoils_only_itself() -> None:
 
 def test_noise_is_rejected_with_figures_that_run_on() -> None:
     net = NET + "max_batches=1000\nnum_sigmas_reject_badlabels=1\nbadlabels_rejection_percentage=1\n"
-    head = head_cases.build(Yolo, net + "[yolo]\n" + BODY, SHAPE)
+    head = head_cases.build(YoloSpec, net + "[yolo]\n" + BODY, SHAPE)
     x, given, state = torch.randn(2, *SHAPE), rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState(iteration=750)
     plain = head_cases.run(head, x, given, state)[1]
     assert state.rolling is None
@@ -213,9 +213,9 @@ def test_delta_normalizer_counts_only_on_request() -> None:
     x = torch.randn(1, *SHAPE)
     plain, half = yolo(), yolo("delta_normalizer=.5\n")
     given = rows((0, 1, 0.3, 0.4, 0.2, 0.3))
-    wanted = head_cases.run(plain, x, given)[1]
-    assert np.array_equal(head_cases.run(half, x, given)[1], wanted)
-    assert np.array_equal(head_cases.run(half, x, given, TrainState(scale_delta=True))[1], wanted / 2)
+    expected = head_cases.run(plain, x, given)[1]
+    assert np.array_equal(head_cases.run(half, x, given)[1], expected)
+    assert np.array_equal(head_cases.run(half, x, given, TrainState(scale_delta=True))[1], expected / 2)
 
 
 def test_class_map(tmp_path: Path) -> None:
@@ -231,33 +231,33 @@ def test_class_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("mask=0,3\n", "mask: wanted different anchors from 0 to 0 (num=1), found '0,3'"),
-        ("mask=0\nanchors=3,4\niou_loss=siou\n", "wanted one of mse, iou, giou, diou, ciou, found 'siou'"),
-        ("anchors=3,4\ncounters_per_class=1,2\n", "counters_per_class: wanted 20 numbers, one per class, found 2"),
-        ("anchors=3,-4\n", "anchors: wanted sizes above zero"),
-        ("", "anchors: wanted 2 numbers (num=1), found 0"),
+        ("mask=0,3\n", "mask: expected different anchors from 0 to 0 (num=1), got '0,3'"),
+        ("mask=0\nanchors=3,4\niou_loss=siou\n", "expected one of mse, iou, giou, diou, ciou, got 'siou'"),
+        ("anchors=3,4\ncounters_per_class=1,2\n", "counters_per_class: expected 20 numbers, one per class, got 2"),
+        ("anchors=3,-4\n", "anchors: expected sizes above zero"),
+        ("", "anchors: expected 2 numbers (num=1), got 0"),
     ],
 )
 def test_faults_are_named(options: str, message: str) -> None:
     with pytest.raises(CfgError) as caught:
-        head_cases.spec_of(Yolo, NET + "[yolo]\n" + options)
+        head_cases.spec_of(YoloSpec, NET + "[yolo]\n" + options)
     assert message in str(caught.value)
 
 
 def test_wrong_number_of_filters_is_named() -> None:
-    spec, _ = head_cases.spec_of(Yolo, NET + "[yolo]\n" + BODY)
-    with pytest.raises(ShapeError, match=r"wanted 16 input channels \(2 anchors x \(3 classes \+ 5\)\), found 18"):
+    spec, _ = head_cases.spec_of(YoloSpec, NET + "[yolo]\n" + BODY)
+    with pytest.raises(ShapeError, match=r"expected 16 input channels \(2 anchors x \(3 classes \+ 5\)\), got 18"):
         spec.infer([Shape(18, 6, 8)])
 
 
 def test_gaussian_scores_fall_with_the_deviation() -> None:
-    head = head_cases.build(GaussianYolo, NET + "[Gaussian_yolo]\n" + BODY + "yolo_point=left_top\n", (24, 6, 8))
+    head = head_cases.build(GaussianYoloSpec, NET + "[Gaussian_yolo]\n" + BODY + "yolo_point=left_top\n", (24, 6, 8))
     x = torch.randn(1, 24, 6, 8)
     found = head.decode(head(x))
     slot = x.view(2, 12, 6, 8)[1, :, 2, 3]
     deviation = slot[1:8:2].sigmoid().mean()
     at = (6 + 2) * 8 + 3
-    wanted = slot[8].sigmoid() * slot[9:].sigmoid() * (1 - deviation)
-    assert torch.allclose(found.scores[0, at], wanted)
+    expected = slot[8].sigmoid() * slot[9:].sigmoid() * (1 - deviation)
+    assert torch.allclose(found.scores[0, at], expected)
     left = (3 + slot[0].sigmoid()) / 8
     assert found.boxes[0, at, 0].item() == pytest.approx(float(left + slot[4].exp() * 10 / 64 / 2), rel=1e-5)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from darknet_py.cfg.graph import parse_text
-from darknet_py.layers.convolutional import Convolution
-from darknet_py.model.fuse import PackedConvolution, fuse
+from darknet_py.graph.graph import parse_text
+from darknet_py.inference.fuse import PackedConvolution, fuse
+from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.model.network import Network
 
 # One of each kind of convolution: plain, depth-wise, dilated, strided unevenly, without padding, without batch norm.
@@ -188,11 +188,11 @@ def network(text: str) -> tuple[Network, Tensor]:
     torch.manual_seed(1)
     net = Network(parse_text(text)).eval()
     for module in net.modules():
-        if isinstance(module, Convolution) and hasattr(module, "scale"):
+        if isinstance(module, ConvolutionalLayer) and hasattr(module, "scale"):
             nn.init.uniform_(module.scale, 0.5, 1.5)
             nn.init.uniform_(module.mean, -0.5, 0.5)
             nn.init.uniform_(module.variance, 0.3, 2)
-        if isinstance(module, Convolution) and module.owner is module:
+        if isinstance(module, ConvolutionalLayer) and module.owner is module:
             nn.init.uniform_(module.bias, -1, 1)
     shape = net.graph.input
     return net, torch.rand(2, *shape)
@@ -226,7 +226,7 @@ def test_same_outputs_of_every_layer(text: str) -> None:
 
 def test_no_batch_norm_is_left() -> None:
     fused = fuse(network(CONVOLUTIONS)[0], pack=False)
-    assert not any(module.spec.batch_normalize for module in fused.modules() if isinstance(module, Convolution))
+    assert not any(module.spec.batch_normalize for module in fused.modules() if isinstance(module, ConvolutionalLayer))
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")

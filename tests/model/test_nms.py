@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from darknet_py import boxes
+from darknet_py.inference.nms import _SIZES, Candidates, postprocess
 from darknet_py.layers.base import Predictions
-from darknet_py.model.nms import _SIZES, Found, candidates
 
 
 def predictions(seed: int, images: int, count: int, classes: int, spread: float = 0.3) -> Predictions:
@@ -48,10 +48,10 @@ def test_equals_the_loops(kind: str) -> None:
     }[kind]
     for seed in range(3):
         given = predictions(seed, 2, 50, 3)
-        for image, found in enumerate(candidates(given, 0.1, 0.3, kind, 0.9)):
-            wanted = one_by_one(*(part[image] for part in given), 0.1, 0.3, alike)
+        for image, found in enumerate(postprocess(given, 0.1, 0.3, kind, 0.9)):
+            expected = one_by_one(*(part[image] for part in given), 0.1, 0.3, alike)
             rows = zip(found.class_ids.tolist(), found.index.tolist(), found.scores.tolist(), strict=True)
-            assert sorted(rows) == wanted
+            assert sorted(rows) == expected
             assert torch.equal(found.scores, found.scores.sort(descending=True).values)
             assert torch.equal(found.boxes, given.boxes[image, found.index])
             assert torch.equal(found.objectness, given.objectness[image, found.index])
@@ -60,7 +60,7 @@ def test_equals_the_loops(kind: str) -> None:
 @pytest.mark.parametrize(("count", "classes"), [(600, 1), (400, 5), (2500, 1)])
 def test_many_boxes_of_many_labels(count: int, classes: int) -> None:
     given = predictions(7, 1, count, classes, spread=0.6)
-    (found,) = candidates(given, 0.0, 0.4)
+    (found,) = postprocess(given, 0.0, 0.4)
     assert count * classes > _SIZES[-1]
     for label in range(classes):
         mine = found.index[found.class_ids == label]
@@ -77,20 +77,20 @@ def test_many_boxes_of_many_labels(count: int, classes: int) -> None:
 def test_objectness_gates_a_box_and_score_each_class() -> None:
     box = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.1, 0.1]]])
     given = Predictions(box, torch.tensor([[0.9, 0.2]]), torch.tensor([[[0.8, 0.3, 0.1], [0.9, 0.9, 0.9]]]))
-    (found,) = candidates(given, 0.25, 0.45)
+    (found,) = postprocess(given, 0.25, 0.45)
     assert found.class_ids.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx([0.8, 0.3])
 
 
 def test_without_suppression_and_without_candidates() -> None:
     given = predictions(1, 3, 30, 2)
-    assert sum(len(found.scores) for found in candidates(given, 0.5, 0.0)) == int(
+    assert sum(len(found.scores) for found in postprocess(given, 0.5, 0.0)) == int(
         ((given.scores > 0.5) & (given.objectness[..., None] > 0.5)).sum()
     )
-    for found in candidates(given, 1.5, 0.45):
-        assert isinstance(found, Found)
+    for found in postprocess(given, 1.5, 0.45):
+        assert isinstance(found, Candidates)
         assert [tuple(part.shape) for part in found] == [(0, 4), (0,), (0,), (0,), (0,)]
-    (none,) = candidates(Predictions(torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, 2)), 0.1, 0.4)
+    (none,) = postprocess(Predictions(torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, 2)), 0.1, 0.4)
     assert len(none.scores) == 0
 
 
@@ -98,11 +98,11 @@ def test_nan_never_becomes_a_detection() -> None:
     given = predictions(2, 1, 10, 2)
     given.objectness[0, :5] = float("nan")
     given.scores[0, 5:, 0] = float("nan")
-    (found,) = candidates(given, 0.01, 0.45)
+    (found,) = postprocess(given, 0.01, 0.45)
     assert set(found.class_ids.tolist()) == {1}
     assert found.index.min() >= 5
 
 
 def test_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match="greedynms"):
-        candidates(predictions(1, 1, 3, 1), 0.1, 0.45, "soft")
+        postprocess(predictions(1, 1, 3, 1), 0.1, 0.45, "soft")

@@ -12,7 +12,7 @@ import torch
 
 import darknet_py
 from darknet_py.boxes import iou
-from darknet_py.model.fuse import fuse
+from darknet_py.inference.fuse import fuse
 
 NETS = ("yolo-fastest-1.1", "yolo-fastest-1.1-xl", "mbv2-nano-voc")
 PHOTOS = ("dog", "person", "horses")
@@ -34,12 +34,12 @@ def _load(path: Path) -> torch.Tensor:
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_exact_inputs_give_cs_boxes(real: Any, photo: str, fused: bool, reference: Path) -> None:
     name, net = real
-    wanted = json.loads((reference / "real" / "boxes.json").read_text())[name]["boxes"][photo]
+    expected = json.loads((reference / "real" / "boxes.json").read_text())[name]["boxes"][photo]
     x = _load(reference / "real" / f"{photo}_320x320.png")
     found = (fuse(net) if fused else net).boxes(x, thresh=0.2, nms=0.45)[0]
     key = lambda row: (row[0], round(row[1], 3))  # noqa: E731
     ours = sorted(([d.class_id, d.confidence, *d.box] for d in found), key=key)
-    theirs = sorted((row[:6] for row in wanted), key=key)
+    theirs = sorted((row[:6] for row in expected), key=key)
     assert len(ours) == len(theirs)
     # Rounding of float32 sums in another order, and of the six digits in the file.
     assert torch.tensor(ours).sub(torch.tensor(theirs)).abs().max() < 1e-4
@@ -50,12 +50,14 @@ def test_exact_inputs_give_cs_boxes(real: Any, photo: str, fused: bool, referenc
 @pytest.mark.parametrize("stb", [True, False])
 def test_photos_give_cs_boxes_through_our_own_image_loading(real: Any, photo: str, stb: bool, reference: Path) -> None:
     """C's build here reads JPEGs by stb_image; read so, confidences are C's to the four digits of the file. OpenCV
-    reads them by libjpeg (as C built with OpenCV does), which differs by up to three grey levels: of the 45 boxes, one
+    reads them by libjpeg (as C built with OpenCV does), which differs by up to three gray levels: of the 45 boxes, one
     is 0.017 off (a cow of 0.586 in horses.jpg), the next 0.014."""
     name, net = real
-    wanted = [row for row in json.loads((reference / "real" / "photos.json").read_text())[name][photo] if row[1] > 0.3]
+    expected = [
+        row for row in json.loads((reference / "real" / "photos.json").read_text())[name][photo] if row[1] > 0.3
+    ]
     found = net.detect(reference / "real" / f"{photo}.jpg", thresh=0.25, nms=0.45, stb=stb)[0]
-    for class_id, probability, *box in wanted:
+    for class_id, probability, *box in expected:
         same = [d for d in found if d.class_id == class_id]
         overlap = [float(iou(torch.tensor(d.box), torch.tensor(box))) for d in same]
         assert max(overlap) >= (0.999 if stb else 0.97)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import darknet_py
-from darknet_py.cfg.account import weights_bytes
-from darknet_py.cfg.graph import parse
+from darknet_py.graph.graph import parse
+from darknet_py.graph.profile import weights_bytes
 
 FOLDER = Path(__file__).parents[2] / "cfg"
 NAMES = (

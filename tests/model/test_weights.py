@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cli import main
 from darknet_py.errors import DarknetError, WeightsError
+from darknet_py.graph.graph import parse_text
 from darknet_py.model import checkpoint
 from darknet_py.model.load import load, read_graph
 from darknet_py.model.network import Network
@@ -149,9 +149,9 @@ def test_dontload_and_dontloadscales_take_nothing_from_the_file(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("floats", "tail", "message"),
     [
-        (COUNT + 7, b"", r"found 7 more after its last layer"),
-        (COUNT, b"xy", r"found 0 more and 2 bytes after its last layer"),
-        (COUNT - 3, b"", r"ends in layer 4 \[connected\], variance: wanted \d+ floats in all, found \d+"),
+        (COUNT + 7, b"", r"got 7 more after its last layer"),
+        (COUNT, b"xy", r"got 0 more and 2 bytes after its last layer"),
+        (COUNT - 3, b"", r"ends in layer 4 \[connected\], variance: expected \d+ floats in all, got \d+"),
         (20, b"", r"ends in layer 0 \[convolutional\], weight"),
         (20, b"abc", r"and 3 bytes"),
     ],
@@ -167,7 +167,7 @@ def test_a_file_of_another_length_is_refused_by_layer_and_tensor(
 
 def test_unreadable_files_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "short.weights").write_bytes(b"\0\0\0\0")
-    with pytest.raises(WeightsError, match="wanted a weights header of 20 bytes, found 4"):
+    with pytest.raises(WeightsError, match="expected a weights header of 20 bytes, got 4"):
         read_header(tmp_path / "short.weights")
     with pytest.raises(WeightsError, match="No such file"):
         net().load_weights(tmp_path / "none.weights")
@@ -200,12 +200,12 @@ def test_checkpoint_round_trip_is_byte_identical(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> None:
     checkpoint.write(net(), tmp_path / "a.pt")
     other = net(CFG.replace("filters=6", "filters=8"))
-    with pytest.raises(WeightsError, match=r"layer 2 \[convolutional\], layers.2.bias: wanted \(8,\), found \(6,\)"):
+    with pytest.raises(WeightsError, match=r"layer 2 \[convolutional\], layers.2.bias: expected \(8,\), got \(6,\)"):
         other.load_weights(tmp_path / "a.pt")
     other.load_weights(tmp_path / "a.pt", cutoff=2)
     for content in ({"model": 1}, {"format": "darknet_py", "version": 1}, {"format": "darknet_py", "version": 9}):
         torch.save(content, tmp_path / "b.pt")
-        with pytest.raises(WeightsError, match="wanted a checkpoint written by darknet_py"):
+        with pytest.raises(WeightsError, match="expected a checkpoint written by darknet_py"):
             load(None, tmp_path / "b.pt")
 
 
@@ -229,7 +229,7 @@ def test_iterations_are_counted_in_whole_mini_batches(tmp_path: Path) -> None:
 def test_without_arrays_it_is_on_the_cpu() -> None:
     network = net("[net]\nwidth=4\nheight=4\nchannels=3\n[avgpool]\n[softmax]\n")
     assert network.device == torch.device("cpu")
-    with pytest.raises(DarknetError, match=r"wanted an input of \(batch, 3, height, width\), found \(1, 4, 4, 4\)"):
+    with pytest.raises(DarknetError, match=r"expected an input of \(batch, 3, height, width\), got \(1, 4, 4, 4\)"):
         network(torch.zeros(1, 4, 4, 4))
 
 

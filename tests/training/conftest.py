@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.data.shapes import ensure_shapes
+from darknet_py.data.builtin.shapes import ensure_shapes
 
 CFG = """
 [net]

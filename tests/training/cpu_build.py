@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from darknet_py.layers import convolutional
-from darknet_py.layers.base import Head, Node
+from darknet_py.layers.base import HeadLayer, Node
 from darknet_py.layers.normalize import EPS
 from darknet_py.model.network import Network
 
@@ -52,7 +52,7 @@ def _run(self: Network, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]
         output = step(node, module, inputs)
         if output is None:
             continue
-        cleared = node.type in _CLEARED or isinstance(module, Head) or _overwritten(nodes, node.index)
+        cleared = node.type in _CLEARED or isinstance(module, HeadLayer) or _overwritten(nodes, node.index)
         if not cleared and output.requires_grad:
             output.register_hook(lambda delta, index=node.index: _grown(deltas, index, delta))
         outputs[node.index] = output

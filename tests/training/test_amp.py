@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cli import main
 from darknet_py.data.datafile import DataFile
-from darknet_py.model.fuse import fuse
+from darknet_py.graph.graph import parse_text
+from darknet_py.inference.fuse import fuse
 from darknet_py.model.network import Network
-from darknet_py.training.step import Learner
+from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
 from tests.training.test_classifier import CFG as CLASSIFIER
 from tests.training.test_heads import HEADS, NET
@@ -42,7 +42,7 @@ def test_losses_are_those_of_float32_nearly(kind: str) -> None:
     losses = {}
     for amp in (None, "bf16", "fp16"):
         torch.manual_seed(0)
-        learner = Learner(Network(parse_text(text_of(kind))), amp=amp)
+        learner = TrainStep(Network(parse_text(text_of(kind))), amp=amp)
         losses[amp] = [float(learner.step([batch_of(kind)] * 2).loss) for _ in range(4)]
         state = learner.network.state_dict()
         assert all(value.dtype == torch.float32 and value.isfinite().all() for value in state.values())
@@ -78,7 +78,7 @@ def test_resumed_it_ends_with_the_same_bits(amp: str, cfg: Path, shapes: Path, t
 
 
 def test_the_loss_scale_is_kept_and_an_overflow_is_left_out() -> None:
-    learner = Learner(Network(parse_text(CFG)), amp="fp16")
+    learner = TrainStep(Network(parse_text(CFG)), amp="fp16")
     x, truth = batch_of("yolo")
     learner.step([(x, truth)] * 2)
     before = [value.clone() for value in learner.network.parameters()]
@@ -86,7 +86,7 @@ def test_the_loss_scale_is_kept_and_an_overflow_is_left_out() -> None:
     learner.step([(x, truth)] * 2)
     assert all(torch.equal(old, new) for old, new in zip(before, learner.network.parameters(), strict=True))
     assert learner.scaler.get_scale() == pytest.approx(5e29)
-    other = Learner(Network(parse_text(CFG)), amp="fp16")
+    other = TrainStep(Network(parse_text(CFG)), amp="fp16")
     other.load_state_dict(learner.state_dict())
     assert other.scaler.get_scale() == learner.scaler.get_scale() and other.iteration == 2
 
@@ -98,7 +98,7 @@ def test_inference_and_its_loss(kind: str, dtype: torch.dtype) -> None:
     network = Network(parse_text(text_of(kind))).eval()
     x, truth = batch_of(kind)
     with torch.inference_mode():
-        exact, near = network.examine(x, truth), fuse(network, dtype).examine(x, truth)
+        exact, near = network.forward_with_loss(x, truth), fuse(network, dtype).forward_with_loss(x, truth)
     assert float(near[1]) == pytest.approx(float(exact[1]), rel=2e-2)
     for one, other in zip(exact[0], near[0], strict=True):
         assert torch.allclose(one, other, rtol=5e-2, atol=2e-2)

@@ -15,10 +15,11 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
-from darknet_py.data import classifier_data, shape_classes
+from darknet_py.data import open_classification as classifier_data
+from darknet_py.data.builtin import shape_classes
 from darknet_py.errors import DataError, TrainError
-from darknet_py.training.classification import Classification
-from darknet_py.training.task import Score
+from darknet_py.training.tasks.classification_task import ClassificationTask
+from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.trainer import TrainResult
 
 CFG = """
@@ -52,7 +53,7 @@ activation=linear
 [softmax]
 groups=1
 """
-COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
+COLORS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
 
 
 @pytest.fixture
@@ -64,22 +65,22 @@ def cfg(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train/ and valid/ with one folder of plain images per colour, and a .data file of the same images."""
-    root = tmp_path_factory.mktemp("colours")
+    """train/ and valid/ with one folder of plain images per color, and a .data file of the same images."""
+    root = tmp_path_factory.mktemp("colors")
     dice = np.random.default_rng(0)
     for split, count in (("train", 6), ("valid", 3)):
         images = []
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (root / split / name).mkdir(parents=True)
             for number in range(count):
                 noise = dice.integers(0, 60, (20, 24, 3))
                 path = root / split / name / f"{number}.png"
-                cv2.imwrite(str(path), np.clip(noise + np.array(colour) - 30, 0, 255).astype(np.uint8))
+                cv2.imwrite(str(path), np.clip(noise + np.array(color) - 30, 0, 255).astype(np.uint8))
                 images.append(str(path))
         (root / f"{split}.txt").write_text("\n".join(images))
-    (root / "labels.txt").write_text("".join(f"/{name}/\n" for name in COLOURS))
-    (root / "names.txt").write_text("".join(f"{name} ones\n" for name in COLOURS))
-    (root / "colours.data").write_text(
+    (root / "labels.txt").write_text("".join(f"/{name}/\n" for name in COLORS))
+    (root / "names.txt").write_text("".join(f"{name} ones\n" for name in COLORS))
+    (root / "colors.data").write_text(
         "classes = 3\ntrain = train.txt\nvalid = valid.txt\nlabels = labels.txt\nnames = names.txt\n"
     )
     return root
@@ -104,16 +105,16 @@ def test_it_learns_and_keeps_the_best_by_top_1(cfg: Path, folder: Path, tmp_path
 
 
 def test_resumed_it_ends_with_the_same_bits(cfg: Path, folder: Path, tmp_path: Path) -> None:
-    whole = train(cfg, folder / "colours.data", tmp_path / "a", max_batches=6, map=False)
-    train(cfg, folder / "colours.data", tmp_path / "b", max_batches=3, map=False)
-    resumed = train(cfg, folder / "colours.data", tmp_path / "b", max_batches=6, map=False, resume=True)
+    whole = train(cfg, folder / "colors.data", tmp_path / "a", max_batches=6, map=False)
+    train(cfg, folder / "colors.data", tmp_path / "b", max_batches=3, map=False)
+    resumed = train(cfg, folder / "colors.data", tmp_path / "b", max_batches=6, map=False, resume=True)
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()
 
 
 def test_the_folder_and_the_list_are_one_data_set(cfg: Path, folder: Path, tmp_path: Path) -> None:
     results = [
         train(cfg, data, tmp_path / name, max_batches=2, map=2)
-        for name, data in (("list", folder / "colours.data"), ("folder", folder))
+        for name, data in (("list", folder / "colors.data"), ("folder", folder))
     ]
     assert all(result.map is not None for result in results)
 
@@ -122,17 +123,17 @@ def test_fewer_classes_than_outputs_train_and_more_are_refused(cfg: Path, folder
     cfg.write_text(CFG.replace("filters=3", "filters=5"))
     assert train(cfg, folder, tmp_path / "out", max_batches=2).best_map is not None
     cfg.write_text(CFG.replace("filters=3", "filters=2"))
-    with pytest.raises(TrainError, match=r"wanted at most 2 classes, .* found 3"):
+    with pytest.raises(TrainError, match=r"expected at most 2 classes, .* got 3"):
         train(cfg, folder, tmp_path / "out")
 
 
 def test_what_is_missing_is_told(cfg: Path, folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "x.data"
     data.write_text(f"classes = 3\ntrain = {folder / 'train.txt'}\n")
-    with pytest.raises(DataError, match="wanted a line labels="):
+    with pytest.raises(DataError, match="expected a line labels="):
         train(cfg, data, tmp_path)
     cfg.write_text(CFG.replace("[softmax]\ngroups=1\n", "[upsample]\nstride=2\n"))
-    with pytest.raises(TrainError, match="wanted a detection layer"):
+    with pytest.raises(TrainError, match="expected a detection layer"):
         train(cfg, folder, tmp_path)
 
 
@@ -141,7 +142,7 @@ def test_without_data_it_trains_on_the_built_in_set(
 ) -> None:
     few = partial(shape_classes.ensure_shape_classes, tmp_path / "set", train=12, valid=6)
     monkeypatch.setattr(classifier_data, "ensure_shape_classes", few)
-    with pytest.raises(TrainError, match=r"set: wanted at most 3 classes, .* found 6"):
+    with pytest.raises(TrainError, match=r"set: expected at most 3 classes, .* got 6"):
         darknet_py.train(cfg, out=tmp_path)
     cfg.write_text(CFG.replace("filters=3", "filters=6"))
     result = darknet_py.train(cfg, out=tmp_path / "out", workers=0, device="cpu", max_batches=2, map=2)
@@ -162,8 +163,8 @@ def test_a_cost_layer_and_two_views_per_image_train(cfg: Path, folder: Path, tmp
 def test_classify_names_images_and_measures(
     cfg: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = train(cfg, folder / "colours.data", tmp_path / "out", map=False).weights
-    network = ["classify", str(cfg), "--weights", str(weights), "--data", str(folder / "colours.data")]
+    weights = train(cfg, folder / "colors.data", tmp_path / "out", map=False).weights
+    network = ["classify", str(cfg), "--weights", str(weights), "--data", str(folder / "colors.data")]
     assert main([*network, str(folder / "valid" / "red" / "0.png"), "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].endswith("%  red ones")
@@ -180,7 +181,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     cfg: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.5, 0.4, 0.9])
-    monkeypatch.setattr(Classification, "measure", lambda self, network, team: Score(next(scores), 0.0, {}))
+    monkeypatch.setattr(ClassificationTask, "measure", lambda self, network, team: EvalScore(next(scores), 0.0, {}))
     result = train(cfg, folder, tmp_path / "out", map=2, patience=2)
     assert (result.iterations, result.map, result.best_map) == (10, 0.4, 0.6)
     assert result.weights.exists()

@@ -20,15 +20,15 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cli import main
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import DetectionDataset
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.detection import Detection
-from darknet_py.training.distributed import Share, Team, without_loss
-from darknet_py.training.options import TrainOptions
-from darknet_py.training.step import Learner
+from darknet_py.training.distributed import DistContext, LocalBatch, without_loss
+from darknet_py.training.tasks.detection_task import DetectionTask
+from darknet_py.training.train_options import TrainOptions
+from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
 from tests.training.test_classifier import CFG as CLASSIFIER
 
@@ -81,14 +81,14 @@ def member(rank: int, port: int, argv: list[str], said: Path, first: Callable[[]
 
 def die_once() -> None:
     """Kills the second process before iteration 6, unless torchrun has started it again."""
-    step = Learner.step
+    step = TrainStep.step
 
-    def dies(self: Learner, mini_batches: Any) -> Any:
+    def dies(self: TrainStep, mini_batches: Any) -> Any:
         if self.iteration == 5 and self.team.rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, mini_batches)
 
-    Learner.step = dies  # type: ignore[method-assign]
+    TrainStep.step = dies  # type: ignore[method-assign]
 
 
 def alone(cfg: Path, data: Path, out: Path, **options: Any) -> None:
@@ -120,8 +120,8 @@ def test_two_processes_are_one_with_twice_the_mini_batch(
     assert column(tmp_path / "one", 1) == pytest.approx(column(tmp_path / "two", 1), rel=1e-5)
 
 
-def test_synchronised_batch_norm(shapes: Path, tmp_path: Path) -> None:
-    """Two processes with 2 images each normalise as one does with 4; without --sync-bn they do not."""
+def test_synchronized_batch_norm(shapes: Path, tmp_path: Path) -> None:
+    """Two processes with 2 images each normalize as one does with 4; without --sync-bn they do not."""
     cfg = tmp_path / "tiny.cfg"
     cfg.write_text(NORMED.replace("subdivisions=2", "subdivisions=1"))
     alone(cfg, shapes, tmp_path / "one", max_batches=6, map=False)
@@ -196,8 +196,8 @@ def test_the_images_of_a_batch_are_those_of_this_process(keys: str, shapes: Path
     graph = parse_text(NORMED.replace("decay=", f"mosaic=1\n{keys}\ndecay=", 1))
     named: list[list[str]] = []
     for rank in (0, 1):
-        task = Detection.read(shapes, graph, TrainOptions(workers=0, map=False, cache=False))
-        loader = task.loader(Share(2, 2), Team(rank, 2), 0, torch.device("cpu"))
+        task = DetectionTask.read(shapes, graph, TrainOptions(workers=0, map=False, cache=False))
+        loader = task.loader(LocalBatch(2, 2), DistContext(rank, 2), 0, torch.device("cpu"))
         seen: list[str] = []
 
         class Recording(DetectionDataset):
@@ -218,10 +218,10 @@ def test_a_classifier_by_two_processes(tmp_path: Path) -> None:
     """Weights, top-1 and figures of each class are those of one process; images and views stay with their classes."""
     dice = np.random.default_rng(0)
     for split, count in (("train", 4), ("valid", 3)):
-        for name, colour in (("red", (0, 0, 220)), ("green", (0, 220, 0)), ("blue", (220, 0, 0))):
+        for name, color in (("red", (0, 0, 220)), ("green", (0, 220, 0)), ("blue", (220, 0, 0))):
             (tmp_path / "set" / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = np.full((20, 20, 3), colour) + dice.integers(0, 35, (20, 20, 3))
+                pixels = np.full((20, 20, 3), color) + dice.integers(0, 35, (20, 20, 3))
                 cv2.imwrite(str(tmp_path / "set" / split / name / f"{number}.png"), pixels.astype(np.uint8))
     (tmp_path / "set" / "valid" / "red" / "0.png").write_bytes(b"no picture")
     cfg = tmp_path / "tiny.cfg"

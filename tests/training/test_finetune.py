@@ -17,9 +17,9 @@ from darknet_py.errors import TrainError, WeightsError
 from darknet_py.model import checkpoint
 from darknet_py.model.network import Network
 from darknet_py.model.weights import read_header
-from darknet_py.training.distributed import Team
-from darknet_py.training.options import split
-from darknet_py.training.trainer import Training
+from darknet_py.training.distributed import DistContext
+from darknet_py.training.train_options import split_options
+from darknet_py.training.trainer import Trainer
 
 NET = "[net]\nbatch=4\nsubdivisions=2\nwidth=32\nheight=32\nchannels=3\nlearning_rate=.001\nmax_batches=2\n"
 CONV = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n"
@@ -95,10 +95,10 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     return cfg, tmp_path / "old.weights"
 
 
-def start(cfg: Path, data: Path | None, weights: Path | None, out: Path, **overrides: Any) -> Training:
+def start(cfg: Path, data: Path | None, weights: Path | None, out: Path, **overrides: Any) -> Trainer:
     """A training that has not begun."""
     settings = {"out": out, "workers": 0, "quiet": True, "device": "cpu", "chart": False, **overrides}
-    return Training(cfg, data, weights, *split(settings), Team())
+    return Trainer(cfg, data, weights, *split_options(settings), DistContext())
 
 
 @pytest.mark.parametrize("source", CASES, indirect=True)
@@ -193,9 +193,9 @@ def test_as_many_classes_as_before(
 @pytest.mark.parametrize("source", ["tiny"], indirect=True)
 def test_what_cannot_be_is_one_line(source: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
     cfg, weights = source
-    with pytest.raises(TrainError, match="wanted another folder"):
+    with pytest.raises(TrainError, match="expected another folder"):
         start(cfg, data, weights, tmp_path, classes=3)
-    with pytest.raises(TrainError, match="classes: wanted an integer of at least 1"):
+    with pytest.raises(TrainError, match="classes: expected an integer of at least 1"):
         start(cfg, data, weights, tmp_path / "out", classes=0)
     with pytest.raises(TrainError, match=r"classes=3 \(--classes 3\) rewrites the cfg"):
         start(cfg, data, weights, tmp_path / "out", classes=2)

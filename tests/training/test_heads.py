@@ -11,7 +11,7 @@ import torch
 import darknet_py
 from darknet_py.errors import TrainError
 from darknet_py.model.network import Network
-from darknet_py.training.step import Learner, Step
+from darknet_py.training.train_step import StepResult, TrainStep
 from tests.training.conftest import CFG
 
 NET = """
@@ -89,12 +89,12 @@ uc_normalizer=0.1
 }
 
 
-def learner(text: str) -> Learner:
+def learner(text: str) -> TrainStep:
     torch.manual_seed(0)
-    return Learner(Network(darknet_py.parse_text(text)))
+    return TrainStep(Network(darknet_py.parse_text(text)))
 
 
-def steps(learner: Learner, count: int) -> list[Step]:
+def steps(learner: TrainStep, count: int) -> list[StepResult]:
     dice = torch.Generator().manual_seed(1)
     images = torch.rand(2, 3, 64, 64, generator=dice)
     truth = torch.tensor([[0, 0, 0.3, 0.4, 0.3, 0.3], [1, 0, 0.7, 0.6, 0.2, 0.4]])
@@ -119,10 +119,10 @@ def test_the_trainer_takes_it(kind: str, shapes: Path, tmp_path: Path) -> None:
 
 def test_self_adversarial_training_changes_half_of_the_mini_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     text = CFG.replace("burn_in=3", "burn_in=1\nadversarial_lr=.5").replace("classes=6", "classes=6")
-    plain = Learner._attacked
+    plain = TrainStep._attacked
     changes: list[bool] = []
 
-    def attacked(self: Learner, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def attacked(self: TrainStep, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         result = plain(self, images, truth)
         assert all(torch.equal(before[name], value) for name, value in self.network.state_dict().items())
@@ -130,7 +130,7 @@ def test_self_adversarial_training_changes_half_of_the_mini_batches(monkeypatch:
         changes.append(not torch.equal(result, images))
         return result
 
-    monkeypatch.setattr(Learner, "_attacked", attacked)
+    monkeypatch.setattr(TrainStep, "_attacked", attacked)
     done = steps(learner(text), 10)
     assert 4 <= len(changes) <= 14
     assert all(torch.isfinite(step.loss) for step in done)

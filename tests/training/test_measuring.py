@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cli import main
 from darknet_py.data.images import letterbox, load_image, resize, to_tensor
-from darknet_py.evaluate.run import evaluate_detector
+from darknet_py.evaluate.detector import evaluate_detector
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
 from darknet_py.training.trainer import TrainResult
 from tests.training.conftest import CFG
@@ -64,10 +64,10 @@ def test_a_row_per_measurement_and_class(trained: tuple[TrainResult, Path, list[
     result, _, rows = trained
     table = list(csv.DictReader((result.weights.parent / "tiny_classes.csv").open()))
     assert [(row["iteration"], row["class"]) for row in table] == [(i, str(k)) for i in ("20", "40") for k in range(6)]
-    for found, wanted in zip(table[6:], rows[-1]["classes"], strict=True):
-        assert found["name"] == wanted["name"]
+    for found, expected in zip(table[6:], rows[-1]["classes"], strict=True):
+        assert found["name"] == expected["name"]
         assert {key: float(found[key]) for key in ("ap", "precision", "recall", "f1", "tp")} == {
-            key: wanted[key] for key in ("ap", "precision", "recall", "f1", "tp")
+            key: expected[key] for key in ("ap", "precision", "recall", "f1", "tp")
         }
     for name in ("tiny_confusion.png", "tiny_precision_recall.png", "chart_tiny.png"):
         assert cv2.imread(str(result.weights.parent / name)) is not None
@@ -109,8 +109,8 @@ def test_examining_draws_nothing_and_changes_nothing(kind: str) -> None:
     kept = dict(state)
     with torch.inference_mode():
         plain = network(x)
-        found, cost = network.examine(x, truth)
-        assert float(network.examine(x, truth)[1]) == float(cost) > 0
+        found, cost = network.forward_with_loss(x, truth)
+        assert float(network.forward_with_loss(x, truth)[1]) == float(cost) > 0
     for one, other in zip(plain, found, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), dice) and vars(network.state) == kept

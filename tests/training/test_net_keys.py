@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cfg.graph import parse_text
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.options import with_net
-from darknet_py.training.setup import _idle
-from darknet_py.training.step import Learner
+from darknet_py.training.plan import _idle
+from darknet_py.training.train_options import override_net
+from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
 from tests.training.test_classifier import CFG as CLASSIFIER
 from tests.training.test_heads import HEADS, NET
@@ -31,9 +31,9 @@ def images(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return x, torch.tensor([[k, k, 0.3 + 0.1 * k, 0.4, 0.3, 0.3] for k in range(count)])
 
 
-def learner(text: str, **options: Any) -> Learner:
+def learner(text: str, **options: Any) -> TrainStep:
     torch.manual_seed(0)
-    return Learner(Network(parse_text(text)), **options)
+    return TrainStep(Network(parse_text(text)), **options)
 
 
 def moved(text: str, batches: list[tuple[torch.Tensor, torch.Tensor]], steps: int = 1) -> torch.Tensor:
@@ -114,7 +114,7 @@ def test_labels_are_rejected_late_and_not_before(key: str) -> None:
     ],
 )
 def test_a_key_without_effect_is_told(text: str, changes: dict[str, Any], said: str | None) -> None:
-    lines = _idle(with_net(parse_text(text), changes)[0])
+    lines = _idle(override_net(parse_text(text), changes)[0])
     assert not lines if said is None else len(lines) == 1 and re.search(said, lines[0])
 
 

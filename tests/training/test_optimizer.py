@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.optimizer import Ema, frozen, make_optimizer, set_trainable, stopped
+from darknet_py.training.optimizer import Ema, frozen_layers, make_optimizer, set_trainable, stopped
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
 
@@ -140,7 +140,7 @@ def test_without_decay_the_stopping_layer_keeps_its_weights() -> None:
 def test_stopbackward_above_one_holds_for_that_many_iterations() -> None:
     graph = network("", "stopbackward=2", "").graph
     assert [stopped(graph, i) for i in (1, 2, 3)] == [1, 1, -1]
-    assert frozen(graph).still == frozenset()
+    assert frozen_layers(graph).still == frozenset()
     assert moved(network("", "stopbackward=2", "", net="decay=0"), 2)[0] == (False, True)
     assert moved(network("", "stopbackward=2", "", net="decay=0"), 3)[0] == (True, True)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
 from darknet_py.model.weights import arrays
-from darknet_py.training.step import Learner
+from darknet_py.training.train_step import TrainStep
 from tests.training.cpu_build import cpu_build
 
 RUNS = ("yolo_mse_nobn", "yolo_v4_nobn", "yolo_v4_bn", "yolo_frozen", "classifier_softmax", "region_v2")
@@ -45,7 +45,7 @@ def test_costs_rates_and_weights_are_those_of_c(name: str, reference: Path, prob
     images = torch.from_numpy(probe.image(case["seed"], (steps, batch, *network.graph.input)))
     truth = figures[f"{name}/truth"].reshape(steps, batch, -1)
     convert = detector_truth if case["kind"] == "yolo" else torch.from_numpy
-    learner = Learner(network)
+    learner = TrainStep(network)
     with cpu_build():
         done = [learner.step([(x, convert(t))]) for x, t in zip(images, truth, strict=True)]
     # C's figure is the mean over the heads before it is divided by the batch.

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.cfg.net import NetSpec
 from darknet_py.errors import TrainError
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.distributed import Share, Team, share
-from darknet_py.training.step import Learner
+from darknet_py.training.distributed import DistContext, LocalBatch, split_batch
+from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
 
 PLAIN = (
@@ -28,9 +28,9 @@ def data(images: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(images, 3, 64, 64, generator=rng), truth
 
 
-def learner(text: str = PLAIN, **options: str) -> Learner:
+def learner(text: str = PLAIN, **options: str) -> TrainStep:
     torch.manual_seed(3)
-    return Learner(Network(parse_text(text)), **options)
+    return TrainStep(Network(parse_text(text)), **options)
 
 
 def test_subdivisions_only_split_the_work() -> None:
@@ -89,14 +89,14 @@ def test_mixed_precision_stays_near_full_precision(amp: str) -> None:
 
 
 def test_shares_of_a_batch() -> None:
-    def of(batch: int, subdivisions: int, size: int) -> Share:
-        return share(NetSpec(batch=batch, subdivisions=subdivisions), Team(0, size))
+    def of(batch: int, subdivisions: int, size: int) -> LocalBatch:
+        return split_batch(NetSpec(batch=batch, subdivisions=subdivisions), DistContext(0, size))
 
-    assert of(64, 16, 1) == Share(16, 4)
-    assert of(64, 16, 8) == Share(2, 4)
-    assert of(64, 1, 8) == Share(1, 8)
-    assert of(64, 4, 8) == Share(1, 8)
-    with pytest.raises(TrainError, match="wanted a batch that 3 processes can share"):
+    assert of(64, 16, 1) == LocalBatch(16, 4)
+    assert of(64, 16, 8) == LocalBatch(2, 4)
+    assert of(64, 1, 8) == LocalBatch(1, 8)
+    assert of(64, 4, 8) == LocalBatch(1, 8)
+    with pytest.raises(TrainError, match="expected a batch that 3 processes can share"):
         of(64, 16, 3)
-    with pytest.raises(TrainError, match="contrastive=1: wanted at least 2 images per process"):
-        share(NetSpec(batch=4, subdivisions=2, contrastive=True), Team(0, 4))
+    with pytest.raises(TrainError, match="contrastive=1: expected at least 2 images per process"):
+        split_batch(NetSpec(batch=4, subdivisions=2, contrastive=True), DistContext(0, 4))

@@ -14,12 +14,12 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
-from darknet_py.data import tale
+from darknet_py.data.builtin import synthetic_text as tale
 from darknet_py.errors import DarknetError, DataError, TrainError
 from darknet_py.evaluate.text import evaluate_text
 from darknet_py.layers.recurrent import reset_state
-from darknet_py.training import text as training_text
-from darknet_py.training.text import Streams, Text, generate
+from darknet_py.training.tasks import text_task as training_text
+from darknet_py.training.tasks.text_task import TextStreams, TextTask, generate
 from darknet_py.training.trainer import TrainResult
 
 CFG = """
@@ -80,8 +80,8 @@ def test_resumed_it_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
 
 
 def test_streams_go_on_through_the_text_and_jump_now_and_then() -> None:
-    text = Text(Path("x"), np.arange(100, dtype=np.uint8), 100, 4)
-    streams = Streams(text, 3, 0, torch.device("cpu"))
+    text = TextTask(Path("x"), np.arange(100, dtype=np.uint8), 100, 4)
+    streams = TextStreams(text, 3, 0, torch.device("cpu"))
     batches = list(islice(streams.batches(), 40))
     jumps = 0
     for before, batch in pairwise(batches):
@@ -110,9 +110,9 @@ def test_the_commands_train_and_write(text: Path, tmp_path: Path, capsys: pytest
 def test_without_a_text_it_learns_the_built_in_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = partial(tale.ensure_tale, tmp_path / "tale", train=3000, valid=400)
-    monkeypatch.setattr(training_text, "ensure_tale", few)
-    monkeypatch.setattr(tale, "ensure_tale", few)
+    few = partial(tale.ensure_synthetic_text, tmp_path / "tale", train=3000, valid=400)
+    monkeypatch.setattr(training_text, "ensure_synthetic_text", few)
+    monkeypatch.setattr(tale, "ensure_synthetic_text", few)
     cfg = tmp_path / "lstm.cfg"
     cfg.write_text(CFG.format(layer=LAYERS["lstm"]))
     out = tmp_path / "out"
@@ -161,18 +161,18 @@ def test_bits_per_byte_are_those_of_the_streams_read_one_after_the_other(text: P
 
 def test_what_cannot_be_used_is_told(text: Path, tmp_path: Path) -> None:
     (tmp_path / "uneven.cfg").write_text(CFG.format(layer=LAYERS["lstm"]).replace("output=128", "output=64"))
-    with pytest.raises(TrainError, match=r"wanted as many outputs as inputs \(128\), found 64"):
+    with pytest.raises(TrainError, match=r"expected as many outputs as inputs \(128\), got 64"):
         darknet_py.train(tmp_path / "uneven.cfg", text, out=tmp_path / "out")
     odd = tmp_path / "odd.txt"
     odd.write_bytes(b"ab\xff")
-    with pytest.raises(DataError, match=r"wanted bytes below 128 .* found 255 at position 2"):
+    with pytest.raises(DataError, match=r"expected bytes below 128 .* got 255 at position 2"):
         train("lstm", odd, tmp_path / "out")
     odd.write_bytes(b"")
     with pytest.raises(DataError, match="at least 2 bytes"):
         train("lstm", odd, tmp_path / "out")
     network = darknet_py.load(tmp_path / "lstm.cfg")
     for start, temperature in ((b"", 1.0), (b"\xff", 1.0), (b"a", 0.0)):
-        with pytest.raises(DarknetError, match="wanted"):
+        with pytest.raises(DarknetError, match="expected"):
             next(generate(network, start, 1, temperature))
 
 

@@ -19,12 +19,12 @@ import torch
 import darknet_py
 from darknet_py.data.datafile import DataFile
 from darknet_py.errors import TrainError
-from darknet_py.evaluate.run import evaluate_detector
+from darknet_py.evaluate.detector import evaluate_detector
 from darknet_py.model.weights import read_header
-from darknet_py.training.checkpoint import keeps_numbered
-from darknet_py.training.interrupt import Stop
+from darknet_py.training.checkpoint_dir import is_numbered_checkpoint
 from darknet_py.training.schedule import next_measurement
-from darknet_py.training.step import Learner
+from darknet_py.training.shutdown import GracefulShutdown
+from darknet_py.training.train_step import TrainStep
 from darknet_py.training.trainer import TrainResult
 
 FILES = {"tiny_best.json", "tiny_best.weights", "tiny_final.weights", "tiny_last.state", "tiny_last.weights"}
@@ -154,7 +154,7 @@ def test_interrupted_it_saves_and_goes_on_later(
 
 def test_a_second_signal_stops_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with Stop() as stop:
+    with GracefulShutdown() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.asked
         with pytest.raises(KeyboardInterrupt):
@@ -203,7 +203,7 @@ def test_numbered_weights_follow_the_data_file(cfg: Path, shapes: Path, tmp_path
 
 
 def test_numbers_of_weights_and_cadence_of_map_are_darknets() -> None:
-    assert [i for i in range(1, 30001) if keeps_numbered(i)] == [*range(1000, 10001, 1000), 20000, 30000]
+    assert [i for i in range(1, 30001) if is_numbered_checkpoint(i)] == [*range(1000, 10001, 1000), 20000, 30000]
     from darknet_py.cfg.net import NetSpec
 
     net = NetSpec(burn_in=1000, max_batches=6000)
@@ -247,14 +247,14 @@ def test_a_bad_image_is_listed_and_skipped(cfg: Path, shapes: Path, tmp_path: Pa
 def test_a_loss_that_is_not_finite_stops_and_the_batch_is_named_and_kept(
     log_every: int, cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, fed = Learner.step, []
+    step, fed = TrainStep.step, []
 
-    def poisoned(self: Learner, mini_batches: Any) -> Any:
+    def poisoned(self: TrainStep, mini_batches: Any) -> Any:
         fed.append([(images.clone(), truth.clone()) for images, truth in mini_batches])
         done = step(self, fed[-1])
         return done._replace(loss=done.loss * float("nan")) if done.iteration == 3 else done
 
-    monkeypatch.setattr(Learner, "step", poisoned)
+    monkeypatch.setattr(TrainStep, "step", poisoned)
     with pytest.raises(TrainError) as caught:
         train(cfg, shapes, tmp_path, map=False, save_every=2, log_every=log_every)
     lines = str(caught.value).splitlines()
@@ -273,16 +273,16 @@ def test_a_loss_that_is_not_finite_stops_and_the_batch_is_named_and_kept(
 def test_weights_that_are_not_finite_are_never_saved(
     cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Learner.step
+    step = TrainStep.step
 
-    def spoilt(self: Learner, mini_batches: Any) -> Any:
+    def spoilt(self: TrainStep, mini_batches: Any) -> Any:
         done = step(self, mini_batches)
         if done.iteration == 7:
             self.network.layers[0].variance[0] = float("inf")  # the loss stays finite: heads leave such values out
         return done
 
-    monkeypatch.setattr(Learner, "step", spoilt)
-    with pytest.raises(TrainError, match=r"iteration 8: wanted finite weights, found others in layers\.0\.variance"):
+    monkeypatch.setattr(TrainStep, "step", spoilt)
+    with pytest.raises(TrainError, match=r"iteration 8: expected finite weights, got others in layers\.0\.variance"):
         train(cfg, shapes, tmp_path, map=False, save_every=4)
     assert torch.load(tmp_path / "tiny_last.state", weights_only=True)["learner"]["iteration"] == 4
     assert not (tmp_path / "tiny_final.weights").exists()
@@ -312,16 +312,16 @@ def test_a_checkpoint_is_begun_with(whole: tuple[TrainResult, Path], shapes: Pat
     ("edit", "overrides", "message"),
     [
         (("[yolo]", "[yolo]"), {"bacth": 3}, "did you mean 'batch'"),
-        (("[yolo]", "[yolo]"), {"map": False, "patience": 3}, "patience: wanted a list to measure on"),
-        (("[yolo]", "[yolo]"), {"classes": "6"}, "classes: wanted an integer of at least 1, found '6'"),
-        (("[yolo]", "[yolo]"), {"seed": -1}, "seed: wanted an integer of at least 0"),
-        (("max_batches=12", "#"), {}, "wanted max_batches"),
+        (("[yolo]", "[yolo]"), {"map": False, "patience": 3}, "patience: expected a list to measure on"),
+        (("[yolo]", "[yolo]"), {"classes": "6"}, "classes: expected an integer of at least 1, got '6'"),
+        (("[yolo]", "[yolo]"), {"seed": -1}, "seed: expected an integer of at least 0"),
+        (("max_batches=12", "#"), {}, "expected max_batches"),
         (("batch=4\nsubdivisions=2", "batch=1"), {}, "batch=1 is for testing"),
-        (("[yolo]", "[yolo]"), {"amp": "int8"}, "wanted bf16 or fp16"),
-        (("[yolo]", "[yolo]"), {"limit": 0}, "wanted an integer of at least 1"),
-        (("[yolo]", "[yolo]"), {"momentum": "x"}, "momentum: wanted a number"),
-        (("[yolo]", "[yolo]"), {"max_batches": "x"}, "max_batches: wanted an integer"),
-        (("classes=6", "classes=2"), {}, "wanted"),
+        (("[yolo]", "[yolo]"), {"amp": "int8"}, "expected bf16 or fp16"),
+        (("[yolo]", "[yolo]"), {"limit": 0}, "expected an integer of at least 1"),
+        (("[yolo]", "[yolo]"), {"momentum": "x"}, "momentum: expected a number"),
+        (("[yolo]", "[yolo]"), {"max_batches": "x"}, "max_batches: expected an integer"),
+        (("classes=6", "classes=2"), {}, "expected"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
@@ -339,7 +339,7 @@ def test_more_classes_than_outputs_is_an_error_and_fewer_a_note(
 ) -> None:
     text = cfg.read_text()
     cfg.write_text(text.replace("classes=6", "classes=2").replace("filters=33", "filters=21"))
-    with pytest.raises(TrainError, match="wanted at most 2 classes"):
+    with pytest.raises(TrainError, match="expected at most 2 classes"):
         train(cfg, shapes, tmp_path / "out")
     cfg.write_text(text.replace("classes=6", "classes=9").replace("filters=33", "filters=42"))
     result = darknet_py.train(cfg, shapes, out=tmp_path / "out", workers=0, max_batches=2)
@@ -386,7 +386,7 @@ def test_lines_without_a_terminal_are_darknets(
 def test_without_data_it_trains_on_the_shapes_and_says_so(
     cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darknet_py.training.detection.open_any", lambda path: DataFile.read(shapes))
+    monkeypatch.setattr("darknet_py.training.tasks.detection_task.open_dataset", lambda path: DataFile.read(shapes))
     darknet_py.train(cfg, out=tmp_path, workers=0, max_batches=1, map=False)
     line = capsys.readouterr().err.splitlines()[1]
     assert "built-in shapes" in line and f"train {cfg} --data data/coco.data" in line

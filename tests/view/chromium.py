@@ -100,7 +100,7 @@ class Page:
             assert time.monotonic() < end, f"waited in vain for {condition}"
             time.sleep(0.02)
 
-    def centre(self, selector: str) -> tuple[float, float]:
+    def center(self, selector: str) -> tuple[float, float]:
         """Of an element, in page pixels."""
         x, y, w, h = self.run(
             f"(() => {{ const b = document.querySelector({json.dumps(selector)}).getBoundingClientRect();"
@@ -112,7 +112,7 @@ class Page:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def click(self, selector: str, count: int = 1) -> None:
-        x, y = self.centre(selector)
+        x, y = self.center(selector)
         self.mouse("mouseMoved", x, y)
         for number in range(1, count + 1):
             self.mouse("mousePressed", x, y, button="left", clickCount=number)

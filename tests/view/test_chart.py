@@ -15,7 +15,7 @@ from tests.effort import calls
 
 
 def pixels(picture: np.ndarray, ink: tuple[int, int, int]) -> np.ndarray:
-    """Rows and columns of pixels of that colour."""
+    """Rows and columns of pixels of that color."""
     return np.argwhere((np.abs(picture.astype(int) - ink) < 12).all(-1))
 
 

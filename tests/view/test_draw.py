@@ -12,9 +12,9 @@ import pytest
 
 from darknet_py.errors import DataError
 from darknet_py.view import draw as view
-from darknet_py.view.draw import colour, draw, save_picture
+from darknet_py.view.draw import color, draw, save_picture
 
-GREY = np.full((120, 200, 3), 90, np.uint8)
+GRAY = np.full((120, 200, 3), 90, np.uint8)
 
 
 class Found(NamedTuple):
@@ -25,10 +25,10 @@ class Found(NamedTuple):
 
 
 def test_box_lies_where_it_should_and_the_input_is_untouched() -> None:
-    image = GREY.copy()
+    image = GRAY.copy()
     picture = draw(image, [Found(3, "dog", 0.9, (0.5, 0.6, 0.5, 0.5))])
-    assert (image == GREY).all() and picture.shape == image.shape and picture.dtype == np.uint8
-    edge = (picture == colour(3)).all(-1)
+    assert (image == GRAY).all() and picture.shape == image.shape and picture.dtype == np.uint8
+    edge = (picture == color(3)).all(-1)
     assert edge[80, 50] and edge[80, 150] and edge[102, 100]  # left, right and bottom edge
     assert not edge[60:95, 60:140].any()  # nothing inside
     assert edge[:42].any()  # the label above
@@ -46,7 +46,7 @@ def test_any_size_of_image(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("box", [(5, 5, 0.1, 0.1), (float("nan"), 0.5, 0.1, 0.1), (0.5, 0.5, float("inf"), 0.1)])
 def test_boxes_outside_or_not_finite_are_left_out(box: tuple[float, float, float, float]) -> None:
-    assert (draw(GREY, [Found(0, "x", 0.5, box)]) == GREY).all()
+    assert (draw(GRAY, [Found(0, "x", 0.5, box)]) == GRAY).all()
 
 
 def test_names_in_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_names_in_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
     for utf8 in (True, False):
         monkeypatch.setattr(view, "_UTF8", utf8)
         for name in names:
-            assert (draw(GREY, [Found(7, name, 0.5, (0.5, 0.5, 0.4, 0.4))]) != GREY).any()
+            assert (draw(GRAY, [Found(7, name, 0.5, (0.5, 0.5, 0.4, 0.4))]) != GRAY).any()
     assert [view._printable(Found(7, name, 0.5, (0, 0, 0, 0))) for name in names] == [
         "groer",
         "class 7",
@@ -63,11 +63,11 @@ def test_names_in_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_colours_of_neighbouring_classes_differ() -> None:
-    colours = np.array([colour(k) for k in range(80)], int)
-    assert len(np.unique(colours, axis=0)) == 80
-    assert (np.abs(np.diff(colours, axis=0)).max(1) > 80).all()
-    assert colour(5) == colour(5)
+def test_colors_of_neighboring_classes_differ() -> None:
+    colors = np.array([color(k) for k in range(80)], int)
+    assert len(np.unique(colors, axis=0)) == 80
+    assert (np.abs(np.diff(colors, axis=0)).max(1) > 80).all()
+    assert color(5) == color(5)
 
 
 def test_of_many_channels_the_first_three_are_drawn() -> None:
@@ -79,7 +79,7 @@ def test_of_many_channels_the_first_three_are_drawn() -> None:
     "image", [np.zeros((4, 4, 4, 3), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
 )
 def test_not_a_picture(image: np.ndarray) -> None:
-    with pytest.raises(DataError, match="wanted a"):
+    with pytest.raises(DataError, match="expected a"):
         draw(image, [])
 
 
@@ -93,9 +93,9 @@ def test_save_is_rgb_and_complete(tmp_path: Path) -> None:
 
 def test_save_says_why_it_cannot(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no ending"):
-        save_picture(tmp_path / "picture", GREY)
+        save_picture(tmp_path / "picture", GRAY)
     with pytest.raises(DataError, match=r"nowhere.*x\.png: cannot write: No such file"):
-        save_picture(tmp_path / "nowhere" / "x.png", GREY)
+        save_picture(tmp_path / "nowhere" / "x.png", GRAY)
     with pytest.raises(DataError, match="cannot be encoded"):
         save_picture(tmp_path / "x.jpg", np.zeros((1, 70000, 3), np.uint8))
     assert os.listdir(tmp_path) == []
@@ -104,9 +104,9 @@ def test_save_says_why_it_cannot(tmp_path: Path) -> None:
 def test_classes_that_are_not_to_be_shown() -> None:
     box = (0.5, 0.6, 0.5, 0.5)
     hidden = Found(1, "dont_show person", 0.9, box)
-    assert (draw(GREY, [hidden]) == GREY).all()
-    assert (draw(GREY, [hidden, Found(3, "dog", 0.8, box)]) == draw(GREY, [Found(3, "dog", 0.8, box)])).all()
-    assert view.shown("dog") and not view.shown("dont_show")
+    assert (draw(GRAY, [hidden]) == GRAY).all()
+    assert (draw(GRAY, [hidden, Found(3, "dog", 0.8, box)]) == draw(GRAY, [Found(3, "dog", 0.8, box)])).all()
+    assert view.is_visible_class("dog") and not view.is_visible_class("dont_show")
 
 
 def test_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from darknet_py.cfg.graph import Graph, parse, parse_text
 from darknet_py.cli import graph as command
 from darknet_py.errors import DarknetError
+from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.layers import LAYERS
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import ENTRY, EXIT, name
@@ -139,18 +139,18 @@ def check_edges(picture: Picture) -> None:
     drawn = {
         key: {(edge.start, edge.end) for edge in (*grid.lines, *grid.wires)} for key, grid in picture.tree.grids.items()
     }
-    wanted: dict[str, set[tuple[str, str]]] = {key: set() for key in drawn}
+    expected: dict[str, set[tuple[str, str]]] = {key: set() for key in drawn}
     for node in picture.graph.layers:
         for source in node.sources:
             start, end = name(Leaf(source)), name(Leaf(node.index))
             above, below = [start, *ancestors(picture, start)], [end, *ancestors(picture, end)]
             shared = next(key for key in above if key in below)
-            wanted[shared].add((above[above.index(shared) - 1], below[below.index(shared) - 1]))
+            expected[shared].add((above[above.index(shared) - 1], below[below.index(shared) - 1]))
             for inner, outer in pairwise(above[: above.index(shared)]):
-                wanted[outer].add((inner, EXIT))
+                expected[outer].add((inner, EXIT))
             for inner, outer in pairwise(below[: below.index(shared)]):
-                wanted[outer].add((ENTRY, inner))
-    assert drawn == wanted
+                expected[outer].add((ENTRY, inner))
+    assert drawn == expected
 
 
 def points(path: str) -> list[tuple[float, float]]:
@@ -285,11 +285,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.run(arguments(cfg, str(tmp_path / "part.svg"), "--layers", "9-16"))
     assert (tmp_path / "part.svg").read_text().count('class="item leaf') == 8
     for words, message in [
-        ((cfg, "x.png"), "wanted a file ending in .html or .svg"),
-        ((cfg, "x.svg", "--layers", "30-99"), "wanted layers 0…37, found 99"),
+        ((cfg, "x.png"), "expected a file ending in .html or .svg"),
+        ((cfg, "x.svg", "--layers", "30-99"), "expected layers 0…37, got 99"),
         ((cfg, "x.html", "--layers", "1-2"), "--layers draws an .svg"),
         ((cfg, "x.svg", "--image", "dog.jpg"), "--image needs a page"),
-        ((cfg, "x.html", "--weights", "x.weights"), "--weights: wanted --image too"),
+        ((cfg, "x.html", "--weights", "x.weights"), "--weights: expected --image too"),
         (("none.cfg", "x.svg"), "cannot read the cfg"),
     ]:
         with pytest.raises(DarknetError, match=re.escape(message)):

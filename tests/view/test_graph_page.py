@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_py.cfg.account import rows
-from darknet_py.cfg.graph import Graph, parse, parse_text
 from darknet_py.cli import graph as command
+from darknet_py.graph.graph import Graph, parse, parse_text
+from darknet_py.graph.profile import layer_profiles
 from darknet_py.model.network import Network
 from darknet_py.view.graph_maps import activation_maps
 from darknet_py.view.graph_page import page
@@ -87,7 +87,7 @@ def test_text_of_a_cfg_stays_text() -> None:
 def test_figures_are_those_of_the_account() -> None:
     graph = parse(CFG / "yolov4-tiny.cfg")
     model = json.loads(read(page(graph)).data["model"])
-    for layer, row in zip(model["layers"], rows(graph), strict=True):
+    for layer, row in zip(model["layers"], layer_profiles(graph), strict=True):
         assert (layer["parameters"], layer["cio"], layer["field"]) == (row.parameters, row.cio, row.field)
         assert layer["bflops"] == pytest.approx(row.bflops, rel=1e-5)
         assert all(layer["index"] in model["layers"][source]["readers"] for source in layer["sources"] if source >= 0)
@@ -182,9 +182,9 @@ def test_places_are_those_of_python(browser: chromium.Page, files: dict[str, Pat
         choices += [{tree.root, *draw.sample(sorted(tree.grids), len(tree.grids) // 2)} for _ in range(4)]
         for opened in choices:
             found: dict[str, Any] = browser.run(f"place(model.tree, new Set({json.dumps(sorted(opened))}))")
-            wanted = place(tree, opened)
-            assert set(found) == set(wanted)
-            for block, where in wanted.items():
+            expected = place(tree, opened)
+            assert set(found) == set(expected)
+            for block, where in expected.items():
                 assert found[block]["paths"] == list(where.paths)
                 assert {key: tuple(corner) for key, corner in found[block]["corners"].items()} == where.corners
                 assert found[block]["size"] == where.size._asdict()
@@ -223,7 +223,7 @@ def test_mouse(browser: chromium.Page, files: dict[str, Path]) -> None:
     browser.click(f"#{block} > .body > .header .knob")
     assert not browser.run(f"opened.has('{block}')")
     # what was touched stays where it is
-    before = browser.centre(f"#{block} > .card > .stripe")
+    before = browser.center(f"#{block} > .card > .stripe")
     browser.click(f"#{block} > .card > .sheet", 2)
     assert browser.run(f"opened.has('{block}')")
     left = browser.run(f"document.querySelector('#{block} > .body > .stripe').getBoundingClientRect().x")
@@ -238,7 +238,7 @@ def test_mouse(browser: chromium.Page, files: dict[str, Path]) -> None:
     browser.mouse("mouseReleased", 760, 100, button="left", clickCount=1)
     assert browser.run("view.x") == pytest.approx(x + 60, abs=1)
     browser.click("#fit")
-    x, y = browser.centre("#n0")
+    x, y = browser.center("#n0")
     browser.mouse("mouseMoved", x, y)
     assert "layer 0" in browser.run("tip.hidden ? '' : tip.innerText")
     assert browser.errors == []
@@ -262,11 +262,11 @@ def test_keyboard(browser: chromium.Page, files: dict[str, Path]) -> None:
     browser.key("c")
     assert browser.run("opened.size") == 1
     theme = browser.run("document.documentElement.dataset.theme")
-    colour = "getComputedStyle(document.querySelector('#n0 > .sheet')).fill"
-    light = browser.run(colour)
+    color = "getComputedStyle(document.querySelector('#n0 > .sheet')).fill"
+    light = browser.run(color)
     browser.key("t")
     assert browser.run("document.documentElement.dataset.theme") != theme
-    assert browser.run(colour) != light
+    assert browser.run(color) != light
     k = browser.run("view.k")
     browser.key("+")
     assert browser.run("view.k") > k
@@ -312,7 +312,7 @@ def test_addresses_and_the_profile(browser: chromium.Page, files: dict[str, Path
     browser.run("metric.value = 'parameters'; metric.dispatchEvent(new Event('change'))")
     assert browser.run("document.getElementById('largest').textContent") == "largest: 2.36 M, layer 26" != largest
     width = browser.run("document.getElementById('profile').getBoundingClientRect().width")
-    x, y = browser.centre("#profile")
+    x, y = browser.center("#profile")
     for kind in ("mousePressed", "mouseReleased"):
         browser.mouse(kind, x - width / 2 + width * 5.5 / 38, y, button="left", clickCount=1)
     assert browser.run("selected") == "n5"

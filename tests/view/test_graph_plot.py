@@ -16,10 +16,11 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from darknet_py.cfg.account import totals
-from darknet_py.cfg.graph import parse
-from darknet_py.cli import compare, measure
+from darknet_py.cli import benchmark as measure
+from darknet_py.cli import compare
 from darknet_py.errors import DarknetError
+from darknet_py.graph.graph import parse
+from darknet_py.graph.profile import network_profile
 from darknet_py.view import graph_plot
 from darknet_py.view.graph_plot import Point, axis, scatter, unbeaten
 
@@ -47,7 +48,7 @@ def test_json_and_csv_are_the_account(capsys: pytest.CaptureFixture[str]) -> Non
     plain = json.loads(capsys.readouterr().out)
     assert [line["name"] for line in plain] == ["yolov3-tiny", "yolov3-tiny@320x256"]
     for line, graph in zip(plain, (parse(TINY), parse(TINY, width=320, height=256)), strict=True):
-        total = totals(graph)
+        total = network_profile(graph)
         assert (line["width"], line["height"]) == (graph.net.width, graph.net.height)
         assert (line["parameters"], line["bflops"], line["cio"]) == (total.parameters, total.bflops, total.cio)
         assert (line["memory"], line["receptive_field"]) == (total.peak_bytes, total.field)
@@ -85,9 +86,9 @@ def test_accuracies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("yolov3-tini=3", "wanted one of the networks, found 'yolov3-tini'; did you mean 'yolov3-tiny'?"),
-        ("yolov3-tiny=good", "wanted a number, found 'good'"),
-        ("yolov3-tiny=nan", "wanted a number, found 'nan'"),
+        ("yolov3-tini=3", "expected one of the networks, got 'yolov3-tini'; did you mean 'yolov3-tiny'?"),
+        ("yolov3-tiny=good", "expected a number, got 'good'"),
+        ("yolov3-tiny=nan", "expected a number, got 'nan'"),
         ("missing.csv", "missing.csv: cannot read accuracies"),
     ],
 )
@@ -99,7 +100,7 @@ def test_bad_accuracies(given: str, message: str) -> None:
 def test_a_csv_without_the_column_says_which_there_are(tmp_path: Path) -> None:
     path = tmp_path / "ap.csv"
     path.write_text("name,AP50\nyolov3-tiny,33.1\n")
-    with pytest.raises(DarknetError, match="wanted a column 'accuracy', found name, AP50"):
+    with pytest.raises(DarknetError, match="expected a column 'accuracy', got name, AP50"):
         run(TINY, "--accuracy", str(path))
 
 

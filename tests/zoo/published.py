@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from darknet_py.cfg.graph import Graph
+from darknet_py.graph.graph import Graph
 
 
 def fingerprint(graph: Graph) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.errors import DarknetError
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
 from darknet_py.zoo import build
-from darknet_py.zoo.crossing import cross
+from darknet_py.zoo.csp_transform import to_csp
 from darknet_py.zoo.design import Design
 from darknet_py.zoo.stages import FUSIONS, SPLITS, Csp
 
@@ -21,7 +21,7 @@ def crossed(tmp_path: Path):
     def make(text: str, csp: Csp | None = None) -> Graph:
         path = tmp_path / "plain.cfg"
         path.write_text(text)
-        return parse_text(cross(path, csp or Csp()).text, strict=True)
+        return parse_text(to_csp(path, csp or Csp()).text, strict=True)
 
     return make
 
@@ -94,7 +94,7 @@ def test_text_is_kept_but_for_what_changes(crossed, tmp_path: Path):
     )
     path = tmp_path / "small.cfg"
     path.write_text(text)
-    result = cross(path, Csp())
+    result = to_csp(path, Csp())
     assert result.text.startswith("# mine\n[net]\n")
     assert result.text.endswith("[convolutional]\nfilters=8\nsize=1\n\n# the end\n")
     assert "filters=16\nsize=1" in result.text and "# stem" in result.text
@@ -106,7 +106,7 @@ def test_text_is_kept_but_for_what_changes(crossed, tmp_path: Path):
 def test_banners_of_the_zoo_are_numbered_again(crossed, tmp_path: Path):
     path = tmp_path / "darknet53.cfg"
     path.write_text(build("darknet53"))
-    text = cross(path, Csp()).text
+    text = to_csp(path, Csp()).text
     assert "# ---- Layer 0: stem" in text
     assert "# ---- Layers 1-10: stage at stride 2" in text
     assert "# ---- Layers 105-107: 1000 classes" in text
@@ -123,12 +123,12 @@ def test_a_crossed_network_learns(crossed):
 
 @pytest.mark.parametrize("name", ["csdarknet53", "yolov3-tiny-prn", "yolov4", "darknet19", "enetb0"])
 def test_what_has_no_plain_stages_is_said(crossed, name: str):
-    with pytest.raises(DarknetError, match="wanted stages of residual blocks of one shape or dense layers"):
+    with pytest.raises(DarknetError, match="expected stages of residual blocks of one shape or dense layers"):
         crossed(build(name))
 
 
 def test_groups_that_do_not_divide_are_said(crossed):
-    with pytest.raises(DarknetError, match="wanted a multiple of 8 channels to split by groups, found 20"):
+    with pytest.raises(DarknetError, match="expected a multiple of 8 channels to split by groups, got 20"):
         crossed(
             "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=20\n[convolutional]\nfilters=8\n"
             "[convolutional]\nfilters=20\n[shortcut]\nfrom=-3\n",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.errors import DarknetError
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
 from darknet_py.zoo.backbones import BACKBONES
 from darknet_py.zoo.design import ATTENTIONS, NECKS, TOPS, Design
@@ -108,18 +108,18 @@ def test_elastic_and_attention_of_the_blocks_only():
     ("parts", "message"),
     [
         ({"backbone": "pelenet"}, "did you mean 'peleenet'"),
-        ({"neck": "pan"}, "neck: wanted one of fpn"),
-        ({"head": "yolov5"}, "head: wanted one of yolov2"),
-        ({"attention": "cbam"}, "attention: wanted one of se, sam"),
-        ({"top": "aspp"}, "top: wanted one of spp, rfb"),
-        ({"levels": 4}, "levels: wanted 1 … 3, found 4"),
-        ({"classes": -1}, "classes: wanted a positive number"),
-        ({"anchors": (1, 2, 3)}, "anchors: wanted pairs"),
-        ({"anchors": (1, 2, 3, 4)}, "anchors: wanted as many for each of 3 levels, found 2"),
-        ({"size": (400, 416)}, "a width and height that 32 divides, found 400 x 416"),
-        ({"elastic": True}, "elastic: wanted one of resnet50"),
-        ({"head": "yolov2", "neck": "efm"}, "neck: wanted none for the head yolov2"),
-        ({"head": "classifier", "top": "spp"}, "top: wanted none for classifier"),
+        ({"neck": "pan"}, "neck: expected one of fpn"),
+        ({"head": "yolov5"}, "head: expected one of yolov2"),
+        ({"attention": "cbam"}, "attention: expected one of se, sam"),
+        ({"top": "aspp"}, "top: expected one of spp, rfb"),
+        ({"levels": 4}, "levels: expected 1 … 3, got 4"),
+        ({"classes": -1}, "classes: expected a positive number"),
+        ({"anchors": (1, 2, 3)}, "anchors: expected pairs"),
+        ({"anchors": (1, 2, 3, 4)}, "anchors: expected as many for each of 3 levels, got 2"),
+        ({"size": (400, 416)}, "a width and height that 32 divides, got 400 x 416"),
+        ({"elastic": True}, "elastic: expected one of resnet50"),
+        ({"head": "yolov2", "neck": "efm"}, "neck: expected none for the head yolov2"),
+        ({"head": "classifier", "top": "spp"}, "top: expected none for classifier"),
         ({"activation": "lekay"}, "leaky"),
     ],
 )
@@ -131,10 +131,10 @@ def test_what_does_not_go_together_is_said(parts: dict[str, object], message: st
 @pytest.mark.parametrize(
     ("csp", "message"),
     [
-        ({"gamma": 1.0}, "gamma: wanted a number between 0 and 1, found 1"),
-        ({"gamma": 0.3, "split": "groups"}, "gamma: wanted 1/8 … 7/8 for a split by groups, found 0.3"),
-        ({"fusion": "middle"}, "fusion: wanted one of csp, first, last"),
-        ({"split": "half"}, "split: wanted one of conv, groups"),
+        ({"gamma": 1.0}, "gamma: expected a number between 0 and 1, got 1"),
+        ({"gamma": 0.3, "split": "groups"}, "gamma: expected 1/8 … 7/8 for a split by groups, got 0.3"),
+        ({"fusion": "middle"}, "fusion: expected one of csp, first, last"),
+        ({"split": "half"}, "split: expected one of conv, groups"),
     ],
 )
 def test_a_csp_that_is_none_is_said(csp: dict[str, object], message: str):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.cfg.graph import parse_text
 from darknet_py.errors import DarknetError
+from darknet_py.graph.graph import parse_text
 from darknet_py.zoo import ZOO, build
 from darknet_py.zoo.__main__ import main
 
@@ -54,12 +54,12 @@ def test_another_number_of_classes(name: str):
 
 
 def test_an_unknown_name_is_answered_with_a_near_one(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(DarknetError, match="found 'yolov44'; did you mean 'yolov4'"):
+    with pytest.raises(DarknetError, match="got 'yolov44'; did you mean 'yolov4'"):
         build("yolov44")
     assert main(["yolov44"]) == 1
     assert "yolov44" in capsys.readouterr().err
     assert main(["yolov4-tiny", "--classes", "0"]) == 1
-    assert capsys.readouterr().err == "classes: wanted at least 1, found 0\n"
+    assert capsys.readouterr().err == "classes: expected at least 1, got 0\n"
 
 
 def test_the_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.errors import CfgWarning
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.zoo import build
 from tests.zoo.published import fingerprint
 

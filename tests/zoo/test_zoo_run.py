@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
 from darknet_py.zoo import ZOO, build
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from darknet_py.cfg.sections import Problems, Section, parse_sections
-from darknet_py.zoo.text import Cfg
+from darknet_py.zoo.cfg_writer import CfgWriter
 
 
-def small() -> Cfg:
-    cfg = Cfg(
+def small() -> CfgWriter:
+    cfg = CfgWriter(
         "A test.\nOf two lines.", {"Input": {"width": 32, "height": 32, "channels": 3}, "Rate": {"steps": (1, 2)}}
     )
     cfg.chapter("Backbone")
@@ -24,7 +24,7 @@ def small() -> Cfg:
     return cfg
 
 
-def sections(cfg: Cfg) -> list[Section]:
+def sections(cfg: CfgWriter) -> list[Section]:
     problems = Problems("<test>")
     found = parse_sections(cfg.text(), problems)
     problems.raise_errors()
@@ -32,7 +32,7 @@ def sections(cfg: Cfg) -> list[Section]:
 
 
 def test_layers_are_numbered_from_0():
-    cfg = Cfg("", {})
+    cfg = CfgWriter("", {})
     cfg.part("")
     assert [cfg.conv(8), cfg.maxpool(2, 2), cfg.route(0)] == [0, 1, 2]
     assert cfg.last == 2
@@ -44,7 +44,7 @@ def test_layers_are_named_by_distance_inside_a_chapter_and_by_number_outside():
 
 
 def test_the_layer_before_is_minus_1_even_across_chapters():
-    cfg = Cfg("", {})
+    cfg = CfgWriter("", {})
     cfg.chapter("one")
     cfg.part("")
     cfg.conv(8)
@@ -70,7 +70,7 @@ def test_text_has_comments_for_parts_with_their_layers():
 
 
 def test_options_that_are_off_are_not_written():
-    cfg = Cfg("", {})
+    cfg = CfgWriter("", {})
     cfg.part("")
     cfg.conv(255, norm=False, activation="linear")
     cfg.depthwise(16, 5)
@@ -80,7 +80,7 @@ def test_options_that_are_off_are_not_written():
 
 
 def test_the_width_of_every_layer_is_known():
-    cfg = Cfg("", {})
+    cfg = CfgWriter("", {})
     cfg.part("")
     assert cfg.width() == 3
     wide = cfg.conv(32)
@@ -96,7 +96,7 @@ def test_the_width_of_every_layer_is_known():
 
 
 def test_options_can_be_added_to_the_last_section():
-    cfg = Cfg("", {})
+    cfg = CfgWriter("", {})
     cfg.part("")
     cfg.conv(8)
     cfg.also(stopbackward=800)
@@ -104,7 +104,7 @@ def test_options_can_be_added_to_the_last_section():
 
 
 def test_sections_as_they_are_written_between_others():
-    cfg = Cfg.verbatim("# mine\n[net]\nwidth=8\n")
+    cfg = CfgWriter.verbatim("# mine\n[net]\nwidth=8\n")
     assert cfg.raw("# stem\n[convolutional]\nfilters = 8\n", 8) == 0
     cfg.conv(4)
     assert cfg.route(0) == 2

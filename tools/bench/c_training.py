@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from darknet_py.cfg.graph import parse
 from darknet_py.data.datafile import read_list
-from darknet_py.data.formats import open_any
 from darknet_py.data.labels import find_labels
+from darknet_py.data.open_dataset import open_dataset
+from darknet_py.graph.graph import parse
 
 _SECONDS = re.compile(r"rate, (\d+\.\d+) seconds")
 
@@ -77,7 +77,7 @@ def main() -> int:
 
 def c_command(options: argparse.Namespace, folder: Path) -> list[str]:
     """Lays out photos and labels as C wants them, in `folder`, and cuts the weights off with its own command."""
-    source = open_any(options.data)
+    source = open_dataset(options.data)
     images = []
     (folder / "photos").mkdir()
     for number, path in enumerate(read_list(source.train)):

@@ -4,7 +4,7 @@
 
 Each loader with one worker process of one thread, which hands over uint8 batches of 16; the loaders take turns. What
 counts is the worker's processor time per batch, the median (other work on the machine counts little). Every sample of
-either is a mosaic with flip, scale and colour, unless said otherwise. The peer is imported from its checkout, with
+either is a mosaic with flip, scale and color, unless said otherwise. The peer is imported from its checkout, with
 stand-ins for packages that this comparison does not use.
 """
 
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from darknet_py.cfg.net import NetSpec
-from darknet_py.data.augment import MOSAIC, Augmentation
+from darknet_py.data.augment.augmentation import MOSAIC, Augmentation
 from darknet_py.data.datafile import read_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.labels import find_labels

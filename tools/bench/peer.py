@@ -37,12 +37,12 @@ import torch
 from torch import Tensor
 
 from darknet_py.boxes import to_corners
-from darknet_py.cfg.graph import parse, parse_text
-from darknet_py.cli import measure
-from darknet_py.layers.convolutional import Convolution
-from darknet_py.model.fuse import fuse
+from darknet_py.cli import benchmark as measure
+from darknet_py.graph.graph import parse, parse_text
+from darknet_py.inference.fuse import fuse
+from darknet_py.inference.nms import Candidates, postprocess
+from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.model.network import Network
-from darknet_py.model.nms import Found, candidates
 
 ROOT = Path(__file__).resolve().parents[2]
 CFG = ROOT / "cfg" / "yolov4-tiny.cfg"
@@ -119,14 +119,14 @@ def inference(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Ca
         net.save_weights(path)
         exact, theirs, theirs_last = (peer.network(size, path) for _ in range(3))
     with torch.inference_mode():  # on the CPU in float32, where there is little rounding
-        facts = compare(candidates(fuse(net)(image), THRESH, NMS)[0], peer.nms(exact(image)[0]), size)
+        facts = compare(postprocess(fuse(net)(image), THRESH, NMS)[0], peer.nms(exact(image)[0]), size)
     ours = fuse(net.to(device), half)
     theirs.to(device, half)
     theirs_last.to(device, half, memory_format=torch.channels_last)
     x = image.to(device, half)
     x_last = x.contiguous(memory_format=torch.channels_last)
     arms: dict[str, Callable[[], Any]] = {
-        "darknet_py": lambda: candidates(ours(x), THRESH, NMS),
+        "darknet_py": lambda: postprocess(ours(x), THRESH, NMS),
         "peer": lambda: peer.nms(theirs(x)[0]),
         "peer, channels-last": lambda: peer.nms(theirs_last(x_last)[0]),
     }
@@ -161,7 +161,7 @@ def in_the_peers_terms(text: str) -> str:
 
 def make_sensible(net: Network, image: Tensor) -> None:
     """Random weights whose features neither fade nor explode, and that find BOXES boxes of one class on `image`."""
-    convolutions = [layer for layer in net.layers if isinstance(layer, Convolution)]
+    convolutions = [layer for layer in net.layers if isinstance(layer, ConvolutionalLayer)]
     for layer in convolutions:
         layer.momentum = 1.0  # the statistics of this image
     with torch.no_grad():
@@ -177,15 +177,15 @@ def make_sensible(net: Network, image: Tensor) -> None:
             head.bias.view(-1, 5 + CLASSES)[:, 4] = level
 
 
-def compare(ours: Found, theirs: Tensor, size: int) -> dict[str, Any]:
+def compare(ours: Candidates, theirs: Tensor, size: int) -> dict[str, Any]:
     """Both found the same boxes: x1 y1 x2 y2 in pixels, confidence, class."""
     mine = torch.cat((to_corners(ours.boxes) * size, ours.scores[:, None], ours.class_ids[:, None].float()), 1)
     if len(mine) != len(theirs):
-        sys.exit(f"wanted the same boxes from both, found {len(mine)} and {len(theirs)}")
+        sys.exit(f"expected the same boxes from both, got {len(mine)} and {len(theirs)}")
     # By place, since close confidences may change their order.
     difference = (mine - theirs[torch.cdist(mine[:, :4], theirs[:, :4]).argmin(1)]).abs()
     if difference[:, :4].max() > 0.05 or difference[:, 4].max() > 1e-3 or difference[:, 5].any():
-        sys.exit(f"wanted the same boxes from both, found differences up to {difference.amax(0).tolist()}")
+        sys.exit(f"expected the same boxes from both, got differences up to {difference.amax(0).tolist()}")
     return {
         "boxes": len(mine),
         "largest difference in pixels": round(float(difference[:, :4].max()), 5),
@@ -202,7 +202,7 @@ class Peer:
     def __init__(self, checkout: Path):
         self.cfg = checkout / "cfg" / "yolov4-tiny.cfg"
         if not self.cfg.is_file():
-            sys.exit(f"{checkout}: wanted a checkout of WongKinYiu/PyTorch_YOLOv4, found no cfg/yolov4-tiny.cfg")
+            sys.exit(f"{checkout}: expected a checkout of WongKinYiu/PyTorch_YOLOv4, got no cfg/yolov4-tiny.cfg")
         self.checkout = checkout
         self.suppressing = Seconds()  # spent in the stand-in
         self.nms_name = self._stand_in()

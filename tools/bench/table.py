@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from darknet_py.cli import measure
+from darknet_py.cli import benchmark as measure
 from darknet_py.model.load import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from darknet_py.data.shapes import draw_picture
+from darknet_py.data.builtin.shapes import draw_image
 
 OUT = Path(__file__).parents[2] / "tests" / "golden" / "jpeg.npz"
 KINDS = ("411", "420", "422", "440", "444")
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def files() -> dict[str, bytes]:
-    picture = draw_picture("train", 0).image
+    picture = draw_image("train", 0).image
     made = {}
     for (width, height), kind, progressive in product(SIZES, KINDS, (0, 1)):
         part = picture[40 : 40 + height, 60 : 60 + width]
@@ -70,7 +70,7 @@ def files() -> dict[str, bytes]:
         _, data = cv2.imencode(".jpg", part, [number for pair in options.items() for number in pair])
         made[f"{width}x{height}_{kind}{'_progressive' * progressive}"] = data.tobytes()
     made["gray"] = cv2.imencode(".jpg", picture[:20, :30, 1])[1].tobytes()
-    # Neither OpenCV's header nor its numbers of components say that these are colours as they are.
+    # Neither OpenCV's header nor its numbers of components say that these are colors as they are.
     made["rgb"] = _renamed(made["40x33_444"])
     return made
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from darknet_py.cfg.graph import parse_text
+from darknet_py.graph.graph import parse_text
 from darknet_py.layers.activations import ACTIVATIONS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

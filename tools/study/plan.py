@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from darknet_py.zoo import heads, necks
+from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.dense import peleenet
-from darknet_py.zoo.heads import Yolo
+from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg, Value
 
 FUSIONS = {"first": "fusion first", "last": "fusion last", "csp": "CSP (both)"}
 GAMMAS = (0.25, 0.5, 0.75)
@@ -98,7 +98,7 @@ def variants() -> list[Variant]:
     found = [Variant("plain", "stages", ("fusion", "gamma"))]
     for fusion in FUSIONS:
         for gamma in GAMMAS if fusion == "csp" else (0.5,):
-            topics = [topic for topic, wanted in (("fusion", gamma == 0.5), ("gamma", fusion == "csp")) if wanted]
+            topics = [topic for topic, expected in (("fusion", gamma == 0.5), ("gamma", fusion == "csp")) if expected]
             found.append(Variant(f"{fusion}-{gamma:g}", "stages", tuple(topics), Csp(gamma, fusion, "groups")))
     for neck in NECKS:
         found.append(Variant(neck, "necks", ("necks",), Csp(split="groups"), neck))
@@ -145,10 +145,10 @@ def runs(
 ) -> Iterator[Run]:
     """All trainings, seed by seed, so that a study that is cut short has every network.
 
-    only: topics, none for all. pictures: of each part that is wanted.
+    only: topics, none for all. pictures: of each part that is expected.
     """
     for seed in range(seeds or SCALES[scale].seeds):
-        for variant in wanted(only):
+        for variant in expected(only):
             recipe = getattr(SCALES[scale], variant.part)
             if iterations:
                 recipe = replace(recipe, iterations=iterations)
@@ -156,7 +156,7 @@ def runs(
             yield Run(scale, variant, recipe, seed, cfg_text(variant, recipe, found.classes, found.builtin), found.name)
 
 
-def wanted(only: Sequence[str]) -> list[Variant]:
+def expected(only: Sequence[str]) -> list[Variant]:
     return [variant for variant in variants() if not only or set(only) & set(variant.topics)]
 
 
@@ -164,7 +164,7 @@ def cfg_text(variant: Variant, recipe: Recipe, classes: int, builtin: bool = Tru
     """The cfg of a variant."""
     classify = variant.part == "stages"
     about = f"{variant.title}: a small PeleeNet, {'classifier' if classify else 'detector'} of the fusion study."
-    cfg = Cfg(about, _net(recipe, classify), "tools/study/plan.py.")
+    cfg = CfgWriter(about, _net(recipe, classify), "tools/study/plan.py.")
     features = peleenet(cfg, variant.csp, counts=recipe.counts, growth=recipe.growth)
     if classify:
         heads.classifier(cfg, classes)
@@ -172,7 +172,7 @@ def cfg_text(variant: Variant, recipe: Recipe, classes: int, builtin: bool = Tru
     anchors = tuple(side * recipe.size / 96 for side in _SHAPES) if builtin else heads.COCO_V3
     # YOLOv4's loss, as YOLOv3's needs far more than these iterations before it finds anything.
     loss = {**heads.V4_LOSS, "jitter": 0.1}
-    NECKS[variant.neck](cfg, features, Yolo(classes, anchors, heads.THREE_SCALES, loss), width=recipe.width)
+    NECKS[variant.neck](cfg, features, YoloHeads(classes, anchors, heads.THREE_SCALES, loss), width=recipe.width)
     return cfg.text()
 
 

@@ -58,7 +58,7 @@ def documents(rows: Sequence[Row]) -> dict[Path, str]:
     for name, text in texts.items():
         begin, end = f"<!-- {name}: tools/study/report.py -->\n", "<!-- end -->"
         if begin not in page:
-            raise DataError(f"docs/study.md: wanted the line {begin.strip()}, found none")
+            raise DataError(f"docs/study.md: expected the line {begin.strip()}, got none")
         before, _, rest = page.partition(begin)
         page = before + begin + text + end + rest.partition(end)[2]
     charts = {ROWS.parent / name: text for name, text in charts_of(small).items()}
@@ -187,7 +187,7 @@ def checked(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         key = row["scale"], row["variant"], row["seed"]
         if key in found:
-            raise DataError(f"rows: wanted one training of {row['variant']} with seed {row['seed']}, found two")
+            raise DataError(f"rows: expected one training of {row['variant']} with seed {row['seed']}, got two")
         found[key] = row
     return list(found.values())
 
@@ -198,7 +198,7 @@ def checked(rows: Iterable[Row]) -> list[Row]:
 def read_jsonl(path: Path) -> list[Row]:
     """The rows of finished trainings; of a line that a crash cut off nothing is taken."""
     if not path.is_file():
-        raise DataError(f"{path}: wanted the rows of a study, found no such file")
+        raise DataError(f"{path}: expected the rows of a study, got no such file")
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -210,7 +210,7 @@ def read_jsonl(path: Path) -> list[Row]:
 
 def read_csv(path: Path) -> list[Row]:
     if not path.is_file():
-        raise DataError(f"{path}: wanted the rows of a study, found no such file")
+        raise DataError(f"{path}: expected the rows of a study, got no such file")
     with path.open(newline="", encoding="utf-8") as file:
         return [{key: _NUMBERS.get(key, str)(value) for key, value in row.items()} for row in csv.DictReader(file)]
 

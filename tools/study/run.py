@@ -37,13 +37,13 @@ from plan import Pictures, Run  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import darknet_py  # noqa: E402
-from darknet_py.cfg.account import totals  # noqa: E402
-from darknet_py.data.classifier_data import open_classifier_data  # noqa: E402
-from darknet_py.data.formats import open_any  # noqa: E402
-from darknet_py.data.shape_classes import ensure_shape_classes  # noqa: E402
-from darknet_py.data.shapes import ensure_shapes  # noqa: E402
+from darknet_py.data.builtin.shape_classes import ensure_shape_classes  # noqa: E402
+from darknet_py.data.builtin.shapes import ensure_shapes  # noqa: E402
+from darknet_py.data.open_classification import open_classifier_data  # noqa: E402
+from darknet_py.data.open_dataset import open_dataset  # noqa: E402
 from darknet_py.errors import DarknetError  # noqa: E402
 from darknet_py.files import write_atomically  # noqa: E402
+from darknet_py.graph.profile import network_profile  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,14 +62,14 @@ def study(args: argparse.Namespace) -> int:
     scale = plan.SCALES[args.scale]
     device = args.device or scale.device
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DarknetError(f"--scale {args.scale}: wanted a CUDA device, found none (--device cpu does without)")
+        raise DarknetError(f"--scale {args.scale}: expected a CUDA device, got none (--device cpu does without)")
     args.out.mkdir(parents=True, exist_ok=True)
     pictures = _pictures(args)
-    wanted = list(plan.runs(args.scale, args.only, args.seeds, args.iterations, pictures))
+    expected = list(plan.runs(args.scale, args.only, args.seeds, args.iterations, pictures))
     kept = args.out / "rows.jsonl"
     rows = report.read_jsonl(kept) if kept.is_file() else []
     done = {row["digest"] for row in rows}
-    missing = [run for run in _shard(wanted, args.shard) if run.digest not in done][: args.runs]
+    missing = [run for run in _shard(expected, args.shard) if run.digest not in done][: args.runs]
     paths = {part: found.path for part, found in pictures.items()}
     train_one = partial(train, out=args.out, paths=paths, device=device, workers=args.workers, keep=args.keep)
     with tqdm(total=len(missing), unit="training", dynamic_ncols=True) as bar:
@@ -78,7 +78,7 @@ def study(args: argparse.Namespace) -> int:
             rows.append(row)
             bar.set_postfix_str(f"{row['variant']} seed {row['seed']}: {row['score']:.1%}", False)
             bar.update()
-    digests = {run.digest for run in wanted}
+    digests = {run.digest for run in expected}
     for path in report.write(args.out, [row for row in rows if row["digest"] in digests]):
         print(path)
     return 0
@@ -108,7 +108,7 @@ def train(
         quiet=True,
         chart=False,
     )
-    cost = totals(darknet_py.parse(cfg))
+    cost = network_profile(darknet_py.parse(cfg))
     row = {
         "scale": run.scale,
         "part": run.variant.part,
@@ -156,8 +156,8 @@ def _results(runs: Sequence[Run], train_one: partial[dict[str, Any]], jobs: int)
 
 
 def _pictures(args: argparse.Namespace) -> dict[str, Pictures]:
-    """What each part that is wanted is trained on. Without --data the built-in sets, made where they are not there."""
-    parts = {variant.part for variant in plan.wanted(args.only)}
+    """What each part that is expected is trained on. Without --data the built-in sets, made if missing."""
+    parts = {variant.part for variant in plan.expected(args.only)}
     scale, found = plan.SCALES[args.scale], {}
     if "stages" in parts:
         path, name = args.data, ""
@@ -173,7 +173,7 @@ def _pictures(args: argparse.Namespace) -> dict[str, Pictures]:
             train, valid = scale.necks.train, scale.necks.valid
             path = ensure_shapes(args.out / f"shapes-{args.scale}", train=train, valid=valid).path
             name = f"built-in shapes, {train} pictures, measured on {valid} others"
-        file = open_any(path)
+        file = open_dataset(path)
         classes = file.classes or len(file.class_names())
         found["necks"] = Pictures(name or Path(path).name, str(path), classes, not args.detector_data)
     return found
@@ -215,14 +215,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(text: str) -> int:
     if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"wanted an integer of at least 1, found {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
     return value
 
 
 def _part(text: str) -> tuple[int, int]:
     number, _, shares = text.partition("/")
     if not (number.isdigit() and shares.isdigit() and int(number) < int(shares)):
-        raise argparse.ArgumentTypeError(f"wanted K/N with K from 0 to N - 1, found {text}")
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 0 to N - 1, got {text}")
     return int(number), int(shares)
 
 

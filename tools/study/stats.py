@@ -24,7 +24,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Of the mean of independent values. Raises ValueError without any."""
     count = len(values)
     if not count:
-        raise ValueError("wanted at least one value, found none")
+        raise ValueError("expected at least one value, got none")
     mean = math.fsum(values) / count
     if count == 1:
         return Interval(mean, math.nan, 1)

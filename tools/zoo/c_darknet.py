@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from darknet_py.cfg.graph import Graph, parse_text
 from darknet_py.errors import CfgError
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.zoo import build
 from tests.zoo.published import fingerprint
 

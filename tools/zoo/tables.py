@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cfg.account import rows, totals
-from darknet_py.cfg.graph import Graph, parse_text
+from darknet_py.graph.graph import Graph, parse_text
+from darknet_py.graph.profile import layer_profiles, network_profile
 from darknet_py.zoo import blocks, build
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.design import Design
 from darknet_py.zoo.stages import Csp
-from darknet_py.zoo.text import Cfg
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "tests" / "golden" / "published.csv"
@@ -178,7 +178,7 @@ def _published_row(row: dict[str, str]) -> dict[str, Any]:
 
 
 def kernel_weights(graph: Graph) -> int:
-    """Values of the kernels alone, without biases and batch normalisation: CSPNet's "#Parameter"."""
+    """Values of the kernels alone, without biases and batch normalization: CSPNet's "#Parameter"."""
     arrays = (array for node in graph for array in node.spec.arrays(node))
     return sum(math.prod(array.shape) for array in arrays if array.role == "weight")
 
@@ -209,8 +209,8 @@ def computation_table() -> list[dict[str, Any]]:
                 "BFLOPs CSP": f"{after.bflops:.3f}",
                 "change": f"{after.bflops / before.bflops - 1:+.1%}",
                 "by the paper": f"{paper:+.0%}",
-                "CIO plain (M)": f"{totals(before).cio / 1e6:.1f}",
-                "CIO CSP (M)": f"{totals(after).cio / 1e6:.1f}",
+                "CIO plain (M)": f"{network_profile(before).cio / 1e6:.1f}",
+                "CIO CSP (M)": f"{network_profile(after).cio / 1e6:.1f}",
             }
         )
     return table
@@ -243,7 +243,7 @@ def bottleneck_table() -> list[dict[str, Any]]:
         ("pelee-prn", "backbone from stride 8 on"),
         ("cspeleenet-efm", "backbone from stride 8 on"),
     ):
-        account = [row for row in rows(_graph(name)) if _belongs(row.node, part, _graph(name))]
+        account = [row for row in layer_profiles(_graph(name)) if _belongs(row.node, part, _graph(name))]
         heaviest = max(account, key=lambda row: row.bflops)
         total = sum(row.bflops for row in account)
         first.setdefault(part, heaviest.bflops)
@@ -298,14 +298,14 @@ def cio_table() -> list[dict[str, Any]]:
 def dense_cio(base: int, growth: int, layers: int, csp: Csp | None) -> float:
     """Values per pixel that the convolutions of a dense block read and write (account.py), without bottlenecks."""
     side = 8
-    cfg = Cfg("", {"": {"width": side, "height": side, "channels": 3}})
+    cfg = CfgWriter("", {"": {"width": side, "height": side, "channels": 3}})
     cfg.part("base")
     cfg.conv(base)
     if csp:
         csp.divide(cfg, base)
     first = cfg.last
     blocks.repeat(cfg, lambda: blocks.dense(cfg, growth, 0), layers)
-    account = rows(parse_text(cfg.text()))
+    account = layer_profiles(parse_text(cfg.text()))
     return sum(row.cio for row in account if row.node.index > first) / side**2
 
 

@@ -1,0 +1,161 @@
+"""The built-in detection set: six shapes on textured backgrounds, drawn by `drawing` on first use.
+
+The same pixels on every machine. Only the JPEG encoder is OpenCV's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from darknet_py.data.builtin import store as builtin
+from darknet_py.data.builtin.drawing import NAMES, Field, Rng, Stroke, background, bar, blend, shape
+from darknet_py.data.datafile import DataFile, write_list
+from darknet_py.data.images import Image
+from darknet_py.data.labels import save_labels
+from darknet_py.errors import DataError
+
+TRAIN, VALID = 600, 120
+# Most objects wear their class's color, so that a network learns something within minutes; the rest, and the finer
+# figures, take the shape.
+_OWN_COLOR = 0.9
+_VERSION = "2"
+_SIZES = ((320, 240), (240, 320), (288, 288))
+_NEGATIVES = 0.06
+_LEAST_VISIBLE = 0.5  # an object is never covered further than this
+_QUALITY = 92
+
+
+class ShapeImage(NamedTuple):
+    """image: uint8 (H, W, 3) RGB. rows: (class, cx, cy, w, h) relative to it."""
+
+    image: Image
+    rows: list[tuple[float, ...]]
+
+
+def open_data(path: str | os.PathLike[str] | None = None) -> DataFile:
+    """Reads a `.data` file; None and our own `shapes.data` mean the built-in set, generated if need be."""
+    if path is None:
+        return ensure_shapes()
+    path = Path(path)
+    if builtin.is_builtin(path, "shapes"):
+        ensure_shapes(path.parent / "shapes")
+    return DataFile.read(path)
+
+
+def ensure_shapes(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    train: int = TRAIN,
+    valid: int = VALID,
+    progress: Callable[[int, int], None] | None = None,
+) -> DataFile:
+    """Generates the set in `folder` unless it is there already, and says where it is.
+
+    folder: by default data/shapes of a checkout, else a folder in the user's cache. It appears complete or not at
+    all, whatever happens and however many processes ask at once. Raises DataError where it cannot be written.
+    """
+    folder = Path(folder).absolute() if folder is not None else builtin.home("shapes")
+    counts = {"train": train, "valid": valid}
+    data = DataFile(
+        path=folder / "shapes.data",
+        classes=len(NAMES),
+        train=folder / "train.txt",
+        valid=folder / "valid.txt",
+        names=folder / "shapes.names",
+        eval="coco",
+    )
+    try:
+        builtin.make(folder, f"{_VERSION} {train} {valid}\n", partial(_draw, counts=counts, progress=progress))
+        for split, count in counts.items():
+            builtin.refresh(folder / f"{split}.txt", [str(folder / split / f"{k:05}.jpg") for k in range(count)])
+        if not data.path.is_file():
+            lines = [f"{key} = {folder / name}" for key, name in (("train", "train.txt"), ("valid", "valid.txt"))]
+            write_list(data.path, [f"classes = {len(NAMES)}", *lines, f"names = {data.names}", "eval = coco"])
+    except OSError as error:
+        raise DataError(f"{folder}: cannot write the built-in data: {error.strerror or error}") from None
+    return data
+
+
+def draw_image(split: str, number: int) -> ShapeImage:
+    """Picture `number` of the split "train" or "valid": a pure function."""
+    dice = Rng(2020, ("train", "valid").index(split), number)
+    width, height = dice.pick(_SIZES)
+    canvas = background(dice, width, height)
+    owner = np.full((height, width), -1)  # which object a pixel shows
+    areas: list[int] = []
+    rows: list[tuple[float, ...]] = []
+    expected = 0 if dice.number() < _NEGATIVES else 1 + dice.below(6)
+    hard = dice.number() < 0.15  # low contrast and more in the way
+    for _ in range(expected):
+        kind, stroke = _object(dice, canvas, hard)
+        solid = stroke.cover >= 0.5
+        window = owner[stroke.top : stroke.top + solid.shape[0], stroke.left : stroke.left + solid.shape[1]]
+        if not solid.any() or _hides(window, solid, owner, areas):
+            continue
+        blend(canvas, stroke)
+        window[solid] = len(areas)
+        areas.append(int(np.count_nonzero(solid)))
+        rows.append((kind, *_box(stroke, solid, width, height)))
+    for _ in range(dice.below(4) if hard else dice.below(2)):
+        line = bar(dice, width, height)
+        if not _hides(owner, line.cover >= 0.5, owner, areas):
+            blend(canvas, line)
+            owner[line.cover >= 0.5] = -1
+    canvas += dice.grain(canvas.shape)
+    return ShapeImage(np.clip(canvas, 0, 255, out=canvas).astype(np.uint8), rows)
+
+
+def _object(dice: Rng, canvas: Field, hard: bool) -> tuple[int, Stroke]:
+    """One shape: mostly of middling size, some tiny, some up to half of the image."""
+    height, width = canvas.shape[:2]
+    kind = dice.below(len(NAMES))
+    size = dice.number()
+    if size < 0.1:
+        radius = dice.number(5, 12)
+    elif size < 0.85:
+        radius = dice.number(18, 52)
+    else:
+        radius = dice.number(52, 76)
+    margin = radius * 0.6  # up to a fifth of it may lie outside
+    x, y = dice.number(margin, width - margin), dice.number(margin, height - margin)
+    own_color, contrast = (0.0, 28.0) if hard else (_OWN_COLOR, 40.0)
+    return kind, shape(dice, canvas, kind, radius, x, y, own_color=own_color, contrast=contrast)
+
+
+def _hides(window: NDArray[np.int_], solid: NDArray[np.bool_], owner: NDArray[np.int_], areas: list[int]) -> bool:
+    """Whether drawing over `solid` would leave too little of an object that is there already."""
+    for number in set(window[solid].tolist()) - {-1}:
+        lost = np.count_nonzero(window[solid] == number)
+        if np.count_nonzero(owner == number) - lost < areas[number] * _LEAST_VISIBLE:
+            return True
+    return False
+
+
+def _box(stroke: Stroke, solid: NDArray[np.bool_], width: int, height: int) -> tuple[float, ...]:
+    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    top, bottom = stroke.top + int(rows[0]), stroke.top + int(rows[-1]) + 1
+    left, right = stroke.left + int(columns[0]), stroke.left + int(columns[-1]) + 1
+    return (left + right) / 2 / width, (top + bottom) / 2 / height, (right - left) / width, (bottom - top) / height
+
+
+def _draw(folder: Path, counts: dict[str, int], progress: Callable[[int, int], None] | None) -> None:
+    done, total = 0, sum(counts.values())
+    for split, count in counts.items():
+        (folder / split).mkdir()
+        for number in range(count):
+            image, rows = draw_image(split, number)
+            _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            (folder / split / f"{number:05}.jpg").write_bytes(data.tobytes())
+            save_labels(folder / split / f"{number:05}.txt", rows)
+            done += 1
+            if progress:
+                progress(done, total)
+    write_list(folder / "shapes.names", NAMES)

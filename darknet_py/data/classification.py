@@ -1,0 +1,274 @@
+"""Images and classes for classifiers (Darknet's `load_data_augment`, `validate_classifier_single`)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from darknet_py.cfg.net import NetSpec
+from darknet_py.data.augment.augmentation import Size, color, random_scale
+from darknet_py.data.dataset import ImageSet
+from darknet_py.data.images import IMAGE_SUFFIXES, Image, center_crop
+from darknet_py.data.loader import Batch, ProblemLog, SequentialLoader, readable
+from darknet_py.data.sampling import own_samples
+from darknet_py.data.workers import SharedBufferPool, default_workers, room, run
+from darknet_py.errors import DataError
+
+Targets = NDArray[np.float32]  # (classes,), summing up to about 1
+
+MIXUP, CUTMIX, MOSAIC, EITHER = 1, 2, 3, 4  # Darknet's codes; the last is cutmix or mosaic
+_CUT = 0.3, 0.8  # sides of a cutmix rectangle
+_LEAST = 0.2  # share that a mosaic's cut leaves on either side
+
+
+class ClassifierEvalBatch(NamedTuple):
+    """Images in list order. class_ids: (B,), -1 where the path names no class. indices: numbers in the list."""
+
+    images: Tensor
+    class_ids: Tensor
+    skipped: list[str]
+    indices: list[int]
+
+
+class ClassifierDataset(ImageSet):
+    """Images whose path names their class: each label that is a substring of it counts (Darknet's `fill_truth`).
+
+    With `by_folder`, the folder that an image lies in must be the label.
+    """
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[str], channels: int = 3, by_folder: bool = False):
+        super().__init__(paths, channels)
+        if not labels:
+            raise DataError("expected at least one class label, got none")
+        self.names = list(labels)
+        self.by_folder = by_folder
+
+    @classmethod
+    def folder(cls, root: str | os.PathLike[str], channels: int = 3) -> ClassifierDataset:
+        """A folder with one folder of images per class; classes by alphabet."""
+        root = Path(root)
+        files = sorted(file for file in root.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise DataError(f"{root}: expected a folder with images in one folder per class, got none")
+        return cls([str(file) for file in files], sorted({file.parent.name for file in files}), channels, True)
+
+    @property
+    def classes(self) -> int:
+        return len(self.names)
+
+    def named(self, path: str) -> list[int]:
+        """Classes that a path names; one, when all is well."""
+        if self.by_folder:
+            folder = os.path.basename(os.path.dirname(path))
+            return [number for number, name in enumerate(self.names) if name == folder]
+        return [number for number, name in enumerate(self.names) if name in path]
+
+    def problem(self, index: int) -> str | None:
+        """What is wrong with an image's class."""
+        found = self.named(self.paths[index])
+        if len(found) == 1:
+            return None
+        named = ", ".join(self.names[number] for number in found) or "none"
+        return f"{self.paths[index]}: expected the name of one class in the path, got {named}"
+
+    def target(self, index: int, smooth: float = 0.0) -> Targets:
+        """1 for each class named in the path; with label smoothing 1 − smooth, and smooth / (classes − 1) elsewhere."""
+        target = np.full(self.classes, smooth / max(self.classes - 1, 1), np.float32)
+        target[self.named(self.paths[index])] = 1 - smooth
+        return target
+
+
+class ClassifierLoader:
+    """Endless training batches; `truth` is (B, classes). Arguments as of `TrainLoader`.
+
+    net: angle, aspect, min_crop, max_crop, flip, hue, saturation, exposure, blur, mixup, label_smooth_eps and
+    contrastive (two views of each image) are read from it.
+    """
+
+    def __init__(
+        self,
+        dataset: ClassifierDataset,
+        net: NetSpec,
+        *,
+        mini_batch: int | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        cache: bool | None = None,
+    ):
+        self.dataset = dataset
+        self.net = net
+        self.mini_batch = mini_batch or net.mini_batch
+        self.seed = seed
+        self.workers = default_workers() if workers is None else workers
+        self.rank, self.world = rank, world
+        self.device = torch.device(device)
+        self.cache = cache
+        self.reports = ProblemLog()
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Mini-batches from number `start` on, without end. Raises DataError as `TrainLoader.batches`."""
+        self.dataset.fill_cache(self.cache)
+        work = _Training(self.dataset, self.net, self.seed)
+        requests = map(self.numbers, itertools.count(start))
+        for images, truth, bad_images, bad_labels in run(work, requests, self.workers, self.device):
+            skipped = self.reports.new(bad_images, bad_labels)
+            yield Batch(images, truth, skipped, torch.zeros(0, dtype=torch.long))
+
+    def numbers(self, mini_batch: int) -> list[int]:
+        """The samples of a mini-batch of this process."""
+        first = mini_batch * self.mini_batch * self.world
+        return own_samples(first, self.mini_batch, self.rank, self.world, self.net.contrastive)
+
+
+class ClassifierEvalLoader(SequentialLoader[ClassifierDataset]):
+    """Images to classify: the shorter side resized to the network's width, then the middle."""
+
+    def __iter__(self) -> Iterator[ClassifierEvalBatch]:
+        work = _Evaluation(self.dataset, self.size)
+        for answer in self._answers(work):
+            yield ClassifierEvalBatch(*answer)
+
+
+def augmented(image: Image, net: NetSpec, rng: np.random.Generator) -> Image:
+    """A random crop, turned, stretched, flipped and colored (`random_augment_image`). uint8 (height, width, C)."""
+    height, width = image.shape[:2]
+    size = max(net.width, net.height)
+    aspect = random_scale(net.aspect or 1.0, *rng.random(2))
+    shorter = min(height, int(width * aspect))
+    low, high = sorted((net.min_crop, net.max_crop))
+    scale = int(rng.integers(low, high + 1)) / max(shorter, 1)
+    turn = math.radians((2 * rng.random() - 1) * net.angle)
+    room_x, room_y = max((width * scale / aspect - size) / 2, 0), max((height * scale - size) / 2, 0)
+    shift = (2 * rng.random() - 1) * room_x, (2 * rng.random() - 1) * room_y
+    crop = rotate_crop(image, turn, scale, size, shift, aspect)
+    if net.flip and rng.random() < 0.5:
+        crop = cv2.flip(crop, 1).reshape(crop.shape)
+    saturation, exposure = (random_scale(limit or 1.0, *rng.random(2)) for limit in (net.saturation, net.exposure))
+    crop = color(crop, (2 * rng.random() - 1) * net.hue, saturation, exposure)
+    if crop.shape[:2] != (net.height, net.width):
+        crop = cv2.resize(crop, (net.width, net.height)).reshape(net.height, net.width, -1)
+    return crop
+
+
+def rotate_crop(image: Image, turn: float, scale: float, size: int, shift: tuple[float, float], aspect: float) -> Image:
+    """A square of `size` pixels around the image's middle plus `shift`; black beyond it (`rotate_crop_image`).
+
+    turn: radians. scale: output pixels per image pixel, of which x has `aspect` times as many per output pixel.
+    """
+    cos, sin = math.cos(turn) / scale, math.sin(turn) / scale
+    linear = np.array([[cos * aspect, -sin], [sin * aspect, cos]])
+    middle = np.array([image.shape[1] / 2, image.shape[0] / 2])
+    offset = middle + linear @ (np.array(shift) - size / 2)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(image, np.column_stack([linear, offset]), (size, size), flags=flags)
+    return crop.reshape(size, size, -1)
+
+
+def mix(
+    kind: int, images: Sequence[Image], targets: Sequence[Targets], rng: np.random.Generator
+) -> tuple[Image, Targets]:
+    """Mixup or cutmix of two images, mosaic of four (`load_data_augment`); targets mix by area."""
+    height, width = images[0].shape[:2]
+    mixed = images[0].copy()
+    if kind == MIXUP:
+        mixed[:] = cv2.addWeighted(images[0], 0.5, images[1], 0.5, 0).reshape(mixed.shape)
+        return mixed, (targets[0] + targets[1]) * np.float32(0.5)
+    if kind == CUTMIX:
+        w, h = (int(rng.integers(int(side * _CUT[0]), int(side * _CUT[1]) + 1)) for side in (width, height))
+        x, y = int(rng.integers(0, max(width - w, 1))), int(rng.integers(0, max(height - h, 1)))
+        mixed[y : y + h, x : x + w] = images[1][y : y + h, x : x + w]
+        share = w * h / (width * height)
+        return mixed, targets[0] * np.float32(1 - share) + targets[1] * np.float32(share)
+    x, y = (int(rng.integers(int(side * _LEAST), int(side * (1 - _LEAST)) + 1)) for side in (width, height))
+    target = np.zeros_like(targets[0])
+    for number, (image, part) in enumerate(zip(images, targets, strict=True)):
+        columns = slice(x, width) if number % 2 else slice(0, x)
+        rows = slice(y, height) if number >= 2 else slice(0, y)
+        mixed[rows, columns] = image[rows, columns]
+        target += part * ((columns.stop - columns.start) * (rows.stop - rows.start) / (width * height))
+    return mixed, target
+
+
+def classifier_sample(
+    dataset: ClassifierDataset, net: NetSpec, seed: int, number: int, bad_images: list[str], bad_labels: list[str]
+) -> tuple[Image, Targets]:
+    """Sample `number` of a training, a pure function of its arguments; see `training_sample`."""
+    rng = np.random.default_rng([seed, 2, number])
+    kind = net.mixup if rng.random() < 0.5 else 0  # Darknet mixes every second batch; here it is a coin per sample
+    if kind == EITHER:
+        kind = int(rng.integers(CUTMIX, MOSAIC + 1))
+    # Contrastive training sees each image twice in a row: both views draw from the pair's own generator.
+    drawing = np.random.default_rng([seed, 3, number // 2]) if net.contrastive else rng
+    images, targets = [], []
+    for _ in range({0: 1, MOSAIC: 4}.get(kind, 2)):
+        index, image = readable(dataset, drawing, bad_images)
+        images.append(augmented(image, net, rng))
+        if net.unsupervised:
+            targets.append(np.eye(1, dataset.classes, index % dataset.classes, np.float32)[0])
+        else:
+            targets.append(dataset.target(index, net.label_smooth_eps))
+            bad_labels += [problem for problem in [dataset.problem(index)] if problem]
+    image, target = mix(kind, images, targets, rng) if kind else (images[0], targets[0])
+    if net.blur and rng.random() < 0.25:
+        size = 15 if net.blur == 1 else net.blur // 2 * 2 + 1
+        image = cv2.GaussianBlur(image, (size, size), 0).reshape(image.shape)
+    return image, target
+
+
+class _Training:
+    """What a worker does for `ClassifierLoader`."""
+
+    def __init__(self, dataset: ClassifierDataset, net: NetSpec, seed: int):
+        self.dataset, self.net, self.seed = dataset, net, seed
+        self.rooms = SharedBufferPool()
+
+    def __getitems__(self, numbers: list[int]) -> tuple[Any, ...] | str:
+        images = self.rooms((len(numbers), self.net.height, self.net.width, self.dataset.channels))
+        truth = torch.empty(len(numbers), self.dataset.classes)
+        bad_images: list[str] = []
+        bad_labels: list[str] = []
+        try:
+            for place, number in enumerate(numbers):
+                image, target = classifier_sample(self.dataset, self.net, self.seed, number, bad_images, bad_labels)
+                images[place], truth[place] = torch.from_numpy(image), torch.from_numpy(target)
+        except DataError as error:
+            return str(error)
+        return images, truth, bad_images, bad_labels
+
+
+class _Evaluation:
+    """What a worker does for `ClassifierEvalLoader`."""
+
+    def __init__(self, dataset: ClassifierDataset, size: Size):
+        self.dataset, self.size = dataset, size
+
+    def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
+        images = room((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
+        skipped: list[str] = []
+        good: list[int] = []
+        for index in indices:
+            try:
+                image = self.dataset.image(index)
+            except DataError as error:
+                skipped.append(str(error))
+                continue
+            images[len(good)] = torch.from_numpy(center_crop(image, *self.size))
+            good.append(index)
+        class_ids = torch.tensor(
+            [next(iter(self.dataset.named(self.dataset.paths[index])), -1) for index in good], dtype=torch.long
+        )
+        skipped += [problem for problem in map(self.dataset.problem, good) if problem]
+        return images[: len(good)], class_ids, skipped, good

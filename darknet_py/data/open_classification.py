@@ -1,0 +1,82 @@
+"""What a classifier is trained and measured on: a `.data` file, or a folder with one folder of images per class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from darknet_py.data.builtin.shape_classes import NAME, NAMES, ensure_shape_classes
+from darknet_py.data.builtin.store import is_builtin
+from darknet_py.data.classification import ClassifierDataset
+from darknet_py.data.datafile import DataFile, read_names
+from darknet_py.errors import DataError
+
+_VALID = ("valid", "val", "test")
+
+
+class ClassifierData(NamedTuple):
+    """valid is `train` itself where there is no validation list. names: of the classes, to show."""
+
+    file: DataFile
+    names: list[str]
+    train: ClassifierDataset
+    valid: ClassifierDataset
+
+    @property
+    def separate(self) -> bool:
+        """Whether it is measured on other images than it is trained on."""
+        return self.valid is not self.train
+
+
+def open_classifier_data(
+    path: str | os.PathLike[str] | None = None, channels: int = 3, limit: int | None = None
+) -> ClassifierData:
+    """A `.data` file whose `labels` (else `names`) are parts of the image paths, as in Darknet, or a folder.
+
+    A folder holds one folder of images per class, or train/ and valid/ (val/, test/) with such folders. None and our
+    own `shape-classes.data` mean the built-in set, generated if need be. limit: use the first images of each list
+    only. Raises DataError.
+    """
+    if path is None:
+        return _builtin(ensure_shape_classes(), channels, limit)
+    root = Path(path)
+    if is_builtin(root, NAME):
+        return _builtin(ensure_shape_classes(root.parent / NAME), channels, limit)
+    if root.is_dir():
+        return _folder(root, channels, limit)
+    file = DataFile.read(root)
+    source = file.labels or file.names
+    if source is None:
+        raise DataError(f"{root}: expected a line labels= (parts of the image paths, one a class), got none")
+    labels = read_names(source)
+    if len(labels) < file.classes:
+        raise DataError(f"{source}: expected {file.classes} labels (classes in {root}), got {len(labels)}")
+    labels = labels[: file.classes or None]
+    names = file.class_names()
+    names = names if len(names) == len(labels) else labels
+    train = ClassifierDataset(file.train_images()[:limit], labels, channels)
+    if not file.separate:
+        return ClassifierData(file, names, train, train)
+    return ClassifierData(file, names, train, ClassifierDataset(file.valid_images()[:limit], labels, channels))
+
+
+def _builtin(file: DataFile, channels: int, limit: int | None) -> ClassifierData:
+    """By the folders that its images lie in, whatever the path to them may say."""
+    train, valid = (
+        ClassifierDataset(images[:limit], NAMES, channels, by_folder=True)
+        for images in (file.train_images(), file.valid_images())
+    )
+    return ClassifierData(file, NAMES, train, valid)
+
+
+def _folder(root: Path, channels: int, limit: int | None) -> ClassifierData:
+    file = DataFile(root)
+    split = (root / "train").is_dir()
+    whole = ClassifierDataset.folder(root / "train" if split else root, channels)
+    train = ClassifierDataset(whole.paths[:limit], whole.names, channels, by_folder=True)
+    valid = next((root / name for name in _VALID if split and (root / name).is_dir()), None)
+    if valid is None:
+        return ClassifierData(file, whole.names, train, train)
+    paths = ClassifierDataset.folder(valid, channels).paths
+    return ClassifierData(file, whole.names, train, ClassifierDataset(paths[:limit], whole.names, channels, True))

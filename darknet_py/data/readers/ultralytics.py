@@ -1,0 +1,152 @@
+"""Ultralytics data sets (a YAML file, images/ and labels/) → Darknet lists and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darknet_py.cfg.options import atoi
+from darknet_py.data.datafile import read_list, write_list
+from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.labels import find_labels, load_labels, save_labels
+from darknet_py.data.link_images import link_images
+from darknet_py.data.readers.darknet_layout import ConversionResult, write_data_file
+from darknet_py.data.yamlfile import read_yaml
+from darknet_py.errors import DataError
+from darknet_py.files import make_folder
+
+SPLITS = "train", "val", "test"
+
+
+def yolo_to_darknet(
+    file: str | os.PathLike[str], out: str | os.PathLike[str], names: Sequence[str] | None = None, *, name: str = "yolo"
+) -> ConversionResult:
+    """Converts the set of a data.yaml, which is only read; see `convert` for what appears in `out`.
+
+    Polygons become the boxes around them. names: the classes in another order, by the names in the file. A label that
+    is wrong is left out and reported, an image without labels counts as a negative. Raises DataError with the file.
+    """
+    file, out = Path(file), Path(out)
+    content = read_yaml(file)
+    own = class_names(file, content)
+    order = _order(file, own, names)
+    problems: list[str] = []
+    count = boxes = 0
+    found: dict[str, list[str]] = {}
+    for split, images in yolo_splits(file, content).items():
+        folder = out / split / "JPEGImages"
+        shown = link_images(images, folder)
+        make_folder(out / split / "labels")
+        for image, place in zip(images, shown, strict=True):
+            target = (out / split / "labels" / place).with_suffix(".txt")
+            boxes += _copy_labels(Path(find_labels(image)), target, len(own), order, problems)
+        found[split] = [str(folder.absolute() / place) for place in shown]
+        write_list(out / f"{split}.txt", found[split])
+        count += len(images)
+    train, valid = (split if split in found else None for split in ("train", "val"))
+    data = write_data_file(
+        out, name, list(names) if names else own, train, valid or ("test" if "test" in found else None)
+    )
+    return ConversionResult(data, count, boxes, problems)
+
+
+def yolo_splits(file: Path, content: dict[str, Any]) -> dict[str, list[str]]:
+    """Image paths by split. Raises DataError where there is none, or where an entry leads nowhere."""
+    splits = {}
+    for split in SPLITS:
+        entries = content.get(split)
+        if not entries:
+            continue
+        images = [
+            image
+            for entry in (entries if isinstance(entries, list) else [entries])
+            for image in read_list(_place(file, content, split, entry))
+        ]
+        splits[split] = [image for image in images if image.lower().endswith(IMAGE_SUFFIXES)]
+    if not splits:
+        raise DataError(f"{file}: expected a line train: (or val:), got none")
+    return splits
+
+
+def class_names(file: Path, content: dict[str, Any]) -> list[str]:
+    """From `names`, a list or a mapping by number, or as many numbers as `nc` says. Raises DataError."""
+    names = content.get("names")
+    if isinstance(names, dict):
+        numbers = [atoi(key) for key in names]
+        if sorted(number for number in numbers if number is not None) != list(range(len(names))):
+            raise DataError(f"{file}: names: expected the classes 0 to {len(names) - 1}, got {', '.join(names)}")
+        names = [name for _, name in sorted(zip(numbers, names.values(), strict=True), key=lambda pair: pair[0] or 0)]
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return names
+    count = atoi(str(content.get("nc", "")))
+    if names or not count or count < 1:
+        raise DataError(f"{file}: expected class names in a line names:, got {str(names)[:60]!r}")
+    return [str(number) for number in range(count)]
+
+
+def _place(file: Path, content: dict[str, Any], split: str, entry: Any) -> Path:
+    """The folder or list that an entry means.
+
+    It counts from `path`, and that from the file's folder, from here, or from the folder `datasets` beside it.
+    """
+    if not isinstance(entry, str):
+        raise DataError(f"{file}: {split}: expected a path, got {str(entry)[:60]!r}")
+    base = content.get("path") or ""
+    here = file.absolute().parent
+    # Sets that a site has packed say ../train/images although train lies beside the file.
+    tried = [root / base / part for root in (here, Path(), here.parent / "datasets") for part in (entry, entry[3:])]
+    tried += [here / entry]
+    for place in tried if entry.startswith("../") else [*tried[::2], tried[-1]]:
+        if place.exists():
+            return Path(os.path.normpath(place))
+    raise DataError(f"{file}: {split}: expected images at {tried[0]}, got nothing there")
+
+
+def _order(file: Path, own: list[str], names: Sequence[str] | None) -> list[int] | None:
+    """The new number of each class; None where nothing changes."""
+    if not names or list(names) == own:
+        return None
+    missing = [name for name in own if name not in names]
+    if missing:
+        raise DataError(f"{file}: expected its classes among {', '.join(names)}, got {', '.join(missing)}")
+    return [list(names).index(name) for name in own]
+
+
+def _copy_labels(source: Path, target: Path, classes: int, order: list[int] | None, problems: list[str]) -> int:
+    """Writes the label file of one image and says how many boxes it holds."""
+    try:
+        content = source.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise DataError(f"{source}: cannot read the labels: {error.strerror or error}") from None
+    target.write_bytes(_boxes_around(content))
+    labels = load_labels(target, classes)
+    problems += [problem.replace(str(target), str(source), 1) for problem in labels.problems]
+    if labels.problems or order:
+        rows = labels.boxes.tolist()
+        save_labels(target, [(order[int(row[0])] if order else row[0], *row[1:5]) for row in rows])
+    return len(labels.boxes)
+
+
+def _boxes_around(content: bytes) -> bytes:
+    """Lines `class x y x y x y …` as boxes; all others as they are."""
+    if all(len(line.split()) <= 5 for line in content.splitlines()):
+        return content
+    lines = []
+    for line in content.splitlines():
+        words = line.split()
+        try:
+            points = np.array(words[1:], np.float64).reshape(-1, 2)
+        except ValueError:
+            points = np.zeros((0, 2))
+        if len(points) > 2:
+            low, high = points.min(0), points.max(0)
+            (x, y), (w, h) = ((low + high) / 2).tolist(), (high - low).tolist()
+            line = words[0] + f" {x:.6f} {y:.6f} {w:.6f} {h:.6f}".encode()
+        lines.append(line)
+    return b"\n".join(lines) + b"\n"

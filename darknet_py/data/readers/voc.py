@@ -1,0 +1,142 @@
+"""Pascal VOC folders (Annotations, ImageSets, JPEGImages) → Darknet lists and labels.
+
+Also folders with `annotations` and `images`, and such with both in one, as labelling programs write them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from darknet_py.data.datafile import write_list
+from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.readers.darknet_layout import (
+    ConversionResult,
+    Row,
+    image_size,
+    link_image_folder,
+    relative_box,
+    write_data_file,
+    write_labels,
+)
+from darknet_py.errors import DataError
+
+
+class _Object(NamedTuple):
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool
+
+
+def voc_to_darknet(
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    names: Sequence[str] | None = None,
+    *,
+    difficult: bool = False,
+    name: str = "voc",
+) -> ConversionResult:
+    """Converts a VOC folder. `root` is only read; see `convert` for what appears in `out`.
+
+    names: the classes in order (default: those found, by alphabet). difficult: keep objects marked so. Lists are made
+    for each file of ImageSets/Main that holds one image name a line, else one list `train` of all annotations. The
+    .data file trains on trainval (or train) and validates on test (or val).
+    Corners are taken as they are written, as C Darknet's users' scripts do. Raises DataError with the file.
+    """
+    root, out = Path(root), Path(out)
+    annotations, pictures = voc_folders(root)
+    files = {file.stem: file for file in sorted(annotations.glob("*.xml"))}
+    images = _images(pictures)
+    splits = _splits(root, list(files))
+    expected = sorted({stem for stems in splits.values() for stem in stems})
+    problems: list[str] = []
+    objects: dict[str, tuple[tuple[float, float], list[_Object]]] = {}
+    for stem in expected:
+        if stem not in files or stem not in images:
+            problems.append(f"{root}: {stem}: no {'image' if stem in files else 'annotation'} of this name")
+            continue
+        objects[stem] = _read(files[stem], pictures / images[stem])
+    classes = list(names) if names else sorted({thing.name for _, things in objects.values() for thing in things})
+    labels: dict[str, list[Row]] = {}
+    for stem, (size, things) in objects.items():
+        rows = labels.setdefault(images[stem], [])
+        for thing in things:
+            if thing.difficult and not difficult:
+                continue
+            if thing.name not in classes:
+                problems.append(f"{files[stem]}: expected one of the classes {', '.join(classes)}, got {thing.name!r}")
+                continue
+            row = relative_box(classes.index(thing.name), thing.corners, size)
+            if row is None:
+                problems.append(f"{files[stem]}: expected a box inside the image, got {thing.corners}")
+            else:
+                rows.append(row)
+    link_image_folder(pictures, out / "JPEGImages")
+    boxes = write_labels(labels, out / "labels")
+    folder = (out / "JPEGImages").absolute()
+    for split, stems in splits.items():
+        write_list(out / f"{split}.txt", [str(folder / images[stem]) for stem in stems if stem in objects])
+    train = next((split for split in ("trainval", "train") if split in splits), None)
+    valid = next((split for split in ("test", "val") if split in splits), None)
+    return ConversionResult(write_data_file(out, name, classes, train, valid), len(labels), boxes, problems)
+
+
+def voc_folders(root: Path) -> tuple[Path, Path]:
+    """Where the annotations and the images are. Raises DataError where there is no annotation."""
+    for name in ("Annotations", "annotations", ""):
+        annotations = root / name
+        if next(annotations.glob("*.xml"), None):
+            images = (root / folder for folder in ("JPEGImages", "images", name))
+            return annotations, next((folder for folder in images if folder.is_dir()), root / "JPEGImages")
+    raise DataError(f"{root}: expected a VOC folder, got no Annotations/*.xml")
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """Image names by stem."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected the folder with the images, got none")
+    return {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
+    """The lists of ImageSets/Main that are plain (others mark single classes with a second column)."""
+    splits, known = {}, set(stems)
+    for file in sorted(root.glob("ImageSets/Main/*.txt")):
+        lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line for line in lines if line]
+        if lines and all(len(line.split()) == 1 or line in known for line in lines):
+            splits[file.stem] = lines
+    return splits or {"train": stems}
+
+
+def _read(file: Path, image: Path) -> tuple[tuple[float, float], list[_Object]]:
+    """The image's size in pixels (from the image where the file does not say) and its objects."""
+    try:
+        root = ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{file}: expected a VOC annotation, got no XML: {error}") from None
+    size = tuple(_number(file, root, f"size/{side}", 0) for side in ("width", "height"))
+    width, height = size if min(size) > 0 else image_size(image)
+    things = []
+    for thing in root.iter("object"):
+        xmin, ymin, xmax, ymax = (_number(file, thing, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+        name = (thing.findtext("name") or "").strip()
+        things.append(_Object(name, (xmin, ymin, xmax, ymax), _number(file, thing, "difficult", 0) != 0))
+    return (width, height), things
+
+
+def _number(file: Path, element: ElementTree.Element, path: str, default: float | None = None) -> float:
+    text = element.findtext(path)
+    if text is None and default is not None:
+        return default
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{file}: <{element.tag}>: {path}: expected a number, got {text!r}")
+    return value

@@ -1,0 +1,196 @@
+"""Darknet's own mAP: what `detector map` prints (`validate_detector_map`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from darknet_py.errors import DataError
+from darknet_py.evaluate.types import (
+    Doubles,
+    Found,
+    GroundTruth,
+    Ints,
+    Matches,
+    check,
+    concatenate,
+    first_of_each,
+    match,
+)
+
+THRESH = 0.005  # a box enters the curve above this confidence
+NMS = 0.45
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class. ap: 0 … 1. tp, fp, fn, precision, recall, f1, average_iou: at the result's confidence threshold."""
+
+    name: str
+    ap: float
+    truths: int
+    detections: int
+    tp: int
+    fp: int
+    fn: int
+    precision: float
+    recall: float
+    f1: float
+    average_iou: float
+
+
+@dataclass(frozen=True)
+class DarknetResult:
+    """Darknet's mAP and its counts at one confidence threshold.
+
+    map: mean of the classes' APs, classes without truths included (as 0), as in Darknet. points: 0 is the area under
+    the curve, else the number of recall points. average_iou: sum over true positives divided by all boxes found,
+    Darknet's definition. A ratio without a denominator is 0 (Darknet prints nan).
+    """
+
+    protocol: str
+    map: float
+    iou_thresh: float
+    points: int
+    thresh: float
+    images: int
+    truths: int
+    detections: int
+    tp: int
+    fp: int
+    fn: int
+    precision: float
+    recall: float
+    f1: float
+    average_iou: float
+    classes: tuple[ClassResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts."""
+        return asdict(self) | {"classes": [asdict(row) for row in self.classes]}
+
+
+class Curve(NamedTuple):
+    """Precision over recall of one class, by falling confidence; each (D,)."""
+
+    scores: Doubles
+    precision: Doubles
+    recall: Doubles
+
+    def at(self, recalls: Doubles) -> Doubles:
+        """The best precision at these recalls or beyond; 0 beyond the last one reached."""
+        if not len(self.recall):
+            return np.zeros(len(recalls))
+        envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
+        return np.append(envelope, 0.0)[np.searchsorted(self.recall, recalls)]
+
+
+def darknet_map(
+    found: Sequence[Found],
+    truth: Sequence[GroundTruth],
+    names: Sequence[str],
+    *,
+    iou_thresh: float = 0.5,
+    points: int = 0,
+    thresh: float = 0.25,
+    difficult: Sequence[GroundTruth] | None = None,
+) -> DarknetResult:
+    """Scores boxes found (confidence above .005, after NMS .45) against the truth.
+
+    found, truth: one record per image. difficult: objects that are not counted when missed and cost nothing on the
+    curve when found; per image, in addition to `truth`. points: 0 (area), 11, 101 or any number of recall points
+    from 2 up. Raises DataError on records that do not fit together.
+    """
+    if points < 0 or points == 1:
+        raise DataError(f"points: expected 0 (area under the curve) or at least 2, got {points}")
+    check(found, truth, len(names))
+    matched = match(found, truth, iou_thresh, difficult)
+    counts = np.bincount(concatenate([record.class_ids for record in truth]), minlength=len(names))
+    curves = precision_recall(matched, counts)
+    aps = [average_precision(curve, points) for curve in curves]
+
+    # At the threshold a truth goes to the first box in Darknet's order that hits it, whatever that box's confidence,
+    # and a box on a difficult object is a false positive, unlike on the curve: both as in Darknet.
+    above = matched.scores > np.float32(thresh)
+    good = above & first_of_each(matched.truth)
+    wrong = above & ~good
+    tps = np.bincount(matched.class_ids[good], minlength=len(names))
+    fps = np.bincount(matched.class_ids[wrong], minlength=len(names))
+    overlap = np.bincount(matched.class_ids[good], matched.iou[good].astype(float), minlength=len(names))
+    listed = np.bincount(matched.class_ids[~matched.difficult], minlength=len(names))
+
+    rows = tuple(
+        ClassResult(
+            name,
+            aps[k],
+            int(counts[k]),
+            int(listed[k]),
+            int(tps[k]),
+            int(fps[k]),
+            int(counts[k] - tps[k]),
+            ratio(tps[k], tps[k] + fps[k]),
+            ratio(tps[k], counts[k]),
+            ratio(2 * tps[k], tps[k] + fps[k] + counts[k]),
+            ratio(overlap[k], tps[k] + fps[k]),
+        )
+        for k, name in enumerate(names)
+    )
+    tp, fp, truths = int(tps.sum()), int(fps.sum()), int(counts.sum())
+    precision, recall = ratio(tp, tp + fp), ratio(tp, truths)
+    return DarknetResult(
+        protocol=label(iou_thresh, points),
+        map=ratio(sum(aps), len(names)),
+        iou_thresh=iou_thresh,
+        points=points,
+        thresh=thresh,
+        images=len(found),
+        truths=truths,
+        detections=int(listed.sum()),
+        tp=tp,
+        fp=fp,
+        fn=truths - tp,
+        precision=precision,
+        recall=recall,
+        f1=ratio(2 * precision * recall, precision + recall),
+        average_iou=ratio(overlap.sum(), tp + fp),
+        classes=rows,
+    )
+
+
+def label(iou_thresh: float, points: int) -> str:
+    """The words that tell this figure from others."""
+    way = f"{points} recall points" if points else "area under the curve"
+    return f"Darknet `detector map`: mAP@{iou_thresh:.2f}, {way}, thresh {THRESH}, NMS {NMS}"
+
+
+def precision_recall(matched: Matches, truths: Ints) -> list[Curve]:
+    """The curve of each class. truths: (classes,) number of truths per class.
+
+    By falling confidence over the whole set; the first box that hits a truth is right, later ones are wrong.
+    """
+    rows = np.flatnonzero(~matched.difficult)
+    rows = rows[np.argsort(-matched.scores[rows], kind="stable")]
+    right = first_of_each(matched.truth[rows])
+    curves = []
+    by_class = np.argsort(matched.class_ids[rows], kind="stable")
+    ends = np.searchsorted(matched.class_ids[rows][by_class], np.arange(len(truths) + 1))
+    for count, start, end in zip(truths, ends[:-1], ends[1:], strict=True):
+        mine = by_class[start:end]
+        tp = np.cumsum(right[mine], dtype=float)
+        scores = matched.scores[rows[mine]].astype(float)
+        curves.append(Curve(scores, tp / np.arange(1, len(mine) + 1), tp / max(int(count), 1)))
+    return curves
+
+
+def average_precision(curve: Curve, points: int = 0) -> float:
+    """Area under the curve's envelope, or the mean of the envelope at `points` evenly spaced recalls."""
+    if points:
+        return float(curve.at(np.arange(points) / (points - 1)).sum() / points)
+    return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.at(curve.recall)))
+
+
+def ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0

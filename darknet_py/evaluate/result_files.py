@@ -1,0 +1,101 @@
+"""Result files in Darknet's layouts: what `detector valid` writes (`print_cocos`, `print_detector_detections`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from darknet_py.errors import DataError
+from darknet_py.evaluate.coco_ap import clipped, corners
+from darknet_py.evaluate.types import Found, Ints
+from darknet_py.files import make_folder, write_atomically
+
+COCO_FILE = "coco_results.json"
+VOC_PREFIX = "comp4_det_test_"
+
+# COCO numbers its 80 classes 1 to 90 with gaps.
+_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+_COCO_IDS = np.array([i for i in range(1, 91) if i not in _COCO_GAPS])
+
+
+def category_ids(classes: int) -> Ints:
+    """COCO's category number of each class; 1 … classes for other data sets than COCO's 80."""
+    return _COCO_IDS if classes == len(_COCO_IDS) else np.arange(1, classes + 1)
+
+
+def image_ids(paths: Sequence[str | Path]) -> list[int]:
+    """A number per image: the one its file name starts with (as in Darknet) or ends with; 1, 2, … where these are
+    missing or not unique (Darknet would write 0 for all)."""
+    stems = [Path(path).name.partition(".")[0] for path in paths]
+    for pattern in (r"(\d+)", r".*?(\d+)$"):
+        found = [re.match(pattern, stem) for stem in stems]
+        numbers = [int(match[1]) for match in found if match]
+        if len(set(numbers)) == len(stems):
+            return numbers
+    return list(range(1, len(stems) + 1))
+
+
+def write_coco(
+    path: str | Path,
+    found: Sequence[Found],
+    paths: Sequence[str | Path],
+    sizes: Sequence[tuple[int, int]],
+    classes: int,
+) -> None:
+    """All boxes as COCO's results format, one object per line: pixels, cut at the image's edges.
+
+    paths, sizes: of each image, (width, height) in pixels. Raises DataError when the file cannot be written.
+    """
+    ids = category_ids(classes)
+
+    def lines() -> Iterator[str]:
+        for image, record, size in zip(image_ids(paths), found, sizes, strict=True):
+            boxes = clipped(record.boxes, size).tolist()
+            categories = ids[record.class_ids].tolist()
+            for (x, y, w, h), category, score in zip(boxes, categories, record.scores.tolist(), strict=True):
+                yield (
+                    f'{{"image_id":{image}, "category_id":{category}, '
+                    f'"bbox":[{x:f}, {y:f}, {w:f}, {h:f}], "score":{score:f}}}'
+                )
+
+    def chunks() -> Iterator[bytes]:
+        yield b"["
+        for i, line in enumerate(lines()):
+            yield (",\n" if i else "\n").encode() + line.encode()
+        yield b"\n]\n"
+
+    write_atomically(path, chunks())
+
+
+def write_voc(
+    folder: str | Path,
+    found: Sequence[Found],
+    paths: Sequence[str | Path],
+    sizes: Sequence[tuple[int, int]],
+    names: Sequence[str],
+) -> list[Path]:
+    """A file comp4_det_test_NAME.txt per class: lines of image, score, left, top, right, bottom, in pixels from 1.
+
+    Returns the files. Raises DataError when one cannot be written or a class name cannot be part of a file name.
+    """
+    files = []
+    folder = make_folder(folder)
+    for k, name in enumerate(names):
+        if "/" in name or "\0" in name:
+            raise DataError(f"class {k}: the name {name!r} cannot be part of a file name")
+
+        def chunks(k: int = k) -> Iterator[bytes]:
+            for path, record, size in zip(paths, found, sizes, strict=True):
+                rows = record.class_ids == k
+                edges = corners(record.boxes[rows], size) + 1
+                edges = np.concatenate([np.maximum(edges[:, :2], 1), np.minimum(edges[:, 2:], size)], 1)
+                stem = Path(path).name.partition(".")[0]
+                for score, (left, top, right, bottom) in zip(record.scores[rows].tolist(), edges.tolist(), strict=True):
+                    yield f"{stem} {score:f} {left:f} {top:f} {right:f} {bottom:f}\n".encode()
+
+        files.append(folder / f"{VOC_PREFIX}{name}.txt")
+        write_atomically(files[-1], chunks())
+    return files

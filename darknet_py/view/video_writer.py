@@ -1,0 +1,55 @@
+"""Pictures to a video file, through OpenCV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from darknet_py.errors import DataError
+from darknet_py.files import make_folder
+from darknet_py.view.draw import Picture
+
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v"}
+
+
+class VideoFile:
+    """Takes pictures of one size. rate: pictures per second. The ending of the path chooses the codec (`CODECS`).
+
+    Raises DataError for another ending and for a place that cannot be written. To be closed (`with`).
+    """
+
+    def __init__(self, path: str | Path, rate: float):
+        self.path = Path(path)
+        ending = self.path.suffix.lower()
+        if ending not in CODECS:
+            raise DataError(f"{path}: expected a video ending in {', '.join(CODECS)}, got {ending or 'no ending'}")
+        make_folder(self.path.parent)
+        self._codec = cv2.VideoWriter_fourcc(*CODECS[ending])  # type: ignore[attr-defined]
+        self._rate = rate
+        self._writer: cv2.VideoWriter | None = None
+        self._size = 0, 0
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, picture: Picture) -> None:
+        """picture: uint8 (H, W, 3) RGB; one of another size than the first is resized."""
+        if self._writer is None:
+            self._size = picture.shape[1], picture.shape[0]
+            self._writer = cv2.VideoWriter(str(self.path), self._codec, self._rate, self._size)
+            if not self._writer.isOpened():
+                raise DataError(f"{self.path}: cannot write a video there")
+        if picture.shape[1::-1] != self._size:
+            picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
+        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finishes the file."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None

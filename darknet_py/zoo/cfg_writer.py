@@ -1,0 +1,169 @@
+"""Cfg text under construction: one call, one section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+Value = int | float | str | Iterable[int] | Iterable[float]
+_PAGE = 100
+
+
+@dataclass
+class _Part:
+    title: str
+    chapter: str
+    first: int  # index of its first layer
+    sections: list[str] = field(default_factory=list)
+
+
+class CfgWriter:
+    """Writes a cfg. Every call that adds a section gives its layer index; later calls name layers by it.
+
+    A chapter (backbone, neck and heads) holds parts (a stage, one step of a pyramid), and each part opens with a
+    banner that says what it is and which layers it has. Inside a chapter layers are written by distance (`-3`), so
+    that a layer can be put in before it; layers of another chapter by number (`61`).
+
+    activation, attention and elastic are the style of what is written next: the activation of every convolution and
+    shortcut that is not given another, and what every block has besides (blocks.py).
+    """
+
+    def __init__(
+        self,
+        about: str,
+        net: Mapping[str, Mapping[str, Value]],
+        by: str = "darknet_py.zoo: change it there, then `make cfgs`.",
+    ):
+        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (recipes.py).
+
+        by: what wrote it.
+        """
+        self.activation = "leaky"
+        self.attention = ""  # "se" or "sam"
+        self.elastic = False
+        self.last = -1
+        self._widths: list[int] = []
+        self._chapter = ""
+        self._chapter_first = 0
+        self._note = ""
+        self._parts: list[_Part] = []
+        options = "\n".join(_comment(why) + _options(net[why]) for why in net)
+        self._head = f"{_comment(about)}# Written by {by}\n\n[net]\n{options}"
+
+    @classmethod
+    def verbatim(cls, head: str) -> CfgWriter:
+        """A Cfg for layers that are given as text. head: the text before the first of them."""
+        cfg = cls("", {})
+        cfg._head = head
+        cfg.part("")
+        return cfg
+
+    def width(self, layer: int | None = None) -> int:
+        """Channels of a layer, the last one unless named; 3 before the first."""
+        return self._widths[self.last if layer is None else layer] if self._widths else 3
+
+    def chapter(self, title: str) -> None:
+        self._chapter, self._chapter_first = title, self.last + 1
+
+    def part(self, title: str) -> None:
+        self._parts.append(_Part(title, self._chapter, self.last + 1))
+
+    def note(self, text: str) -> None:
+        """A comment above the next section."""
+        self._note = text
+
+    def section(self, name: str, channels: int | None = None, /, **options: Value) -> int:
+        """Adds a section; gives its layer index. channels: of its output, where they differ from the last layer's."""
+        self._widths.append(self.width() if channels is None else channels)
+        self._parts[-1].sections.append(_comment(self._note) + f"[{name}]\n" + _options(options))
+        self._note = ""
+        self.last += 1
+        return self.last
+
+    def raw(self, text: str, channels: int) -> int:
+        """Adds a section as it is written; gives its layer index. channels: of its output."""
+        self.section("", channels)
+        self._parts[-1].sections[-1] = text
+        return self.last
+
+    def also(self, **options: Value) -> None:
+        """More options for the last section."""
+        self._parts[-1].sections[-1] += _options(options)
+
+    def conv(
+        self,
+        filters: int,
+        size: int = 1,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        dilation: int = 1,
+        activation: str | None = None,
+        norm: bool = True,
+    ) -> int:
+        """A convolution that keeps width and height, divided by the stride; batch-normalized unless `norm` is off."""
+        options: dict[str, Value] = {"batch_normalize": 1} if norm else {}
+        options.update(filters=filters, size=size, stride=stride, pad=1)
+        if groups > 1:
+            options["groups"] = groups
+        if dilation > 1:
+            options["dilation"] = dilation
+        return self.section("convolutional", filters, **options, activation=activation or self.activation)
+
+    def depthwise(self, channels: int, size: int = 3, stride: int = 1) -> int:
+        """A convolution that filters each channel by itself, several times if there are more `channels` than before."""
+        return self.conv(channels, size, stride, groups=min(self.width(), channels))
+
+    def maxpool(self, size: int, stride: int) -> int:
+        return self.section("maxpool", size=size, stride=stride)
+
+    def maxout(self, channels: int) -> int:
+        """At each pixel the largest of the channels g, g + channels, …: fewer channels without weights."""
+        return self.section("maxpool", channels, maxpool_depth=1, out_channels=channels, size=1, stride=1)
+
+    def upsample(self) -> int:
+        """Doubles width and height by repetition."""
+        return self.section("upsample", stride=2)
+
+    def route(self, *layers: int) -> int:
+        """The channels of the given layers, one after the other; of a single one: go back to it."""
+        width = sum(self.width(layer) for layer in layers)
+        return self.section("route", width, layers=[self._named(layer) for layer in layers])
+
+    def slice(self, layer: int, groups: int, group: int) -> int:
+        """One of `groups` equal slices of a layer's channels."""
+        width = self.width(layer) // groups
+        return self.section("route", width, layers=self._named(layer), groups=groups, group_id=group)
+
+    def shortcut(self, layer: int, activation: str = "linear") -> int:
+        """Adds a layer to the last one, over the channels that both have."""
+        return self.section("shortcut", **{"from": self._named(layer)}, activation=activation)
+
+    def text(self) -> str:
+        """The whole file."""
+        blocks, chapter = [self._head], ""
+        for part in self._parts:
+            if part.chapter != chapter:
+                chapter = part.chapter
+                blocks.append(f"# {'=' * (_PAGE - 4 - len(chapter))}  {chapter}\n")
+            if part.title:
+                end = part.first + len(part.sections) - 1
+                layers = f"Layers {part.first}-{end}" if end > part.first else f"Layer {end}"
+                blocks.append(f"# ---- {layers}: {part.title}\n")
+            blocks.extend(part.sections)
+        return "\n".join(blocks)
+
+    def _named(self, layer: int) -> int:
+        return layer - self.last - 1 if layer >= self._chapter_first or layer == self.last else layer
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in text.splitlines())
+
+
+def _options(options: Mapping[str, Value]) -> str:
+    return "".join(f"{key}={_value(value)}\n" for key, value in options.items())
+
+
+def _value(value: Value) -> str:
+    return str(value) if isinstance(value, (int, float, str)) else ",".join(map(str, value))
