@@ -72,7 +72,7 @@ class _ConvRecurrentSpec(Spec):
             if found[1:] != x[1:]:
                 raise ShapeError(
                     f"expected size, stride and padding that keep {x.w} x {x.h} pixels, as the state does, "
-                    f"found {found.w} x {found.h}"
+                    f"got {found.w} x {found.h}"
                 )
         return x._replace(c=self.output)
 
