@@ -21,7 +21,7 @@ LEVELS = [
     ["data"],
     ["model", "inference"],
     ["view", "zoo"],
-    ["evaluate", "export"],
+    ["evaluation", "export"],
     ["training"],
     ["cli"],
 ]

@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace) -> int:
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
     from darknet_py.cli.evaluate import write_report
     from darknet_py.data.open_classification import open_classifier_data
-    from darknet_py.evaluate.classifier import evaluate_classifier
+    from darknet_py.evaluation.classifier import evaluate_classifier
     from darknet_py.files import write_atomically
     from darknet_py.inference.fuse import AMP, fuse
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from darknet_py.data.datafile import DataFile
-    from darknet_py.evaluate.coco_ap import CocoResult
-    from darknet_py.evaluate.darknet_map import ClassResult, DarknetResult
-    from darknet_py.evaluate.detector import Evaluation
+    from darknet_py.evaluation.coco_ap import CocoResult
+    from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
+    from darknet_py.evaluation.detector import Evaluation
     from darknet_py.view.draw import Picture
 
 HELP = "measure a detector (Darknet's mAP, COCO's AP), a classifier (top-1, top-5), a network of texts (bits per byte)"
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.data.datafile import read_list, read_names
     from darknet_py.data.open_dataset import open_dataset
     from darknet_py.errors import CfgWarning, DarknetError
-    from darknet_py.evaluate.detector import PROTOCOLS, evaluate_detector
+    from darknet_py.evaluation.detector import PROTOCOLS, evaluate_detector
     from darknet_py.files import write_atomically
     from darknet_py.inference.fuse import AMP
     from darknet_py.model.checkpoint import is_checkpoint
@@ -202,7 +202,7 @@ def _percent(value: float | None) -> str:
 
 def write_files(folder: str, report: dict[str, Any], evaluation: Evaluation, data: DataFile | None) -> None:
     """What --out asks for; the result files in the layout that the .data file's `eval` names (coco, else VOC)."""
-    from darknet_py.evaluate.result_files import COCO_FILE, write_coco, write_voc
+    from darknet_py.evaluation.result_files import COCO_FILE, write_coco, write_voc
 
     boxes, names = evaluation.boxes, evaluation.names
     out = write_report(folder, report, names, report["confusion"]["matrix"], evaluation.pictures)

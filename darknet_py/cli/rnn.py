@@ -37,7 +37,7 @@ def measure(args: argparse.Namespace) -> int:
 
     from darknet_py.cli.common import load_network
     from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
-    from darknet_py.evaluate.text import evaluate_text
+    from darknet_py.evaluation.text import evaluate_text
     from darknet_py.files import write_atomically
     from darknet_py.training.tasks.text_task import check_text_network, read_bytes
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
-from darknet_py.evaluate.rank_merge import all_gather
+from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.files import write_atomically
 from darknet_py.graph.set_num_classes import set_num_classes
 from darknet_py.layers.base import Node

@@ -16,7 +16,7 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.data.images import letterbox, load_image, resize, to_tensor
-from darknet_py.evaluate.detector import evaluate_detector
+from darknet_py.evaluation.detector import evaluate_detector
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
 from darknet_py.training.trainer import TrainResult

@@ -16,7 +16,7 @@ import darknet_py
 from darknet_py.cli import main
 from darknet_py.data.builtin import synthetic_text as tale
 from darknet_py.errors import DarknetError, DataError, TrainError
-from darknet_py.evaluate.text import evaluate_text
+from darknet_py.evaluation.text import evaluate_text
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training.tasks import text_task as training_text
 from darknet_py.training.tasks.text_task import TextStreams, TextTask, generate

@@ -19,7 +19,7 @@ import torch
 import darknet_py
 from darknet_py.data.datafile import DataFile
 from darknet_py.errors import TrainError
-from darknet_py.evaluate.detector import evaluate_detector
+from darknet_py.evaluation.detector import evaluate_detector
 from darknet_py.model.weights import read_header
 from darknet_py.training.checkpoint_dir import is_numbered_checkpoint
 from darknet_py.training.schedule import next_measurement

@@ -14,7 +14,7 @@ from darknet_py.data.datafile import DataFile
 from darknet_py.data.loader import Batch
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import TrainError
-from darknet_py.evaluate.classifier import evaluate_classifier
+from darknet_py.evaluation.classifier import evaluate_classifier
 from darknet_py.graph.graph import Graph
 from darknet_py.training.tasks.task import (
     BatchSource,

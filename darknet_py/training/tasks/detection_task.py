@@ -16,7 +16,7 @@ from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader, training_sample
 from darknet_py.data.open_dataset import open_dataset
-from darknet_py.evaluate.detector import evaluate_detector
+from darknet_py.evaluation.detector import evaluate_detector
 from darknet_py.graph.graph import Graph
 from darknet_py.training.tasks.task import (
     BatchSource,

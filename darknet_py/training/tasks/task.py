@@ -17,7 +17,7 @@ from darknet_py.errors import TrainError
 if TYPE_CHECKING:
     import torch
 
-    from darknet_py.evaluate.types import Ints
+    from darknet_py.evaluation.types import Ints
     from darknet_py.graph.graph import Graph
     from darknet_py.model.network import Network
     from darknet_py.training.distributed import DistContext, LocalBatch

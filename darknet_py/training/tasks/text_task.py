@@ -17,7 +17,7 @@ from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.loader import Batch, ProblemLog
 from darknet_py.errors import DataError, TrainError
-from darknet_py.evaluate.text import evaluate_text
+from darknet_py.evaluation.text import evaluate_text
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training.tasks.task import BatchSource, EvalScore

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.darknet_map import ratio
-from darknet_py.evaluate.types import Floats, Found, GroundTruth, Ints, check, first_of_each, iou_matrix
+from darknet_py.evaluation.darknet_map import ratio
+from darknet_py.evaluation.types import Floats, Found, GroundTruth, Ints, check, first_of_each, iou_matrix
 
 
 def top_k(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:

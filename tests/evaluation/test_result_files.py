@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.result_files import category_ids, image_ids, write_coco, write_voc
-from darknet_py.evaluate.types import Found
+from darknet_py.evaluation.result_files import category_ids, image_ids, write_coco, write_voc
+from darknet_py.evaluation.types import Found
 
 NONE = Found(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32))
 ONE = Found(

@@ -17,11 +17,11 @@ from darknet_py.data.images import from_letterbox, to_letterbox
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.loader import EvalBatch, EvalLoader
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.evaluate import coco_ap as by_coco
-from darknet_py.evaluate import darknet_map as by_darknet
-from darknet_py.evaluate.classification_metrics import detection_confusion
-from darknet_py.evaluate.rank_merge import all_gather, merge_ranks
-from darknet_py.evaluate.types import Found, GroundTruth, Ints, match
+from darknet_py.evaluation import coco_ap as by_coco
+from darknet_py.evaluation import darknet_map as by_darknet
+from darknet_py.evaluation.classification_metrics import detection_confusion
+from darknet_py.evaluation.rank_merge import all_gather, merge_ranks
+from darknet_py.evaluation.types import Found, GroundTruth, Ints, match
 from darknet_py.inference import nms
 from darknet_py.inference.fuse import fuse
 from darknet_py.layers.base import Predictions

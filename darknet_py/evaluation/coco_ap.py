@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from darknet_py.evaluate.types import Doubles, Floats, Found, GroundTruth, check, concatenate
+from darknet_py.evaluation.types import Doubles, Floats, Found, GroundTruth, check, concatenate
 
 THRESH = 0.001
 NMS = 0.6

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.classification_metrics import confusion_matrix, detection_confusion, top_k
-from darknet_py.evaluate.types import Found, GroundTruth, iou_matrix
-from tests.evaluate import make
+from darknet_py.evaluation.classification_metrics import confusion_matrix, detection_confusion, top_k
+from darknet_py.evaluation.types import Found, GroundTruth, iou_matrix
+from tests.evaluation import make
 
 
 def test_top_k_by_hand() -> None:

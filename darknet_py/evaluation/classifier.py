@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from darknet_py.data.classification import ClassifierDataset, ClassifierEvalLoader
 from darknet_py.errors import DataError
-from darknet_py.evaluate.classification_metrics import class_counts, confusion_matrix, top_k
-from darknet_py.evaluate.rank_merge import all_gather
-from darknet_py.evaluate.types import Ints
+from darknet_py.evaluation.classification_metrics import class_counts, confusion_matrix, top_k
+from darknet_py.evaluation.rank_merge import all_gather
+from darknet_py.evaluation.types import Ints
 from darknet_py.view.draw import Picture
 from darknet_py.view.plots import confusion_plot
 

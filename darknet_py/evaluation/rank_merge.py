@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch.distributed as dist
 
 if TYPE_CHECKING:
-    from darknet_py.evaluate.detector import CollectedBoxes
+    from darknet_py.evaluation.detector import CollectedBoxes
 
 Part = TypeVar("Part")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from darknet_py.evaluate.types import Found, GroundTruth
+from darknet_py.evaluation.types import Found, GroundTruth
 
 
 def boxes(rng: np.random.Generator, n: int) -> np.ndarray:

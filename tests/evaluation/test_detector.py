@@ -12,9 +12,9 @@ import pytest
 import darknet_py
 from darknet_py.data.readers.voc import voc_to_darknet
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.evaluate.detector import Evaluation, evaluate_detector
-from darknet_py.evaluate.result_files import write_voc
-from tests.evaluate import make
+from darknet_py.evaluation.detector import Evaluation, evaluate_detector
+from darknet_py.evaluation.result_files import write_voc
+from tests.evaluation import make
 
 NAMES = ["a", "b", "c", "d"]
 

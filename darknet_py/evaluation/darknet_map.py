@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.types import (
+from darknet_py.evaluation.types import (
     Doubles,
     Found,
     GroundTruth,

@@ -10,7 +10,7 @@ import pytest
 
 from darknet_py.cli import evaluate
 from darknet_py.errors import DarknetError, DataError
-from tests.evaluate import make
+from tests.evaluation import make
 
 
 def run(*words: str) -> int:

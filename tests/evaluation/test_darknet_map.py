@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.darknet_map import Curve, average_precision, darknet_map
-from darknet_py.evaluate.types import Found, GroundTruth, iou_matrix
+from darknet_py.evaluation.darknet_map import Curve, average_precision, darknet_map
+from darknet_py.evaluation.types import Found, GroundTruth, iou_matrix
 from tests.effort import calls
-from tests.evaluate import make, oracle
+from tests.evaluation import make, oracle
 
 NAMES = ["a", "b", "c", "d"]
 BOX = [0.5, 0.5, 0.2, 0.2]

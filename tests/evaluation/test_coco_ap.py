@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.coco_ap import FIGURES, coco_ap
-from darknet_py.evaluate.types import Found, GroundTruth
-from tests.evaluate import make
+from darknet_py.evaluation.coco_ap import FIGURES, coco_ap
+from darknet_py.evaluation.types import Found, GroundTruth
+from tests.evaluation import make
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from darknet_py.errors import DataError
-from darknet_py.evaluate.coco_ap import clipped, corners
-from darknet_py.evaluate.types import Found, Ints
+from darknet_py.evaluation.coco_ap import clipped, corners
+from darknet_py.evaluation.types import Found, Ints
 from darknet_py.files import make_folder, write_atomically
 
 COCO_FILE = "coco_results.json"
