@@ -1,32 +1,33 @@
-"""Cfgs written from architecture: backbone × stage × neck × head.
+"""Writes the cfgs in `cfg/` from their architecture: backbone × stages × neck × head.
 
-`build("yolov4")` gives the text of a network; `python -m darknet_py.zoo` lists the names, prints one, and writes the
-files of `cfg/`. Any other combination: `Design` (design.py), and `python -m darknet_py design` on the command line. Of
-the rooms, each uses only those above it:
+`build("yolov4")` returns the text of a network. `python -m darknet_py.zoo` lists the names, prints one network or
+writes all files of `cfg/`. Other combinations: `Design` (design.py), and `darknet-py design` on the command line. Each
+module uses only those above it:
 
-    text.py           Cfg: one call, one section; layers are named by the index that the call gave
-    recipes.py        [net]: input size, training, augmentation
+    cfg_writer.py     CfgWriter: one call per section; layers are named by the index that the call returned
+    net_sections.py   [net]: input size, training, augmentation
     blocks.py         residual and dense blocks, attention, sets of convolutions, pooling
-    stages.py         Csp: how a stage's channels are divided (γ) and joined again (fusion)
-    residual.py dense.py mobile.py convolutional.py      backbones: stem and stages; they give stride → layer
-    heads.py          [yolo] by stride, [region], classifier; anchors and losses
-    necks.py          FPN, PANet, PRN, GFM, EFM; they join the strides that the head wants
-    classifiers.py detectors.py small.py                 the tables  name → function
-    backbones.py      the backbones that a design can name
-    design.py         a network from its parts' names; crossing.py a given plain cfg, made cross stage partial
+    stages.py         Csp: how the channels of a stage are split (γ) and joined (fusion)
+    residual.py dense.py mobile.py plain_backbones.py      backbones: stem and stages; they return stride → layer
+    heads.py          [yolo] per stride, [region], classifier; anchors and loss options
+    necks.py          FPN, PANet, PRN, GFM, EFM: they join the strides that the heads read
+    classifiers.py detectors.py builtin_networks.py        the tables name → function
+    backbones.py      the backbones available to a design
+    design.py         a network from the names of its parts; csp_transform.py converts a given plain cfg
 
-To add a network, write what is missing of its blocks, backbone or neck, then a function in `detectors.py` that puts
-them together, and its row in the table:
+To add a network, write the block, backbone or neck that is missing, a function in `detectors.py` that combines the
+parts, and its row in the table:
 
-    def _my_detector(classes: int = 80) -> Cfg:
-        cfg = Cfg("What it is and where it comes from.", recipes.detector(416, 8))
+    def _my_detector(classes: int = 80) -> CfgWriter:
+        cfg = CfgWriter("What it is and where it comes from.", net_sections.detector(416, 8))
         features = darknet53(cfg, Csp(gamma=0.25))
-        head = Yolo(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
+        head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
         necks.panet(cfg, features, head)
         return cfg
 
-`make cfgs` then writes its file, and C's figures of it go into `tests/golden/zoo.json` (tools/zoo/c_darknet.py). A
-network that somebody published is compared with its cfg: same sections, same meaning of every option.
+`make cfgs` then writes its file. The values of C Darknet for it go into `tests/golden/zoo.json`
+(tools/zoo/c_darknet.py). A published network is compared with the published cfg: same sections, same meaning of every
+option.
 """
 
 from __future__ import annotations
@@ -46,9 +47,17 @@ ZOO: dict[str, Callable[..., CfgWriter]] = {**DETECTORS, **CLASSIFIERS, **SMALL}
 
 
 def build(name: str, classes: int | None = None) -> str:
-    """The cfg text of a network of the zoo, for another number of classes if given.
+    """Writes the cfg of a network of the zoo.
 
-    Raises DarknetError for a name that the zoo does not have, and for less than one class.
+    Args:
+        name: Name of the network, a key of `ZOO`.
+        classes: Number of classes; default: that of the published network.
+
+    Returns:
+        The text of the cfg.
+
+    Raises:
+        DarknetError: Unknown name, or classes below 1.
     """
     if name not in ZOO:
         raise DarknetError(f"expected a network of the zoo, got {name!r}{did_you_mean(name, sorted(ZOO))}")

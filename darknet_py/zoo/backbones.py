@@ -1,4 +1,4 @@
-"""The backbones that a design can name: each writes itself, plain or cross stage partial, and gives its features."""
+"""The backbones that a design can name: each writes its layers, plain or cross stage partial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stages and necks are made of. Each block continues from the last layer and gives the index of its output.
+"""What stages and necks are made of. Each block continues from the last layer and returns the index of its output.
 
 The blocks of stages end with the attention that the Cfg asks for, and are elastic where it says so.
 """

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from darknet_py.zoo import blocks, heads, necks
-from darknet_py.zoo import net_sections as recipes
+from darknet_py.zoo import blocks, heads, necks, net_sections
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.classifiers import CSP_RESNEXT50
 from darknet_py.zoo.heads import YoloHeads
@@ -42,7 +41,7 @@ def _darknet(cfg: CfgWriter, stem: int, stages: Sequence[tuple[int, int]], strid
 def _cifar(classes: int = CLASSES) -> CfgWriter:
     cfg = CfgWriter(
         "A classifier of CIFAR's size, 32 x 32 pixels, for the built-in set of shapes.",
-        recipes.small(
+        net_sections.small(
             32, 32, rate=0.003, batches=1800, min_crop=32, max_crop=36, angle=10, aspect=1.1, **_colors(0.1, 1.5)
         ),
     )
@@ -53,7 +52,7 @@ def _cifar(classes: int = CLASSES) -> CfgWriter:
 
 def _trunk(title: str, *, batches: int, size: int = 160) -> tuple[CfgWriter, int]:
     """A detector up to its head at stride 16, and the layer that the head reads."""
-    cfg = CfgWriter(title, recipes.small(size, 16, rate=0.002, batches=batches, **_colors(0.02, 1.3)))
+    cfg = CfgWriter(title, net_sections.small(size, 16, rate=0.002, batches=batches, **_colors(0.02, 1.3)))
     _darknet(cfg, 16, ((32, 0), (64, 1), (128, 2)))
     cfg.chapter("Head")
     cfg.part("stride 16")
@@ -133,7 +132,7 @@ def _yolov4_tiny(classes: int = CLASSES) -> CfgWriter:
     """The published network with heads at three strides, so that tiny shapes are found too; anchors of the shapes."""
     cfg = CfgWriter(
         "YOLOv4-tiny (Wang et al., 2020) with heads at 3 strides, for the built-in shapes.",
-        recipes.small(320, 8, rate=0.0015, batches=2500, **_colors(0.02, 1.5)),
+        net_sections.small(320, 8, rate=0.0015, batches=2500, **_colors(0.02, 1.5)),
     )
     head = YoloHeads(classes, _AT_320, heads.THREE_SCALES, {**_V4_LOSS, "scale_x_y": 1.05})
     necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), head)
@@ -144,7 +143,7 @@ def _csresnext50(classes: int = CLASSES) -> CfgWriter:
     """The published network; loss as in YOLOv4, anchors of the shapes."""
     cfg = CfgWriter(
         "CSPResNeXt50-PANet-SPP (CSPNet, Wang et al., 2019), for the built-in shapes.",
-        recipes.small(224, 8, rate=0.002, batches=2500, **_colors(0.02, 1.5)),
+        net_sections.small(224, 8, rate=0.002, batches=2500, **_colors(0.02, 1.5)),
     )
     reach: dict[int, dict[str, Value]] = {8: {"scale_x_y": 1.2}, 16: {"scale_x_y": 1.1}, 32: {"scale_x_y": 1.05}}
     necks.panet(cfg, CSP_RESNEXT50(cfg), YoloHeads(classes, _AT_224, heads.THREE_SCALES, _V4_LOSS, reach))
@@ -154,7 +153,7 @@ def _csresnext50(classes: int = CLASSES) -> CfgWriter:
 def _lstm(symbols: int = 256) -> CfgWriter:
     cfg = CfgWriter(
         "A long short-term memory that learns to continue a text, byte by byte.",
-        recipes.text(symbols, 16, 64, rate=0.01, batches=2000),
+        net_sections.text(symbols, 16, 64, rate=0.01, batches=2000),
     )
     cfg.part("memory, and a score for each byte that may come next")
     cfg.section("lstm", output=128)

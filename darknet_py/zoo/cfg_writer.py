@@ -18,7 +18,7 @@ class _Part:
 
 
 class CfgWriter:
-    """Writes a cfg. Every call that adds a section gives its layer index; later calls name layers by it.
+    """Writes a cfg. Each call that adds a section returns its layer index, by which later calls name it.
 
     A chapter (backbone, neck and heads) holds parts (a stage, one step of a pyramid), and each part opens with a
     banner that says what it is and which layers it has. Inside a chapter layers are written by distance (`-3`), so
@@ -34,7 +34,7 @@ class CfgWriter:
         net: Mapping[str, Mapping[str, Value]],
         by: str = "darknet_py.zoo: change it there, then `make cfgs`.",
     ):
-        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (recipes.py).
+        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (net_sections.py).
 
         by: what wrote it.
         """
@@ -73,7 +73,7 @@ class CfgWriter:
         self._note = text
 
     def section(self, name: str, channels: int | None = None, /, **options: Value) -> int:
-        """Adds a section; gives its layer index. channels: of its output, where they differ from the last layer's."""
+        """Adds a section; returns its layer index. channels: of its output; default: as the last layer."""
         self._widths.append(self.width() if channels is None else channels)
         self._parts[-1].sections.append(_comment(self._note) + f"[{name}]\n" + _options(options))
         self._note = ""
@@ -81,7 +81,7 @@ class CfgWriter:
         return self.last
 
     def raw(self, text: str, channels: int) -> int:
-        """Adds a section as it is written; gives its layer index. channels: of its output."""
+        """Adds the text of a section unchanged; returns its layer index. channels: of its output."""
         self.section("", channels)
         self._parts[-1].sections[-1] = text
         return self.last

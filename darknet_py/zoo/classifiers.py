@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from darknet_py.zoo import heads
-from darknet_py.zoo import net_sections as recipes
+from darknet_py.zoo import heads, net_sections
 from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.dense import dense_reference, densenet201, pelee_reference, peleenet
 from darknet_py.zoo.mobile import csp_mobilenet_v2, efficientnet_b0, mobilenet_v2
@@ -39,10 +38,10 @@ def _classifier(
     """omega: mish, label smoothing, mosaic and cutmix, in a longer training. cost: a [cost] section at the end."""
     if omega:
         about = f"{name} with mish and stronger augmentation, as an ImageNet classifier."
-        net = recipes.classifier(subdivisions, batches=1200000, label_smooth_eps=0.1, mosaic=1, cutmix=1)
+        net = net_sections.classifier(subdivisions, batches=1200000, label_smooth_eps=0.1, mosaic=1, cutmix=1)
     else:
         about = f"{name}, as an ImageNet classifier."
-        net = recipes.classifier(subdivisions, size=size)
+        net = net_sections.classifier(subdivisions, size=size)
     cfg = CfgWriter(f"{about}\n{CSPNET}" if name.startswith("CSP") else about, net)
     cfg.activation = "mish" if omega else activation
     cfg.attention, cfg.elastic = attention, elastic
@@ -54,7 +53,7 @@ def _classifier(
 
 
 def _darknet19(classes: int = 1000) -> CfgWriter:
-    cfg = CfgWriter("Darknet-19, the backbone of YOLOv2, as an ImageNet classifier.", recipes.darknet19())
+    cfg = CfgWriter("Darknet-19, the backbone of YOLOv2, as an ImageNet classifier.", net_sections.darknet19())
     darknet19(cfg)
     heads.classifier(cfg, classes, pool_first=False)
     cfg.section("cost", type="sse")
@@ -62,7 +61,7 @@ def _darknet19(classes: int = 1000) -> CfgWriter:
 
 
 def _enetb0(classes: int = 1000) -> CfgWriter:
-    cfg = CfgWriter("EfficientNet-B0 (Tan and Le, 2019), as an ImageNet classifier.", recipes.efficientnet())
+    cfg = CfgWriter("EfficientNet-B0 (Tan and Le, 2019), as an ImageNet classifier.", net_sections.efficientnet())
     cfg.activation = "swish"
     efficientnet_b0(cfg)
     heads.classifier(cfg, classes, dropout=0.2)

@@ -1,8 +1,8 @@
-"""A given plain cfg made cross stage partial: ResNet, ResNeXt, Darknet-53, DenseNet and what is built like them.
+"""Converts a plain cfg to a cross stage partial one: ResNet, ResNeXt, Darknet-53, DenseNet and similar networks.
 
-Its stages are found in the graph: runs of residual blocks of one shape, and runs of dense layers. Sections are put in
-before and after a run; of its own sections only the channels of a block's output and the layers that are named change.
-Everything else stays as it is written, comments too.
+The stages are found in the graph: sequences of residual blocks of one shape, or of dense layers. Sections are inserted
+before and after each stage. Within a stage only the output channels of its blocks and the layer numbers change; all
+other text is kept, comments included.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.residual import plural
 from darknet_py.zoo.stages import Csp
 
-_NAMING = ("layers", "from", "share_index")  # options that name layers
+_LAYER_KEYS = ("layers", "from", "share_index")  # options that name layers
 _BANNER = re.compile(r"^(# ---- Layers? )(\d+)(?:-(\d+))?", re.MULTILINE)
 
 
 class Stage(NamedTuple):
-    """A stage: layers after `reads`, up to `last`, that read each other and `reads`, and of which others read `last`.
+    """The layers after `reads`, up to `last`. They read only each other and `reads`; other layers read only `last`.
 
-    depth: how many blocks. source: the layer that the first block reads. If that is not `reads`, the layers between
-    are what widened it: they give way to the split. bottleneck: a bottleneck opens it. dense: not residual.
+    depth: number of blocks. source: the layer that the first block reads. Where it is not `reads`, the layers in
+    between widen it; the split replaces them. bottleneck: the first block is a bottleneck that changes the shape.
+    dense: dense layers instead of residual blocks.
     """
 
     reads: int
@@ -43,99 +44,112 @@ class Stage(NamedTuple):
 
 
 class CspResult(NamedTuple):
-    """text: of the new cfg. changes: a line for each stage, and one for the whole."""
+    """text: the new cfg. changes: one line per stage and one for the whole network."""
 
     text: str
     changes: list[str]
 
 
 def to_csp(path: str | Path, csp: Csp) -> CspResult:
-    """The cross stage partial version of a plain cfg.
+    """Converts a plain cfg to its cross stage partial version.
 
-    Raises DarknetError where it has no such stages, CfgError where it is not a cfg.
+    Args:
+        path: The cfg.
+        csp: Gamma, fusion and split of the new stages.
+
+    Returns:
+        The text of the new cfg and a description of the changes.
+
+    Raises:
+        CfgError: The cfg is not valid.
+        DarknetError: The cfg has no stages that can be converted.
     """
     graph = parse(path)
-    runs = find_runs(graph)
-    if not runs:
-        expected = "residual blocks of one shape or dense layers, which nothing else reads"
+    stages = find_stages(graph)
+    if not stages:
+        expected = "residual blocks of one shape or dense layers, read by nothing else"
         raise DarknetError(f"{path}: expected stages of {expected}, got none")
-    text = _Rewriting(graph, csp, runs).text()
+    text = _CspRewriter(graph, csp, stages).text()
     new = reparse(text, f"{path}, cross stage partial")
     totals = (
         f"parameters {graph.parameters} -> {new.parameters} ({new.parameters / graph.parameters - 1:+.1%}), "
         f"BFLOPs {graph.bflops:.3f} -> {new.bflops:.3f} ({new.bflops / graph.bflops - 1:+.1%})"
     )
-    return CspResult(text, [*(_change(graph, csp, run) for run in runs), totals])
+    return CspResult(text, [*(_describe_stage(graph, csp, stage) for stage in stages), totals])
 
 
-def find_runs(graph: Graph) -> list[Stage]:
-    """The stages that can be made cross stage partial, in cfg order."""
-    residual = [_opened(graph, run) for run in _runs(graph, _residual_source)]
-    dense = [run._replace(dense=True) for run in _runs(graph, _dense_source) if run.depth > 1]
-    return sorted(run for run in residual + dense if _closed(graph, run) and not _divided(graph, run))
+def find_stages(graph: Graph) -> list[Stage]:
+    """Stages that can be made cross stage partial, in cfg order."""
+    residual = [_with_opening_block(graph, stage) for stage in _block_sequences(graph, _residual_source)]
+    dense = [stage._replace(dense=True) for stage in _block_sequences(graph, _dense_source) if stage.depth > 1]
+    return sorted(
+        stage for stage in residual + dense if _is_self_contained(graph, stage) and not _is_already_csp(graph, stage)
+    )
 
 
-def _runs(graph: Graph, source_of: Callable[[Graph, Node], int | None]) -> Iterable[Stage]:
-    """Blocks that follow each other, each from the output of the one before."""
-    run: Stage | None = None
+def _block_sequences(graph: Graph, source_of: Callable[[Graph, Node], int | None]) -> Iterable[Stage]:
+    """Sequences of blocks, each of which reads the output of the one before."""
+    stage: Stage | None = None
     for node in graph:
         source = source_of(graph, node)
         if source is None:
             continue
-        if run and run.last == source:
-            run = run._replace(last=node.index, depth=run.depth + 1)
+        if stage and stage.last == source:
+            stage = stage._replace(last=node.index, depth=stage.depth + 1)
             continue
-        if run:
-            yield run
-        run = Stage(source, source, node.index, 1)
-    if run:
-        yield run
+        if stage:
+            yield stage
+        stage = Stage(source, source, node.index, 1)
+    if stage:
+        yield stage
 
 
 def _residual_source(graph: Graph, node: Node) -> int | None:
-    """The input of the residual block that ends here: a chain from it with two convolutions, one of them the last, and
-    the sum of both, all of one shape."""
+    """The input of the residual block that ends at this shortcut, or None.
+
+    The block is a chain of at least two convolutions, the last layer among them, with the shape of its input.
+    """
     if not isinstance(node.spec, ShortcutSpec) or len(node.sources) != 2:
         return None
     before, source = node.sources
     same = node.inputs[0] == node.inputs[1] and node.output.c >= 16
     convolutions = [index for index in range(source + 1, before + 1) if _conv(graph, index)]
-    block = len(convolutions) > 1 and convolutions[-1] == before and _chain(graph, source, before)
+    block = len(convolutions) > 1 and convolutions[-1] == before and _is_chain(graph, source, before)
     return source if same and block else None
 
 
 def _dense_source(graph: Graph, node: Node) -> int | None:
-    """The input of the dense layer that ends here: a chain of layers from it, and both side by side."""
+    """The input of the dense layer that ends at this route (a chain concatenated with its input), or None."""
     if not isinstance(node.spec, RouteSpec) or len(node.sources) != 2 or node.spec.groups > 1:
         return None
     source, before = sorted(node.sources)
     grows = before == node.index - 1 and _conv(graph, before)
-    return source if grows and _chain(graph, source, before) else None
+    return source if grows and _is_chain(graph, source, before) else None
 
 
-def _opened(graph: Graph, run: Stage) -> Stage:
-    """A run of residual blocks together with the bottleneck that opens its stage, if there is one.
+def _with_opening_block(graph: Graph, stage: Stage) -> Stage:
+    """Extends a stage of residual blocks by the bottleneck that precedes them, if there is one.
 
-    ResNet's first block of a stage widens, and most of them halve the resolution; what it adds is its input as it is
-    (Darknet) or behind a 1x1 convolution.
+    The first block of a ResNet stage widens the channels and usually halves the resolution. Its shortcut adds its
+    input unchanged (Darknet) or after a 1x1 convolution.
     """
-    opening = graph.layers[run.source]
+    opening = graph.layers[stage.source]
     if not isinstance(opening.spec, ShortcutSpec) or len(opening.sources) != 2:
-        return run
+        return stage
     widening = min(opening.sources)
     source = _input_of_projection(graph, opening)
     if source is None:
         widening, source = opening.sources
     spec = _conv(graph, widening)
-    if spec is None or spec.size > 1 or widening - source < 3 or not _chain(graph, source, widening):
-        return run
+    if spec is None or spec.size > 1 or widening - source < 3 or not _is_chain(graph, source, widening):
+        return stage
     if source == opening.sources[1] and opening.inputs[0][1:] == opening.inputs[1][1:]:  # it only widens
-        return run._replace(reads=source, source=source, depth=run.depth + 1, bottleneck=True)
-    return run._replace(reads=widening - 1, bottleneck=True)
+        return stage._replace(reads=source, source=source, depth=stage.depth + 1, bottleneck=True)
+    return stage._replace(reads=widening - 1, bottleneck=True)
 
 
 def _input_of_projection(graph: Graph, opening: Node) -> int | None:
-    """What is added to the block that ends here, if it is a 1x1 convolution: the layer that this reads."""
+    """The layer that the 1x1 convolution on the shortcut of this block reads, or None."""
     projection = opening.index - 1
     spec, route = _conv(graph, projection), graph.layers[projection - 1]
     projected = spec is not None and spec.size == 1 and isinstance(route.spec, RouteSpec) and len(route.sources) == 1
@@ -147,159 +161,163 @@ def _conv(graph: Graph, index: int) -> ConvolutionalSpec | None:
     return spec if isinstance(spec, ConvolutionalSpec) else None
 
 
-def _chain(graph: Graph, source: int, last: int) -> bool:
-    """Whether each layer after `source`, up to `last`, reads the one before it and nothing else."""
+def _is_chain(graph: Graph, source: int, last: int) -> bool:
+    """Whether each layer after `source`, up to `last`, reads only the layer before it."""
     return 0 <= source < last and all(
         graph.layers[index].sources == (index - 1,) for index in range(source + 1, last + 1)
     )
 
 
-def _closed(graph: Graph, run: Stage) -> bool:
-    """Whether of its layers only the last is read by others."""
-    return not any(run.reads < source < run.last for node in graph.layers[run.last + 1 :] for source in node.sources)
+def _is_self_contained(graph: Graph, stage: Stage) -> bool:
+    """Whether other layers read only its last layer."""
+    return not any(
+        stage.reads < source < stage.last for node in graph.layers[stage.last + 1 :] for source in node.sources
+    )
 
 
-def _divided(graph: Graph, run: Stage) -> bool:
-    """Whether it is cross stage partial already: what it reads is one of two parts."""
-    node = graph.layers[run.reads]
-    spec = _conv(graph, run.reads)
+def _is_already_csp(graph: Graph, stage: Stage) -> bool:
+    """Whether the stage is cross stage partial already, that is, reads one of two parts."""
+    node = graph.layers[stage.reads]
+    spec = _conv(graph, stage.reads)
     if spec and spec.size == 1 and node.sources[0] >= 0:
         node = graph.layers[node.sources[0]]
         return isinstance(node.spec, RouteSpec) and len(node.sources) == 1
     return isinstance(node.spec, RouteSpec) and node.spec.groups > 1
 
 
-class _Rewriting:
-    """One pass over the sections; layers keep their order, and new ones come between them."""
+class _CspRewriter:
+    """Rewrites the cfg in one pass over its sections; layers keep their order and new ones are inserted."""
 
-    def __init__(self, graph: Graph, csp: Csp, runs: list[Stage]):
+    def __init__(self, graph: Graph, csp: Csp, stages: list[Stage]):
         self.graph, self.csp = graph, csp
-        self.opens = {run.reads: run for run in runs}
-        self.narrowing = {run.reads - 1 for run in runs if run.reads < run.source}
-        self.moved: dict[int, int] = {}  # old index → new index
-        self.inside: dict[int, int] = {}  # the same within a run, where it differs
+        self.stages_by_input = {stage.reads: stage for stage in stages}
+        self.narrowing = {stage.reads - 1 for stage in stages if stage.reads < stage.source}
+        self.new_index: dict[int, int] = {}  # old index → new index
+        self.new_index_in_stage: dict[int, int] = {}  # the same within a stage, where it differs
         problems = Problems(graph.path)
         net, *self.sections = parse_sections(graph.text, problems)
         self.lines = graph.text.removeprefix("\ufeff").splitlines()
-        self.at = 0  # the first line that is not taken yet
-        self.cfg = CfgWriter.verbatim(self._take(net))
+        self.next_line = 0  # the first line that is not taken yet
+        self.cfg = CfgWriter.verbatim(self._take_lines(net))
 
     def text(self) -> str:
-        run: Stage | None = None
+        stage: Stage | None = None
         skipped, dropped = -1, -1
         for node, section in zip(self.graph, self.sections, strict=True):
-            chunk = self._take(section)
-            if node.index == dropped or (run and node.index <= run.source):
-                self.moved[node.index] = self.cfg.last
+            chunk = self._take_lines(section)
+            if node.index == dropped or (stage and node.index <= stage.source):
+                self.new_index[node.index] = self.cfg.last
                 continue
-            closing = run is not None and not run.dense and self._closes(node)
+            closing = stage is not None and not stage.dense and self._has_block_output_channels(node)
             width = self.csp.parts(node.output.c)[1] if closing else node.output.c
-            self.cfg.raw(self._edited(section, node, chunk, width if closing else None), width)
-            self.moved[node.index] = self.cfg.last
-            if run and node.index == run.last:
-                dropped = self._close(run, skipped)
-                self.moved[run.last] = self.cfg.last
-                self.inside = {}
-                run = None
-            if node.index in self.opens:
-                run = self.opens[node.index]
-                skipped = self._open(run)
-        rest = "\n".join(self.lines[self.at :]).strip("\n")
-        return _renumbered(self.cfg.text() + (f"\n{rest}\n" if rest else ""), self.moved)
+            self.cfg.raw(self._rewrite_section(section, node, chunk, width if closing else None), width)
+            self.new_index[node.index] = self.cfg.last
+            if stage and node.index == stage.last:
+                dropped = self._close(stage, skipped)
+                self.new_index[stage.last] = self.cfg.last
+                self.new_index_in_stage = {}
+                stage = None
+            if node.index in self.stages_by_input:
+                stage = self.stages_by_input[node.index]
+                skipped = self._open(stage)
+        rest = "\n".join(self.lines[self.next_line :]).strip("\n")
+        return _renumber_banners(self.cfg.text() + (f"\n{rest}\n" if rest else ""), self.new_index)
 
-    def _take(self, section: Section) -> str:
-        """The lines from where the last section ended to the end of this one."""
+    def _take_lines(self, section: Section) -> str:
+        """The lines from the end of the previous section to the end of this one."""
         last = max((option.line for option in section.options), default=section.line)
-        chunk, self.at = self.lines[self.at : last], last
+        chunk, self.next_line = self.lines[self.next_line : last], last
         return "\n".join(chunk).strip("\n") + "\n"
 
-    def _closes(self, node: Node) -> bool:
-        """Whether its channels are those of a residual block: what is added to the block's input."""
+    def _has_block_output_channels(self, node: Node) -> bool:
+        """Whether the layer is the output of a residual block or is added to the block's input."""
         return isinstance(self.graph.layers[node.index + 1].spec, ShortcutSpec) or isinstance(node.spec, ShortcutSpec)
 
-    def _first_conv(self, run: Stage) -> ConvolutionalSpec:
-        return next(spec for index in range(run.source + 1, run.last) if (spec := _conv(self.graph, index)))
+    def _first_conv(self, stage: Stage) -> ConvolutionalSpec:
+        return next(spec for index in range(stage.source + 1, stage.last) if (spec := _conv(self.graph, index)))
 
-    def _open(self, run: Stage) -> int:
-        """Splits what the run reads; gives the part that skips it."""
+    def _open(self, stage: Stage) -> int:
+        """Writes the split of the stage's input; returns the layer of the part that skips the blocks."""
         graph = self.graph
-        self.cfg.activation = self._first_conv(run).activation
-        width = graph.layers[run.source if run.dense else run.last].output.c
-        narrower = graph.layers[run.reads].output.c if run.reads == run.source and run.bottleneck else None
-        skipped = self.csp.divide(self.cfg, width, through=narrower)
-        self.inside = {run.source: self.cfg.last}
+        self.cfg.activation = self._first_conv(stage).activation
+        width = graph.layers[stage.source if stage.dense else stage.last].output.c
+        block_input_channels = (
+            graph.layers[stage.reads].output.c if stage.reads == stage.source and stage.bottleneck else None
+        )
+        skipped = self.csp.divide(self.cfg, width, through=block_input_channels)
+        self.new_index_in_stage = {stage.source: self.cfg.last}
         return skipped
 
-    def _close(self, run: Stage, skipped: int) -> int:
-        """Joins both parts; gives the layer that is then to be left out, -1 for none."""
+    def _close(self, stage: Stage, skipped: int) -> int:
+        """Writes the join of both parts; returns the layer to omit after it, or -1."""
         csp, cfg = self.csp, self.cfg
-        out = self.graph.layers[run.last].output.c
-        skipping, going = csp.parts(self.graph.layers[run.source].output.c if run.dense else out)
-        transition = self._transition(run)
+        out = self.graph.layers[stage.last].output.c
+        skip_channels, block_channels = csp.parts(self.graph.layers[stage.source].output.c if stage.dense else out)
+        transition = self._transition(stage)
         if transition is None:
-            # As wide as the way into the next stage would be, if there is none: CSPResNet-50's last stage.
-            inner = self._first_conv(run).filters
-            csp.join(cfg, skipped, out - skipping, min(2 * inner, out) if run.bottleneck else out)
+            # No next stage: as wide as its first convolution would be (last stage of CSPResNet-50).
+            inner = self._first_conv(stage).filters
+            csp.join(cfg, skipped, out - skip_channels, min(2 * inner, out) if stage.bottleneck else out)
             return -1
-        # The plain network's convolution is the last transition; with fusion "last" there is none.
+        # The convolution of the plain network is the last transition; fusion "last" has none.
         if csp.fusion != "first":
             cfg.note("Transition of that part")
-            cfg.conv(transition.filters - skipping if run.dense and csp.fusion == "last" else going)
+            cfg.conv(transition.filters - skip_channels if stage.dense and csp.fusion == "last" else block_channels)
         cfg.note("Both are joined")
         cfg.route(cfg.last, skipped)
-        return run.last + 1 if csp.fusion == "last" else -1
+        return stage.last + 1 if csp.fusion == "last" else -1
 
-    def _transition(self, run: Stage) -> ConvolutionalSpec | None:
-        """The 1x1 convolution that follows the run already: DenseNet's transition, or the way into ResNet's next
+    def _transition(self, stage: Stage) -> ConvolutionalSpec | None:
+        """The 1x1 convolution that follows the stage already: DenseNet's transition, or the way into ResNet's next
         stage."""
-        index = run.last + 1
+        index = stage.last + 1
         spec = _conv(self.graph, index) if index < len(self.graph.layers) else None
-        if spec is None or spec.size > 1 or self.graph.layers[index].sources != (run.last,):
+        if spec is None or spec.size > 1 or self.graph.layers[index].sources != (stage.last,):
             return None
-        if run.dense:
-            readers = sum(run.last in node.sources for node in self.graph)
+        if stage.dense:
+            readers = sum(stage.last in node.sources for node in self.graph)
             return spec if spec.batch_normalize and readers == 1 else None
         return spec if index in self.narrowing else None
 
-    def _edited(self, section: Section, node: Node, chunk: str, filters: int | None) -> str:
-        """The section with other filters (if given) and with the new numbers of the layers that it names."""
+    def _rewrite_section(self, section: Section, node: Node, chunk: str, filters: int | None) -> str:
+        """The text of the section with new filters (if given) and new layer numbers."""
         lines = chunk.splitlines()
-        first = self.at - len(lines)  # of the file, for the lines that are left of the chunk
+        first = self.next_line - len(lines)  # of the file, for the lines that are left of the chunk
         for option in section.options:
             value = option.value
             if option.key == "filters" and filters:
                 value = str(filters)
-            elif option.key in _NAMING:
-                value = ",".join(self._renamed(name, node.index) for name in option.value.split(","))
+            elif option.key in _LAYER_KEYS:
+                value = ",".join(self._renumber(name, node.index) for name in option.value.split(","))
             if value != option.value:
                 lines[option.line - 1 - first] = f"{option.key}={value}"
         return "\n".join(lines) + "\n"
 
-    def _renamed(self, name: str, index: int) -> str:
+    def _renumber(self, name: str, index: int) -> str:
         number = atoi(name) or 0
         old = index + number if number < 0 else number
-        new = self.inside.get(old, self.moved.get(old, old))
+        new = self.new_index_in_stage.get(old, self.new_index.get(old, old))
         return str(new - self.cfg.last - 1 if number < 0 else new)
 
 
-def _renumbered(text: str, moved: dict[int, int]) -> str:
-    """The zoo's banners with the new numbers of their layers."""
+def _renumber_banners(text: str, new_index: dict[int, int]) -> str:
+    """Updates the layer numbers in the zoo's banner comments."""
 
     def banner(match: re.Match[str]) -> str:
         first, last = int(match[2]), int(match[3] or match[2])
-        start = moved.get(first - 1, -1) + 1
-        end = moved.get(last, last)
+        start = new_index.get(first - 1, -1) + 1
+        end = new_index.get(last, last)
         return f"# ---- Layers {start}-{end}" if end > start else f"# ---- Layer {end}"
 
     return _BANNER.sub(banner, text)
 
 
-def _change(graph: Graph, csp: Csp, run: Stage) -> str:
-    source, out = graph.layers[run.source].output, graph.layers[run.last].output
-    skipping, going = csp.parts(source.c if run.dense else out.c)
-    what = plural(run.depth, "dense layer" if run.dense else "residual block")
-    opened = ", instead of the block that opened the stage" if run.reads < run.source else ""
+def _describe_stage(graph: Graph, csp: Csp, stage: Stage) -> str:
+    source, out = graph.layers[stage.source].output, graph.layers[stage.last].output
+    skip_channels, block_channels = csp.parts(source.c if stage.dense else out.c)
+    what = plural(stage.depth, "dense layer" if stage.dense else "residual block")
+    opened = ", instead of the block that opened the stage" if stage.reads < stage.source else ""
     return (
-        f"layers {run.reads + 1}-{run.last}, {what} at {out.w} x {out.h}: "
-        f"{skipping} of {skipping + going} channels skip them, {going} go through{opened}"
+        f"layers {stage.reads + 1}-{stage.last}, {what} at {out.w} x {out.h}: "
+        f"{skip_channels} of {skip_channels + block_channels} channels skip them, {block_channels} go through{opened}"
     )

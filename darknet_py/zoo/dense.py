@@ -1,6 +1,6 @@
 """Backbones of dense layers: DenseNet and PeleeNet, and the small reference networks. Plain or cross stage partial.
 
-Each gives its features, stride → index of the layer that necks read there.
+Each returns its features: stride → index of the layer that necks read.
 """
 
 from __future__ import annotations

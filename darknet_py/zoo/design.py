@@ -9,8 +9,7 @@ from functools import partial
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import parse_text
-from darknet_py.zoo import blocks, heads, necks
-from darknet_py.zoo import net_sections as recipes
+from darknet_py.zoo import blocks, heads, necks, net_sections
 from darknet_py.zoo.backbones import BACKBONES, Backbone
 from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.heads import YoloHeads
@@ -66,9 +65,9 @@ class Design:
         if width % step or height % step:
             raise DarknetError(f"size: expected a width and height that {step} divides, got {width} x {height}")
         if classify:
-            net = recipes.classifier(4, size=width, height=height)
+            net = net_sections.classifier(4, size=width, height=height)
         else:
-            net = recipes.detector(width, 8, height=height, mosaic=int(self.head == "yolov4"))
+            net = net_sections.detector(width, 8, height=height, mosaic=int(self.head == "yolov4"))
         cfg = CfgWriter(self._about(backbone), net, by)
         cfg.activation = self.activation or backbone.activation
         cfg.attention, cfg.elastic = self.attention, self.elastic

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from darknet_py.zoo import heads, necks
-from darknet_py.zoo import net_sections as recipes
+from darknet_py.zoo import heads, necks, net_sections
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.classifiers import CSP_DARKNET53, CSP_RESNET50, CSP_RESNEXT50, CSPNET
 from darknet_py.zoo.dense import peleenet
@@ -34,7 +33,7 @@ def _cspnet(
 ) -> CfgWriter:
     cfg = CfgWriter(
         f"{name}-{neck_name}: a CSP backbone, with the heads and the training of YOLOv3.\n{CSPNET}",
-        recipes.detector(size, subdivisions, batches=500500),
+        net_sections.detector(size, subdivisions, batches=500500),
     )
     neck(cfg, backbone(cfg), YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS))
     return cfg
@@ -43,7 +42,7 @@ def _cspnet(
 def _cspnet_panet_optimal(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "CSPResNeXt50-PANet-SPP, trained in YOLOv4's way: mosaic, loss by complete IoU, other anchors.\n" + CSPNET,
-        recipes.detector(608, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
+        net_sections.detector(608, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
     )
     head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, heads.V4_LOSS, heads.V4_SCALES)
     necks.panet(cfg, CSP_RESNEXT50(cfg), head)
@@ -57,7 +56,7 @@ def _pelee(
     classes: int = 80, *, neck: Neck, name: str, csp: Csp | None = None, attention: str = "", levels: int = 2
 ) -> CfgWriter:
     about = f"{name}: PeleeNet, heads at {levels} strides, YOLOv3's training."
-    cfg = CfgWriter(f"{about}\n{CSPNET}" if csp else about, recipes.detector(416, 8))
+    cfg = CfgWriter(f"{about}\n{CSPNET}" if csp else about, net_sections.detector(416, 8))
     features = peleenet(cfg, csp)
     cfg.attention = attention
     if levels == 2:
@@ -71,7 +70,7 @@ def _pelee(
 def _enet_coco(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "EfficientNet-B0-PRN (Wang et al., 2019): EfficientNet-B0 with a partial residual neck.",
-        recipes.detector(416, 8),
+        net_sections.detector(416, 8),
     )
     cfg.activation = "swish"
     features = efficientnet_b0(cfg, dropout=0.0)
@@ -85,7 +84,7 @@ def _enet_coco(classes: int = 80) -> CfgWriter:
 def _yolov3_tiny_prn(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv3-tiny-PRN (Wang et al., 2019): YOLOv3-tiny with a partial residual neck, at half of its size.",
-        recipes.detector(416, 8),
+        net_sections.detector(416, 8),
     )
     features = darknet_tiny(cfg, 512)
     cfg.shortcut(features[32], cfg.activation)
@@ -99,7 +98,7 @@ def _yolov3_tiny_prn(classes: int = 80) -> CfgWriter:
 def _yolov2(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv2 (Redmon and Farhadi, 2016): Darknet-19, one head that also reads the stride 16.",
-        recipes.detector(416, 8),
+        net_sections.detector(416, 8),
     )
     necks.passthrough(cfg, darknet19(cfg))
     heads.region(cfg, classes)
@@ -107,7 +106,7 @@ def _yolov2(classes: int = 80) -> CfgWriter:
 
 
 def _yolov2_tiny(classes: int = 80) -> CfgWriter:
-    cfg = CfgWriter("YOLOv2-tiny: nine convolutions, one head.", recipes.detector(416, 2))
+    cfg = CfgWriter("YOLOv2-tiny: nine convolutions, one head.", net_sections.detector(416, 2))
     darknet_tiny(cfg, 1024)
     cfg.chapter("Head")
     cfg.part("stride 32")
@@ -120,7 +119,7 @@ def _yolov3(classes: int = 80, *, spp: bool = False) -> CfgWriter:
     name = "YOLOv3 with spatial pyramid pooling" if spp else "YOLOv3"
     cfg = CfgWriter(
         f"{name} (Redmon and Farhadi, 2018): Darknet-53, a feature pyramid, heads at three strides.",
-        recipes.detector(608 if spp else 416, 16),
+        net_sections.detector(608 if spp else 416, 16),
     )
     head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     features = darknet53(cfg)
@@ -132,7 +131,7 @@ def _yolov3(classes: int = 80, *, spp: bool = False) -> CfgWriter:
 
 
 def _yolov3_tiny(classes: int = 80) -> CfgWriter:
-    cfg = CfgWriter("YOLOv3-tiny: convolutions and maxima, heads at two strides.", recipes.detector(416, 2))
+    cfg = CfgWriter("YOLOv3-tiny: convolutions and maxima, heads at two strides.", net_sections.detector(416, 2))
     head = YoloHeads(classes, heads.COCO_TINY, heads.TWO_SCALES, heads.V3_LOSS)
     necks.tiny_fpn(cfg, darknet_tiny(cfg, 1024), head)
     return cfg
@@ -141,7 +140,7 @@ def _yolov3_tiny(classes: int = 80) -> CfgWriter:
 def _yolov3_tiny_3l(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv3-tiny with heads at three strides.",
-        recipes.detector(608, 16, batches=200000, steps=(180000, 190000)),
+        net_sections.detector(608, 16, batches=200000, steps=(180000, 190000)),
     )
     head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     necks.tiny_fpn(cfg, darknet_tiny(cfg, 1024), head, narrow=(256, 128, 128))
@@ -154,7 +153,7 @@ def _yolov3_tiny_3l(classes: int = 80) -> CfgWriter:
 def _yolov4(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv4 (Bochkovskiy et al., 2020): CSPDarknet-53 with mish, pooling on top, PANet.",
-        recipes.detector(608, 8, rate=0.0013, batches=500500, momentum=0.949, mosaic=1),
+        net_sections.detector(608, 8, rate=0.0013, batches=500500, momentum=0.949, mosaic=1),
     )
     cfg.activation = "mish"
     features = CSP_DARKNET53(cfg)
@@ -175,10 +174,10 @@ def _yolov4_tiny(classes: int = 80, *, levels: int = 2) -> CfgWriter:
         **heads.CIOU,
     }
     if levels == 2:
-        net = recipes.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000))
+        net = net_sections.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000))
         head = YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, loss)
     else:
-        net = recipes.detector(608, 1, rate=0.00261)
+        net = net_sections.detector(608, 1, rate=0.00261)
         head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
     cfg = CfgWriter(f"YOLOv4-tiny (Wang et al., 2020): small CSP stages, heads at {len(head.strides)} strides.", net)
     necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), head)
@@ -199,7 +198,7 @@ def _scaled_yolov4(
     """average: of the weights. by_stride: options of the loss at each stride."""
     cfg = CfgWriter(
         f"{name} (Scaled-YOLOv4, Wang et al., 2020): CSP stages in the neck too, mish throughout.",
-        recipes.detector(size, 8, batches=500500, momentum=0.949, average=average, mosaic=1, letter_box=1),
+        net_sections.detector(size, 8, batches=500500, momentum=0.949, average=average, mosaic=1, letter_box=1),
     )
     cfg.activation = "mish"
     masks = heads.masks(list(by_stride), len(anchors) // 2)
@@ -210,7 +209,7 @@ def _scaled_yolov4(
 def _yolov4_pacsp(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv4-PACSP: the layers of YOLOv4-CSP with leaky activations, trained in YOLOv4's way.",
-        recipes.detector(512, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
+        net_sections.detector(512, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
     )
     loss = {**heads.V4_LOSS, "random": 1, "scale_x_y": 1.05}
     head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
@@ -221,7 +220,7 @@ def _yolov4_pacsp(classes: int = 80) -> CfgWriter:
 def _yolov7_tiny(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv7-tiny (Wang et al., 2022): blocks that keep every convolution's output, in the backbone and in PANet.",
-        recipes.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000)),
+        net_sections.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000)),
     )
     loss = {**heads.CSP_LOSS, "obj_normalizer": 1.0, "objectness_smooth": 1, "max_delta": 2}
     head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, loss, activation="logistic")
@@ -235,7 +234,7 @@ def _yolov7_tiny(classes: int = 80) -> CfgWriter:
 def _yolo_fastest(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "Yolo-Fastest 1.1: inverted residual blocks, a third of a million parameters, heads at two strides.",
-        recipes.detector(320, 1, batch=32, burn_in=4000, batches=500000, momentum=0.949),
+        net_sections.detector(320, 1, batch=32, burn_in=4000, batches=500000, momentum=0.949),
     )
     _fastest_layers(cfg, classes, _FASTEST_LOSS)
     return cfg
@@ -244,7 +243,7 @@ def _yolo_fastest(classes: int = 80) -> CfgWriter:
 def _yolo_fastest_bccd(classes: int = 3) -> CfgWriter:
     cfg = CfgWriter(
         "Yolo-Fastest 1.1 for a short fine-tuning on BCCD (blood cells): 200 updates from COCO's weights.",
-        recipes.detector(320, 1, batch=16, rate=0.0005, burn_in=30, batches=200, steps=(160, 180), momentum=0.949),
+        net_sections.detector(320, 1, batch=16, rate=0.0005, burn_in=30, batches=200, steps=(160, 180), momentum=0.949),
     )
     _fastest_layers(cfg, classes, {**_FASTEST_LOSS, "max_delta": 2})
     return cfg

@@ -1,6 +1,6 @@
 """Backbones of inverted residual blocks: MobileNet-v2, EfficientNet-B0, Yolo-Fastest. Plain or cross stage partial.
 
-Each gives its features, stride → index of the layer that necks read there.
+Each returns its features: stride → index of the layer that necks read.
 """
 
 from __future__ import annotations

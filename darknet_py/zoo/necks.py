@@ -82,7 +82,7 @@ def tiny_fpn(
 
 
 def added_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 256) -> None:
-    """The first feature pyramid (Lin et al., 2017): all levels as wide, the coarser one is added, then 3x3."""
+    """The first feature pyramid (Lin et al., 2017): levels of one width, joined by addition, then 3x3."""
     cfg.chapter(f"{_CHAPTER}feature pyramid, joined by addition")
     level = -1
     for stride in reversed(head.strides):

@@ -1,4 +1,4 @@
-"""The `[net]` sections: how a network is fed and trained. Each gives comment → options, in the order of the text."""
+"""The `[net]` sections: input and training. Each function returns comment → options, in the order of the text."""
 
 from __future__ import annotations
 

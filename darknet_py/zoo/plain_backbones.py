@@ -1,6 +1,6 @@
 """Backbones of convolutions and maxima: Darknet-19, the tiny ones, Darknet's reference network, YOLOv7-tiny's.
 
-Each gives its features, stride → index of the layer that necks read there.
+Each returns its features: stride → index of the layer that necks read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Backbones of residual blocks: Darknet-53, ResNet, ResNeXt, Res2Net. Plain or cross stage partial.
 
-Each gives its features, stride → index of the layer that necks read there; the last layer written is the one of the
+Each returns its features: stride → index of the layer that necks read; the last layer written is the one of the
 largest stride. Where a stage is cross stage partial, its blocks have the channels of their part, while the channels
 inside of a block stay those of the plain network ("no need for a bottleneck any more").
 """
