@@ -36,13 +36,19 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
         temporary.unlink(missing_ok=True)
 
 
-def read_text(path: str | Path, what: str) -> str:
-    """A regular file's text; bytes that are not UTF-8 become U+FFFD. Raises DataError: path, `what` and the reason."""
+def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
+    """A regular file's text; bytes that are not UTF-8 become U+FFFD. Raises DataError: path, `what` and the reason.
+
+    keep_bytes: line endings stay, and bytes that are not UTF-8 become surrogate escapes, so that the text can be
+    written back unchanged.
+    """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
             raise DataError(f"{path}: cannot read the {what}: not a file")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        errors, newline = ("surrogateescape", "") if keep_bytes else ("replace", None)
+        with path.open(encoding="utf-8", errors=errors, newline=newline) as file:
+            text = file.read()
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         raise DataError(f"{path}: cannot read the {what}: {getattr(problem, 'strerror', None) or problem}") from problem
     return checked_text(text, path, f"the {what}")

@@ -49,7 +49,12 @@ class Problems:
             raise CfgError(sorted(self.errors, key=lambda problem: problem.line))
 
 
-_SPACE = str.maketrans("", "", " \t\r\n\v\f")
+_WHITE_SPACE = str.maketrans("", "", " \t\r\n\v\f")
+
+
+def clean_line(line: str) -> str:
+    """A line as Darknet's `strip` leaves it: without white space, and cut at a zero byte, where a C string ends."""
+    return line.partition("\0")[0].translate(_WHITE_SPACE)
 
 
 def parse_sections(text: str, problems: Problems) -> list[Section]:
@@ -60,7 +65,7 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     """
     found: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        line = raw.partition("\0")[0].translate(_SPACE)  # where a C string ends
+        line = clean_line(raw)
         if not line or line[0] in "#;":
             continue
         if line[0] == "[":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from darknet_py.cli.common import positive
 if TYPE_CHECKING:
     from darknet_py.data.anchor_heads import HeadAnchors
     from darknet_py.data.anchors import AnchorQuality, Sizes
+    from darknet_py.graph.graph import Graph
 
 HELP = "compute anchors from the labels (k-means on IoU), compare them with the cfg's, write them into the cfg"
 
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     files = [args.out]
     write_atomically(args.out, math.as_text(new, limits[0]).encode())
     if graph and args.write:
-        write_atomically(args.write, _rewritten(args, heads, new, masks, limits[0]))
+        write_atomically(args.write, _rewritten(graph, args.write, heads, new, masks, limits[0]))
         files.append(args.write)
     if args.plot:
         name = Path(args.cfg or data.path).name
@@ -95,15 +97,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rewritten(
-    args: argparse.Namespace, heads: list[HeadAnchors], new: Sizes, masks: list[list[int]], width: int
+    graph: Graph, path: str, heads: list[HeadAnchors], new: Sizes, masks: list[list[int]], width: int
 ) -> bytes:
-    """The cfg with the anchors; parsed once more, so that a cfg that does not fit together is never written."""
+    """The cfg with the anchors. Its graph is built first, so that a cfg that does not fit together is never written."""
     from darknet_py.data.anchor_heads import with_anchors
-    from darknet_py.graph.graph import reparse
+    from darknet_py.graph.graph import build_graph
 
-    content = with_anchors(Path(args.cfg).read_bytes(), heads, new, masks, width)
-    reparse(content.decode("utf-8", "replace"), args.write)
-    return content
+    document = replace(with_anchors(graph.document, heads, new, masks, width), path=path)
+    build_graph(document)
+    return document.content
 
 
 def _table(

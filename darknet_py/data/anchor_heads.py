@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darknet_py.cfg.document import CfgEdit, edited
+from darknet_py.cfg.document import CfgDocument, CfgEdit
 from darknet_py.data.anchors import Sizes, as_value, masks_by_counts, masks_by_size
 from darknet_py.errors import DataError
 from darknet_py.graph.graph import Graph
-from darknet_py.graph.set_num_classes import feeding
+from darknet_py.graph.set_num_classes import feeding_layers
 
 KEEP, STRIDE = "keep", "stride"
 
@@ -45,7 +45,7 @@ def anchor_heads(graph: Graph) -> list[HeadAnchors]:
         used = tuple(range(len(anchors))) if mask is None else mask
         stride = graph.net.width / node.output.w
         entries = node.inputs[0].c // len(used)
-        sources = tuple(index for index, _ in feeding(graph, node.sources[0]))
+        sources = tuple(index for index, _ in feeding_layers(graph, node.sources[0]))
         heads.append(HeadAnchors(node.index, node.type, stride, anchors, used, entries, mask is None, sources))
     if not heads:
         raise DataError(f"{graph.path}: expected a head with anchors such as [yolo] or [region], got none")
@@ -87,9 +87,9 @@ def assign_anchors(heads: Sequence[HeadAnchors], anchors: Sizes, rule: str | Non
 
 
 def with_anchors(
-    content: bytes, heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
-) -> bytes:
-    """The cfg file with new anchors, masks and filters; comments and all else stay byte for byte.
+    document: CfgDocument, heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
+) -> CfgDocument:
+    """The cfg with new anchors, masks and filters.
 
     width: as of `units`.
     """
@@ -104,7 +104,7 @@ def with_anchors(
             changes.append(CfgEdit(section, "mask", ",".join(map(str, mask))))
         if len(mask) != len(head.mask):
             changes += [CfgEdit(k + 1, "filters", str(len(mask) * head.entries)) for k in head.sources]
-    return edited(content, changes)
+    return document.with_edits(changes)
 
 
 def _shared(heads: Sequence[HeadAnchors]) -> bool:

@@ -1,58 +1,81 @@
-"""Sections to a graph: typed specs with absolute indices, shapes and the last use of each output."""
+"""A document to a graph: typed layer specs with absolute indices, shapes and the last use of each output."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
-from darknet_py.cfg.sections import Problems, Section, parse_sections
+from darknet_py.cfg.sections import Problems, Section
 from darknet_py.errors import CfgWarning, Problem
-from darknet_py.files import read_text
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import CommonOptions, Node, Shape, ShapeError
 
-# Nobody has a network with more values than this in one layer or one weights file (32 GiB of float32). Refusing it
-# here keeps a typo from asking the machine for terabytes.
+# No real network has more values than this in one layer or one weights file (32 GiB of float32). The limit keeps a
+# typo from allocating terabytes.
 VALUE_LIMIT = 1 << 33
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A cfg, understood: `net` and the layers in cfg order."""
+    """A network as its cfg describes it: `[net]` and the layers with their shapes. Iteration gives the layers.
 
-    path: str
-    text: str
+    Attributes:
+        document: the cfg, with its edits.
+        net: the options of `[net]`, at the input size that the graph was built for.
+        layers: the layers, in cfg order.
+        warnings: what Darknet would ignore silently (unknown keys, options set twice).
+    """
+
+    document: CfgDocument
     net: NetSpec
     layers: tuple[Node, ...]
     warnings: tuple[Problem, ...] = ()
 
     @property
+    def path(self) -> str:
+        """The cfg file's path, as in messages."""
+        return self.document.path
+
+    @property
+    def text(self) -> str:
+        """The cfg's text with all edits applied."""
+        return self.document.text
+
+    @property
+    def layers_hash(self) -> str:
+        """A fingerprint of the layers' options: see `CfgDocument.layers_hash`."""
+        return self.document.layers_hash
+
+    @property
     def input(self) -> Shape:
+        """The shape of one input image; (inputs, 1, 1) for a network without images."""
         return _input_shape(self.net)
 
     @property
     def parameters(self) -> int:
-        """Floats in the weights file after its header."""
+        """Number of floats in the weights file, without its header."""
         return sum(node.parameters for node in self.layers)
 
     @property
     def bflops(self) -> float:
-        """Billions of operations for one image, as Darknet's table adds them up."""
+        """Billions of operations for one image: the total of Darknet's table."""
         return sum(node.bflops for node in self.layers)
 
     @property
     def detection_specs(self) -> list[Any]:
-        """The specs of the detection layers."""
+        """The specs of the detection layers, in cfg order."""
         return [node.spec for node in self.layers if node.spec.detects]
 
     @property
     def reads_text(self) -> bool:
-        """Whether it takes one of `inputs` symbols at a time, and no images."""
+        """Whether the input is one of `inputs` symbols at a time, not an image."""
         return self.input.c == self.input.size
 
     def __iter__(self) -> Iterator[Node]:
@@ -60,11 +83,24 @@ class Graph:
 
 
 def parse(path: str | Path, *, width: int | None = None, height: int | None = None, strict: bool = False) -> Graph:
-    """Reads a cfg file. width, height: another input size than the file's. strict: unknown keys are errors.
+    """Reads a cfg file.
 
-    Raises CfgError with every problem found; warns (CfgWarning) about what Darknet would ignore silently.
+    Warns (CfgWarning) about what Darknet would ignore silently.
+
+    Args:
+        path: the cfg file.
+        width: input width in pixels, instead of the cfg's.
+        height: input height in pixels, instead of the cfg's.
+        strict: whether an unknown key is an error.
+
+    Returns:
+        The network's graph.
+
+    Raises:
+        CfgError: the cfg is wrong; the error lists every problem.
+        DataError: the file cannot be read.
     """
-    return parse_text(read_text(path, "cfg"), str(path), width=width, height=height, strict=strict)
+    return _warn(build_graph(CfgDocument.read(path), width=width, height=height, strict=strict))
 
 
 def parse_text(
@@ -75,9 +111,46 @@ def parse_text(
     height: int | None = None,
     strict: bool = False,
 ) -> Graph:
-    """As `parse`, from cfg text; `path` is used in messages."""
-    problems = Problems(path, strict)
-    sections = parse_sections(text, problems)
+    """Reads the text of a cfg.
+
+    Warns (CfgWarning) about what Darknet would ignore silently.
+
+    Args:
+        text: the cfg.
+        path: what messages call it.
+        width: input width in pixels, instead of the cfg's.
+        height: input height in pixels, instead of the cfg's.
+        strict: whether an unknown key is an error.
+
+    Returns:
+        The network's graph.
+
+    Raises:
+        CfgError: the cfg is wrong; the error lists every problem.
+    """
+    return _warn(build_graph(CfgDocument.from_text(text, path), width=width, height=height, strict=strict))
+
+
+def build_graph(
+    document: CfgDocument, *, width: int | None = None, height: int | None = None, strict: bool = False
+) -> Graph:
+    """Resolves a cfg: types, indices and shapes. It parses no text and gives no Python warnings.
+
+    Args:
+        document: the cfg, with its edits.
+        width: input width in pixels, instead of the cfg's.
+        height: input height in pixels, instead of the cfg's.
+        strict: whether an unknown key is an error.
+
+    Returns:
+        The network's graph; `Graph.warnings` lists what Darknet would ignore silently.
+
+    Raises:
+        CfgError: the cfg is wrong; the error lists every problem.
+    """
+    problems = Problems(document.path, strict)
+    problems.errors.extend(document.syntax_errors)
+    sections = document.sections
     if not sections or ALIASES.get(sections[0].name, sections[0].name) != "net":
         line = sections[0].line if sections else 0
         problems.error(line, "", f"expected [net] first, got {f'[{sections[0].name}]' if sections else 'no section'}")
@@ -93,46 +166,42 @@ def parse_text(
     if len(sections) == 1:
         problems.error(sections[0].line, "[net]", "expected layers after it, got none")
     problems.raise_errors()
-    for warning in problems.warnings:
-        warnings.warn(str(warning), CfgWarning, stacklevel=3)
-    graph = Graph(path, text, net, _with_last_use(nodes), tuple(problems.warnings))
-    for node, values in zip(graph.layers, values_held(graph), strict=True):
+    graph = Graph(document, net, _with_last_use(nodes), tuple(problems.warnings))
+    for node, values in zip(graph.layers, live_values(graph), strict=True):
         if values > VALUE_LIMIT:
             problems.error(node.line, f"[{node.type}] #{node.index}", _too_many(values, "held at once"))
             problems.raise_errors()
     return graph
 
 
-def values_held(graph: Graph) -> list[int]:
-    """Values held while each layer runs: every output from the layer that makes it to the last that reads it."""
+def resized(graph: Graph, width: int | None, height: int | None) -> Graph:
+    """The same network at another input size; None keeps a side. Raises CfgError where a layer does not fit it."""
+    if (width or graph.net.width, height or graph.net.height) == (graph.net.width, graph.net.height):
+        return graph
+    return build_graph(graph.document, width=width, height=height)
+
+
+def live_values(graph: Graph) -> list[int]:
+    """Values in memory while each layer runs: every output from the layer that makes it to the last that reads it."""
     change = [0] * (len(graph.layers) + 1)
-    readers = [node.index for node in graph.layers if -1 in node.sources]
+    input_readers = [node.index for node in graph.layers if -1 in node.sources]
     for size, first, last in [
-        (graph.input.size, 0, max(readers, default=0)),
+        (graph.input.size, 0, max(input_readers, default=0)),
         *((node.output.size, node.index, node.last_use) for node in graph.layers),
     ]:
         change[first] += size
         change[last + 1] -= size
-    total = 0
-    return [total := total + step for step in change[:-1]]
+    return list(accumulate(change[:-1]))
+
+
+def _warn(graph: Graph) -> Graph:
+    for warning in graph.warnings:
+        warnings.warn(str(warning), CfgWarning, stacklevel=3)
+    return graph
 
 
 def _too_many(values: int, what: str = "in a layer or in all weights") -> str:
     return f"expected at most {VALUE_LIMIT} values {what}, got {values}"
-
-
-def resized(graph: Graph, width: int | None, height: int | None) -> Graph:
-    """The same network at another input size. Raises CfgError where a layer does not fit it."""
-    if (width or graph.net.width, height or graph.net.height) == (graph.net.width, graph.net.height):
-        return graph
-    return reparse(graph.text, graph.path, width=width, height=height)
-
-
-def reparse(text: str, path: str, *, width: int | None = None, height: int | None = None) -> Graph:
-    """`parse_text` without CfgWarnings, for what became of a cfg whose warnings were given when its file was read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CfgWarning)
-        return parse_text(text, path, width=width, height=height)
 
 
 def _input_shape(net: NetSpec) -> Shape:
@@ -141,37 +210,37 @@ def _input_shape(net: NetSpec) -> Shape:
     return Shape(net.inputs, 1, 1)
 
 
-def _resolve(sections: list[Section], net: NetSpec, problems: Problems) -> list[Node]:
-    """Typed nodes with shapes. After a fault the shape is unknown (None) and what depends on it is only parsed."""
+def _resolve(sections: Sequence[Section], net: NetSpec, problems: Problems) -> list[Node]:
+    """Typed nodes with shapes. A faulty layer has no shape (None), and layers that depend on it are only parsed."""
     nodes: list[Node] = []
     shapes: list[Shape | None] = []
-    total = 0
+    parameters = 0
     for index, section in enumerate(sections):
         options = Options(section, index, problems)
         name = ALIASES.get(section.name, section.name)
-        kind = LAYERS.get(name)
-        if kind is None:
+        spec_type = LAYERS.get(name)
+        if spec_type is None:
             hint = did_you_mean(section.name, [*LAYERS, *ALIASES]) or f"; known: {', '.join(sorted(LAYERS))}"
             options.error(f"expected a known section, got [{section.name}]{hint}")
             shapes.append(None)
             continue
-        faults = len(problems.errors)
-        spec = kind.parse(options, net, index)
+        errors_before = len(problems.errors)
+        spec = spec_type.parse(options, net, index)
         common = CommonOptions.parse(options)
         options.report_unknown()
         sources = spec.inputs(index)
         inputs = [_input_shape(net) if source < 0 else shapes[source] for source in sources]
         known = [shape for shape in inputs if shape is not None]
-        if len(problems.errors) > faults or len(known) < len(inputs):
+        if len(problems.errors) > errors_before or len(known) < len(inputs):
             shapes.append(None)
             continue
         try:
             output = spec.infer(known)
             node = Node(index, name, section.line, spec, common, sources, tuple(known), output, net=net)
-            total += node.parameters
-            most = max(output.size, total, spec.workspace(known))
-            if most > VALUE_LIMIT:
-                raise ShapeError(_too_many(most))
+            parameters += node.parameters
+            largest = max(output.size, parameters, spec.workspace(known))
+            if largest > VALUE_LIMIT:
+                raise ShapeError(_too_many(largest))
         except ShapeError as error:
             options.error(str(error))
             shapes.append(None)
@@ -182,8 +251,8 @@ def _resolve(sections: list[Section], net: NetSpec, problems: Problems) -> list[
 
 
 def _with_last_use(nodes: list[Node]) -> tuple[Node, ...]:
-    last = {node.index: node.index for node in nodes}
+    last_use = {node.index: node.index for node in nodes}
     for node in nodes:
         for source in node.sources:
-            last[source] = node.index
-    return tuple(replace(node, last_use=last[node.index]) for node in nodes)
+            last_use[source] = node.index
+    return tuple(replace(node, last_use=last_use[node.index]) for node in nodes)

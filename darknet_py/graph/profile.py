@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from darknet_py.graph.graph import Graph, values_held
+from darknet_py.graph.graph import Graph, live_values
 from darknet_py.layers.base import Node, Spec
 
 _HEADER_BYTES = 20
@@ -56,7 +56,7 @@ class NetworkProfile(NamedTuple):
 def layer_profiles(graph: Graph) -> list[LayerProfile]:
     """The account of each layer, in cfg order. Linear in layers and their inputs."""
     fields: dict[int, tuple[int, int]] = {-1: (1, 1)}
-    live = values_held(graph)
+    live = live_values(graph)
     result = []
     for node, values in zip(graph.layers, live, strict=True):
         fields[node.index] = _field(node, fields)

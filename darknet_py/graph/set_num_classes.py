@@ -1,90 +1,128 @@
-"""A cfg for another number of classes: its heads and the layers that feed them; comments and all else stay."""
+"""Changes the number of classes of a network: its heads and the layers that feed them."""
 
 from __future__ import annotations
 
-from darknet_py.cfg.document import CfgEdit, edited_text
+from darknet_py.cfg.document import CfgEdit
 from darknet_py.errors import CfgError, Problem
-from darknet_py.graph.graph import Graph, reparse
+from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import Node
 
-_WIDTHS = ("filters", "output")  # what a layer calls the channels that it makes
-_FIXED = ("tree", "map")  # files that say what the classes are
+_WIDTH_KEYS = ("filters", "output")  # the options that set a layer's output channels
+_CLASS_FILES = ("tree", "map")  # the options that name a file which defines the classes
 
 
 def set_num_classes(graph: Graph, classes: int) -> Graph:
-    """The same network for so many classes; the graph itself where it has as many.
+    """The same network with another number of classes.
 
-    Detectors: `classes` of each head, and `filters` or `output` of what feeds it. Others: as many outputs. Weights of
-    single classes (`counters_per_class`) all become 1. Raises CfgError where a tree or map says what the classes are,
-    or where no layer is found whose width decides about them.
+    Args:
+        graph: the network.
+        classes: the new number of classes.
+
+    Returns:
+        The graph of the edited document; `graph` itself where nothing changes.
+
+    Raises:
+        CfgError: a tree or map defines the classes, or no layer sets the number of channels that they need.
     """
-    changes, detects = [], False
+    document = graph.document.with_edits(class_edits(graph, classes))
+    return graph if document is graph.document else build_graph(document)
+
+
+def class_edits(graph: Graph, classes: int) -> list[CfgEdit]:
+    """The edits that give a network another number of classes.
+
+    Detectors: `classes` of each head, and `filters` or `output` of the layers that feed it. Other networks: as many
+    outputs. Per-class weights (`counters_per_class`) all become 1. Join them with other edits by
+    `graph.document.with_edits`, so that one `build_graph` is enough.
+
+    Args:
+        graph: the network before the change.
+        classes: the new number of classes.
+
+    Returns:
+        The edits, in cfg order of the heads; empty where the network has as many classes.
+
+    Raises:
+        CfgError: a tree or map defines the classes, or no layer sets the number of channels that they need.
+    """
+    edits: list[CfgEdit] = []
+    is_detector = False
+    reason = f"classes={classes}"
     for node in graph.layers:
         if not hasattr(node.spec, "classes"):
             continue
-        fixed = next((key for key in _FIXED if getattr(node.spec, key, "")), None)
+        fixed = next((key for key in _CLASS_FILES if getattr(node.spec, key, "")), None)
         if fixed:
-            raise _error(graph, node, f"{fixed}= says what its classes are: remove it to set their number")
-        changes.append(CfgEdit(node.index + 1, "classes", str(classes)))
-        if getattr(node.spec, "class_weights", ()):
-            changes.append(CfgEdit(node.index + 1, "counters_per_class", ",".join(["1"] * classes)))
+            raise _error(graph, node, f"{fixed}= defines the classes; remove it to change their number")
+        if node.spec.classes != classes:
+            edits.append(CfgEdit(node.index + 1, "classes", str(classes), reason))
+        weights = getattr(node.spec, "class_weights", ())
+        if weights and tuple(weights) != (1.0,) * classes:
+            edits.append(CfgEdit(node.index + 1, "counters_per_class", ",".join(["1"] * classes), reason))
         channels = node.spec.channels_for(classes)
         if channels is not None:
-            detects = True
-            changes += _fed(graph, node, *_with_the_classes(graph, node, classes, channels))
+            is_detector = True
+            edits += _channel_edits(graph, node, *_class_channels(graph, node, classes, channels), reason)
     last = graph.layers[-1]
-    if not detects:
-        changes += _fed(graph, last, last.index, classes)
-    changed = reparse(edited_text(graph.text, changes), graph.path)
-    if not detects and changed.layers[-1].output.size != classes:
-        raise _error(graph, last, f"expected a last layer of {classes} values, got {changed.layers[-1].output.size}")
-    same = [node.spec for node in changed.layers] == [node.spec for node in graph.layers]
-    return graph if same else changed
+    if not is_detector:
+        edits += _channel_edits(graph, last, last.index, classes, reason)
+        if last.output.h * last.output.w != 1:
+            size = classes * last.output.h * last.output.w
+            raise _error(graph, last, f"expected a last layer of {classes} values, got {size}")
+    return edits
 
 
-def feeding(graph: Graph, index: int) -> list[tuple[int, str]]:
-    """The layers whose width is that of layer `index`: (index, the key that sets it).
+def feeding_layers(graph: Graph, index: int) -> list[tuple[int, str]]:
+    """The layers that set the number of output channels of layer `index`, each with the key that does.
 
-    The layer itself, or what lies before layers that keep the channels (pooling, dropout, YOLOR's shifts, …); of a
-    sum, all of its parts. Empty where the width is not decided like that.
+    That is the layer itself, or the layer before others that keep the channels (pooling, dropout, YOLOR's shifts, …);
+    for a sum, all of its parts. Empty where no option sets the channels.
     """
     if index < 0:
         return []
     node = graph.layers[index]
-    key = next((key for key in _WIDTHS if hasattr(node.spec, key)), None)
+    key = next((key for key in _WIDTH_KEYS if hasattr(node.spec, key)), None)
     if key:
         return [(index, key)]
     if any(source.c != node.output.c for source in node.inputs):
         return []
-    parts = [feeding(graph, source) for source in node.sources]
+    parts = [feeding_layers(graph, source) for source in node.sources]
     return list(dict.fromkeys(pair for part in parts for pair in part)) if all(parts) else []
 
 
-def _with_the_classes(graph: Graph, head: Node, classes: int, channels: int) -> tuple[int, int]:
-    """(layer, channels it must have) of what feeds a head: of a [route] that joins several, the part of the classes."""
+def _class_channels(graph: Graph, head: Node, classes: int, channels: int) -> tuple[int, int]:
+    """(layer, channels it must have) of what feeds a head.
+
+    Where a `[route]` joins the outputs for boxes, objectness and classes, that is the part with the classes.
+    """
     if head.sources[0] < 0:
         return head.sources[0], channels
     source = graph.layers[head.sources[0]]
-    each = (head.spec.channels_for(2) or 0) - (head.spec.channels_for(1) or 0)
-    found: int = head.spec.classes * each  # type: ignore[attr-defined]
-    parts = [at for at, shape in zip(source.sources, source.inputs, strict=True) if shape.c == found]
+    per_class = (head.spec.channels_for(2) or 0) - (head.spec.channels_for(1) or 0)
+    class_channels: int = head.spec.classes * per_class  # type: ignore[attr-defined]
+    parts = [index for index, shape in zip(source.sources, source.inputs, strict=True) if shape.c == class_channels]
     if len(parts) == 1 and len(source.inputs) > 1 and sum(shape.c for shape in source.inputs) == source.output.c:
-        return parts[0], classes * each
+        return parts[0], classes * per_class
     return head.sources[0], channels
 
 
-def _fed(graph: Graph, head: Node, index: int, channels: int) -> list[CfgEdit]:
-    layers = feeding(graph, index)
+def _channel_edits(graph: Graph, head: Node, index: int, channels: int, reason: str) -> list[CfgEdit]:
+    """The edits that give layer `index` so many output channels. head: the layer that messages name."""
+    layers = feeding_layers(graph, index)
     if not layers and index >= 0:
         node = graph.layers[index]
         if len(node.inputs) == 1 and node.inputs[0].size == node.output.size:
-            # [reorg] and [reorg3d] only move values, of the picture's rows and columns into channels.
+            # [reorg] and [reorg3d] move values from rows and columns into channels.
             factor, rest = divmod(node.output.c, node.inputs[0].c)
             if factor > 1 and not rest and not channels % factor:
-                return _fed(graph, head, node.sources[0], channels // factor)
+                return _channel_edits(graph, head, node.sources[0], channels // factor, reason)
     if not layers:
-        raise _error(graph, head, f"found no layer before it whose filters= or output= could be {channels}")
-    return [CfgEdit(layer + 1, key, str(channels)) for layer, key in layers]
+        raise _error(graph, head, f"expected a layer before it whose filters= or output= can be {channels}, got none")
+    return [
+        CfgEdit(layer + 1, key, str(channels), reason)
+        for layer, key in layers
+        if getattr(graph.layers[layer].spec, key) != channels
+    ]
 
 
 def _error(graph: Graph, node: Node, message: str) -> CfgError:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darknet_py.cfg.document import CfgEdit, edited_text
+from darknet_py.cfg.document import CfgEdit
 from darknet_py.cfg.net import MEMORY_KEYS
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.errors import TrainError
-from darknet_py.graph.graph import Graph, reparse
+from darknet_py.graph.graph import Graph, build_graph
 
 _ALIASES = {"ema": "ema_alpha"}
 # What a detection section says about augmentation; a new value goes into all of them.
@@ -107,7 +107,7 @@ def override_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[s
             own = {field.name for field in dataclasses.fields(TrainOptions)}
             hint = did_you_mean(key, sorted(known | own | set(_HEAD_KEYS)))
             raise TrainError(f"expected an option of training or a key of [net], got {key!r}{hint}")
-    changed = reparse(edited_text(graph.text, _places(graph, changes)), graph.path)
+    changed = build_graph(graph.document.with_edits(_places(graph, changes)))
     lines = [str(warning) for warning in changed.warnings]
     told += [f"warning: {line}" for key in values for line in lines if f"unknown key {key!r}" in line]
     return changed, told

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.options import atoi
-from darknet_py.cfg.sections import Problems, Section, parse_sections
+from darknet_py.cfg.sections import Section
 from darknet_py.errors import DarknetError
-from darknet_py.graph.graph import Graph, parse, reparse
+from darknet_py.graph.graph import Graph, build_graph, parse
 from darknet_py.layers.base import Node
 from darknet_py.layers.convolutional import ConvolutionalSpec
 from darknet_py.layers.merge import RouteSpec, ShortcutSpec
@@ -70,7 +71,7 @@ def to_csp(path: str | Path, csp: Csp) -> CspResult:
         expected = "residual blocks of one shape or dense layers, read by nothing else"
         raise DarknetError(f"{path}: expected stages of {expected}, got none")
     text = _CspRewriter(graph, csp, stages).text()
-    new = reparse(text, f"{path}, cross stage partial")
+    new = build_graph(CfgDocument.from_text(text, f"{path}, cross stage partial"))
     totals = (
         f"parameters {graph.parameters} -> {new.parameters} ({new.parameters / graph.parameters - 1:+.1%}), "
         f"BFLOPs {graph.bflops:.3f} -> {new.bflops:.3f} ({new.bflops / graph.bflops - 1:+.1%})"
@@ -194,8 +195,7 @@ class _CspRewriter:
         self.narrowing = {stage.reads - 1 for stage in stages if stage.reads < stage.source}
         self.new_index: dict[int, int] = {}  # old index → new index
         self.new_index_in_stage: dict[int, int] = {}  # the same within a stage, where it differs
-        problems = Problems(graph.path)
-        net, *self.sections = parse_sections(graph.text, problems)
+        net, *self.sections = graph.document.sections
         self.lines = graph.text.removeprefix("\ufeff").splitlines()
         self.next_line = 0  # the first line that is not taken yet
         self.cfg = CfgWriter.verbatim(self._take_lines(net))

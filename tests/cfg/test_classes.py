@@ -6,7 +6,7 @@ import pytest
 
 from darknet_py.errors import CfgError
 from darknet_py.graph.graph import parse_text
-from darknet_py.graph.set_num_classes import feeding, set_num_classes
+from darknet_py.graph.set_num_classes import feeding_layers, set_num_classes
 from darknet_py.zoo import build
 
 START = "[net]\nbatch=2\nwidth=32\nheight=32\nchannels=3\nmax_batches=9\n# a comment\n"
@@ -71,13 +71,14 @@ def test_weights_of_classes_become_equal() -> None:
     [
         (
             CONV.format(9) + CONV.format(12) + "[route]\nlayers=-1,-2\n[yolo]\nclasses=2\n" + ANCHORS,
-            r"<text>:18: \[yolo\] #3: classes: found no layer before it whose filters= or output= could be 24",
+            r"<text>:18: \[yolo\] #3: classes: expected a layer before it whose filters= or output= can be 24, "
+            "got none",
         ),
         (
             CONV.format(14) + "[region]\nclasses=2\nnum=2\nanchors=1,2, 3,4\nmap=x.map\n",
-            r"\[region\] #1: classes: map= says what its classes are",
+            r"\[region\] #1: classes: map= defines the classes",
         ),
-        (CONV.format(3) + "[softmax]\n", r"\[softmax\] #1: classes: found no layer"),
+        (CONV.format(3) + "[softmax]\n", r"\[softmax\] #1: classes: expected a layer before it"),
         ("[convolutional]\nfilters=4\nsize=1\ngroups=2\n[convolutional]\nfilters=4\ngroups=2\n[avgpool]\n", "groups"),
     ],
 )
@@ -89,7 +90,7 @@ def test_what_cannot_be_decided_is_an_error(text: str, message: str) -> None:
 
 def test_a_sum_needs_all_its_parts() -> None:
     text = CONV.format(4) + CONV.format(4) + "[shortcut]\nfrom=-2\n[maxpool]\nsize=2\n"
-    assert sorted(feeding(parse_text(START + text), 3)) == [(0, "filters"), (1, "filters")]
+    assert sorted(feeding_layers(parse_text(START + text), 3)) == [(0, "filters"), (1, "filters")]
 
 
 def test_a_vector_of_parts_that_reorg3d_put_in_order() -> None:

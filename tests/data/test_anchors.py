@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darknet_py.cfg.document import CfgDocument
 from darknet_py.cli import main
 from darknet_py.data import anchors as fitting
 from darknet_py.data.anchor_heads import anchor_heads, assign_anchors, old_anchors, units, with_anchors
@@ -107,12 +108,12 @@ def test_a_cfg_keeps_all_but_its_anchors() -> None:
     assert units(graph, heads) == (64, 64) and old_anchors(heads).tolist()[0] == [1, 2]
     new = np.array([[2.0, 2], [4, 4], [5, 5], [6, 6], [7, 7], [30, 31]])
     assert assign_anchors(heads, new) == [[3, 4, 5], [0, 1, 2]]
-    content = with_anchors(text.encode(), heads, new, assign_anchors(heads, new), 64)
+    content = with_anchors(CfgDocument.from_text(text), heads, new, assign_anchors(heads, new), 64).content
     assert content == text.replace(OLD, "2,2, 4,4, 5,5, 6,6, 7,7, 30,31").encode()
 
     masks = assign_anchors(heads, new, "stride")
     assert masks == [[5], [0, 1, 2, 3, 4]]
-    content = with_anchors(text.encode(), heads, new, masks, 64).decode()
+    content = with_anchors(CfgDocument.from_text(text), heads, new, masks, 64).text
     assert content == text.replace(OLD, "2,2, 4,4, 5,5, 6,6, 7,7, 30,31").replace("mask = 3,4,5", "mask = 5").replace(
         "mask = 0,1,2", "mask = 0,1,2,3,4"
     ).replace("filters = 21", "filters = 7", 1).replace("filters = 21", "filters = 35")
@@ -123,7 +124,7 @@ def test_a_new_number_of_anchors() -> None:
     text = two_heads()
     heads = anchor_heads(parse_text(text))
     new = np.arange(1.0, 9)[:, None] * [6, 6]
-    content = with_anchors(text.encode(), heads, new, assign_anchors(heads, new), 64).decode()
+    content = with_anchors(CfgDocument.from_text(text), heads, new, assign_anchors(heads, new), 64).text
     changed = parse_text(content)
     assert [head.mask for head in anchor_heads(changed)] == [(1, 2, 3, 4, 5, 6, 7), (0,)]
     assert content.count("num=8") == 2
@@ -140,7 +141,7 @@ def test_heads_with_lists_of_their_own_share_one() -> None:
 def test_a_mask_that_was_left_out_is_added() -> None:
     text = two_heads().replace("mask = 3,4,5\n", "").replace("filters = 21", "filters = 42", 1)
     heads = anchor_heads(parse_text(text))
-    content = with_anchors(text.encode(), heads, old_anchors(heads), [[1, 2, 3, 4, 5], [0]], 64).decode()
+    content = with_anchors(CfgDocument.from_text(text), heads, old_anchors(heads), [[1, 2, 3, 4, 5], [0]], 64).text
     assert "[yolo]\nmask=1,2,3,4,5\nnum=6\n" in content and parse_text(content)
 
 
@@ -152,7 +153,7 @@ def test_implicit_channels_follow() -> None:
     )
     heads = anchor_heads(parse_text(text))
     assert sorted(heads[0].sources) == [0, 1]
-    content = with_anchors(text.encode(), heads, np.array([[4.0, 4], [9, 9]]), [[0, 1]], 32).decode()
+    content = with_anchors(CfgDocument.from_text(text), heads, np.array([[4.0, 4], [9, 9]]), [[0, 1]], 32).text
     assert content.count("filters=14") == 2 and parse_text(content)
 
 
@@ -161,9 +162,7 @@ def test_region_is_in_cells() -> None:
     heads = anchor_heads(graph)
     assert heads[0].in_cells and units(graph, heads) == (13, 13)
     new = np.array([[1.5, 1.25], [3, 4], [6, 6]])
-    content = with_anchors(
-        (ROOT / "cfg" / "yolov2-tiny.cfg").read_bytes(), heads, new, assign_anchors(heads, new), 13
-    ).decode()
+    content = with_anchors(graph.document, heads, new, assign_anchors(heads, new), 13).text
     changed = parse_text(content)
     assert anchor_heads(changed)[0].anchors == ((1.5, 1.25), (3, 4), (6, 6))
     assert "anchors=1.5000,1.2500, 3.0000,4.0000, 6.0000,6.0000" in content

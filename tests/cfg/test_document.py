@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from darknet_py.cfg.document import CfgEdit, edited
+from darknet_py.cfg.document import CfgDocument, CfgEdit
+
+
+def edited(content: bytes, edits: list[CfgEdit]) -> bytes:
+    """The content after the edits; the sections must be those that its text has."""
+    document = CfgDocument.from_text(content.decode("utf-8", "surrogateescape")).with_edits(edits)
+    again = CfgDocument.from_text(document.text)
+    assert options(document) == options(again)
+    assert document.layers_hash == again.layers_hash
+    return document.content
+
+
+def options(document: CfgDocument) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [(section.name, [(key, value) for key, value, _ in section.options]) for section in document.sections]
+
 
 CFG = (
     b"\xef\xbb\xbf# caf\xe9 \xe2\x80\x94 not all UTF-8\r\n[net]\r\n width = 4 # pixels\r\n;comment = 1\r\n\r\n"
