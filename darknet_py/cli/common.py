@@ -35,7 +35,7 @@ def letter_box_argument(parser: argparse.ArgumentParser) -> None:
 def stb_argument(parser: argparse.ArgumentParser) -> None:
     """--stb, for `data.images.load_image`."""
     parser.add_argument(
-        "--stb", action="store_true", help="read JPEGs exactly as a Darknet built without OpenCV does (slower)"
+        "--stb", action="store_true", help="read JPEGs exactly as a Darknet built without OpenCV does (extra: stb)"
     )
 
 

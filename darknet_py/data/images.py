@@ -31,7 +31,7 @@ def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = 
 
     Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels. channels: None
     takes such an array as it is, and all other images as RGB. stb: JPEGs to the last bit as C Darknet built without
-    OpenCV reads them (`jpeg.read_stb`): slower, EXIF rotation left out.
+    OpenCV reads them (`jpeg.read_stb`, extra `stb`), EXIF rotation left out.
 
     Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
     """
