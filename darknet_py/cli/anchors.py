@@ -46,15 +46,15 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.errors import DarknetError
     from darknet_py.files import write_atomically
     from darknet_py.graph.graph import parse
-    from darknet_py.view.anchor_plot import anchor_plot
-    from darknet_py.view.sketch import check_ending
+    from darknet_py.view.figure import check_plot_path, save_figure
+    from darknet_py.view.plots import anchor_plot
 
     graph = parse(args.cfg, width=args.width, height=args.height) if args.cfg else None
     heads = plan.anchor_heads(graph) if graph else []
     if graph is None and not (args.clusters and args.width and args.height and not args.write and not args.masks):
         raise DarknetError("without a CFG expected --clusters, --width and --height, and nothing to write it to")
     if args.plot:
-        check_ending(args.plot)
+        check_plot_path(args.plot)
     data = open_dataset(args.data)
     images = data.train_images()
     with tqdm(total=len(images), unit="label", disable=len(images) < 500 or not sys.stderr.isatty()) as bar:
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         files.append(args.write)
     if args.plot:
         name = Path(args.cfg or data.path).name
-        anchor_plot(f"{name}, {limits[0]} x {limits[1]}: new anchors", sizes, new, fit, limits).save(args.plot)
+        title = f"{name}, {limits[0]} × {limits[1]}: new anchors"
+        save_figure(args.plot, anchor_plot(title, sizes, new, fit, limits))
         files.append(args.plot)
 
     figures = (

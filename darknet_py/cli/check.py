@@ -191,12 +191,14 @@ def _plain(data: DataFile, report: AuditReport, names: Sequence[str], files: Seq
 def _pictures(out: Path, report: AuditReport, names: Sequence[str], rules: AuditRules) -> list[Path]:
     """A contact sheet per kind of finding, and the class balance. Those of an earlier run are removed."""
     from darknet_py.data.audit import KINDS
-    from darknet_py.view.balance import balance_chart
+    from darknet_py.view.class_histogram import class_histogram
     from darknet_py.view.contact_sheet import contact_sheet
     from darknet_py.view.draw import save_picture
+    from darknet_py.view.figure import save_figure
 
     files = [out / "classes.png"]
-    balance_chart(names, {name: split.counts.tolist() for name, split in report.splits.items()}).save(files[0])
+    counts = {name: split.counts.tolist() for name, split in report.splits.items()}
+    save_figure(files[0], class_histogram(names, counts))
     for kind, (title, _) in KINDS.items():
         path = out / f"{kind}.jpg"
         path.unlink(missing_ok=True)

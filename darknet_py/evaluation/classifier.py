@@ -16,6 +16,7 @@ from darknet_py.evaluation.classification_metrics import class_counts, confusion
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.evaluation.types import Ints
 from darknet_py.view.draw import Picture
+from darknet_py.view.figure import render
 from darknet_py.view.plots import confusion_plot
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ClassifierResult:
 
     def pictures(self, matrix: Ints) -> dict[str, Picture]:
         """The confusion matrix, by its name."""
-        return {"confusion": confusion_plot(f"top-1 {self.top(1):.2%}", self.names, matrix).picture()}
+        return {"confusion": render(confusion_plot(f"top-1 {self.top(1):.2%}", self.names, matrix))}
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts; `classes` one dict per output."""

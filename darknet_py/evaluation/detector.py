@@ -26,9 +26,9 @@ from darknet_py.inference import nms
 from darknet_py.inference.fuse import fuse
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
-from darknet_py.view.chart import precision_recall_chart
 from darknet_py.view.draw import Picture
-from darknet_py.view.plots import confusion_plot
+from darknet_py.view.figure import render
+from darknet_py.view.plots import confusion_plot, precision_recall_plot
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -84,11 +84,11 @@ class Evaluation:
 
     def pictures(self, matrix: Ints) -> dict[str, Picture]:
         """The confusion matrix and, where Darknet's mAP was asked for, precision over recall; by their names."""
-        drawn = {"confusion": confusion_plot("boxes found", self.names, matrix).picture()}
+        drawn = {"confusion": render(confusion_plot("predicted boxes", self.names, matrix))}
         if self.darknet:
             title = f"mAP@{self.darknet.iou_thresh:.2f} = {self.darknet.map:.2%}"
             curves = [(name, c.precision, c.recall) for name, c in zip(self.names, self.curves(), strict=True)]
-            drawn["precision_recall"] = precision_recall_chart(title, curves)
+            drawn["precision_recall"] = render(precision_recall_plot(title, curves))
         return drawn
 
     def to_json(self) -> dict[str, Any]:

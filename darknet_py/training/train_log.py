@@ -29,8 +29,8 @@ from darknet_py.files import write_atomically
 from darknet_py.training.checkpoint_dir import CheckpointDir
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_step import StepResult
-from darknet_py.view.chart import LossChart
 from darknet_py.view.draw import save_picture
+from darknet_py.view.loss_chart import LossChart
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -174,6 +174,7 @@ class TrainLogger:
         chart = LossChart(self.backup.name, self.net.max_batches, self.net.max_chart_loss, self.map_label)
         chart.losses = [(row.iteration, row.loss) for row in self.rows]
         chart.averages = [(row.iteration, row.average) for row in self.rows]
+        chart.rates = [(row.iteration, row.rate) for row in self.rows]
         chart.validation = [(row["iteration"], row["loss"]) for row in self.maps if "loss" in row]
         chart.maps = [(row["iteration"], score) for row, score in zip(self.maps, self.scores, strict=True)]
         chart.save(self.chart)

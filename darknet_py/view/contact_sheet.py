@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from darknet_py.data.images import Image
-from darknet_py.view.draw import FONT, Color, Picture, color, is_visible_class, plain_text, rgb
-from darknet_py.view.sketch import INK
+from darknet_py.view.draw import FONT, INK, Color, Picture, color, is_visible_class, plain_text, rgb
 
 _EMPTY: Color = (214, 217, 222)
 MARKED: Color = (255, 30, 30)

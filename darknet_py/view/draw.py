@@ -18,6 +18,9 @@ from darknet_py.files import write_atomically
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
 
+INK: Color = (40, 44, 52)  # text and frames
+GRID: Color = (226, 229, 234)
+
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 _UTF8 = int(cv2.__version__.partition(".")[0]) >= 5  # before, OpenCV's fonts have ASCII only
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")

@@ -201,7 +201,7 @@ def test_command(
     assert "120 boxes of 6 images, input 400 x 400, 1 labels missing or wrong" in text
     assert "counters_per_class = 60, 60" in text and "#3 [yolo]" in text
     assert text.endswith("wrote anchors.txt, new.cfg, p.svg\n")
-    assert (tmp_path / "p.svg").read_text().startswith("<svg")
+    assert (tmp_path / "p.svg").read_text().startswith("<?xml")
     found = fitting.rounded(CLUSTERS[np.argsort(CLUSTERS.prod(1))], 400)
     written = np.array([float(number) for number in (tmp_path / "anchors.txt").read_text().split(",")]).reshape(-1, 2)
     np.testing.assert_allclose(written, found, atol=2)
@@ -224,7 +224,7 @@ def test_command_without_a_cfg(
     assert main(command) == 1
     assert "without a CFG expected --clusters, --width and --height" in capsys.readouterr().err
     assert main([*command, "--height", "13", "--plot", "x.gif"]) == 1
-    assert "x.gif: expected a picture file ending in .svg, .png or .jpg" in capsys.readouterr().err
+    assert "x.gif: expected a file name ending in .svg, .png or .jpg" in capsys.readouterr().err
     assert not (tmp_path / "anchors.txt").exists()
     assert main([*command, "--height", "13"]) == 0
     assert (tmp_path / "anchors.txt").read_text().startswith("0.32")

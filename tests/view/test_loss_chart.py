@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 
-from darknet_py.view import chart
-from darknet_py.view.chart import LossChart, precision_recall_chart
+from darknet_py.view import loss_chart
+from darknet_py.view.loss_chart import LossChart
 from tests.effort import calls
 
 
-def pixels(picture: np.ndarray, ink: tuple[int, int, int]) -> np.ndarray:
-    """Rows and columns of pixels of that color."""
-    return np.argwhere((np.abs(picture.astype(int) - ink) < 12).all(-1))
+def pixels(picture: np.ndarray, ink: str, tolerance: int = 12) -> np.ndarray:
+    """Rows and columns of pixels of that color, below the legend."""
+    below = np.where(np.arange(len(picture))[:, None, None] < 70, 999, picture.astype(int))
+    return np.argwhere((np.abs(below - list(bytes.fromhex(ink[1:]))) < tolerance).all(-1))
 
 
 def filled(n: int = 300) -> LossChart:
@@ -28,20 +32,20 @@ def test_curves_run_where_they_should() -> None:
     made = filled()
     picture = made.draw()
     assert picture.shape == (800, 1200, 3) and picture.dtype == np.uint8
-    average = pixels(picture[:, :900], chart._AVERAGE)  # the legend is further right
+    average = pixels(picture, loss_chart.AVERAGE)
     assert average[:, 1].max() == pytest.approx(76 + 300 / 400 * 1048, abs=4)
     first, last = average[average[:, 1].argmin()][0], average[average[:, 1].argmax()][0]
     limit, height = 15, 800 - 62 - 74
     assert first == pytest.approx(738 - 10 / limit * height, abs=5)
     assert last == pytest.approx(738 - 2.5 / limit * height, abs=5)
-    assert len(pixels(picture, chart._MAP)) > 500
+    assert len(pixels(picture, loss_chart.MAP)) > 500
 
 
 def test_validation_loss_is_on_the_axis_of_the_loss() -> None:
     made = filled()
-    assert not len(pixels(made.draw(), chart._VALIDATION))
+    assert not len(pixels(made.draw(), loss_chart.VALIDATION))
     made.validation = [(100, 7.5), (300, 3.0)]
-    found = pixels(made.draw()[:, :900], chart._VALIDATION)
+    found = pixels(made.draw(), loss_chart.VALIDATION)
     height = 800 - 62 - 74
     assert found[found[:, 1].argmin()].tolist() == pytest.approx([738 - 7.5 / 15 * height, 76 + 1048 / 4], abs=6)
     assert found[found[:, 1].argmax()].tolist() == pytest.approx([738 - 3 / 15 * height, 76 + 1048 * 3 / 4], abs=6)
@@ -58,14 +62,24 @@ def test_edges() -> None:
     LossChart("one", 10, losses=[(1, 2.0)], averages=[(1, 2.0)], maps=[(1, 1.0)]).draw()
     points = list(enumerate([math.nan, math.inf, 1.0, math.nan, 2.0, 3.0], 1))
     nan = LossChart("nan", 10, losses=points, averages=points, maps=[points[0], points[2]])
-    assert len(pixels(nan.draw(), chart._AVERAGE)) > 50
+    assert len(pixels(nan.draw(), loss_chart.AVERAGE)) > 50
     LossChart("zero", 10, losses=[(1, 0.0)], averages=[(1, 0.0)]).draw()
     LossChart("beyond", 10, averages=[(50, 1e9)], losses=[(50, -5.0)]).draw(300, 200)
 
 
 def test_axis_ends() -> None:
-    assert [chart._round_up(value) for value in (0.7, 20, 12.3, 0.0, 0.031)] == pytest.approx([0.8, 20, 15, 1, 0.04])
-    assert chart._ticks(20)[-1] == 20 and 8 <= len(chart._ticks(500500)) <= 13
+    ends = [loss_chart._round_up(value) for value in (0.7, 20, 12.3, 0.0, 0.031)]
+    assert ends == pytest.approx([0.8, 20, 15, 1, 0.04])
+
+
+def test_learning_rate_is_drawn_below_its_maximum() -> None:
+    chart = filled()
+    assert not len(pixels(chart.draw()[:736, 78:1122], loss_chart.RATE))
+    chart.rates = [(i, 0.001 if i < 200 else 0.0001) for i in range(1, 301)]
+    found = pixels(chart.draw()[:736, 78:1122], loss_chart.RATE, 30)
+    height = 800 - 62 - 74
+    assert found[:, 0].min() == pytest.approx(74 + 0.02 * height, abs=3)
+    assert found[:, 0].max() == pytest.approx(74 + (1 - 0.098) * height, abs=3)
 
 
 def test_half_a_million_points_draw_with_a_few_calls_each() -> None:
@@ -75,14 +89,28 @@ def test_half_a_million_points_draw_with_a_few_calls_each() -> None:
     assert calls(made.draw) < 5 * 500_000
 
 
+def test_drawing_is_deterministic_and_keeps_nothing() -> None:
+    chart = filled(3000)
+    first = chart.draw()
+    settings = dict(matplotlib.rcParams)
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            assert (chart.draw() == first).all()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(10):
+            chart.draw()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1_000_000  # one chart has three million bytes
+    assert dict(matplotlib.rcParams) == settings
+
+
 def test_thinning_keeps_peaks() -> None:
     y = np.zeros(100_000)
     y[51_234] = 9.0
-    thin = chart._thinned(np.stack([np.arange(100_000.0), y], 1))
+    thin = loss_chart._thinned(np.stack([np.arange(100_000.0), y], 1))
     assert len(thin) <= 4000 and thin[:, 1].max() == 9
-
-
-def test_precision_recall_picture() -> None:
-    recall = np.linspace(0, 1, 50)
-    picture = precision_recall_chart("t", [("a", 1 - recall / 2, recall), ("b", [], [])])
-    assert picture.shape == (800, 900, 3) and (picture != 255).any()

@@ -1,0 +1,124 @@
+"""Matplotlib figures in one style: sizes in pixels, the same on every machine, no global state left behind.
+
+Matplotlib is imported when the first figure is made, so that commands that draw nothing start without it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from darknet_py.errors import DataError
+from darknet_py.files import write_atomically
+from darknet_py.view.draw import ENDINGS, GRID, INK, Color, Picture, save_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 72  # one point is one pixel
+TITLE = 16  # font size; other text has 13
+# DejaVu Sans comes with matplotlib. The others have Chinese, Japanese and Korean letters, where they are installed.
+_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Micro Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Malgun Gothic",
+)
+
+
+def rgb_fraction(color: Color) -> tuple[float, float, float]:
+    """A color as matplotlib takes it, 0 … 1."""
+    return color[0] / 255, color[1] / 255, color[2] / 255
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Our settings over matplotlib's defaults, whatever the user's matplotlibrc says; the old ones come back."""
+    import matplotlib.style
+    from matplotlib.font_manager import fontManager
+
+    installed = set(fontManager.get_font_names())
+    ink, grid = rgb_fraction(INK), rgb_fraction(GRID)
+    settings = {
+        "font.family": ["DejaVu Sans", *(font for font in _FONTS if font in installed), "sans-serif"],
+        "font.size": 13,
+        "text.parse_math": False,  # a class may be called $x$
+        "text.color": ink,
+        "axes.edgecolor": ink,
+        "axes.labelcolor": ink,
+        "axes.titlesize": TITLE,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": grid,
+        "grid.linewidth": 1,
+        "legend.edgecolor": grid,
+        "legend.fancybox": False,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "darknet_py",  # the same names in every file
+    }
+    with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of so many pixels; within `plot_style`."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+
+
+def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes whose frame lies at these pixels, counted from the upper left corner."""
+    whole_width, whole_height = figure.bbox.width, figure.bbox.height
+    bottom = whole_height - top - height
+    return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
+
+
+def add_text(figure: Figure, text: str, x: float, y: float, size: float = 13, right: bool = False) -> None:
+    """A text whose baseline begins (or ends, `right`) at this pixel, counted from the upper left corner."""
+    width, height = figure.bbox.width, figure.bbox.height
+    figure.text(x / width, 1 - y / height, text, fontsize=size, ha="right" if right else "left", va="baseline")
+
+
+def render(figure: Figure) -> Picture:
+    """uint8 (height, width, 3) RGB."""
+    data = io.BytesIO()
+    with plot_style():
+        figure.savefig(data, format="rgba", dpi=DPI)
+    shape = round(figure.bbox.height), round(figure.bbox.width), 4
+    pixels: Picture = np.frombuffer(data.getvalue(), np.uint8).reshape(shape)[:, :, :3].copy()
+    return pixels
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, the same text for the same figure."""
+    text = io.StringIO()
+    with plot_style():
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    """Writes a figure in one step, as SVG or an image by the ending of the path. Raises DataError."""
+    if Path(path).suffix.lower() == ".svg":
+        write_atomically(path, svg(figure).encode())
+    else:
+        save_picture(path, render(figure))
+
+
+def check_plot_path(path: str | Path) -> None:
+    """Raises DataError for a file that `save_figure` cannot write, before any work is done for it."""
+    if Path(path).suffix.lower() not in (".svg", *ENDINGS):
+        raise DataError(f"{path}: expected a file name ending in .svg, .png or .jpg")
