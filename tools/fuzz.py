@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from darknet_py.errors import CfgError, DarknetError
-from darknet_py.graph import profile as account
 from darknet_py.graph.graph import Graph, parse_text
+from darknet_py.graph.profile import profile_table
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.model.network import Network
 
@@ -232,7 +232,7 @@ def _check(text: str, run: bool) -> Outcome:
         assert graph.parameters >= 0 and math.isfinite(graph.bflops) and graph.layers
         if not run or not small(graph):
             return "parsed", ""
-        account.table(graph)
+        profile_table(graph)
         try:
             network = Network(graph).eval()
         except DarknetError:

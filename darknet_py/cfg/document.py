@@ -164,7 +164,7 @@ def _edit_lines(lines: Sequence[str], edit: CfgEdit) -> tuple[str, ...]:
     for position, line in enumerate(lines):
         if _key(line) != edit.key:
             continue
-        body = line.splitlines()[0]
+        body = _body(line)
         match = _OPTION_LINE.fullmatch(body)
         assert match is not None  # a line with a key has an equals sign
         if clean_line(match["value"]) == clean_line(edit.value):
@@ -172,7 +172,7 @@ def _edit_lines(lines: Sequence[str], edit: CfgEdit) -> tuple[str, ...]:
         replaced = match["start"] + edit.value + match["end"] + line[len(body) :]
         return (*lines[:position], replaced, *lines[position + 1 :])
     last = lines[-1]
-    ending = last[len(last.splitlines()[0]) :]
+    ending = last[len(_body(last)) :]
     if ending:
         return (*lines, f"{edit.key}={edit.value}{ending}")
     return (*lines[:-1], f"{last}\n", f"{edit.key}={edit.value}")
@@ -189,10 +189,15 @@ def _edit_section(section: Section, option: Option) -> Section:
     return replace(section, options=tuple(options))
 
 
+def _body(line: str) -> str:
+    """The line without its line ending, as `parse_sections` splits lines."""
+    return line.splitlines()[0]
+
+
 def _key(line: str) -> str:
-    cleaned = clean_line(line)
+    cleaned = clean_line(_body(line))
     return cleaned.partition("=")[0] if "=" in cleaned and cleaned[0] not in "#;[" else ""
 
 
 def _parsed_value(lines: Sequence[str], key: str) -> str:
-    return next(clean_line(line).partition("=")[2] for line in lines if _key(line) == key)
+    return next(clean_line(_body(line)).partition("=")[2] for line in lines if _key(line) == key)

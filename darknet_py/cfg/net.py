@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 from darknet_py.cfg.options import Options
 
 POLICIES = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random", "sgdr")
-_SIDE_LIMIT = 1 << 16
+# Keys that Darknet knows and that have no effect here: they steer the memory and the printed output of the C program.
+UNUSED_KEYS = ("optimized_memory", "workspace_size_limit_MB", "use_cuda_graph", "show_receptive_field")
+_MAX_SIDE = 1 << 16
+_MAX_INPUTS = 1 << 30
 
 
 @dataclass(frozen=True)
 class NetSpec:
-    """All options of `[net]` under Darknet's names, with Darknet's defaults.
+    """The options of `[net]`, with Darknet's names and defaults.
 
-    batch: images per update (all subdivisions together). mini_batch: images per forward pass.
+    Attributes:
+        width: input width in pixels; 0 for a network without images.
+        height: input height in pixels; 0 for a network without images.
+        channels: input channels.
+        inputs: input values: width · height · channels, or the symbols of a text network.
+        batch: images per update (all subdivisions together).
+        subdivisions: mini-batches per update.
+        time_steps: time steps that a recurrent network is trained on at once.
+        mixup: 0 none, 1 mixup, 2 cutmix, 3 mosaic, 4 mosaic and cutmix.
     """
 
     width: int = 0
@@ -60,7 +71,7 @@ class NetSpec:
     hue: float = 0.0
     blur: int = 0
     gaussian_noise: int = 0
-    mixup: int = 0  # 0 none, 1 mixup, 2 cutmix, 3 mosaic, 4 mosaic and cutmix, as Darknet codes it
+    mixup: int = 0
     mosaic_bound: bool = False
     letter_box: bool = False
     max_crop: int = 0
@@ -75,14 +86,13 @@ class NetSpec:
     unsupervised: bool = False
     track: bool = False
     augment_speed: int = 2
-    # guards and display
+    # numerical guards and the training chart
     try_fix_nan: bool = False
     weights_reject_freq: int = 0
     equidistant_point: int = 0
     badlabels_rejection_percentage: float = 0.0
     num_sigmas_reject_badlabels: float = 0.0
     max_chart_loss: float = 20.0
-    show_receptive_field: bool = False
 
     @property
     def mini_batch(self) -> int:
@@ -91,126 +101,149 @@ class NetSpec:
 
     @property
     def batch_images(self) -> int:
-        """Images of one iteration, which Darknet divides `seen` by to get the iteration (`parse_net_options`)."""
+        """Images of one iteration. Darknet divides `seen` by it to get the iteration (`parse_net_options`)."""
         return self.mini_batch * self.subdivisions * self.time_steps
 
     def resized(self, width: int | None, height: int | None) -> NetSpec:
-        """The same net at another input size (None keeps a side)."""
-        if not self.channels:  # inputs= counts, not the sides
+        """The same options at another input size.
+
+        Args:
+            width: input width in pixels; None keeps it.
+            height: input height in pixels; None keeps it.
+
+        Returns:
+            The options; unchanged for a network whose input is no image.
+        """
+        if not self.channels:
             return self
         width, height = width or self.width, height or self.height
         return replace(self, width=width, height=height, inputs=width * height * self.channels)
 
     @classmethod
-    def parse(cls, o: Options) -> NetSpec:
-        """Reads `[net]`. Keys that only steer C Darknet's GPU memory are accepted and have no effect."""
-        width = o.int("width", 0, 0, _SIDE_LIMIT)
-        height = o.int("height", 0, 0, _SIDE_LIMIT)
-        # Five published recurrent cfgs leave channels out and give inputs; image cfgs that do mean RGB.
-        channels = o.int("channels", 3 if width and height and "inputs" not in o else 0, 0, _SIDE_LIMIT)
-        max_batches = o.int("max_batches", 0, 0)
-        subdivisions = o.int("subdivisions", 1, 1)
-        policy = o.choice("policy", "constant", POLICIES)
-        sequential = o.int("sequential_subdivisions", subdivisions, 1)
-        for key in MEMORY_KEYS:
-            o.float(key)
-        values: dict[str, Any] = {
-            "width": width,
-            "height": height,
-            "channels": channels,
-            "inputs": o.int("inputs", width * height * channels, 0, 1 << 30),
-            "batch": o.int("batch", 1, 1),
-            "subdivisions": subdivisions,
-            "time_steps": o.int("time_steps", 1, 1),
-            "max_batches": max_batches,
-            "policy": policy,
-            "burn_in": o.int("burn_in", 0, 0),
-            "sgdr_cycle": o.int("sgdr_cycle", max_batches, 0),
-            "sgdr_mult": o.int("sgdr_mult", 2, 1),
-            "sequential_subdivisions": min(sequential, subdivisions),
-            "mixup": _mixing(o),
-            "max_crop": o.int("max_crop", width * 2),
-            "min_crop": o.int("min_crop", width),
-            "resize_step": int(o.float("resize_step", 32, 1)),
-            "blur": o.int("blur"),
-            "gaussian_noise": o.int("gaussian_noise"),
-            "augment_speed": o.int("augment_speed", 2),
-            "weights_reject_freq": o.int("weights_reject_freq"),
-            "equidistant_point": o.int("equidistant_point"),
-        }
-        for key in _FLOATS:
-            values[key] = o.float(key, getattr(cls, key))
-        for key in _FLAGS:
-            values[key] = o.flag(key, getattr(cls, key))
-        if values["adam"]:
-            values.update(B1=o.float("B1", 0.9), B2=o.float("B2", 0.999), eps=o.float("eps", 0.000001))
-        values.update(_policy(o, policy))
-        if not values["inputs"]:
-            o.error("expected width, height and channels (or inputs), got none")
-        return cls(**values)
+    def parse(cls, options: Options) -> NetSpec:
+        """Reads the section.
+
+        Args:
+            options: the section. Faults are recorded in it.
+
+        Returns:
+            The options, with defaults in place of faulty values.
+        """
+        width = options.int("width", 0, 0, _MAX_SIDE)
+        height = options.int("height", 0, 0, _MAX_SIDE)
+        # Five published recurrent cfgs leave channels out and give inputs; image cfgs without channels mean RGB.
+        channels = options.int("channels", 3 if width and height and "inputs" not in options else 0, 0, _MAX_SIDE)
+        inputs = options.int("inputs", width * height * channels, 0, _MAX_INPUTS)
+        if not inputs:
+            options.error("expected width, height and channels (or inputs), got none")
+        max_batches = options.int("max_batches", 0, 0)
+        subdivisions = options.int("subdivisions", 1, 1)
+        schedule = _parse_policy(options)
+        adam = options.flag("adam")
+        options.accept(*UNUSED_KEYS)
+        return cls(
+            width=width,
+            height=height,
+            channels=channels,
+            inputs=inputs,
+            batch=options.int("batch", 1, 1),
+            subdivisions=subdivisions,
+            time_steps=options.int("time_steps", 1, 1),
+            max_batches=max_batches,
+            learning_rate=options.float("learning_rate", cls.learning_rate),
+            learning_rate_min=options.float("learning_rate_min", cls.learning_rate_min),
+            policy=schedule.policy,
+            burn_in=options.int("burn_in", 0, 0),
+            power=options.float("power", cls.power),
+            step=schedule.step,
+            scale=schedule.scale,
+            gamma=schedule.gamma,
+            steps=schedule.steps,
+            scales=schedule.scales,
+            seq_scales=schedule.seq_scales,
+            sgdr_cycle=options.int("sgdr_cycle", max_batches, 0),
+            sgdr_mult=options.int("sgdr_mult", cls.sgdr_mult, 1),
+            sequential_subdivisions=min(options.int("sequential_subdivisions", subdivisions, 1), subdivisions),
+            momentum=options.float("momentum", cls.momentum),
+            decay=options.float("decay", cls.decay),
+            adam=adam,
+            B1=options.float("B1", cls.B1) if adam else cls.B1,
+            B2=options.float("B2", cls.B2) if adam else cls.B2,
+            eps=options.float("eps", cls.eps) if adam else cls.eps,
+            ema_alpha=options.float("ema_alpha", cls.ema_alpha),
+            loss_scale=options.float("loss_scale", cls.loss_scale),
+            dynamic_minibatch=options.flag("dynamic_minibatch"),
+            flip=options.flag("flip", cls.flip),
+            angle=options.float("angle", cls.angle),
+            aspect=options.float("aspect", cls.aspect),
+            saturation=options.float("saturation", cls.saturation),
+            exposure=options.float("exposure", cls.exposure),
+            hue=options.float("hue", cls.hue),
+            blur=options.int("blur"),
+            gaussian_noise=options.int("gaussian_noise"),
+            mixup=_parse_mixup(options),
+            mosaic_bound=options.flag("mosaic_bound"),
+            letter_box=options.flag("letter_box"),
+            max_crop=options.int("max_crop", width * 2),
+            min_crop=options.int("min_crop", width),
+            resize_step=int(options.float("resize_step", cls.resize_step, 1)),
+            label_smooth_eps=options.float("label_smooth_eps", cls.label_smooth_eps),
+            adversarial_lr=options.float("adversarial_lr", cls.adversarial_lr),
+            attention=options.flag("attention"),
+            contrastive=options.flag("contrastive"),
+            contrastive_jit_flip=options.flag("contrastive_jit_flip"),
+            contrastive_color=options.flag("contrastive_color"),
+            unsupervised=options.flag("unsupervised"),
+            track=options.flag("track"),
+            augment_speed=options.int("augment_speed", cls.augment_speed),
+            try_fix_nan=options.flag("try_fix_nan"),
+            weights_reject_freq=options.int("weights_reject_freq"),
+            equidistant_point=options.int("equidistant_point"),
+            badlabels_rejection_percentage=options.float("badlabels_rejection_percentage"),
+            num_sigmas_reject_badlabels=options.float("num_sigmas_reject_badlabels"),
+            max_chart_loss=options.float("max_chart_loss", cls.max_chart_loss),
+        )
 
 
-_FLOATS = (
-    "learning_rate",
-    "learning_rate_min",
-    "power",
-    "momentum",
-    "decay",
-    "ema_alpha",
-    "loss_scale",
-    "angle",
-    "aspect",
-    "saturation",
-    "exposure",
-    "hue",
-    "label_smooth_eps",
-    "adversarial_lr",
-    "badlabels_rejection_percentage",
-    "num_sigmas_reject_badlabels",
-    "max_chart_loss",
-)
-_FLAGS = (
-    "adam",
-    "dynamic_minibatch",
-    "flip",
-    "mosaic_bound",
-    "letter_box",
-    "attention",
-    "contrastive",
-    "contrastive_jit_flip",
-    "contrastive_color",
-    "unsupervised",
-    "track",
-    "try_fix_nan",
-    "show_receptive_field",
-)
-MEMORY_KEYS = ("optimized_memory", "workspace_size_limit_MB", "use_cuda_graph")
+class _Policy(NamedTuple):
+    """The keys that only some policies read, with their defaults for the others."""
+
+    policy: str
+    step: int = NetSpec.step
+    scale: float = NetSpec.scale
+    gamma: float = NetSpec.gamma
+    steps: tuple[int, ...] = ()
+    scales: tuple[float, ...] = ()
+    seq_scales: tuple[float, ...] = ()
 
 
-def _mixing(o: Options) -> int:
-    mixup, cutmix, mosaic = o.int("mixup"), o.flag("cutmix"), o.flag("mosaic")
+def _parse_policy(options: Options) -> _Policy:
+    """Reads the keys of the section's policy. Keys of other policies stay unread and are reported, as in Darknet."""
+    policy = options.choice("policy", NetSpec.policy, POLICIES)
+    if policy == "step":
+        return _Policy(policy, step=options.int("step", 1, 1), scale=options.float("scale", 1.0))
+    if policy == "exp":
+        return _Policy(policy, gamma=options.float("gamma", 1.0))
+    if policy == "sigmoid":
+        return _Policy(policy, gamma=options.float("gamma", 1.0), step=options.int("step", 1, 1))
+    if policy not in ("steps", "sgdr"):
+        return _Policy(policy)
+    steps, scales = options.ints("steps"), options.floats("scales")
+    if policy == "steps" and not (steps and scales):
+        missing = " and ".join(key for key, values in (("steps=", steps), ("scales=", scales)) if not values)
+        options.error(f"policy=steps: expected steps= and scales=, got no {missing}")
+    if len(scales) < len(steps):
+        if scales:
+            options.error(f"scales: expected {len(steps)} numbers, one per step, got {len(scales)}", "scales")
+        scales += (1.0,) * (len(steps) - len(scales))
+    seq_scales = options.floats("seq_scales")
+    seq_scales += (1.0,) * (len(steps) - len(seq_scales))
+    return _Policy(policy, steps=steps, scales=scales[: len(steps)], seq_scales=seq_scales[: len(steps)])
+
+
+def _parse_mixup(options: Options) -> int:
+    """The code of `NetSpec.mixup`, which three keys decide."""
+    mixup, cutmix, mosaic = options.int("mixup"), options.flag("cutmix"), options.flag("mosaic")
     if mosaic:
         return 4 if cutmix else 3
     return 2 if cutmix else mixup
-
-
-def _policy(o: Options, policy: str) -> dict[str, Any]:
-    """The keys that one policy reads. Others are left unread, so that they show up as unused, as in Darknet."""
-    if policy == "step":
-        return {"step": o.int("step", 1, 1), "scale": o.float("scale", 1.0)}
-    if policy == "exp":
-        return {"gamma": o.float("gamma", 1.0)}
-    if policy == "sigmoid":
-        return {"gamma": o.float("gamma", 1.0), "step": o.int("step", 1, 1)}
-    if policy not in ("steps", "sgdr"):
-        return {}
-    steps, scales = o.ints("steps"), o.floats("scales")
-    if policy == "steps" and not (steps and scales):
-        o.error("policy=steps wants steps= and scales=")
-    if len(scales) < len(steps):
-        if scales:
-            o.error(f"scales: expected {len(steps)} numbers, one per step, got {len(scales)}", "scales")
-        scales += (1.0,) * (len(steps) - len(scales))
-    sequence = o.floats("seq_scales")
-    sequence += (1.0,) * (len(steps) - len(sequence))
-    return {"steps": steps, "scales": scales[: len(steps)], "seq_scales": sequence[: len(steps)]}

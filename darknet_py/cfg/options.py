@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from darknet_py.cfg.sections import Option, Problems, Section
 
-T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 
 # Digits beyond the twentieth do not matter: no option takes such a number, and Python refuses to read thousands.
 _INT = re.compile(r"([+-]?)0*(\d{1,20})", re.ASCII)
@@ -20,29 +20,34 @@ _INT_LIMIT = 2**31 - 1
 
 
 def atoi(text: str) -> int | None:
-    """The leading integer of `text`, as C `atoi` reads it; None where C would silently say 0."""
+    """The leading integer of `text`, as C `atoi` reads it; None where C would silently give 0."""
     match = _INT.match(text)
     return int(match[1] + match[2]) if match else None
 
 
 def atof(text: str) -> float | None:
-    """The leading number of `text`, as C `atof` reads it; None where C would silently say 0."""
+    """The leading number of `text`, as C `atof` reads it; None where C would silently give 0."""
     match = _FLOAT.match(text)
     return float(match.group()) if match else None
 
 
 class Options:
-    """Reads one section and remembers which keys were asked for.
+    """Reads the options of one section and remembers which keys were read.
 
-    Faults go to `problems` and the default is returned, so that one pass finds them all. As in Darknet the first
-    of two equal keys counts.
+    A faulty value is recorded as a problem and its default is returned, so that one pass finds all faults. Where a
+    key is set twice, the first value counts, as in Darknet.
+
+    Args:
+        section: the section.
+        index: its layer's index; None for `[net]`.
+        problems: where faults and warnings are recorded.
     """
 
     def __init__(self, section: Section, index: int | None, problems: Problems):
         self.section = section
         self.where = f"[{section.name}]" + ("" if index is None else f" #{index}")
         self._problems = problems
-        self._asked: set[str] = set()
+        self._known_keys: set[str] = set()
         self._options: dict[str, Option] = {}
         for option in section.options:
             if option.key in self._options:
@@ -51,19 +56,23 @@ class Options:
                 self._options[option.key] = option
 
     def __contains__(self, key: str) -> bool:
-        self._asked.add(key)
+        self._known_keys.add(key)
         return key in self._options
 
+    def accept(self, *keys: str) -> None:
+        """Marks keys that Darknet knows and that have no effect here; they are not reported as unknown."""
+        self._known_keys.update(keys)
+
     def error(self, message: str, key: str | None = None) -> None:
-        """Records a fault at `key`'s line, or at the section's."""
-        line = self._options[key].line if key in self._options else self.section.line
-        self._problems.error(line, self.where, message)
+        """Records a fault at the line of `key`, or at the section's line."""
+        self._problems.error(self._line(key), self.where, message)
 
     def warn(self, message: str, key: str | None = None) -> None:
-        line = self._options[key].line if key in self._options else self.section.line
-        self._problems.warn(line, self.where, message)
+        """Records a warning at the line of `key`, or at the section's line."""
+        self._problems.warn(self._line(key), self.where, message)
 
     def text(self, key: str, default: str = "") -> str:
+        """The value as it stands, without white space."""
         return self._options[key].value if key in self else default
 
     def int(self, key: str, default: int = 0, minimum: int = -_INT_LIMIT, maximum: int = _INT_LIMIT) -> int:
@@ -79,14 +88,15 @@ class Options:
         return self._number(key, default, atof, "a number", minimum, maximum)
 
     def ints(self, key: str, default: Sequence[builtins.int] = ()) -> tuple[builtins.int, ...]:
-        """A comma separated list; a `#` ends it."""
+        """A comma-separated list of integers; a `#` ends it."""
         return self._list(key, default, atoi, "integers")
 
     def floats(self, key: str, default: Sequence[builtins.float] = ()) -> tuple[builtins.float, ...]:
+        """A comma-separated list of finite numbers; a `#` ends it."""
         return self._list(key, default, atof, "numbers")
 
     def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
-        """One of `choices`; anything else is a fault that names them."""
+        """One of `choices`; any other value is a fault, and its message lists them."""
         value = self.text(key, default)
         if value in choices:
             return value
@@ -94,41 +104,54 @@ class Options:
         return default
 
     def report_unknown(self) -> None:
-        """Warns about each key that nobody asked for. Call once the section is read."""
+        """Warns about each key that was not read. Call it once the section is read."""
         for key, option in self._options.items():
-            if key not in self._asked:
-                hint = did_you_mean(key, sorted(self._asked))
+            if key not in self._known_keys:
+                hint = did_you_mean(key, sorted(self._known_keys))
                 self._problems.warn(option.line, self.where, f"unknown key {key!r} is ignored{hint}")
 
-    def _number(self, key: str, default: T, read: Callable[[str], T | None], what: str, minimum: T, maximum: T) -> T:
+    def _line(self, key: str | None) -> builtins.int:
+        return self._options[key].line if key in self._options else self.section.line
+
+    def _number(
+        self,
+        key: str,
+        default: Number,
+        read: Callable[[str], Number | None],
+        kind: str,
+        minimum: Number,
+        maximum: Number,
+    ) -> Number:
         if key not in self:
             return default
         text = self._options[key].value
         value = read(text)
-        if value is None or not math.isfinite(value):  # type: ignore[arg-type]
-            self.error(f"{key}: expected {what}, got {text!r}", key)
+        if value is None or not math.isfinite(value):
+            self.error(f"{key}: expected {kind}, got {text!r}", key)
             return default
-        if not minimum <= value <= maximum:  # type: ignore[operator]
-            near = f"at least {minimum}" if value < minimum else f"at most {maximum}"  # type: ignore[operator]
-            self.error(f"{key}: expected {what} of {near}, got {text!r}", key)
+        if not minimum <= value <= maximum:
+            bound = f"at least {minimum}" if value < minimum else f"at most {maximum}"
+            self.error(f"{key}: expected {kind} of {bound}, got {text!r}", key)
             return default
         return value
 
-    def _list(self, key: str, default: Sequence[T], read: Callable[[str], T | None], what: str) -> tuple[T, ...]:
+    def _list(
+        self, key: str, default: Sequence[Number], read: Callable[[str], Number | None], kind: str
+    ) -> tuple[Number, ...]:
         if key not in self:
             return tuple(default)
         text = self._options[key].value
         items = text.partition("#")[0].split(",")
         if len(items) > 1 and not items[-1]:
             items.pop()  # a trailing comma
-        values = [read(item) for item in items]
-        if any(value is None or not math.isfinite(value) for value in values):  # type: ignore[arg-type]
-            self.error(f"{key}: expected {what} separated by commas, got {text!r}", key)
+        values = [value for item in items if (value := read(item)) is not None and math.isfinite(value)]
+        if len(values) < len(items):
+            self.error(f"{key}: expected {kind} separated by commas, got {text!r}", key)
             return tuple(default)
-        return tuple(value for value in values if value is not None)
+        return tuple(values)
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A hint to append to a message: `; did you mean 'x'?`, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

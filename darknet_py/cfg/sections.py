@@ -1,4 +1,4 @@
-"""Text to sections: a pure parser that keeps line numbers (Darknet's `read_cfg`, `read_option`)."""
+"""Splits the text of a cfg into sections, with line numbers (Darknet's `read_cfg`, `read_option`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from darknet_py.errors import CfgError, Problem
 
 
 class Option(NamedTuple):
-    """One `key=value` line. White space is already removed, as Darknet's `strip` does."""
+    """One `key=value` line, without white space."""
 
     key: str
     value: str
@@ -26,9 +26,11 @@ class Section:
 
 
 class Problems:
-    """Collects the faults of one cfg, so that they are raised all at once.
+    """Collects the faults of one cfg, so that they are raised together.
 
-    With `strict`, a warning counts as an error.
+    Args:
+        path: the cfg's path, used in messages.
+        strict: whether a warning counts as an error.
     """
 
     def __init__(self, path: str, strict: bool = False):
@@ -38,13 +40,15 @@ class Problems:
         self.warnings: list[Problem] = []
 
     def error(self, line: int, where: str, message: str) -> None:
+        """Records an error. where: `[section] #index`, or "" outside of sections."""
         self.errors.append(Problem(self.path, line, where, message))
 
     def warn(self, line: int, where: str, message: str) -> None:
+        """Records a warning; an error with `strict`."""
         (self.errors if self.strict else self.warnings).append(Problem(self.path, line, where, message))
 
     def raise_errors(self) -> None:
-        """Raises one CfgError with all errors so far, in line order; nothing when there is none."""
+        """Raises one CfgError with all errors so far, in line order; does nothing where there are none."""
         if self.errors:
             raise CfgError(sorted(self.errors, key=lambda problem: problem.line))
 
@@ -58,12 +62,19 @@ def clean_line(line: str) -> str:
 
 
 def parse_sections(text: str, problems: Problems) -> list[Section]:
-    """Splits cfg text into sections.
+    """Splits the text of a cfg into sections.
 
-    As in Darknet all white space in a line is dropped, and `#` or `;` opens a comment line. A line that is
-    neither is a problem (Darknet prints it and goes on).
+    As in Darknet, white space is dropped anywhere in a line, and a line that begins with `#` or `;` is a comment. Any
+    other line that is neither a section nor an option is an error (Darknet prints it and goes on).
+
+    Args:
+        text: the cfg.
+        problems: where faults are recorded.
+
+    Returns:
+        The sections, in file order.
     """
-    found: list[tuple[str, int, list[Option]]] = []
+    sections: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         line = clean_line(raw)
         if not line or line[0] in "#;":
@@ -72,13 +83,13 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
             name, bracket, _ = line[1:].partition("]")
             if not bracket or not name:
                 problems.error(number, "", f"expected a section like [net], got {raw.strip()!r}")
-            found.append((name, number, []))
+            sections.append((name, number, []))
             continue
         key, equals, value = line.partition("=")
         if not equals or not key:
             problems.error(number, "", f"expected key=value or [section], got {raw.strip()!r}")
-        elif not found:
+        elif not sections:
             problems.error(number, "", f"expected a [net] section first, got {raw.strip()!r}")
         else:
-            found[-1][2].append(Option(key, value, number))
-    return [Section(name, line, tuple(options)) for name, line, options in found]
+            sections[-1][2].append(Option(key, value, number))
+    return [Section(name, line, tuple(options)) for name, line, options in sections]

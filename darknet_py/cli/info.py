@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darknet_py.cli.common import positive
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.graph.profile import side_by_side, table
+    from darknet_py.graph.profile import comparison_table, profile_table
     from darknet_py.model.load import read_graph
 
     paths = [path for path in (args.cfg, args.other) if path is not None]
@@ -38,24 +38,24 @@ def run(args: argparse.Namespace) -> int:
     elif args.csv:
         _print_csv(graphs)
     else:
-        print(table(graphs[0]) if len(graphs) == 1 else side_by_side(graphs[0], graphs[1]))
+        print(profile_table(graphs[0]) if len(graphs) == 1 else comparison_table(graphs[0], graphs[1]))
     return 0
 
 
-def _plain(graphs: list[Graph]) -> Any:
-    from darknet_py.graph.profile import as_dict, pairs, same
+def _plain(graphs: list[Graph]) -> dict[str, object]:
+    from darknet_py.graph.profile import align_layers, profile_dict
 
     if len(graphs) == 1:
-        return as_dict(graphs[0])
+        return profile_dict(graphs[0])
     lines = [
         {
             "first": pair.first.node.index if pair.first else None,
             "second": pair.second.node.index if pair.second else None,
-            "same": same(pair),
+            "same": pair.is_same,
         }
-        for pair in pairs(graphs[0], graphs[1])
+        for pair in align_layers(graphs[0], graphs[1])
     ]
-    return {"networks": [as_dict(graph) for graph in graphs], "pairs": lines}
+    return {"networks": [profile_dict(graph) for graph in graphs], "pairs": lines}
 
 
 def _print_csv(graphs: list[Graph]) -> None:
@@ -63,11 +63,15 @@ def _print_csv(graphs: list[Graph]) -> None:
 
     writer = None
     for graph in graphs:
-        for row in layer_profiles(graph):
-            values = {"cfg": graph.path, **layer_dict(row)}
-            values["sources"] = " ".join(map(str, values["sources"]))
-            for side in ("input", "output"):
-                values[side] = "x".join(str(number) for number in reversed(values[side]))
+        for profile in layer_profiles(graph):
+            node = profile.node
+            values = {
+                "cfg": graph.path,
+                **layer_dict(profile),
+                "sources": " ".join(map(str, node.sources)),
+                "input": "x".join(map(str, reversed(node.inputs[0]))),
+                "output": "x".join(map(str, reversed(node.output))),
+            }
             if writer is None:
                 writer = csv.DictWriter(sys.stdout, list(values), lineterminator="\n")
                 writer.writeheader()

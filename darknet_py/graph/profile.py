@@ -1,19 +1,20 @@
-"""What a graph costs: parameters, BFLOPs, memory traffic, receptive field, activation memory, size on disk."""
+"""What a network costs: parameters, BFLOPs, memory traffic, receptive field, activation memory, size of its file."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from darknet_py.graph.graph import Graph, live_values
 from darknet_py.layers.base import Node, Spec
 
 _HEADER_BYTES = 20
 _FLOAT_BYTES = 4
+_COLUMN_WIDTH = 52  # of one network in the comparison
 
 # Names as Darknet's table prints them, where they differ from the section's.
-_PRINTED = {
+_PRINTED_NAMES = {
     "avgpool": "avg",
     "convolutional": "conv",
     "deconvolutional": "deconv",
@@ -24,11 +25,17 @@ _PRINTED = {
 
 
 class LayerProfile(NamedTuple):
-    """One layer's account, for one image.
+    """The cost of one layer, for one image.
 
-    cio: values read and written by a layer with weights, CSPNet's measure of memory traffic (convolutional input/output
-    of HarDNet: joining and adding are free). traffic: values read and written whatever the layer. field: receptive
-    field in input pixels, one side. live: values held while it runs, its inputs and output among them.
+    Attributes:
+        node: the layer.
+        parameters: floats in the weights file.
+        bflops: billions of operations, by Darknet's count (a multiply-add is two).
+        cio: values read and written by a layer with weights, 0 for others: CSPNet's measure of memory traffic
+            (convolutional input/output of HarDNet; concatenating and adding are free).
+        traffic: values read and written, whatever the layer.
+        field: receptive field, one side in input pixels.
+        live: values in memory while the layer runs, its inputs and its output included.
     """
 
     node: Node
@@ -41,7 +48,18 @@ class LayerProfile(NamedTuple):
 
 
 class NetworkProfile(NamedTuple):
-    """A network's account, for one image. peak_bytes: activations held at the worst moment, float32."""
+    """The cost of a network, for one image.
+
+    Attributes:
+        layers: number of layers.
+        parameters: floats in the weights file.
+        bflops: billions of operations, by Darknet's count.
+        cio: values read and written by layers with weights.
+        traffic: values read and written by all layers.
+        field: the largest receptive field, one side in input pixels.
+        peak_bytes: the most activation memory in use at once, as float32.
+        weights_bytes: size of the `.weights` file.
+    """
 
     layers: int
     parameters: int
@@ -53,102 +71,138 @@ class NetworkProfile(NamedTuple):
     weights_bytes: int
 
 
+class LayerPair(NamedTuple):
+    """A row of the comparison of two networks: a layer of each, or one that a single network has (the other: None)."""
+
+    first: LayerProfile | None
+    second: LayerProfile | None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both layers have the same section, window, groups and output shape."""
+        return (
+            self.first is not None
+            and self.second is not None
+            and _comparison_key(self.first) == _comparison_key(self.second)
+        )
+
+
 def layer_profiles(graph: Graph) -> list[LayerProfile]:
-    """The account of each layer, in cfg order. Linear in layers and their inputs."""
+    """The cost of each layer, in cfg order. It takes time linear in layers and their inputs.
+
+    Args:
+        graph: the network.
+
+    Returns:
+        One profile per layer.
+    """
     fields: dict[int, tuple[int, int]] = {-1: (1, 1)}
-    live = live_values(graph)
-    result = []
-    for node, values in zip(graph.layers, live, strict=True):
-        fields[node.index] = _field(node, fields)
+    profiles = []
+    for node, live in zip(graph.layers, live_values(graph), strict=True):
+        fields[node.index] = _receptive_field(node, fields)
         cost = node.spec.cost(node)
         traffic = cost.reads + cost.writes
         cio = traffic if weighted(node) else 0
-        result.append(
-            LayerProfile(node, node.parameters, cost.flops / 1e9, cio, traffic, fields[node.index][0], values)
+        profiles.append(
+            LayerProfile(node, node.parameters, cost.flops / 1e9, cio, traffic, fields[node.index][0], live)
         )
-    return result
+    return profiles
 
 
 def network_profile(graph: Graph) -> NetworkProfile:
-    """Sums over the layers; the field and the memory are the largest."""
-    account = layer_profiles(graph)
+    """The cost of a network: sums over its layers, and the largest receptive field and memory.
+
+    Args:
+        graph: the network.
+
+    Returns:
+        The profile.
+    """
+    profiles = layer_profiles(graph)
     return NetworkProfile(
-        layers=len(account),
+        layers=len(profiles),
         parameters=graph.parameters,
-        bflops=sum(row.bflops for row in account),
-        cio=sum(row.cio for row in account),
-        traffic=sum(row.traffic for row in account),
-        field=max(row.field for row in account),
-        peak_bytes=_FLOAT_BYTES * max(row.live for row in account),
+        bflops=sum(profile.bflops for profile in profiles),
+        cio=sum(profile.cio for profile in profiles),
+        traffic=sum(profile.traffic for profile in profiles),
+        field=max(profile.field for profile in profiles),
+        peak_bytes=_FLOAT_BYTES * max(profile.live for profile in profiles),
         weights_bytes=weights_bytes(graph),
     )
 
 
 def weights_bytes(graph: Graph) -> int:
-    """Size of the `.weights` file that Darknet writes for it."""
+    """Size in bytes of the `.weights` file that Darknet writes for the network."""
     return _HEADER_BYTES + _FLOAT_BYTES * graph.parameters
 
 
 def weighted(node: Node) -> bool:
-    """Whether it multiplies its input by weights (convolutions, connected and recurrent layers)."""
+    """Whether the layer multiplies its input by weights (convolutions, connected and recurrent layers)."""
     return any(array.role == "weight" for array in node.spec.arrays(node))
 
 
-def _field(node: Node, fields: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
-    """(receptive field, input pixels from one cell to the next) of one side, from those of its inputs.
+def _receptive_field(node: Node, fields: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
+    """(receptive field, input pixels from one cell to the next) of one side, from those of the layer's inputs.
 
-    Of several inputs the widest counts (Darknet's show_receptive_field=1 does so too). A layer without a kernel that
+    Of several inputs the widest counts, as with Darknet's show_receptive_field=1. A layer without a kernel that
     changes the size gathers cells (reorg, global pooling, connected) or spreads them (upsample). The scrambled reorg
     counts as a regular one.
     """
     size, stride, dilation = node.spec.kernel()
     sources = [(fields[source], shape) for source, shape in zip(node.sources, node.inputs, strict=True)]
-    field = max(reach for (reach, _), _ in sources)
+    field = max(source_field for (source_field, _), _ in sources)
     if (size, stride) != (1, 1):
-        _, jump = sources[0][0]
-        return field + (size - 1) * dilation * jump, jump * stride
-    same = [jump for (_, jump), shape in sources if shape.w == node.output.w]
-    if same:
-        return field, max(same)
-    (_, jump), shape = sources[0]
+        _, step = sources[0][0]
+        return field + (size - 1) * dilation * step, step * stride
+    same_width = [step for (_, step), shape in sources if shape.w == node.output.w]
+    if same_width:
+        return field, max(same_width)
+    (_, step), shape = sources[0]
     gathered = max(shape.w // node.output.w, 1)
     spread = max(node.output.w // shape.w, 1)
-    return field + (gathered - 1) * jump, max(jump * gathered // spread, 1)
+    return field + (gathered - 1) * step, max(step * gathered // spread, 1)
 
 
 # --- as text and as plain values
 
 
 def printed_name(node: Node) -> str:
-    """The layer's name as Darknet's table has it."""
-    return _PRINTED.get(node.type, node.type)
+    """The layer's name in Darknet's table."""
+    return _PRINTED_NAMES.get(node.type, node.type)
 
 
 def kernel_text(node: Node) -> str:
-    """`3 x 3/ 2`, `3 x 3/ 1(2)` with dilation, nothing for layers without a window (Darknet's size/strd(dil))."""
+    """Darknet's size/strd(dil): `3 x 3/ 2`, or `3 x 3/ 1(2)` with dilation; "" for layers without a window."""
     size, stride, dilation = node.spec.kernel()
     if (size, stride) == (1, 1) and not weighted(node):
         return ""
     return f"{size:2d} x{size:2d}/{stride:2d}" + (f"({dilation})" if dilation > 1 else "")
 
 
-def joins(node: Node) -> bool:
-    """Whether its section names the layers that it reads ([route], [shortcut], …)."""
+def names_inputs(node: Node) -> bool:
+    """Whether the layer's section names the layers that it reads ([route], [shortcut], …)."""
     return type(node.spec).inputs is not Spec.inputs and node.sources != (-1,)  # [implicit] reads nothing
 
 
-def table(graph: Graph) -> str:
-    """Darknet's table, with parameters, CIO and receptive field after its columns."""
+def profile_table(graph: Graph) -> str:
+    """Darknet's table of the layers, with parameters, CIO and receptive field after its columns.
+
+    Args:
+        graph: the network.
+
+    Returns:
+        The table, without a newline at its end.
+    """
     lines = [
         "   layer     filters  size/strd(dil)      input                output               BF"
         "  parameters    CIO (M)  field"
     ]
-    for row in layer_profiles(graph):
-        node = row.node
-        line = (
-            f"{node.index:4d} {printed_name(node):<8} {_middle(node):<37} ->  {_shape(node.output)}  {row.bflops:8.3f}"
+    for profile in layer_profiles(graph):
+        node = profile.node
+        lines.append(
+            f"{node.index:4d} {printed_name(node):<8} {_input_columns(node):<37} ->  {_shape_text(node.output)}"
+            f"  {profile.bflops:8.3f}  {profile.parameters:10d}  {profile.cio / 1e6:9.3f}  {profile.field:5d}"
         )
-        lines.append(f"{line}  {row.parameters:10d}  {row.cio / 1e6:9.3f}  {row.field:5d}")
     total = network_profile(graph)
     lines += [
         f"Total BFLOPS {total.bflops:5.3f}",
@@ -159,24 +213,24 @@ def table(graph: Graph) -> str:
     return "\n".join(lines)
 
 
-def _middle(node: Node) -> str:
-    """Filters, window and input; for a layer whose section names its inputs, those."""
+def _input_columns(node: Node) -> str:
+    """Filters, window and input shape; for a layer whose section names its inputs, those."""
     groups = getattr(node.spec, "groups", 1)
-    if joins(node):
-        share = f"{getattr(node.spec, 'group_id', 0)}/{groups}" if groups > 1 else ""
-        return f"{' '.join(map(str, node.sources)):<31} {share}"
+    if names_inputs(node):
+        part = f"{getattr(node.spec, 'group_id', 0)}/{groups}" if groups > 1 else ""
+        return f"{' '.join(map(str, node.sources)):<31} {part}"
     filters = f"{node.output.c}/{groups}" if groups > 1 else str(node.output.c)
-    return f"{filters if weighted(node) else '':>9}  {kernel_text(node):<13}{_shape(node.inputs[0])}"
+    return f"{filters if weighted(node) else '':>9}  {kernel_text(node):<13}{_shape_text(node.inputs[0])}"
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     channels, height, width = shape
     return f"{width:4d} x{height:4d} x{channels:4d}"
 
 
-def layer_dict(row: LayerProfile) -> dict[str, Any]:
-    """One layer's account as plain values. Shapes are channels, height, width."""
-    node = row.node
+def layer_dict(profile: LayerProfile) -> dict[str, object]:
+    """The cost of one layer as plain values, for JSON. Shapes are channels, height, width."""
+    node = profile.node
     size, stride, dilation = node.spec.kernel()
     return {
         "index": node.index,
@@ -189,18 +243,25 @@ def layer_dict(row: LayerProfile) -> dict[str, Any]:
         "stride": stride,
         "dilation": dilation,
         "groups": getattr(node.spec, "groups", 1),
-        "parameters": row.parameters,
-        "bflops": row.bflops,
-        "cio": row.cio,
-        "traffic": row.traffic,
-        "receptive_field": row.field,
-        "live_bytes": _FLOAT_BYTES * row.live,
+        "parameters": profile.parameters,
+        "bflops": profile.bflops,
+        "cio": profile.cio,
+        "traffic": profile.traffic,
+        "receptive_field": profile.field,
+        "live_bytes": _FLOAT_BYTES * profile.live,
     }
 
 
-def as_dict(graph: Graph) -> dict[str, Any]:
-    """The account as plain values, for JSON."""
-    total = network_profile(graph)._asdict()
+def profile_dict(graph: Graph) -> dict[str, object]:
+    """The cost of a network and of its layers as plain values, for JSON.
+
+    Args:
+        graph: the network.
+
+    Returns:
+        The path, the input size, the fields of `NetworkProfile`, and `layers` with a `layer_dict` per layer.
+    """
+    total: dict[str, object] = network_profile(graph)._asdict()
     total["receptive_field"] = total.pop("field")
     del total["layers"]
     return {
@@ -209,73 +270,80 @@ def as_dict(graph: Graph) -> dict[str, Any]:
         "height": graph.net.height,
         "channels": graph.net.channels,
         **total,
-        "layers": [layer_dict(row) for row in layer_profiles(graph)],
+        "layers": [layer_dict(profile) for profile in layer_profiles(graph)],
     }
 
 
-# --- two networks
+# --- comparison of two networks
 
 
-class LayerPair(NamedTuple):
-    """A line of the comparison: the same layer in both, or one that only the first (second) has."""
+def align_layers(first: Graph, second: Graph) -> list[LayerPair]:
+    """The layers of two networks side by side, so that the longest runs of equal layers are aligned.
 
-    first: LayerProfile | None
-    second: LayerProfile | None
+    Args:
+        first: a network.
+        second: the network to compare it with.
 
-
-def pairs(first: Graph, second: Graph) -> list[LayerPair]:
-    """The layers of two networks side by side: the longest runs of equal layers face each other.
-
-    Equal: same section, window, groups and output shape. Where layers were replaced, they stand in one line.
+    Returns:
+        The rows; where layers were replaced, the old and the new one share a row.
     """
     left, right = layer_profiles(first), layer_profiles(second)
-    matcher = difflib.SequenceMatcher(None, [_key(row) for row in left], [_key(row) for row in right], autojunk=False)
-    found: list[LayerPair] = []
-    for _, a, b, c, d in matcher.get_opcodes():
-        for i in range(max(b - a, d - c)):
-            found.append(LayerPair(left[a + i] if a + i < b else None, right[c + i] if c + i < d else None))
-    return found
+    matcher = difflib.SequenceMatcher(
+        None,
+        [_comparison_key(profile) for profile in left],
+        [_comparison_key(profile) for profile in right],
+        autojunk=False,
+    )
+    pairs: list[LayerPair] = []
+    for _, left_start, left_end, right_start, right_end in matcher.get_opcodes():
+        for offset in range(max(left_end - left_start, right_end - right_start)):
+            i, j = left_start + offset, right_start + offset
+            pairs.append(LayerPair(left[i] if i < left_end else None, right[j] if j < right_end else None))
+    return pairs
 
 
-def same(pair: LayerPair) -> bool:
-    return pair.first is not None and pair.second is not None and _key(pair.first) == _key(pair.second)
-
-
-def _key(row: LayerProfile) -> tuple[Any, ...]:
-    node = row.node
+def _comparison_key(profile: LayerProfile) -> tuple[object, ...]:
+    node = profile.node
     return (node.type, node.spec.kernel(), getattr(node.spec, "groups", 1), tuple(node.output), len(node.sources))
 
 
-def side_by_side(first: Graph, second: Graph) -> str:
-    """Both tables in one: `=` equal layers, `~` one in the place of another, `<` `>` layers of one side only."""
-    width = 52
-    lines = [f"  {first.path[-width:]:<{width}} | {second.path[-width:]}"]
-    for pair in pairs(first, second):
-        mark = "=" if same(pair) else "~" if pair.first and pair.second else "<" if pair.first else ">"
-        lines.append(f"{mark} {_half(pair.first):<{width}} | {_half(pair.second)}".rstrip())
-    a, b = network_profile(first), network_profile(second)
+def comparison_table(first: Graph, second: Graph) -> str:
+    """Two networks side by side, and what their totals change by.
+
+    Args:
+        first: a network.
+        second: the network to compare it with.
+
+    Returns:
+        The table. Marks: `=` equal layers, `~` one layer in place of another, `<` and `>` layers of one network only.
+    """
+    lines = [f"  {first.path[-_COLUMN_WIDTH:]:<{_COLUMN_WIDTH}} | {second.path[-_COLUMN_WIDTH:]}"]
+    for pair in align_layers(first, second):
+        mark = "=" if pair.is_same else "~" if pair.first and pair.second else "<" if pair.first else ">"
+        lines.append(f"{mark} {_short_row(pair.first):<{_COLUMN_WIDTH}} | {_short_row(pair.second)}".rstrip())
+    left, right = network_profile(first), network_profile(second)
     lines.append("")
-    for name, x, y, unit in (
-        ("layers", a.layers, b.layers, ""),
-        ("parameters", a.parameters, b.parameters, ""),
-        ("BFLOPs", a.bflops, b.bflops, ""),
-        ("CIO", a.cio / 1e6, b.cio / 1e6, " M values"),
-        ("activations", a.peak_bytes / 2**20, b.peak_bytes / 2**20, " MiB"),
-        ("weights file", a.weights_bytes, b.weights_bytes, " bytes"),
-        ("receptive field", a.field, b.field, " pixels"),
+    for name, old, new, unit in (
+        ("layers", left.layers, right.layers, ""),
+        ("parameters", left.parameters, right.parameters, ""),
+        ("BFLOPs", left.bflops, right.bflops, ""),
+        ("CIO", left.cio / 1e6, right.cio / 1e6, " M values"),
+        ("activations", left.peak_bytes / 2**20, right.peak_bytes / 2**20, " MiB"),
+        ("weights file", left.weights_bytes, right.weights_bytes, " bytes"),
+        ("receptive field", left.field, right.field, " pixels"),
     ):
-        change = f"{y / x - 1:+.1%}" if x else ""
-        lines.append(f"{name:<16}{_number(x):>14}{_number(y):>14}{unit:<10} {change}".rstrip())
+        change = f"{new / old - 1:+.1%}" if old else ""
+        lines.append(f"{name:<16}{_number_text(old):>14}{_number_text(new):>14}{unit:<10} {change}".rstrip())
     return "\n".join(lines)
 
 
-def _half(row: LayerProfile | None) -> str:
-    if row is None:
+def _short_row(profile: LayerProfile | None) -> str:
+    if profile is None:
         return ""
-    node = row.node
-    window = " ".join(map(str, node.sources)) if joins(node) else kernel_text(node)
-    return f"{node.index:4d} {printed_name(node):<8} {window:<13} {_shape(node.output)} {row.bflops:7.3f}"
+    node = profile.node
+    window = " ".join(map(str, node.sources)) if names_inputs(node) else kernel_text(node)
+    return f"{node.index:4d} {printed_name(node):<8} {window:<13} {_shape_text(node.output)} {profile.bflops:7.3f}"
 
 
-def _number(value: float) -> str:
+def _number_text(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"

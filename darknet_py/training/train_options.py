@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darknet_py.cfg.document import CfgEdit
-from darknet_py.cfg.net import MEMORY_KEYS
+from darknet_py.cfg.net import UNUSED_KEYS
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph, build_graph
@@ -131,7 +131,7 @@ def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
 
 def _keys_read(graph: Graph) -> set[str]:
     """The keys that `[net]` may have: all fields of NetSpec, and Darknet's names where they differ."""
-    return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic", *MEMORY_KEYS}
+    return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic", *UNUSED_KEYS}
 
 
 def _places(graph: Graph, changes: Mapping[str, Any]) -> list[CfgEdit]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from darknet_py.cfg import document as document_module
 from darknet_py.cfg.document import CfgDocument, CfgEdit
+from darknet_py.errors import CfgError
 
 
 def edited(content: bytes, edits: list[CfgEdit]) -> bytes:
@@ -45,3 +51,60 @@ def test_a_new_option_opens_its_section() -> None:
         b"[net]\r\n", b"[net]\r\nheight=4\r\n"
     )
     assert edited(b"[net]\nwidth=1\n[yolo]", [CfgEdit(1, "mask", "0")]) == b"[net]\nwidth=1\n[yolo]\nmask=0"
+
+
+def test_a_value_that_was_added_changes_again() -> None:
+    edits = [CfgEdit(1, "classes", "3"), CfgEdit(1, "num", "4"), CfgEdit(1, "classes", "5")]
+    assert edited(b"[net]\n[yolo]", edits) == b"[net]\n[yolo]\nclasses=5\nnum=4"
+
+
+def test_lines_end_wherever_the_parser_ends_them() -> None:
+    text = "[net]\rwidth=4\x0cheight=4\u2028channels=3"
+    assert edited(text.encode(), [CfgEdit(0, "width", "8"), CfgEdit(0, "height", "8")]).decode() == text.replace(
+        "=4", "=8"
+    )
+
+
+def test_a_document_keeps_its_edits_and_does_not_change() -> None:
+    document = CfgDocument.from_text("[net]\nwidth = 4 # pixels\n[yolo]\n", "a.cfg")
+    changed = document.set(0, "width", "8", "a test").set(1, "classes", "2")
+    assert changed.edits == (CfgEdit(0, "width", "8", "a test"), CfgEdit(1, "classes", "2"))
+    assert (document.edits, document.text) == ((), "[net]\nwidth = 4 # pixels\n[yolo]\n")
+    assert changed.set(0, "width", " 8 ") is changed and changed.with_edits([]) is changed
+
+
+def test_lines_are_those_of_the_file() -> None:
+    document = CfgDocument.from_text("[net]\nwidth=4\n[yolo]\nnum=2\n").set(0, "height", "4").set(1, "num", "3")
+    assert [section.line for section in document.sections] == [1, 3]
+    assert [option.line for section in document.sections for option in section.options] == [1, 2, 4]
+
+
+def test_edits_do_not_parse_the_text_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = CfgDocument.from_text("[net]\nwidth=4\n")
+    monkeypatch.delattr(document_module, "parse_sections")
+    assert document.set(0, "width", "8").sections[0].options[0].value == "8"
+
+
+def test_a_file_is_read_and_written_byte_by_byte(tmp_path: Path) -> None:
+    path = tmp_path / "a.cfg"
+    path.write_bytes(CFG)
+    document = CfgDocument.read(path)
+    assert (document.path, document.content) == (str(path), CFG)
+
+
+def test_the_hash_is_that_of_the_layers() -> None:
+    document = CfgDocument.from_text("[net]\nwidth=4\n[yolo]\nnum=2 # two\n")
+    same = CfgDocument.from_text("# a comment\n[net]\nwidth=8\n[yolo]\n num = 2# two\n")
+    assert document.layers_hash == same.layers_hash == document.set(0, "batch", "4").layers_hash
+    assert document.layers_hash != document.set(1, "num", "3").layers_hash
+
+
+def test_a_value_has_one_line() -> None:
+    document = CfgDocument.from_text("[net]\n[yolo]\n", "a.cfg")
+    with pytest.raises(CfgError, match=r"a.cfg:2: \[yolo\] #0: num: expected a value on one line, got '2\\n\[yolo\]'"):
+        document.set(1, "num", "2\n[yolo]")
+
+
+def test_faults_of_the_text_are_kept() -> None:
+    (fault,) = CfgDocument.from_text("[net]\nbatch 64\n", "a.cfg").syntax_errors
+    assert str(fault) == "a.cfg:2: expected key=value or [section], got 'batch 64'"

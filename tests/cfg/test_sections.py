@@ -1,17 +1,18 @@
+"""The text of a cfg is split into sections with line numbers."""
+
 from __future__ import annotations
 
 import pytest
 
-from darknet_py.cfg.options import Options, atof, atoi
-from darknet_py.cfg.sections import Option, Problems, parse_sections
+from darknet_py.cfg.sections import Option, Problems, Section, parse_sections
 from darknet_py.errors import CfgError
 
 
-def sections(text: str) -> list:
+def sections(text: str) -> list[Section]:
     problems = Problems("a.cfg")
-    found = parse_sections(text, problems)
+    result = parse_sections(text, problems)
     problems.raise_errors()
-    return found
+    return result
 
 
 def test_keeps_names_options_and_lines() -> None:
@@ -45,53 +46,3 @@ def test_names_the_line_of_a_fault(text: str, line: int, message: str) -> None:
         sections(text)
     assert str(caught.value).startswith(f"a.cfg:{line}: ")
     assert message in str(caught.value)
-
-
-def test_numbers_are_read_as_c_reads_them() -> None:
-    assert [atoi(text) for text in ("180###P6", "-4,x", "+7", "x", "")] == [180, -4, 7, None, None]
-    assert [atof(text) for text in (".1", "1e-3#", "-2.", "1.5.2", "e5")] == [0.1, 1e-3, -2.0, 1.5, None]
-
-
-def options(body: str, strict: bool = False) -> tuple[Options, Problems]:
-    problems = Problems("a.cfg", strict)
-    (section,) = parse_sections("[layer]\n" + body, problems)
-    return Options(section, 3, problems), problems
-
-
-def test_options_fall_back_to_the_default_and_record_the_fault() -> None:
-    o, problems = options("size=abc\nstride=0\npad=2\nscale=nan")
-    assert o.int("size", 3) == 3
-    assert o.int("stride", 1, minimum=1) == 1
-    assert o.float("scale", 1.0) == 1.0
-    assert o.flag("pad") is True
-    assert o.int("missing", 7) == 7
-    assert [str(problem) for problem in problems.errors] == [
-        "a.cfg:2: [layer] #3: size: expected an integer, got 'abc'",
-        "a.cfg:3: [layer] #3: stride: expected an integer of at least 1, got '0'",
-        "a.cfg:5: [layer] #3: scale: expected a number, got 'nan'",
-    ]
-
-
-def test_lists_end_at_a_comment_and_allow_a_trailing_comma() -> None:
-    o, problems = options("anchors=10,13, 16,30, #33,23\nmask=0,1,\nsteps=1,,2")
-    assert o.floats("anchors") == (10, 13, 16, 30)
-    assert o.ints("mask") == (0, 1)
-    assert o.ints("steps", (5,)) == (5,)
-    assert len(problems.errors) == 1
-
-
-def test_unknown_and_double_keys_warn_with_a_hint() -> None:
-    o, problems = options("filters=3\nfilter=4\nfilters=5")
-    assert o.int("filters") == 3
-    o.report_unknown()
-    messages = [str(problem) for problem in problems.warnings]
-    assert messages[0].startswith("a.cfg:4: [layer] #3: filters is set twice")
-    assert messages[1] == "a.cfg:3: [layer] #3: unknown key 'filter' is ignored; did you mean 'filters'?"
-    assert not problems.errors
-
-
-def test_strict_makes_warnings_errors() -> None:
-    o, problems = options("filter=4", strict=True)
-    o.report_unknown()
-    with pytest.raises(CfgError, match="unknown key 'filter'"):
-        problems.raise_errors()

@@ -17,7 +17,7 @@ from darknet_py.layers import LAYERS
 from darknet_py.layers.target_assignment import read_map
 from darknet_py.model.network import Network
 
-TOOL = Path(__file__).parents[2] / "tools" / "fuzz.py"
+TOOL = Path(__file__).parents[1] / "tools" / "fuzz.py"
 NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
 QUIET = pytest.mark.filterwarnings("ignore::darknet_py.errors.CfgWarning")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from darknet_py.errors import CfgError
-from darknet_py.graph.graph import parse_text
-from darknet_py.graph.set_num_classes import feeding_layers, set_num_classes
+from darknet_py.graph.graph import build_graph, parse_text
+from darknet_py.graph.set_num_classes import class_edits, feeding_layers, set_num_classes
 from darknet_py.zoo import build
 
 START = "[net]\nbatch=2\nwidth=32\nheight=32\nchannels=3\nmax_batches=9\n# a comment\n"
@@ -99,3 +99,27 @@ def test_a_vector_of_parts_that_reorg3d_put_in_order() -> None:
     wider = {i: b.output.c - a.output.c for i, (a, b) in enumerate(zip(graph, changed, strict=True)) if a != b}
     route = graph.layers[-2]
     assert route.type == "route" and wider == {route.sources[0] - 1: 3, route.sources[0]: 300, 22: 300, 23: 300}
+
+
+def test_edits_join_others_before_the_graph_is_built() -> None:
+    graph = parse_text(START + CASES["yolo"][0], "a.cfg")
+    edits = class_edits(graph, 5)
+    assert [(edit.section, edit.key, edit.value, edit.reason) for edit in edits] == [
+        (2, "classes", "5", "classes=5"),
+        (1, "filters", "30", "classes=5"),
+    ]
+    document = graph.document.with_edits(edits).set(0, "max_batches", "4")
+    changed = build_graph(document)
+    assert (changed.net.max_batches, changed.layers[0].output.c, len(document.edits)) == (4, 30, 3)
+    assert class_edits(changed, 5) == []
+
+
+def test_defaults_are_not_written() -> None:
+    graph = parse_text(START + "[convolutional]\nfilters=125\n[region]\nnum=5\nanchors=1,1,1,1,1,1,1,1,1,1\n")
+    assert set_num_classes(graph, 20) is graph
+
+
+def test_a_classifier_ends_in_one_value_per_class() -> None:
+    graph = parse_text(START + CONV.format(2))
+    with pytest.raises(CfgError, match=r"#0: classes: expected a last layer of 3 values, got 3072"):
+        set_num_classes(graph, 3)

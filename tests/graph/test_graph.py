@@ -1,11 +1,15 @@
+"""Shapes, indices and messages of the graph that a cfg describes."""
+
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 
+from darknet_py.cfg.document import CfgDocument
 from darknet_py.errors import CfgError, CfgWarning, DarknetError
-from darknet_py.graph.graph import parse, parse_text, resized
+from darknet_py.graph.graph import build_graph, live_values, parse, parse_text, resized
 
 NET = "[net]\nwidth=32\nheight=24\nchannels=3\n"
 CONV = "[convolutional]\nfilters=8\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
@@ -91,7 +95,7 @@ def test_unknown_keys_warn_and_strict_refuses_them() -> None:
         parse_text(text, strict=True)
 
 
-def test_another_input_size(tmp_path) -> None:
+def test_another_input_size(tmp_path: Path) -> None:
     path = tmp_path / "a.cfg"
     path.write_text(NET + CONV)
     graph = parse(path, width=64, height=64)
@@ -108,7 +112,7 @@ def test_a_cfg_needs_net_and_layers(text: str) -> None:
         parse_text(text)
 
 
-def test_a_missing_file_is_one_clear_line(tmp_path) -> None:
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(DarknetError, match="cannot read the cfg: No such file"):
         parse(tmp_path / "none.cfg")
 
@@ -117,3 +121,49 @@ def test_a_clean_cfg_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         parse_text(NET + CONV)
+
+
+def test_faults_of_the_text_and_of_its_options_come_at_once() -> None:
+    with pytest.raises(CfgError) as caught:
+        parse_text(NET + "no option\n" + CONV.replace("filters=8", "filters=x"), "a.cfg")
+    assert [problem.line for problem in caught.value.problems] == [5, 7]
+
+
+def test_a_graph_of_an_edited_document() -> None:
+    document = CfgDocument.from_text("# mine\n" + NET + CONV, "a.cfg")
+    graph = build_graph(document.set(1, "filters", "4").set(0, "batch", "2", "a test"))
+    assert (graph.layers[0].output.c, graph.net.batch, graph.path) == (4, 2, "a.cfg")
+    assert graph.text == "# mine\n" + NET.replace("[net]\n", "[net]\nbatch=2\n") + CONV.replace("=8", "=4")
+    assert graph.layers_hash == parse_text(graph.text).layers_hash
+    assert [edit.reason for edit in graph.document.edits] == ["", "a test"]
+
+
+def test_faults_of_an_edit_have_the_line_of_the_file() -> None:
+    document = CfgDocument.from_text(NET + CONV, "a.cfg").set(0, "batch", "2").set(1, "size", "x")
+    with pytest.raises(CfgError, match=r"^a.cfg:7: \[convolutional\] #0: size: expected an integer, got 'x'$"):
+        build_graph(document)
+
+
+def test_building_does_not_warn_again() -> None:
+    document = CfgDocument.from_text(NET + CONV + "filtres=3\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph = build_graph(document)
+        assert resized(graph, 64, 64).net.width == 64
+    assert [warning.line for warning in graph.warnings] == [11]
+    with pytest.raises(CfgError, match="filtres"):
+        build_graph(document, strict=True)
+
+
+def test_live_values() -> None:
+    graph = parse_text(NET + CONV + CONV + "[route]\nlayers=0\n")
+    assert live_values(graph) == [3 * 24 * 32 + 8 * 12 * 16, 8 * 12 * 16 + 8 * 6 * 8, 2 * 8 * 12 * 16]
+
+
+def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.cfg"
+    path.write_bytes(b"# caf\xe9\r\n" + (NET + CONV).encode())
+    assert parse(path).document.content == path.read_bytes()
+    path.write_bytes(path.read_bytes() + b"\xe9=1\n")
+    with pytest.warns(CfgWarning, match=r"unknown key '\\udce9' is ignored"):
+        parse(path)

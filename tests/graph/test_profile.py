@@ -1,17 +1,21 @@
+"""Costs of networks: published file sizes, CSPNet's formula, gradients and C Darknet's table."""
+
 from __future__ import annotations
 
-import csv
-import io
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from darknet_py.cli import info
-from darknet_py.graph import profile as account
 from darknet_py.graph.graph import Graph, parse, parse_text
+from darknet_py.graph.profile import (
+    align_layers,
+    comparison_table,
+    layer_profiles,
+    network_profile,
+    profile_table,
+)
 from darknet_py.model.network import Network
 
 CFG = Path(__file__).parents[2] / "cfg"
@@ -36,7 +40,7 @@ def dense_block(channels: int, growth: int, layers: int) -> str:
     [("yolov3", 248007048), ("yolov3-tiny", 35434956), ("yolov4", 257717640), ("yolov4-tiny", 24251276)],
 )
 def test_size_of_published_weights_files(name: str, size: int) -> None:
-    assert account.network_profile(parse(CFG / f"{name}.cfg")).weights_bytes == size
+    assert network_profile(parse(CFG / f"{name}.cfg")).weights_bytes == size
 
 
 @pytest.mark.parametrize(("channels", "growth", "layers"), [(64, 32, 4), (256, 12, 6), (512, 32, 24)])
@@ -46,7 +50,7 @@ def test_cio_is_cspnets_formula(channels: int, growth: int, layers: int) -> None
 
     def block(channels: int, growth: int) -> float:
         graph = parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(channels, growth, m)}")
-        return sum(row.cio for row in account.layer_profiles(graph)[1:]) / pixels
+        return sum(row.cio for row in layer_profiles(graph)[1:]) / pixels
 
     assert block(c, d) == c * m + (m * m + m) * d / 2
     # The partial block: half of the base goes through it, the growth stays.
@@ -54,8 +58,8 @@ def test_cio_is_cspnets_formula(channels: int, growth: int, layers: int) -> None
 
 
 def test_a_partial_dense_block_saves_up_to_half_of_the_traffic() -> None:
-    whole = account.network_profile(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(512, 8, 6)}")).cio
-    half = account.network_profile(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(256, 8, 6)}")).cio
+    whole = network_profile(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(512, 8, 6)}")).cio
+    half = network_profile(parse_text(f"[net]\nwidth=16\nheight=16\nchannels=1\n{dense_block(256, 8, 6)}")).cio
     assert 0.5 <= half / whole < 0.55
 
 
@@ -93,27 +97,27 @@ def test_receptive_field_is_what_the_gradient_reaches() -> None:
         + conv(2, 3, 2)  # 8
         + conv(2, 3)
     )
-    fields = [row.field for row in account.layer_profiles(graph)]
+    fields = [row.field for row in layer_profiles(graph)]
     assert fields[:5] == [3, 4, 20, 24, 32]
     assert fields == [seen(graph, layer) for layer in range(len(fields))]
 
 
 def test_global_pooling_sees_everything() -> None:
     graph = parse_text(NET + conv(4, 3, 2) + "[avgpool]\n[connected]\noutput=3\nactivation=linear\n")
-    assert [row.field for row in account.layer_profiles(graph)] == [3, 65, 65]
+    assert [row.field for row in layer_profiles(graph)] == [3, 65, 65]
 
 
 def test_memory_is_what_the_network_holds() -> None:
     # 0: 12288 in, 16384 out. 1 → 8192, 2 → 8192, 3 joins 1 and 2.
     text = NET + conv(16, 3, 2) + conv(8) + conv(8) + "[route]\nlayers=1,2\n" + conv(4)
     image, wide, slim = 3 * 64 * 64, 16 * 32 * 32, 8 * 32 * 32
-    lives = [row.live for row in account.layer_profiles(parse_text(text))]
+    lives = [row.live for row in layer_profiles(parse_text(text))]
     assert lives == [image + wide, wide + slim, 2 * slim, 4 * slim, 2 * slim + slim // 2]
-    assert account.network_profile(parse_text(text)).peak_bytes == 4 * max(lives)
+    assert network_profile(parse_text(text)).peak_bytes == 4 * max(lives)
 
 
 def test_table_reads_like_darknets() -> None:
-    lines = account.table(parse(CFG / "yolov4-tiny.cfg")).splitlines()
+    lines = profile_table(parse(CFG / "yolov4-tiny.cfg")).splitlines()
     assert lines[0].split()[:3] == ["layer", "filters", "size/strd(dil)"]
     # What C Darknet prints for these layers, without its padding.
     for index, printed in {
@@ -130,7 +134,7 @@ def test_table_reads_like_darknets() -> None:
 
 
 def test_dilation_and_groups_are_printed() -> None:
-    text = account.table(parse_text(NET + conv(8, 3, dilation=2) + conv(8, 3, groups=4)))
+    text = profile_table(parse_text(NET + conv(8, 3, dilation=2) + conv(8, 3, groups=4)))
     assert " 3 x 3/ 1(2)" in text and " 8/4 " in text
 
 
@@ -138,43 +142,9 @@ def test_equal_layers_face_each_other() -> None:
     first = parse_text(NET + conv(8, 3) + conv(8) + conv(4))
     second = parse_text(NET + conv(8, 3) + conv(16) + "[dropout]\n" + conv(4))
     found = [
-        (pair.first and pair.first.node.index, pair.second and pair.second.node.index, account.same(pair))
-        for pair in account.pairs(first, second)
+        (pair.first and pair.first.node.index, pair.second and pair.second.node.index, pair.is_same)
+        for pair in align_layers(first, second)
     ]
     assert found == [(0, 0, True), (1, 1, False), (None, 2, False), (2, 3, True)]
-    marks = [line[0] for line in account.side_by_side(first, second).splitlines()[1:5]]
+    marks = [line[0] for line in comparison_table(first, second).splitlines()[1:5]]
     assert marks == ["=", "~", ">", "="]
-
-
-def arguments(*words: str) -> object:
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    info.configure(parser)
-    return parser.parse_args(words)
-
-
-def test_info_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert info.run(arguments(str(CFG / "yolov4-tiny.cfg"), "--json", "--width", "320", "--height", "320")) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["parameters"], found["weights_bytes"], found["width"]) == (6062814, 24251276, 320)
-    assert found["cio"] == sum(layer["cio"] for layer in found["layers"])
-    assert found["layers"][3]["sources"] == [2]
-
-
-def test_info_prints_csv(capsys: pytest.CaptureFixture[str]) -> None:
-    info.run(arguments(str(CFG / "yolov4-tiny.cfg"), "--csv"))
-    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert len(lines) == 38
-    assert (lines[34]["sources"], lines[34]["output"]) == ("33 23", "26x26x384")
-    assert sum(int(line["parameters"]) for line in lines) == 6062814
-
-
-def test_info_of_two_cfgs(capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [str(CFG / "yolov3-tiny.cfg"), str(CFG / "yolov3-tiny-prn.cfg")]
-    info.run(arguments(*paths))
-    assert "-44.2%" in capsys.readouterr().out
-    info.run(arguments(*paths, "--json"))
-    found = json.loads(capsys.readouterr().out)
-    assert [network["parameters"] for network in found["networks"]] == [8858734, 4939758]
-    assert {"first": None, "second": 13, "same": False} in found["pairs"]
