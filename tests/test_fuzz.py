@@ -105,7 +105,7 @@ def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str
             + "[shortcut]\nfrom="
             + ",".join(f"-{k}" for k in range(2, 41))
             + "\n",
-            r"\[upsample\] #\d+: .* values held at once",
+            r"\[upsample\] #\d+: .* values in memory at once",
         ),
         (NET + "[convolutional]\nfilters=4\nsize=4096\npad=1\nsway=1\n", "sway: expected a size from 2 to 32"),
         (NET + "[convolutional]\nfilters=16\n[maxpool]\nsize=16384\npadding=16384\nstride=16384\n", "expected at most"),

@@ -169,7 +169,7 @@ def build_graph(
     graph = Graph(document, net, _with_last_use(nodes), tuple(problems.warnings))
     for node, values in zip(graph.layers, live_values(graph), strict=True):
         if values > VALUE_LIMIT:
-            problems.error(node.line, f"[{node.type}] #{node.index}", _too_many(values, "held at once"))
+            problems.error(node.line, f"[{node.type}] #{node.index}", _too_many(values, "in memory at once"))
             problems.raise_errors()
     return graph
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from darknet_py.cfg import document as document_module
 from darknet_py.cfg.document import CfgDocument, CfgEdit
@@ -108,3 +110,32 @@ def test_a_value_has_one_line() -> None:
 def test_faults_of_the_text_are_kept() -> None:
     (fault,) = CfgDocument.from_text("[net]\nbatch 64\n", "a.cfg").syntax_errors
     assert str(fault) == "a.cfg:2: expected key=value or [section], got 'batch 64'"
+
+
+KEYS = st.sampled_from(["width", "num", "mask"])
+LINES = st.one_of(
+    st.builds(
+        "{}{}={}{}".format, st.sampled_from(["", " ", "\t"]), KEYS, st.text(max_size=6), st.sampled_from(["", " # 1"])
+    ),
+    st.sampled_from(["[net]", "[yolo]", "# width=1", ";num=1", "", "num", "=1", "w i dth=3"]),
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300, database=None)
+@given(
+    lines=st.lists(st.tuples(LINES, st.sampled_from(["\n", "\r\n", "\r", "\x0b", "\u2028"])), max_size=12),
+    end=LINES,
+    edits=st.lists(st.tuples(st.integers(0, 20), KEYS, st.from_regex(r"[0-9,# ]{0,5}", fullmatch=True)), max_size=6),
+)
+def test_text_and_sections_stay_in_step(
+    lines: list[tuple[str, str]], end: str, edits: list[tuple[int, str, str]]
+) -> None:
+    text = "[net]\n" + "".join(line + ending for line, ending in lines) + end
+    document = CfgDocument.from_text(text)
+    for number, key, value in edits:
+        section = number % len(document.sections)
+        document = document.set(section, key, value)
+        expected = value.partition("#")[0].replace(" ", "")
+        read = next(option.value for option in document.sections[section].options if option.key == key)
+        assert read.partition("#")[0] == expected
+    assert options(document) == options(CfgDocument.from_text(document.text))

@@ -23,10 +23,10 @@ def arguments(*words: str) -> argparse.Namespace:
 
 def test_info_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert info.run(arguments(str(CFG / "yolov4-tiny.cfg"), "--json", "--width", "320", "--height", "320")) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["parameters"], found["weights_bytes"], found["width"]) == (6062814, 24251276, 320)
-    assert found["cio"] == sum(layer["cio"] for layer in found["layers"])
-    assert found["layers"][3]["sources"] == [2]
+    result = json.loads(capsys.readouterr().out)
+    assert (result["parameters"], result["weights_bytes"], result["width"]) == (6062814, 24251276, 320)
+    assert result["cio"] == sum(layer["cio"] for layer in result["layers"])
+    assert result["layers"][3]["sources"] == [2]
 
 
 def test_info_prints_csv(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +42,6 @@ def test_info_of_two_cfgs(capsys: pytest.CaptureFixture[str]) -> None:
     info.run(arguments(*paths))
     assert "-44.2%" in capsys.readouterr().out
     info.run(arguments(*paths, "--json"))
-    found = json.loads(capsys.readouterr().out)
-    assert [network["parameters"] for network in found["networks"]] == [8858734, 4939758]
-    assert {"first": None, "second": 13, "same": False} in found["pairs"]
+    result = json.loads(capsys.readouterr().out)
+    assert [network["parameters"] for network in result["networks"]] == [8858734, 4939758]
+    assert {"first": None, "second": 13, "same": False} in result["pairs"]

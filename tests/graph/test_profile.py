@@ -138,13 +138,13 @@ def test_dilation_and_groups_are_printed() -> None:
     assert " 3 x 3/ 1(2)" in text and " 8/4 " in text
 
 
-def test_equal_layers_face_each_other() -> None:
+def test_equal_layers_are_aligned() -> None:
     first = parse_text(NET + conv(8, 3) + conv(8) + conv(4))
     second = parse_text(NET + conv(8, 3) + conv(16) + "[dropout]\n" + conv(4))
-    found = [
+    rows = [
         (pair.first and pair.first.node.index, pair.second and pair.second.node.index, pair.is_same)
         for pair in align_layers(first, second)
     ]
-    assert found == [(0, 0, True), (1, 1, False), (None, 2, False), (2, 3, True)]
+    assert rows == [(0, 0, True), (1, 1, False), (None, 2, False), (2, 3, True)]
     marks = [line[0] for line in comparison_table(first, second).splitlines()[1:5]]
     assert marks == ["=", "~", ">", "="]
