@@ -10,8 +10,8 @@ from darknet_py.graph.profile import printed_name, weighted
 from darknet_py.layers.base import Node, Shape
 from darknet_py.view.graph_tree import INPUT, Block, Item, Leaf, category, leaves, passes
 
-# Colours by look, the same in both themes: of layers by category, of blocks by kind.
-COLOURS = {
+# Colors by look, the same in both themes: of layers by category, of blocks by kind.
+COLORS = {
     "conv": "#3f7ee8",
     "recurrent": "#5b6bd6",
     "pool": "#e08a1e",
@@ -126,7 +126,7 @@ def _row_title(nodes: Sequence[Node]) -> str:
 
 
 def look(graph: Graph, item: Item) -> str:
-    """A key of COLOURS."""
+    """A key of COLORS."""
     if isinstance(item, Leaf):
         return "input" if item.index == INPUT else category(graph.layers[item.index])
     if item.kind != "chain":

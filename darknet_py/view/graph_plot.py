@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from darknet_py.view.graph_place import number
+from darknet_py.view.graph_layout import number
 
 WIDTH, HEIGHT = 860, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 30, 54, 62

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import networkx as nx
+
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import weighted
 from darknet_py.layers.base import Node
@@ -65,7 +67,7 @@ class Leaf:
     index: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: as a node of networkx, quickly
 class Block:
     """Layers that belong together. children: in an order in which they can be computed.
 
@@ -109,6 +111,15 @@ def blocks(item: Item) -> Iterator[Block]:
             yield from blocks(child)
 
 
+def readers_of(graph: Graph) -> dict[int, list[int]]:
+    """Layer (or INPUT) → the layers that read it, each once."""
+    readers: dict[int, list[int]] = {index: [] for index in range(INPUT, len(graph.layers))}
+    for node in graph.layers:
+        for source in dict.fromkeys(node.sources):
+            readers[source].append(node.index)
+    return readers
+
+
 def output_of(item: Item) -> int:
     return item.index if isinstance(item, Leaf) else item.output
 
@@ -124,25 +135,17 @@ def build(graph: Graph, layers: Iterable[int] | None = None) -> Block:
 class _Builder:
     def __init__(self, graph: Graph, layers: Iterable[int] | None):
         self.graph = graph
-        whole = layers is None
-        self.members = sorted(set(range(INPUT, len(graph.layers)) if layers is None else layers))
-        inside = set(self.members)
-        self.sources: dict[int, list[int]] = {}
-        self.readers: dict[int, list[int]] = {index: [] for index in self.members}
-        for index in self.members:
-            found = [] if index == INPUT else list(dict.fromkeys(graph.layers[index].sources))
-            self.sources[index] = [source for source in found if source in inside]
-            if len(self.sources[index]) < len(found) or not found:
-                self.sources[index].append(_ROOT)
-            for source in self.sources[index]:
-                if source in inside:
-                    self.readers[source].append(index)
-        self.stages = whole
+        self.whole = layers is None
+        self.weighted = {node.index for node in graph.layers if weighted(node)}
+        flow = nx.DiGraph(readers_of(graph))  # source → layer
+        self.flow = flow if layers is None else flow.subgraph(layers).copy()
+        self.members = sorted(self.flow)
+        self.flow.add_edges_from((_ROOT, index) for index in self.members if self._reads_outside(index))
         self.count = 0
 
     def tree(self) -> Block:
         items = self._nested(self._regions())
-        if self.stages:
+        if self.whole:
             items = self._chains(items)
         return self._block("network", items, self.members[-1])
 
@@ -150,34 +153,22 @@ class _Builder:
         self.count += 1
         return Block(self.count, kind, tuple(children), output)
 
+    def _reads_outside(self, index: int) -> bool:
+        sources = () if index == INPUT else self.graph.layers[index].sources
+        return not sources or any(source not in self.flow for source in sources)
+
     def _height(self, index: int) -> int:
         return self.graph.input.h if index == INPUT else self.graph.layers[index].output.h
 
     # --- regions
 
-    def _dominators(self) -> dict[int, int]:
-        """Layer → the last layer that every path to it passes."""
-        dominator = {_ROOT: _ROOT}
-        depth = {_ROOT: 0}
-        for index in self.members:
-            first, *others = self.sources[index]
-            for other in others:
-                while first != other:
-                    if depth[first] >= depth[other]:
-                        first = dominator[first]
-                    else:
-                        other = dominator[other]
-            dominator[index] = first
-            depth[index] = depth[first] + 1
-        return dominator
-
     def _regions(self) -> list[tuple[int, frozenset[int]]]:
-        """(join, its layers), smallest first, any two nested or apart."""
-        dominator = self._dominators()
+        """(join, its layers), smallest first, any two nested or disjoint."""
+        dominators = nx.immediate_dominators(self.flow, _ROOT)
         found = []
         for join in self.members:
-            if len(self.sources[join]) > 1 and dominator[join] != _ROOT:
-                layers = self._between(dominator[join], join)
+            if self.flow.in_degree(join) > 1 and dominators[join] != _ROOT:
+                layers = self._between(dominators[join], join)
                 if layers:
                     found.append((join, layers))
         found.sort(key=lambda region: (len(region[1]), region[0]))
@@ -191,28 +182,26 @@ class _Builder:
         return kept
 
     def _between(self, fork: int, join: int) -> frozenset[int] | None:
-        """The layers after `fork` up to `join`; None where they are no block.
+        """The layers after `fork` up to `join`; None if they are no block.
 
-        A block goes from the resolution of its fork to that of its join, never up: else it is a feature pyramid. An
-        octave down and up again is allowed where nothing else reads the layers (Elastic).
+        A block goes from the resolution of its fork to that of its join, never up: otherwise it is a feature pyramid.
+        An octave down and up again is allowed where nothing else reads the layers (Elastic).
         """
-        layers = {join}
-        stack = [join]
-        while stack:
-            for source in self.sources[stack.pop()]:
-                if source != fork and source not in layers:
-                    layers.add(source)
-                    stack.append(source)
-            if len(layers) > _REGION_LIMIT:
-                return None
-        ways = [(self._height(source), self._height(index)) for index in layers for source in self.sources[index]]
+        layers, found = {join}, [join]  # not nx.ancestors, which does not stop at the fork: twice the calls
+        while found:
+            sources = self.flow.pred[found.pop()].keys() - layers - {fork}
+            layers |= sources
+            found += sources
+        if len(layers) > _REGION_LIMIT:
+            return None
+        ways = [(self._height(source), self._height(index)) for source, index in self.flow.in_edges(layers)]
         if any(1 < before < after for before, after in ways):
-            closed = all(reader in layers for index in layers if index != join for reader in self.readers[index])
+            closed = all(reader in layers for index in layers - {join} for reader in self.flow.succ[index])
             heights = [height for way in ways for height in way if height > 1]
             if not closed or min(heights) * 2 < self._height(join) or max(heights) > self._height(fork):
                 return None
-        transition = self.readers[join]
-        filters = any(weighted(self.graph.layers[index]) for index in layers)
+        transition = list(self.flow.succ[join])
+        filters = not self.weighted.isdisjoint(layers)
         if filters and self._is(join, "concat") and len(transition) == 1 and self._is_transition(transition[0]):
             layers.add(transition[0])
         return frozenset(layers)
@@ -223,7 +212,7 @@ class _Builder:
     def _is_transition(self, index: int) -> bool:
         """A 1 x 1 layer with weights after a concatenation: the last step of a CSP module."""
         node = self.graph.layers[index]
-        return weighted(node) and node.spec.kernel() == (1, 1, 1) and node.output[1:] == node.inputs[0][1:]
+        return index in self.weighted and node.spec.kernel() == (1, 1, 1) and node.output[1:] == node.inputs[0][1:]
 
     def _nested(self, regions: list[tuple[int, frozenset[int]]]) -> list[Item]:
         """Layers and regions (with the regions in them) in computing order."""
@@ -242,80 +231,68 @@ class _Builder:
         if how == "scale":
             return "attention"
         pools = sum(category(nodes[index]) == "pool" for index in layers)
-        filters = sum(weighted(nodes[index]) for index in layers)
+        filters = len(self.weighted & layers)
         if pools > 1 and not filters:
             return "pyramid"
         inner = any(isinstance(child, Block) for child in children)
-        cut = any(getattr(nodes[index].spec, "groups", 1) > 1 and not weighted(nodes[index]) for index in layers)
-        direct = any(source not in layers for source in self.sources[join])
+        cut = any(getattr(nodes[index].spec, "groups", 1) > 1 and index not in self.weighted for index in layers)
+        direct = any(source not in layers for source in self.flow.pred[join])
         if direct and not inner and not cut:
             return "dense"
-        ways = [self._depth(source, layers) for source in self.sources[join]]
+        ways = [self._depth(source, layers) for source in self.flow.pred[join]]
         crosses = min(ways) <= 1 and max(ways) > (min(ways) if cut else 1)  # one part (almost) skips the stage
         return "csp" if len(ways) == 2 and crosses else "branches"
 
     def _depth(self, index: int, layers: frozenset[int]) -> int:
-        """Layers with weights on the longest way from the fork to `index`."""
-        depth: dict[int, int] = {}
-        for layer in sorted(member for member in layers if member <= index):
-            before = max((depth.get(source, 0) for source in self.sources[layer]), default=0)
-            depth[layer] = before + weighted(self.graph.layers[layer])
-        return depth.get(index, 0)
+        """Layers with weights on the longest path from the fork to `index`."""
+        ways = nx.DiGraph(
+            (source, layer, {"weights": int(layer in self.weighted)})
+            for layer in layers
+            for source in self.flow.pred[layer]
+        )
+        ways.remove_nodes_from(ways.nodes - nx.ancestors(ways, index) - {index})
+        return int(nx.dag_longest_path_length(ways, weight="weights"))
 
     # --- stages
 
-    def _links(self, items: Sequence[Item]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """Between the places of items: (before, after) each place."""
-        place = {index: at for at, item in enumerate(items) for index in leaves(item)}
-        before: dict[int, list[int]] = {at: [] for at in range(len(items))}
-        after: dict[int, list[int]] = {at: [] for at in range(len(items))}
-        for at, item in enumerate(items):
-            for index in leaves(item):
-                for source in self.sources[index]:
-                    there = place.get(source)
-                    if there is not None and there != at and there not in before[at]:
-                        before[at].append(there)
-                        after[there].append(at)
-        return before, after
+    def _links(self, items: Sequence[Item]) -> nx.DiGraph:
+        """Which items read which."""
+        owner = {index: item for item in items for index in leaves(item)}
+        links = nx.DiGraph()
+        links.add_nodes_from(items)
+        links.add_edges_from(
+            (owner[source], item)
+            for index, item in owner.items()
+            for source in self.flow.pred[index]
+            if source in owner and owner[source] is not item
+        )
+        return links
 
     def _sorted(self, items: list[Item]) -> list[Item]:
         """Each item after those that it reads; otherwise in cfg order. (Taps inside a region can break cfg order.)"""
-        items = sorted(items, key=lambda item: min(leaves(item)))
-        before, after = self._links(items)
-        waiting = {at: len(found) for at, found in before.items()}
-        ready = sorted(at for at, count in waiting.items() if not count)
-        order = []
-        while ready:
-            at = ready.pop(0)
-            order.append(items[at])
-            for there in after[at]:
-                waiting[there] -= 1
-                if not waiting[there]:
-                    ready.append(there)
-            ready.sort()
-        return order
+        return list(nx.lexicographical_topological_sort(self._links(items), key=lambda item: min(leaves(item))))
 
     def _chains(self, items: Sequence[Item]) -> list[Item]:
-        """Puts items in a row into blocks, see `_continues`."""
-        before, after = self._links(items)
-        rows: list[list[int]] = []
-        last: dict[int, list[int]] = {}  # place of a row's last item → the row
-        for at in range(len(items)):
-            row = last.pop(before[at][0], None) if len(before[at]) == 1 and len(after[before[at][0]]) == 1 else None
-            members = [items[there] for there in row or ()]
-            expands = len(members) == 1 and any(isinstance(items[there], Block) for there in before[(row or [at])[0]])
-            if row is None or not self._continues(members, items[at], expands):
+        """Groups consecutive items into blocks, see `_continues`."""
+        links = self._links(items)
+        rows: list[list[Item]] = []
+        last: dict[Item, list[Item]] = {}  # a row's last item → the row
+        for item in items:
+            before = list(links.pred[item])
+            row = last.pop(before[0], None) if len(before) == 1 and links.out_degree(before[0]) == 1 else None
+            start = row[0] if row else item
+            expands = row is not None and len(row) == 1 and any(isinstance(it, Block) for it in links.pred[start])
+            if row is None or not self._continues(row, item, expands):
                 row = []
                 rows.append(row)
-            row.append(at)
-            last[at] = row
-        several = sum(not found for found in after.values()) > 1
+            row.append(item)
+            last[item] = row
+        several = sum(not links.out_degree(item) for item in items) > 1
         found: list[Item] = []
         for row in rows:
-            members = [items[at] for at in row]
             # Of several heads the last often follows its neck alone; it is cut off to look like the others.
-            cut = len(members) - 3 if several and len(members) > 4 and self._is_head(members) else len(members)
-            for part in (members[:cut], members[cut:]):
+            cut = len(row) - 3 if several and len(row) > 4 and self._is_head(row) else len(row)
+            for part in (row[:cut], row[cut:]):
                 if part:
                     found.append(part[0] if len(part) == 1 else self._block("chain", part, output_of(part[-1])))
         return found

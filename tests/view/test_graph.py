@@ -16,9 +16,8 @@ from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.layers import LAYERS
 from darknet_py.view import graph_labels as labels
-from darknet_py.view.graph_layout import ENTRY, EXIT, name
-from darknet_py.view.graph_place import Placed, place, rounded
-from darknet_py.view.graph_svg import Picture, svg
+from darknet_py.view.graph_layout import ENTRY, EXIT, Placed, Sum, name, path_text, place, rounded
+from darknet_py.view.graph_svg import Diagram, fitted, svg
 from darknet_py.view.graph_tree import CATEGORIES, INPUT, Block, Leaf, blocks, build, leaves
 from tests.effort import calls
 from tests.view.networks import Writer, scattered
@@ -101,49 +100,47 @@ def test_an_elastic_branch_is_part_of_its_block_and_a_pyramid_is_not() -> None:
 
 @pytest.mark.parametrize("path", sorted(CFG.glob("*.cfg")), ids=lambda path: path.stem)
 def test_every_cfg_of_ours_is_drawn_readably(path: Path) -> None:
-    picture = Picture(parse(path))
-    check(picture)
+    diagram = Diagram(parse(path))
+    check(diagram)
     heads = sum(node.type == "yolo" for node in parse(path))  # each scale adds a few blocks: P7 has five
-    assert len(picture.root.children) <= 10 + 6 * max(heads, 3), "too many stages to see at a glance"
+    assert len(diagram.root.children) <= 10 + 6 * max(heads, 3), "too many stages to see at a glance"
 
 
 def test_every_layer_type_has_a_look() -> None:
     plain = {"activation", "batchnorm", "dropout", "empty", "implicit", "l2norm", "normalization", "silence"}
     assert {key.lower() for key in LAYERS} - set(CATEGORIES) - plain == set()
-    assert {*CATEGORIES.values(), "other", "input", *labels._KINDS} <= set(labels.COLOURS)
+    assert {*CATEGORIES.values(), "other", "input", *labels._KINDS} <= set(labels.COLORS)
 
 
 # --- everything that must hold for any network
 
 
-def check(picture: Picture) -> None:
-    graph = picture.graph
-    assert sorted(leaves(picture.root)) == list(range(INPUT, len(graph.layers)))
-    check_edges(picture)
-    everything = picture.everything()
-    some = {key for at, key in enumerate(sorted(everything)) if at % 2} | {picture.tree.root}
-    for opened in ({picture.tree.root}, everything, some):
-        check_places(picture, opened, place(picture.tree, opened))
+def check(diagram: Diagram) -> None:
+    graph = diagram.graph
+    assert sorted(leaves(diagram.root)) == list(range(INPUT, len(graph.layers)))
+    check_edges(diagram)
+    everything = diagram.everything()
+    some = {key for at, key in enumerate(sorted(everything)) if at % 2} | {diagram.tree.root}
+    for opened in ({diagram.tree.root}, everything, some):
+        check_places(diagram, opened, place(diagram.tree, opened))
 
 
-def ancestors(picture: Picture, item: str) -> list[str]:
+def ancestors(diagram: Diagram, item: str) -> list[str]:
     found = []
-    while item in picture.parents:
-        item = picture.parents[item]
+    while item in diagram.parents:
+        item = diagram.parents[item]
         found.append(item)
     return found
 
 
-def check_edges(picture: Picture) -> None:
-    """Every edge of the graph is an edge of the picture at the block that both ends share, and none is invented."""
-    drawn = {
-        key: {(edge.start, edge.end) for edge in (*grid.lines, *grid.wires)} for key, grid in picture.tree.grids.items()
-    }
+def check_edges(diagram: Diagram) -> None:
+    """Every edge of the graph is an edge of the diagram at the block that both ends share, and none is invented."""
+    drawn = {key: {(edge.start, edge.end) for edge in grid.edges} for key, grid in diagram.grids.items()}
     expected: dict[str, set[tuple[str, str]]] = {key: set() for key in drawn}
-    for node in picture.graph.layers:
+    for node in diagram.graph.layers:
         for source in node.sources:
             start, end = name(Leaf(source)), name(Leaf(node.index))
-            above, below = [start, *ancestors(picture, start)], [end, *ancestors(picture, end)]
+            above, below = [start, *ancestors(diagram, start)], [end, *ancestors(diagram, end)]
             shared = next(key for key in above if key in below)
             expected[shared].add((above[above.index(shared) - 1], below[below.index(shared) - 1]))
             for inner, outer in pairwise(above[: above.index(shared)]):
@@ -159,11 +156,11 @@ def points(path: str) -> list[tuple[float, float]]:
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
-def check_places(picture: Picture, opened: set[str], placed: dict[str, Placed]) -> None:
+def check_places(diagram: Diagram, opened: set[str], placed: dict[str, Placed]) -> None:
     for key, where in placed.items():
         boxes = {}
         for child, (x, y) in where.corners.items():
-            w, h = placed[child].size[:2] if child in placed else picture.tree.closed[child]
+            w, h = placed[child].size[:2] if child in placed else diagram.tree.closed[child]
             boxes[child] = (x, y, x + w, y + h)
             assert x >= 0 and y >= 0 and x + w <= where.size.w and y + h <= where.size.h, f"{child} sticks out of {key}"
         names = list(boxes)
@@ -172,8 +169,8 @@ def check_places(picture: Picture, opened: set[str], placed: dict[str, Placed]) 
                 a, b = boxes[first], boxes[second]
                 apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
                 assert apart, f"{first} lies on {second} in {key}"
-        grid = picture.tree.grids[key]
-        for edge, path in zip([*grid.lines, *grid.wires], where.paths, strict=True):
+        grid = diagram.grids[key]
+        for edge, path in zip(grid.edges, where.paths, strict=True):
             corners = points(path)
             for (ax, ay), (bx, by) in pairwise(corners):
                 for child, (left, top, right, bottom) in boxes.items():
@@ -183,29 +180,45 @@ def check_places(picture: Picture, opened: set[str], placed: dict[str, Placed]) 
 
 @pytest.mark.parametrize("seed", range(120))
 def test_any_network_is_drawn(seed: int) -> None:
-    check(Picture(parse_text(scattered(seed, random.Random(seed).randint(1, 60)))))
+    check(Diagram(parse_text(scattered(seed, random.Random(seed).randint(1, 60)))))
 
 
 def test_a_network_without_shape_is_drawn() -> None:
-    check(Picture(parse_text("[net]\ninputs=20\n[connected]\noutput=8\n[connected]\noutput=3\n")))
+    check(Diagram(parse_text("[net]\ninputs=20\n[connected]\noutput=8\n[connected]\noutput=3\n")))
 
 
 def test_a_large_network_takes_moments() -> None:
     graph = parse(CFG / "yolov4-p7.cfg")
     assert len(graph.layers) == 375
+    diagram, text = Diagram(graph), svg(graph, "all")  # compiles the templates, once per process
     assert calls(lambda: svg(graph, "all")) < 2000 * len(graph.layers)
-    picture, text = Picture(graph), svg(graph, "all")
     assert text.count('class="item leaf') == 376
-    assert len(picture.root.children) < 45
+    assert len(diagram.root.children) < 45
 
 
 # --- lines and texts
 
 
 def test_bends_are_rounded_and_straight_lines_have_none() -> None:
-    assert rounded([(0, 0), (0, 10), (0, 30)]) == "M0 0L0 30"
-    assert rounded([(0, 0), (0, 20), (30, 20)]) == "M0 0L0 14Q0 20 6 20L30 20"
-    assert rounded([(0, 0), (0, 4), (30, 4)]) == "M0 0L0 2Q0 4 2 4L30 4"
+    def path(*points: tuple[int, int]) -> str:
+        return path_text(rounded([(Sum(x), Sum(y)) for x, y in points], []), [])
+
+    assert path((0, 0), (0, 10), (0, 30)) == "M0 0L0 30"
+    assert path((0, 0), (0, 20), (30, 20)) == "M0 0L0 14Q0 20 6 20L30 20"
+    assert path((0, 0), (0, 4), (30, 4)) == "M0 0L0 2Q0 4 2 4L30 4"
+
+
+def test_a_long_text_gets_a_smaller_font_before_it_is_cut() -> None:
+    assert fitted("conv 3×3", 140, 12.5) == ("conv 3×3", 12.5)
+    text, size = fitted("CSP · branches, attention", 140, 12.5)
+    assert text == "CSP · branches, attention" and 9 < size < 12.5
+    text, size = fitted("x" * 60, 140, 12.5)
+    assert text == "x" * 25 + "…" and size == pytest.approx(9.375)
+
+
+@pytest.mark.parametrize("path", sorted(CFG.glob("*.cfg")), ids=lambda path: path.stem)
+def test_no_text_of_our_cfgs_is_cut(path: Path) -> None:
+    assert "…<" not in svg(parse(path)) + svg(parse(path), "all")
 
 
 @pytest.mark.parametrize(

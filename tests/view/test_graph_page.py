@@ -20,10 +20,10 @@ from darknet_py.cli import graph as command
 from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.graph.profile import layer_profiles
 from darknet_py.model.network import Network
+from darknet_py.view.graph_layout import place
 from darknet_py.view.graph_maps import activation_maps
 from darknet_py.view.graph_page import page
-from darknet_py.view.graph_place import place
-from darknet_py.view.graph_svg import Picture
+from darknet_py.view.graph_svg import Diagram
 from tests.view import chromium
 from tests.view.test_graph import arguments
 
@@ -176,10 +176,10 @@ _PIXEL = "data:image/jpeg;base64," + base64.b64encode(
 def test_places_are_those_of_python(browser: chromium.Page, files: dict[str, Path]) -> None:
     for key, graph in (("tiny", parse(CFG / "yolov4-tiny.cfg")), ("p7", parse(CFG / "yolov4-p7.cfg"))):
         browser.open(files[key])
-        tree = Picture(graph).tree
+        tree = Diagram(graph).tree
         draw = random.Random(7)
-        choices = [{tree.root}, set(tree.grids)]
-        choices += [{tree.root, *draw.sample(sorted(tree.grids), len(tree.grids) // 2)} for _ in range(4)]
+        choices = [{tree.root}, set(tree.plans)]
+        choices += [{tree.root, *draw.sample(sorted(tree.plans), len(tree.plans) // 2)} for _ in range(4)]
         for opened in choices:
             found: dict[str, Any] = browser.run(f"place(model.tree, new Set({json.dumps(sorted(opened))}))")
             expected = place(tree, opened)
@@ -258,12 +258,13 @@ def test_keyboard(browser: chromium.Page, files: dict[str, Path]) -> None:
     browser.key("ArrowRight")
     assert browser.run("ancestors(selected).includes('" + block + "') || selected !== '" + block + "'")
     browser.key("e")
-    assert browser.run("opened.size === Object.keys(model.tree.grids).length")
+    assert browser.run("opened.size === Object.keys(model.tree.plans).length")
     browser.key("c")
     assert browser.run("opened.size") == 1
     theme = browser.run("document.documentElement.dataset.theme")
     color = "getComputedStyle(document.querySelector('#n0 > .sheet')).fill"
     light = browser.run(color)
+    assert browser.run("getComputedStyle(document.querySelector('#n0 > .stripe')).fill") == "rgb(63, 126, 232)"
     browser.key("t")
     assert browser.run("document.documentElement.dataset.theme") != theme
     assert browser.run(color) != light
