@@ -105,8 +105,8 @@ def _open(path: str | None, graph: Graph | None, tiny: float) -> _Set:
     rules = replace(rules, classes=classes)
     if graph:
         net = graph.net
-        most = min((spec.max_boxes for spec in heads if hasattr(spec, "max_boxes")), default=None)
-        rules = replace(rules, size=(net.width, net.height), letter_box=net.letter_box, most=most)
+        max_boxes = min((spec.max_boxes for spec in heads if hasattr(spec, "max_boxes")), default=None)
+        rules = replace(rules, size=(net.width, net.height), letter_box=net.letter_box, max_boxes=max_boxes)
     return _Set(data, splits, names or [str(number) for number in range(classes)], rules)
 
 
@@ -120,7 +120,7 @@ def _misfits(data: DataFile, graph: Graph | None, rules: AuditRules) -> list[Fin
     if rules.classes <= classes:
         return []
     text = f"{data.path} has {rules.classes} classes, {graph.path} only {classes}"
-    return [Finding("set", "", text)]
+    return [Finding("dataset", "", text)]
 
 
 # --- what it prints
@@ -132,7 +132,9 @@ def _summary(data: DataFile, report: AuditReport, names: Sequence[str]) -> list[
     lines = [str(data.path)]
     for name, split in report.splits.items():
         boxes = (
-            f", {split.boxes} boxes (at most {split.most} in one), {split.negatives} negatives" if split.boxes else ""
+            f", {split.boxes} boxes (at most {split.max_boxes} in one), {split.negatives} negatives"
+            if split.boxes
+            else ""
         )
         missing = f", {split.unlabeled} without labels" if split.unlabeled else ""
         lines.append(f"  {name + ':':<8}{split.images} images{boxes}{missing}")
@@ -142,7 +144,7 @@ def _summary(data: DataFile, report: AuditReport, names: Sequence[str]) -> list[
         row = "".join(f"{split.counts[number]:>10}" for split in report.splits.values())
         lines.append(f"  {number:>3} {name:<{wide}}{row}")
     for kind, (title, error) in KINDS.items():
-        found = report.of(kind)
+        found = report.of_kind(kind)
         if found:
             lines += ["", f"{'error' if error else 'warning'}: {title} ({len(found)})"]
             lines += [
@@ -159,7 +161,7 @@ def _plain(data: DataFile, report: AuditReport, names: Sequence[str], files: Seq
     for kind, (title, error) in KINDS.items():
         items = [
             {"image": finding.image, "text": finding.text, **({"other": finding.other} if finding.other else {})}
-            for finding in report.of(kind)
+            for finding in report.of_kind(kind)
         ]
         if items:
             findings[kind] = {"title": title, "error": error, "count": len(items), "items": items}
@@ -169,7 +171,7 @@ def _plain(data: DataFile, report: AuditReport, names: Sequence[str], files: Seq
             "negatives": split.negatives,
             "unlabeled": split.unlabeled,
             "boxes": split.boxes,
-            "most_in_an_image": split.most,
+            "most_in_an_image": split.max_boxes,
             "classes": split.counts.tolist(),
         }
         for name, split in report.splits.items()
@@ -202,7 +204,7 @@ def _pictures(out: Path, report: AuditReport, names: Sequence[str], rules: Audit
     for kind, (title, _) in KINDS.items():
         path = out / f"{kind}.jpg"
         path.unlink(missing_ok=True)
-        found = [finding for finding in report.of(kind) if finding.image]
+        found = [finding for finding in report.of_kind(kind) if finding.image]
         tiles = [tile for finding in found[:_TILES] for tile in _tiles(finding, names, rules)]
         if tiles:
             more = f", the first {_TILES} of {len(found)}" if len(found) > _TILES else ""

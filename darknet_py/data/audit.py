@@ -1,4 +1,4 @@
-"""What is wrong with a data set: `check` looks at every image and every label once."""
+"""Audit of a data set for `check`: every image and every label file is read once."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class FindingKind(NamedTuple):
 
 
 KINDS = {
-    "missing": FindingKind("images that are not there", True),
-    "unreadable": FindingKind("images that cannot be read", True),
-    "leak": FindingKind("images to validate on that are trained on as well", True),
-    "malformed": FindingKind("label lines that are not `class cx cy w h`", True),
-    "nan": FindingKind("labels with numbers that are not finite", True),
-    "class": FindingKind("labels of a class that does not exist", True),
+    "missing": FindingKind("missing images", True),
+    "unreadable": FindingKind("unreadable or corrupt images", True),
+    "leak": FindingKind("validation images that are also in the training set", True),
+    "malformed": FindingKind("malformed label lines (expected `class cx cy w h`)", True),
+    "not_finite": FindingKind("labels with non-finite numbers", True),
+    "unknown_class": FindingKind("labels of unknown classes", True),
     "outside": FindingKind("boxes outside the image", True),
-    "unnamed": FindingKind("images whose path does not name one class", True),
-    "set": FindingKind("problems of the whole set", True),
-    "leak_alike": FindingKind("images to validate on that look like one trained on"),
-    "twin": FindingKind("images that are there twice"),
-    "alike": FindingKind("images that look like another"),
+    "unclassified": FindingKind("images whose path does not name exactly one class", True),
+    "dataset": FindingKind("problems of the whole data set", True),
+    "near_leak": FindingKind("validation images that image_report like a training image"),
+    "duplicate": FindingKind("duplicate images"),
+    "near_duplicate": FindingKind("near-duplicate images"),
     "unlabeled": FindingKind("images without a label file"),
-    "beyond": FindingKind("boxes that reach beyond the image"),
-    "tiny": FindingKind("boxes that are very small"),
-    "repeated": FindingKind("boxes that are there twice"),
-    "crowded": FindingKind("images with more objects than the head's max"),
-    "unused": FindingKind("classes without a box to train on"),
+    "partly_outside": FindingKind("boxes partly outside the image"),
+    "tiny": FindingKind("tiny boxes"),
+    "duplicate_box": FindingKind("duplicate boxes"),
+    "crowded": FindingKind("images with more objects than max= of the head"),
+    "unused_class": FindingKind("classes without training boxes"),
 }
 
 
 class Finding(NamedTuple):
-    """image: its path, "" where it is about none. rows: the boxes concerned. other: the image that it is like."""
+    """image: its path, "" for a finding about no image. rows: the boxes concerned. other: the duplicated image."""
 
     kind: str
     image: str
@@ -62,13 +62,16 @@ class Finding(NamedTuple):
 
 @dataclass
 class SplitReport:
-    """What one list holds. counts: boxes (or images, of a classifier) by class. most: boxes in one image."""
+    """Statistics of one list.
+
+    counts: boxes per class (classifiers: images). max_boxes: the largest number of boxes in one image.
+    """
 
     images: int = 0
     negatives: int = 0  # with an empty label file
     unlabeled: int = 0
     boxes: int = 0
-    most: int = 0
+    max_boxes: int = 0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
@@ -81,17 +84,17 @@ class AuditReport:
     def errors(self) -> int:
         return sum(KINDS[finding.kind].error for finding in self.findings)
 
-    def of(self, kind: str) -> list[Finding]:
+    def of_kind(self, kind: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.kind == kind]
 
 
 @dataclass(frozen=True)
 class AuditRules:
-    """What images and labels are held against.
+    """What images and labels are checked against.
 
-    classes: number of classes. size: of the network input, in whose pixels `tiny` counts (else the image's).
-    most: the head's max. classifier: whose images they are, the path of each naming
-    one class; None for detectors.
+    classes: number of classes. channels: of the images. size: (width, height) of the network input; `tiny` is in its
+    pixels (default: in pixels of the image). letter_box: images keep their aspect ratio. max_boxes: `max` of the head.
+    classifier: the data set of a classifier, whose image paths name the class; None for detectors.
     """
 
     classes: int
@@ -99,15 +102,15 @@ class AuditRules:
     size: Size | None = None
     letter_box: bool = False
     tiny: float = 4.0
-    most: int | None = None
+    max_boxes: int | None = None
     classifier: ClassifierDataset | None = None
 
 
 class ImageReport(NamedTuple):
-    """size: None where the image cannot be read; then `problem` and its kind say why."""
+    """size: (width, height), None for an unreadable image. problem: (kind of finding, text) of such an image."""
 
     size: Size | None
-    mark: ImageFingerprint | None
+    fingerprint: ImageFingerprint | None
     problem: tuple[str, str] | None
     labels: Labels | None
 
@@ -115,46 +118,56 @@ class ImageReport(NamedTuple):
 def audit(
     splits: Mapping[str, Sequence[str]], rules: AuditRules, progress: Callable[[int], object] = lambda done: None
 ) -> AuditReport:
-    """Looks at all images of all splits, in threads. The first split is the one that is trained on.
+    """Checks all images and labels of all splits, in threads. Memory: about half a kilobyte per image.
 
-    `progress(1)` is called after each image. Memory: about half a kilobyte per image.
+    Args:
+        splits: Name of each list → paths of its images. The first one is the training list.
+        rules: What images and labels are checked against.
+        progress: Called with 1 after each image.
+
+    Returns:
+        Statistics per split and the findings, ordered by kind.
     """
     report = AuditReport({split: SplitReport(counts=np.zeros(rules.classes, np.int64)) for split in splits})
-    owners: dict[str, list[str]] = {}  # image → splits, as often as it is listed
+    splits_by_image: dict[str, list[str]] = {}  # image → the splits that list it, with repetitions
     for split, paths in splits.items():
         for path in paths:
-            owners.setdefault(path, []).append(split)
-    gallery, images = DuplicateIndex(), list(owners)
-    for number, (path, look) in enumerate(_looks(images, rules)):
-        report.findings += _listed(path, owners[path])
-        report.findings += _image_findings(path, look, rules)
-        if look.mark is not None:
-            report.findings += _twins(gallery, number, look.mark, images, owners)
-        for split in owners[path]:
-            _count(report.splits[split], path, look, rules)
+            splits_by_image.setdefault(path, []).append(split)
+    index, images = DuplicateIndex(), list(splits_by_image)
+    for number, (path, image_report) in enumerate(_inspect_images(images, rules)):
+        report.findings += _listing_findings(path, splits_by_image[path])
+        report.findings += _image_findings(path, image_report, rules)
+        if image_report.fingerprint is not None:
+            report.findings += _duplicate_findings(index, number, image_report.fingerprint, images, splits_by_image)
+        for split in splits_by_image[path]:
+            _count(report.splits[split], path, image_report, rules)
         progress(1)
-    for split, figures in report.splits.items():
-        if figures.images and figures.images == figures.unlabeled:
+    for split, split_report in report.splits.items():
+        if split_report.images and split_report.images == split_report.unlabeled:
             where = find_labels(splits[split][0])
-            report.findings.append(Finding("set", "", f"none of the images of {split} has labels, such as {where}"))
+            report.findings.append(
+                Finding(
+                    "dataset", "", f"none of the images of {split} has a label file (expected, for example, {where})"
+                )
+            )
     first = next(iter(report.splits.values()))
     if first.counts.any():
         unused = np.flatnonzero(first.counts == 0).tolist()
-        report.findings += [Finding("unused", "", f"class {number} has no box to train on") for number in unused]
+        report.findings += [Finding("unused_class", "", f"class {number} has no training boxes") for number in unused]
     order = list(KINDS)
     report.findings.sort(key=lambda finding: order.index(finding.kind))
     return report
 
 
-def _looks(paths: Sequence[str], rules: AuditRules) -> Iterator[tuple[str, ImageReport]]:
-    """In order. In pieces, so that an interruption waits for few images and memory for none."""
+def _inspect_images(paths: Sequence[str], rules: AuditRules) -> Iterator[tuple[str, ImageReport]]:
+    """Reports in order. Works in chunks, so that an interruption waits for few images."""
     rest = iter(paths)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        while piece := list(islice(rest, 64)):
-            yield from zip(piece, pool.map(lambda path: _look(path, rules), piece), strict=True)
+        while chunk := list(islice(rest, 64)):
+            yield from zip(chunk, pool.map(lambda path: _inspect_image(path, rules), chunk), strict=True)
 
 
-def _look(path: str, rules: AuditRules) -> ImageReport:
+def _inspect_image(path: str, rules: AuditRules) -> ImageReport:
     labels = None if rules.classifier else load_labels(find_labels(path), rules.classes)
     try:
         content = Path(path).read_bytes()
@@ -167,52 +180,56 @@ def _look(path: str, rules: AuditRules) -> ImageReport:
     return ImageReport((image.shape[1], image.shape[0]), fingerprint(content, image), None, labels)
 
 
-def _listed(path: str, owners: Sequence[str]) -> list[Finding]:
-    """An image that is listed more than once."""
-    if len(set(owners)) > 1:
-        return [Finding("leak", path, f"listed in {' and '.join(dict.fromkeys(owners))}", other=path)]
-    return [Finding("twin", path, f"listed {len(owners)} times", other=path)] if len(owners) > 1 else []
+def _listing_findings(path: str, splits_by_image: Sequence[str]) -> list[Finding]:
+    """Findings about an image that is listed more than once."""
+    if len(set(splits_by_image)) > 1:
+        return [Finding("leak", path, f"listed in {' and '.join(dict.fromkeys(splits_by_image))}", other=path)]
+    return (
+        [Finding("duplicate", path, f"listed {len(splits_by_image)} times", other=path)]
+        if len(splits_by_image) > 1
+        else []
+    )
 
 
-def _twins(
-    gallery: DuplicateIndex,
+def _duplicate_findings(
+    index: DuplicateIndex,
     number: int,
     found: ImageFingerprint,
     images: Sequence[str],
-    owners: Mapping[str, Sequence[str]],
+    splits_by_image: Mapping[str, Sequence[str]],
 ) -> list[Finding]:
-    path, first = images[number], gallery.same_file(number, found)
-    kinds, what = ("leak", "twin"), "the same file as"
+    path, first = images[number], index.same_file(number, found)
+    kinds, relation = ("leak", "duplicate"), "the same file as"
     if first is None:
-        first = gallery.alike(number, found)
-        kinds, what = ("leak_alike", "alike"), "looks like"
+        first = index.near_duplicate(number, found)
+        kinds, relation = ("near_leak", "near_duplicate"), "looks like"
     if first is None:
         return []
     other = images[first]
-    apart = not set(owners[path]) & set(owners[other])
-    return [Finding(kinds[0] if apart else kinds[1], path, f"{what} {other}", other=other)]
+    in_different_splits = not set(splits_by_image[path]) & set(splits_by_image[other])
+    return [Finding(kinds[0] if in_different_splits else kinds[1], path, f"{relation} {other}", other=other)]
 
 
-def _image_findings(path: str, look: ImageReport, rules: AuditRules) -> Iterator[Finding]:
-    if look.problem is not None:
-        yield Finding(look.problem[0], path, look.problem[1])
+def _image_findings(path: str, image_report: ImageReport, rules: AuditRules) -> Iterator[Finding]:
+    if image_report.problem is not None:
+        yield Finding(image_report.problem[0], path, image_report.problem[1])
     if rules.classifier:
         named = [rules.classifier.names[number] for number in rules.classifier.named(path)]
         if len(named) != 1:
-            yield Finding("unnamed", path, f"its path names {', '.join(named) or 'no class'}")
+            yield Finding("unclassified", path, f"path names {', '.join(named) or 'no class'}")
         return
-    labels = look.labels
+    labels = image_report.labels
     assert labels is not None
     if labels.missing and not os.path.exists(find_labels(path)):
-        if look.size is not None:
+        if image_report.size is not None:
             yield Finding("unlabeled", path, f"no {find_labels(path)}")
     else:
-        yield from _wrong_labels(path, labels, rules)
-    yield from _box_findings(path, labels, look.size, rules)
+        yield from _invalid_label_findings(path, labels, rules)
+    yield from _box_findings(path, labels, image_report.size, rules)
 
 
-def _wrong_labels(path: str, labels: Labels, rules: AuditRules) -> Iterator[Finding]:
-    """The rows that `load_labels` left out, told apart."""
+def _invalid_label_findings(path: str, labels: Labels, rules: AuditRules) -> Iterator[Finding]:
+    """Classifies the rows that `load_labels` rejected."""
     if not labels.problems:
         return
     name = find_labels(path)
@@ -231,9 +248,9 @@ def _wrong_labels(path: str, labels: Labels, rules: AuditRules) -> Iterator[Find
         if len(row) != 5:
             kind = "malformed"
         elif not np.isfinite(row).all():
-            kind = "nan"
+            kind = "not_finite"
         elif row[0] not in range(rules.classes):
-            kind = "class"
+            kind = "unknown_class"
         else:
             kind = "outside"
         yield Finding(kind, path, f"{os.path.basename(name)}:{text}", (row,) if len(row) == 5 else ())
@@ -243,27 +260,29 @@ def _box_findings(path: str, labels: Labels, size: Size | None, rules: AuditRule
     boxes = labels.boxes[:, :5].astype(np.float64)
     if not len(boxes):
         return
-    if rules.most is not None and len(boxes) > rules.most:
-        yield Finding("crowded", path, f"{len(boxes)} objects, max is {rules.most}", _rows(boxes))
+    if rules.max_boxes is not None and len(boxes) > rules.max_boxes:
+        yield Finding("crowded", path, f"{len(boxes)} objects, max is {rules.max_boxes}", _rows(boxes))
     _, first = np.unique(boxes, axis=0, return_index=True)
-    again = np.setdiff1d(np.arange(len(boxes)), first)
-    if len(again):
-        yield Finding("repeated", path, f"{len(again)} boxes twice", _rows(boxes[again]))
+    repeats = np.setdiff1d(np.arange(len(boxes)), first)
+    if len(repeats):
+        yield Finding("duplicate_box", path, f"{len(repeats)} boxes twice", _rows(boxes[repeats]))
     if size is None:
         return
     reach = np.maximum(boxes[:, 3:] / 2 - boxes[:, 1:3], boxes[:, 1:3] + boxes[:, 3:] / 2 - 1) * size
-    far = reach.max(1) > 1
-    if far.any():
-        yield Finding("beyond", path, f"{far.sum()} boxes, by up to {reach.max():.0f} pixels", _rows(boxes[far]))
-    pixels = boxes[:, 3:] * _shown(size, rules)
+    outside = reach.max(1) > 1
+    if outside.any():
+        yield Finding(
+            "partly_outside", path, f"{outside.sum()} boxes, by up to {reach.max():.0f} pixels", _rows(boxes[outside])
+        )
+    pixels = boxes[:, 3:] * _size_in_network(size, rules)
     small = pixels.min(1) < rules.tiny
     if small.any():
         w, h = pixels[small][pixels[small].prod(1).argmin()]
         yield Finding("tiny", path, f"{small.sum()} boxes, the smallest {w:.1f} x {h:.1f} pixels", _rows(boxes[small]))
 
 
-def _shown(size: Size, rules: AuditRules) -> Size:
-    """The image's size in the network input."""
+def _size_in_network(size: Size, rules: AuditRules) -> Size:
+    """Size of the image within the network input, in pixels."""
     if rules.size is None:
         return size
     return letterbox_size(*size, *rules.size) if rules.letter_box else rules.size
@@ -273,15 +292,15 @@ def _rows(boxes: NDArray[np.float64]) -> tuple[Row, ...]:
     return tuple(map(tuple, boxes.tolist()))
 
 
-def _count(split: SplitReport, path: str, look: ImageReport, rules: AuditRules) -> None:
+def _count(split: SplitReport, path: str, image_report: ImageReport, rules: AuditRules) -> None:
     split.images += 1
     if rules.classifier:
         split.counts[rules.classifier.named(path)] += 1
         return
-    labels = look.labels
+    labels = image_report.labels
     assert labels is not None
     split.unlabeled += labels.missing
     split.negatives += not labels.missing and not len(labels.boxes) and not labels.problems
     split.boxes += len(labels.boxes)
-    split.most = max(split.most, len(labels.boxes))
+    split.max_boxes = max(split.max_boxes, len(labels.boxes))
     split.counts += np.bincount(labels.boxes[:, 0].astype(np.int64), minlength=rules.classes)

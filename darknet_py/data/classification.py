@@ -19,9 +19,9 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment.augmentation import Size, color, random_scale
 from darknet_py.data.dataset import ImageSet
 from darknet_py.data.images import IMAGE_SUFFIXES, Image, center_crop
-from darknet_py.data.loader import Batch, ProblemLog, SequentialLoader, readable
-from darknet_py.data.sampling import own_samples
-from darknet_py.data.workers import SharedBufferPool, default_workers, room, run
+from darknet_py.data.loader import Batch, ProblemLog, SequentialLoader, read_image
+from darknet_py.data.sampling import rank_samples
+from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
 from darknet_py.errors import DataError
 
 Targets = NDArray[np.float32]  # (classes,), summing up to about 1
@@ -123,14 +123,14 @@ class ClassifierLoader:
         self.dataset.fill_cache(self.cache)
         work = _Training(self.dataset, self.net, self.seed)
         requests = map(self.numbers, itertools.count(start))
-        for images, truth, bad_images, bad_labels in run(work, requests, self.workers, self.device):
+        for images, truth, bad_images, bad_labels in run_workers(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, truth, skipped, torch.zeros(0, dtype=torch.long))
 
     def numbers(self, mini_batch: int) -> list[int]:
         """The samples of a mini-batch of this process."""
         first = mini_batch * self.mini_batch * self.world
-        return own_samples(first, self.mini_batch, self.rank, self.world, self.net.contrastive)
+        return rank_samples(first, self.mini_batch, self.rank, self.world, self.net.contrastive)
 
 
 class ClassifierEvalLoader(SequentialLoader[ClassifierDataset]):
@@ -138,7 +138,7 @@ class ClassifierEvalLoader(SequentialLoader[ClassifierDataset]):
 
     def __iter__(self) -> Iterator[ClassifierEvalBatch]:
         work = _Evaluation(self.dataset, self.size)
-        for answer in self._answers(work):
+        for answer in self._run(work):
             yield ClassifierEvalBatch(*answer)
 
 
@@ -214,7 +214,7 @@ def classifier_sample(
     drawing = np.random.default_rng([seed, 3, number // 2]) if net.contrastive else rng
     images, targets = [], []
     for _ in range({0: 1, MOSAIC: 4}.get(kind, 2)):
-        index, image = readable(dataset, drawing, bad_images)
+        index, image = read_image(dataset, drawing, bad_images)
         images.append(augmented(image, net, rng))
         if net.unsupervised:
             targets.append(np.eye(1, dataset.classes, index % dataset.classes, np.float32)[0])
@@ -233,10 +233,10 @@ class _Training:
 
     def __init__(self, dataset: ClassifierDataset, net: NetSpec, seed: int):
         self.dataset, self.net, self.seed = dataset, net, seed
-        self.rooms = SharedBufferPool()
+        self.buffers = SharedBufferPool()
 
     def __getitems__(self, numbers: list[int]) -> tuple[Any, ...] | str:
-        images = self.rooms((len(numbers), self.net.height, self.net.width, self.dataset.channels))
+        images = self.buffers((len(numbers), self.net.height, self.net.width, self.dataset.channels))
         truth = torch.empty(len(numbers), self.dataset.classes)
         bad_images: list[str] = []
         bad_labels: list[str] = []
@@ -256,7 +256,7 @@ class _Evaluation:
         self.dataset, self.size = dataset, size
 
     def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
-        images = room((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
+        images = empty_shared((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
         skipped: list[str] = []
         good: list[int] = []
         for index in indices:

@@ -15,11 +15,11 @@ from darknet_py.data.images import Image, load_image
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
 
-_UNASKED = 2 << 30  # bytes of images that are kept in memory without being told to
+_DEFAULT_CACHE_LIMIT = 2 << 30  # bytes; larger sets are cached only on request
 
 
 class ImageSet:
-    """A list of images. channels: what the network takes. stb: how JPEGs are read, see `load_image`."""
+    """A list of images. channels: of the network input. stb: how JPEGs are decoded, see `load_image`."""
 
     stb = False
 
@@ -35,70 +35,70 @@ class ImageSet:
         return len(self.paths)
 
     def image(self, index: int) -> Image:
-        """uint8 (H, W, channels); not to be written to. Raises DataError."""
+        """uint8 (H, W, channels), read-only by convention. Raises DataError."""
         image = self._cache.get(index)
         return load_image(self.paths[index], self.channels, self.stb) if image is None else image
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], object] | None = None) -> int:
-        """Decodes images into memory, at most `limit` bytes (half of the free memory), and says how many are there.
+        """Decodes images into memory, at most `limit` bytes (half of the free memory); returns how many are cached.
 
-        Loader processes share them (they are forked). Unreadable images are left for the loader to report.
+        Loader processes share them (they are forked). The loader reports unreadable images.
         `progress(done, total)` is called as it goes.
         """
         left = (free_memory() // 2 if limit is None else limit) - sum(image.nbytes for image in self._cache.values())
         missing = [index for index in range(len(self)) if index not in self._cache]
         with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-            for start in range(0, len(missing), 256):  # in pieces, so that the limit stops the reading
-                piece = missing[start : start + 256]
-                for index, image in zip(piece, pool.map(self._try, piece), strict=True):
+            for start in range(0, len(missing), 256):  # in chunks, so that reading stops at the limit
+                chunk = missing[start : start + 256]
+                for index, image in zip(chunk, pool.map(self._image_or_none, chunk), strict=True):
                     if image is not None and image.nbytes <= left:
                         self._cache[index] = image
                         left -= image.nbytes
                     elif image is not None:
                         return len(self._cache)
                 if progress:
-                    progress(start + len(piece), len(missing))
+                    progress(start + len(chunk), len(missing))
         return len(self._cache)
 
     def fits(self, limit: int) -> bool:
-        """Whether all images would take at most `limit` bytes, judged by the first few."""
-        images = [image for image in map(self._try, range(min(len(self), 4))) if image is not None]
+        """Whether all images would take at most `limit` bytes, estimated from the first few."""
+        images = [image for image in map(self._image_or_none, range(min(len(self), 4))) if image is not None]
         return bool(images) and max(image.nbytes for image in images) * len(self) <= limit
 
-    def fill_cache(self, expected: bool | None, show: bool = False) -> str:
-        """Caches images as a training wants it, once; one line says what that took, "" where there is nothing to say.
+    def fill_cache(self, enabled: bool | None, show: bool = False) -> str:
+        """Caches images for a training, once; returns a line that reports it, or "".
 
-        expected: True: all that fit in half of the free memory. None: all, if they take at most 2 GiB and a quarter of
-        the free memory; else none. False: none. show: a progress bar, where there is a terminal. Processes of one
-        machine that train together (`torchrun`) divide the memory.
+        enabled: True: all that fit in half of the free memory. None: all, if they take at most 2 GiB and a quarter of
+        the free memory; else none. False: none. show: a progress bar on a terminal. The processes of one machine
+        (`torchrun`) divide the memory.
         """
         if self._filled:
             return ""
         self._filled = True
-        sharers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        limit = min(_UNASKED, free_memory() // 4) // sharers
-        if expected:
-            limit = free_memory() // 2 // sharers
-        elif expected is False or not self.fits(limit):
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        limit = min(_DEFAULT_CACHE_LIMIT, free_memory() // 4) // processes
+        if enabled:
+            limit = free_memory() // 2 // processes
+        elif enabled is False or not self.fits(limit):
             return ""
         with tqdm(total=len(self), desc="cache", unit="image", leave=False, disable=None if show else True) as bar:
             count = self.cache(limit, lambda done, _: bar.update(done - bar.n))
-        taken = sum(image.nbytes for image in self._cache.values())
-        rest = "" if count == len(self) else f"; the others are read each time (at most {limit / 2**20:,.0f} MiB)"
-        return f"cache: {count} of {len(self)} images in memory, {taken / 2**20:,.1f} MiB{rest}"
+        used = sum(image.nbytes for image in self._cache.values())
+        rest = "" if count == len(self) else f"; the others are read on demand (limit {limit / 2**20:,.0f} MiB)"
+        return f"cache: {count} of {len(self)} images in memory, {used / 2**20:,.1f} MiB{rest}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the cache: processes that are forked share it, others would get a copy each."""
+        """Without the cache: forked processes share it, others would each get a copy."""
         return self.__dict__ | {"_cache": {}}
 
-    def _try(self, index: int) -> Image | None:
+    def _image_or_none(self, index: int) -> Image | None:
         with suppress(DataError):
             return self.image(index)
         return None
 
 
 class DetectionDataset(ImageSet):
-    """Images and boxes in Darknet's layout. classes: number of classes, to find wrong labels."""
+    """Images and boxes in Darknet's layout. classes: number of classes; labels of others are reported."""
 
     def __init__(self, paths: Sequence[str], classes: int, channels: int = 3):
         super().__init__(paths, channels)
@@ -114,7 +114,7 @@ class DetectionDataset(ImageSet):
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process may still take; 4 GiB where the system does not say."""
+    """Bytes of memory available to this process; 4 GiB where the system does not tell."""
     free = 4 << 30
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()

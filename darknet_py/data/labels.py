@@ -1,4 +1,4 @@
-"""Darknet's label files: where they are, what they hold, what is wrong with them."""
+"""Darknet's label files: their paths, rows and errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FOLDERS = (
     ("/images/train2014/", "/labels/train2014/"),
     ("/images/val2014/", "/labels/val2014/"),
 )
-_FILES = _OBJECTS = 4000  # Darknet's max_obj_img: objects of different files hardly ever get one identity
+_FILES = _OBJECTS = 4000  # Darknet's max_obj_img: objects of different files rarely share an identity
 
 
 @dataclass
 class Labels:
-    """The boxes of one image and what was wrong with its file (one line each, `file:line: …`)."""
+    """Boxes of one image, and the problems of its label file (`file:line: …`)."""
 
     boxes: Boxes
     problems: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ def label_path(image: str | os.PathLike[str]) -> str:
 
 
 def find_labels(image: str | os.PathLike[str]) -> str:
-    """`label_path`, or, where that file is not there, the same below `labels` for any folder `images`."""
+    """`label_path`; where that file does not exist, the same path with the last folder `images` as `labels`."""
     path = label_path(image)
     head, images, tail = path.rpartition("/images/")
     if images and not os.path.exists(path):
@@ -61,8 +61,8 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
 
     A row that Darknet's `fill_truth_detection` would drop with "Wrong annotation" (class outside 0 … classes-1, box
     outside the image, center 0 0), or that holds no five finite numbers (Darknet stops reading or trains on NaN), is
-    left out and reported. A missing file is no box and reported as missing. The last column identifies the object
-    (Darknet's track_id).
+    left out and reported. A missing file means no boxes and is reported as missing. The last column identifies the
+    object (Darknet's track_id).
     """
     name = os.fspath(path)
     try:
@@ -75,9 +75,9 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         return Labels(_NO_BOXES)
-    rows = _fast(lines)
-    if rows is None or not _valid(rows, classes).all():
-        rows, problems = _careful(name, lines, classes)
+    rows = _parse_rows(lines)
+    if rows is None or not _is_valid(rows, classes).all():
+        rows, problems = _check_rows(name, lines, classes)
     else:
         problems = []
     boxes = np.empty((len(rows), 6), np.float32)
@@ -89,7 +89,7 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
 def check_labels(images: Sequence[str], classes: int, limit: int = 3) -> None:
     """Reads all labels before a training. Raises one DataError naming the first `limit` wrong rows.
 
-    Missing label files are no error (negatives), except when all are missing.
+    A missing label file is a negative; it is an error only if all are missing.
     """
     problems: list[str] = []
     missing = 0
@@ -108,7 +108,7 @@ def check_labels(images: Sequence[str], classes: int, limit: int = 3) -> None:
 def save_labels(path: str | os.PathLike[str], rows: Iterable[Sequence[float]]) -> None:
     """Writes a label file from rows (class, cx, cy, w, h). Raises DataError."""
     lines = (f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:5]) + "\n" for row in rows)
-    try:  # not `write_atomically`: thousands of them are written at a time, and each would be synced
+    try:  # not `write_atomically`, which syncs each file: there are thousands of them
         Path(path).write_text("".join(lines), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: cannot write: {error.strerror or error}") from None
@@ -117,8 +117,8 @@ def save_labels(path: str | os.PathLike[str], rows: Iterable[Sequence[float]]) -
 _NO_BOXES: Boxes = np.zeros((0, 6), np.float32)
 
 
-def _fast(lines: list[tuple[int, list[str]]]) -> NDArray[np.float64] | None:
-    """All rows at once; None when one is not five numbers."""
+def _parse_rows(lines: list[tuple[int, list[str]]]) -> NDArray[np.float64] | None:
+    """All rows as numbers (N, 5); None if a row does not have five numbers."""
     try:
         rows = np.array([words for _, words in lines], np.float64)
     except ValueError:
@@ -126,39 +126,39 @@ def _fast(lines: list[tuple[int, list[str]]]) -> NDArray[np.float64] | None:
     return rows if rows.ndim == 2 and rows.shape[1] == 5 else None
 
 
-def _valid(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
+def _is_valid(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        return np.isfinite(rows).all(1) & _known(rows, classes) & _inside(rows)
+        return np.isfinite(rows).all(1) & _has_known_class(rows, classes) & _is_inside(rows)
 
 
-def _known(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
+def _has_known_class(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
     kind = rows[:, 0]
     return (kind >= 0) & (kind == np.floor(kind)) & (kind < (np.inf if classes is None else classes))
 
 
-def _inside(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """At least partly inside the image; a center of exactly 0 0 is no box to Darknet."""
+def _is_inside(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether at least a part is inside the image; Darknet ignores boxes with the center 0 0."""
     _, x, y, w, h = rows.T
     near = (abs(x - 0.5) <= 0.5 + w / 2) & (abs(y - 0.5) <= 0.5 + h / 2)
     return near & ((x != 0) | (y != 0)) & (w >= 0) & (h >= 0)
 
 
-def _careful(
+def _check_rows(
     name: str, lines: list[tuple[int, list[str]]], classes: int | None
 ) -> tuple[NDArray[np.float64], list[str]]:
-    """Row by row, to say what is wrong with which line."""
+    """Checks row by row; returns the valid rows and a message for each of the others."""
     rows, problems = [], []
     for number, words in lines:
-        row = _fast([(number, words)])
+        row = _parse_rows([(number, words)])
         if row is None:
-            shown = " ".join(words)
-            problems.append(f"{name}:{number}: expected 'class cx cy w h', got {shown[:60]!r}")
+            text_of_row = " ".join(words)
+            problems.append(f"{name}:{number}: expected 'class cx cy w h', got {text_of_row[:60]!r}")
         elif not np.isfinite(row).all():
             problems.append(f"{name}:{number}: expected finite numbers, got {' '.join(words)!r}")
-        elif not _known(row, classes).all():
+        elif not _has_known_class(row, classes).all():
             expected = "a class" if classes is None else f"a class of 0 to {classes - 1}"
             problems.append(f"{name}:{number}: expected {expected}, got {words[0]}")
-        elif not _inside(row).all():
+        elif not _is_inside(row).all():
             problems.append(f"{name}:{number}: expected a box inside the image, got {' '.join(words[1:])}")
         else:
             rows.append(row[0])

@@ -1,4 +1,4 @@
-"""Bringing images from anywhere into one folder, by links."""
+"""Gathers images from anywhere in one folder, by symbolic links."""
 
 from __future__ import annotations
 
@@ -13,30 +13,38 @@ from darknet_py.errors import DataError
 from darknet_py.files import make_folder
 
 
-def link_images(images: Sequence[str], folder: Path, whole: bool = True) -> list[str]:
-    """Makes `folder` show the images and returns their names in it, in order.
+def link_images(images: Sequence[str], folder: Path, as_folder: bool = True) -> list[str]:
+    """Links images into a folder; copies where links are not possible.
 
-    With `whole`, images of one folder become a link to that folder. Else there is a link per image, under different
-    names; a folder that is there already is filled up. Copies where links are not possible. Raises DataError.
+    Args:
+        images: Paths of the images.
+        folder: The folder to create, or to add to.
+        as_folder: Link the folder itself where all images lie in one folder; else link each image under a unique name.
+
+    Returns:
+        The file names in `folder`, in the order of the images.
+
+    Raises:
+        DataError: A link or file of that name exists already, or the folder cannot be written.
     """
     sources = [os.path.abspath(image) for image in images]
     parents = {os.path.dirname(source) for source in sources}
     names = [os.path.basename(source) for source in sources]
-    if whole and len(parents) == 1 and len({os.path.splitext(name)[0] for name in names}) == len(set(sources)):
+    if as_folder and len(parents) == 1 and len({os.path.splitext(name)[0] for name in names}) == len(set(sources)):
         link_image_folder(Path(os.path.realpath(parents.pop())), folder)
         return names
     if folder.is_symlink():
-        raise DataError(f"{folder}: is there already and links to {os.readlink(folder)}")
+        raise DataError(f"{folder}: already exists and links to {os.readlink(folder)}")
     make_folder(folder)
-    names = different_names(sources)
+    names = unique_names(sources)
     for source, name in zip(sources, names, strict=True):
         _link(os.path.realpath(source), folder / name)
     return names
 
 
-def different_names(paths: Sequence[str]) -> list[str]:
-    """A file name for each path, different without their endings too: its own, with folders before it where needed."""
-    taken: dict[str, str] = {}  # name without ending → path
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """File names that are unique even without extension: the own name, with parent folders prefixed where needed."""
+    taken: dict[str, str] = {}  # name without extension → path
     names = []
     for path in paths:
         head, name = os.path.split(path)
@@ -54,7 +62,7 @@ def _link(source: str, target: Path) -> None:
     try:
         target.symlink_to(source)
     except FileExistsError:
-        raise DataError(f"{target}: is there already and is not {source}") from None
+        raise DataError(f"{target}: already exists and is not {source}") from None
     except OSError:
         try:
             shutil.copyfile(source, target)

@@ -1,7 +1,7 @@
 """Batches for training and for evaluation.
 
-What a sample looks like depends on (seed, its number) alone, and the input size on (seed, iteration // 10): training
-resumes at any mini-batch, and the number of worker processes changes nothing.
+A sample depends only on (seed, number of the sample), and the input size on (seed, iteration // 10). Training can
+resume at any mini-batch, and the number of worker processes has no influence.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from darknet_py.data.augment.mosaic import compose, images_wanted
 from darknet_py.data.dataset import DetectionDataset, ImageSet
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
-from darknet_py.data.sampling import own_samples, related_draw, related_index
-from darknet_py.data.workers import SharedBufferPool, default_workers, room, run
+from darknet_py.data.sampling import rank_samples, related_index, related_params
+from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
 from darknet_py.errors import DataError
 
 Images = TypeVar("Images", bound=ImageSet)
-_ATTEMPTS = 20  # images that may be unreadable in a row
-_MOST_IMAGES = 1 << 20  # numbers set aside for each mini-batch when their size varies
-_BLOCK = 10  # iterations between two input sizes
+_MAX_UNREADABLE = 20  # consecutive unreadable images before an error
+_NUMBERS_PER_MINI_BATCH = 1 << 20  # sample numbers reserved per mini-batch where its size varies
+_RESIZE_INTERVAL = 10  # iterations between changes of the input size
 
 
 class Batch(NamedTuple):
     """A mini-batch.
 
     images: (B, C, H, W) float32 in 0..1, RGB, channels-last in memory. truth: (N, 6) rows (image, class, cx, cy, w,
-    h) relative to the network input. skipped: one line for each bad image or label met for the first time.
+    h) relative to the network input. skipped: one line for each bad image or label seen for the first time.
     tracks: (N,) identity of each object (Darknet's track_id).
     """
 
@@ -59,7 +59,7 @@ class EvalBatch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One augmented image: uint8 (H, W, C), boxes relative to it, and what could not be read on the way."""
+    """One augmented image: uint8 (H, W, C), boxes relative to it, and the problems of its files."""
 
     image: Image
     boxes: Boxes
@@ -70,16 +70,17 @@ class Sample(NamedTuple):
 def input_size(net: NetSpec, factor: float, seed: int, iteration: int) -> Size:
     """The input size of one iteration (`train_detector` with `random`).
 
-    factor: `random` of the head; 1 means 1.4, 0 a constant size. Every ten iterations a new one, between 1/factor and
-    factor; the largest at the start (so that memory runs out at once or never) and for the last hundred iterations.
+    factor: `random` of the head; 1 means 1.4, 0 a constant size. The size changes every ten iterations, between
+    1/factor and factor. It is the largest one at the start (so that memory runs out at once or never) and in the last
+    hundred iterations.
     """
     if not factor:
         return net.width, net.height
-    block = iteration // _BLOCK
-    if block == 0 or block * _BLOCK > net.max_batches - 100 > 0:
+    block = iteration // _RESIZE_INTERVAL
+    if block == 0 or block * _RESIZE_INTERVAL > net.max_batches - 100 > 0:
         return largest_size(net, factor)
-    position, coin = np.random.default_rng([seed, 1, block]).random(2)
-    scale = random_scale(1.4 if factor == 1 else factor, position, coin)
+    position, chance = np.random.default_rng([seed, 1, block]).random(2)
+    scale = random_scale(1.4 if factor == 1 else factor, position, chance)
     width, height = _scaled(net, scale)
     if scale < 1 and (width > net.width or height > net.height):
         return net.width, net.height
@@ -87,7 +88,7 @@ def input_size(net: NetSpec, factor: float, seed: int, iteration: int) -> Size:
 
 
 def largest_size(net: NetSpec, factor: float) -> Size:
-    """The largest input that `random=factor` can give."""
+    """The largest input size with `random=factor`."""
     return _scaled(net, 1.4 if factor == 1 else factor) if factor else (net.width, net.height)
 
 
@@ -106,7 +107,7 @@ def training_sample(
     canvas: Image | None = None,
     mini_batch: int = 1,
 ) -> Sample:
-    """Sample `number` of a training: a pure function of its arguments (and of the files).
+    """Sample `number` of a training: a pure function of its arguments and the files.
 
     Images are drawn with replacement, as Darknet draws them. One that cannot be read is reported and replaced by the
     next draw. canvas: where to paint, uint8 (height, width, C). mini_batch: samples in one (of all processes), for
@@ -116,18 +117,18 @@ def training_sample(
     bad_images: list[str] = []
     bad_labels: list[str] = []
     images, draws = [], []
-    for turn in range(images_wanted(options, rng.random())):
-        first = related_index(options, seed, number, turn, mini_batch, len(dataset))
-        index, image = readable(dataset, rng, bad_images, first)
+    for part in range(images_wanted(options, rng.random())):
+        first = related_index(options, seed, number, part, mini_batch, len(dataset))
+        index, image = read_image(dataset, rng, bad_images, first)
         labels = dataset.labels(index)
         bad_labels += labels.problems
         images.append((image, labels.boxes))
-        draws.append(related_draw(options, seed, number, turn, mini_batch, draw_params(options, rng)))
+        draws.append(related_params(options, seed, number, part, mini_batch, draw_params(options, rng)))
     return Sample(*compose(options, images, draws, net, rng, canvas), bad_images, bad_labels)
 
 
 class ProblemLog:
-    """What could not be used so far, one line each: unreadable images, and wrong or missing labels."""
+    """Collects one line for each unreadable image and each wrong or missing label."""
 
     def __init__(self) -> None:
         self.images: list[str] = []
@@ -135,14 +136,14 @@ class ProblemLog:
         self._known: set[str] = set()
 
     def new(self, images: list[str], labels: list[str]) -> list[str]:
-        """Takes a batch's lines and says which were not known before."""
-        found = []
+        """Adds the lines of a batch; returns those that are new."""
+        new_lines = []
         for lines, seen in ((images, self.images), (labels, self.labels)):
-            fresh = [line for line in dict.fromkeys(lines) if line not in self._known]
-            self._known.update(fresh)
-            seen += fresh
-            found += fresh
-        return found
+            unseen = [line for line in dict.fromkeys(lines) if line not in self._known]
+            self._known.update(unseen)
+            seen += unseen
+            new_lines += unseen
+        return new_lines
 
 
 class TrainLoader:
@@ -192,30 +193,30 @@ class TrainLoader:
         self.dataset.fill_cache(self.cache)
         work = TrainingSamples(self.dataset, self.options, self.seed, self.mini_batch * self.world)
         requests = map(self.numbers, itertools.count(start))
-        for images, truth, tracks, bad_images, bad_labels in run(work, requests, self.workers, self.device):
+        for images, truth, tracks, bad_images, bad_labels in run_workers(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, torch.from_numpy(truth), skipped, torch.from_numpy(tracks))
 
     def images(self, iteration: int) -> int:
         """Images per mini-batch of this process: with dynamic_minibatch, more where the input is smaller."""
         width, height = self.size(iteration)
-        most_width, most_height = largest_size(self.net, self.options.random)
-        if not self.net.dynamic_minibatch or (width, height) == (most_width, most_height):
+        max_width, max_height = largest_size(self.net, self.options.random)
+        if not self.net.dynamic_minibatch or (width, height) == (max_width, max_height):
             return self.mini_batch
-        images = self.mini_batch * most_width * most_height // (width * height)
+        images = self.mini_batch * max_width * max_height // (width * height)
         return int(images * 0.8) if int(images * 0.8) > self.mini_batch else images
 
     def numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
         iteration = mini_batch // self.net.subdivisions
         size, images = self.size(iteration), self.images(iteration)
-        apart = _MOST_IMAGES if self.net.dynamic_minibatch and self.options.random else self.mini_batch
-        first = mini_batch * apart * self.world
-        numbers = own_samples(first, images, self.rank, self.world, self.options.contrastive)
+        stride = _NUMBERS_PER_MINI_BATCH if self.net.dynamic_minibatch and self.options.random else self.mini_batch
+        first = mini_batch * stride * self.world
+        numbers = rank_samples(first, images, self.rank, self.world, self.options.contrastive)
         return [(number, size) for number in numbers]
 
 
 class SequentialLoader(Generic[Images]):
-    """Every image once, in order, without augmentation: what loaders for measuring share.
+    """Every image once, in order, without augmentation: base of the loaders for evaluation.
 
     size: the network's (width, height). rank, world: image i goes to rank i mod world.
     """
@@ -238,12 +239,12 @@ class SequentialLoader(Generic[Images]):
         indices = range(rank, len(dataset), world)
         self._requests = [list(indices[first : first + batch]) for first in range(0, len(indices), batch)]
 
-    def _answers(self, work: Any) -> Iterator[tuple[Any, ...]]:
-        return run(work, self._requests, self.workers, self.device)
+    def _run(self, work: Any) -> Iterator[tuple[Any, ...]]:
+        return run_workers(work, self._requests, self.workers, self.device)
 
 
 class EvalLoader(SequentialLoader[DetectionDataset]):
-    """Images to detect in, by Darknet's own resize, or its letterbox."""
+    """Images for detection, resized as by Darknet (`resize_image`) or letterboxed."""
 
     def __init__(self, dataset: DetectionDataset, size: Size, *, letter_box: bool = False, **options: Any):
         super().__init__(dataset, size, **options)
@@ -251,20 +252,20 @@ class EvalLoader(SequentialLoader[DetectionDataset]):
 
     def __iter__(self) -> Iterator[EvalBatch]:
         work = _EvalImages(self.dataset, self.size, self.letter_box)
-        for answer in self._answers(work):
+        for answer in self._run(work):
             yield EvalBatch(*answer)
 
 
 class TrainingSamples:
-    """What a worker does for `TrainLoader`: whole mini-batches, painted where the main process will read them."""
+    """Work of a loader process for `TrainLoader`: whole mini-batches in shared memory."""
 
     def __init__(self, dataset: DetectionDataset, options: Augmentation, seed: int, mini_batch: int = 1):
         self.dataset, self.options, self.seed, self.mini_batch = dataset, options, seed, mini_batch
-        self.rooms = SharedBufferPool()
+        self.buffers = SharedBufferPool()
 
     def __getitems__(self, requests: list[tuple[int, Size]]) -> tuple[Any, ...] | str:
         width, height = requests[0][1]
-        images = self.rooms((len(requests), height, width, self.dataset.channels))
+        images = self.buffers((len(requests), height, width, self.dataset.channels))
         try:
             samples = [
                 training_sample(self.dataset, self.options, self.seed, number, size, canvas, self.mini_batch)
@@ -280,17 +281,17 @@ class TrainingSamples:
 
 
 class _EvalImages:
-    """What a worker does for `EvalLoader`."""
+    """Work of a loader process for `EvalLoader`."""
 
     def __init__(self, dataset: DetectionDataset, size: Size, letter_box: bool):
         self.dataset, self.size, self.letter_box = dataset, size, letter_box
 
     def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
-        place = letterbox if self.letter_box else resize
-        images = room((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
+        fit = letterbox if self.letter_box else resize
+        images = empty_shared((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
         boxes: list[Boxes] = []
         skipped: list[str] = []
-        good: list[int] = []
+        readable: list[int] = []
         sizes: list[Size] = []
         for index in indices:
             labels = self.dataset.labels(index)
@@ -299,31 +300,31 @@ class _EvalImages:
             except DataError as error:
                 skipped += [str(error), *labels.problems]
                 continue
-            images[len(good)] = torch.from_numpy(place(image, *self.size))
+            images[len(readable)] = torch.from_numpy(fit(image, *self.size))
             skipped += labels.problems
             boxes.append(labels.boxes)
-            good.append(index)
+            readable.append(index)
             sizes.append((image.shape[1], image.shape[0]))
-        return images[: len(good)], _truth(boxes)[0], skipped, good, sizes
+        return images[: len(readable)], _truth(boxes)[0], skipped, readable, sizes
 
 
-def readable(
+def read_image(
     dataset: ImageSet, rng: np.random.Generator, bad: list[str], first: int | None = None
 ) -> tuple[int, Image]:
-    """Tries `first`, then draws images until one can be read; the others go to `bad`. Raises DataError in the end."""
-    for _ in range(_ATTEMPTS):
+    """Reads image `first` or draws images until one is read_image; the others are added to `bad`. Raises DataError."""
+    for _ in range(_MAX_UNREADABLE):
         index = int(rng.integers(len(dataset))) if first is None else first
         first = None
         try:
             return index, dataset.image(index)
         except DataError as error:
             bad.append(str(error))
-    raise DataError(f"{_ATTEMPTS} images drawn in a row cannot be read, the last one: {bad[-1]}")
+    raise DataError(f"{_MAX_UNREADABLE} consecutive images are unreadable; the last one: {bad[-1]}")
 
 
 def _truth(boxes: Sequence[Boxes]) -> tuple[Tensor, Tensor]:
     """Per image rows (class, cx, cy, w, h, track) → truth (N, 6) and tracks (N,)."""
     rows = torch.from_numpy(np.concatenate([np.zeros((0, 6), np.float32), *boxes]))
-    counts = torch.tensor([len(each) for each in boxes], dtype=torch.long)
+    counts = torch.tensor([len(rows_of_image) for rows_of_image in boxes], dtype=torch.long)
     image = torch.repeat_interleave(torch.arange(len(boxes)), counts)
     return torch.cat([image[:, None].float(), rows[:, :5]], 1), rows[:, 5].long()

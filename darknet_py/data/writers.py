@@ -127,7 +127,7 @@ def _yolo(content: _Set, out: Path) -> list[Path]:
     lines = [f"path: {json.dumps(str(out.absolute()), ensure_ascii=False)}"]
     for split, images in content.splits.items():
         # A link per image: the folder shows just this split, and no labels that may lie beside the images.
-        shown = link_images(images, out / "images" / split, whole=False)
+        shown = link_images(images, out / "images" / split, as_folder=False)
         write_labels(
             {name: content.labels[image] for name, image in zip(shown, images, strict=True)}, out / "labels" / split
         )

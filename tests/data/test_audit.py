@@ -58,7 +58,7 @@ def test_a_clean_set(folder: Path) -> None:
     report = audit(splits, AuditRules(1), done.append)
     assert report.findings == [] and report.errors == 0 and sum(done) == 5
     train, valid = report.splits.values()
-    assert (train.images, train.boxes, train.most, train.counts.tolist()) == (4, 4, 1, [4])
+    assert (train.images, train.boxes, train.max_boxes, train.counts.tolist()) == (4, 4, 1, [4])
     assert (valid.images, valid.boxes, valid.negatives, valid.unlabeled) == (1, 0, 1, 0)
 
 
@@ -67,25 +67,25 @@ def test_a_clean_set(folder: Path) -> None:
     [
         ("hello", "malformed"),
         ("0 .5 .5 .1", "malformed"),
-        ("0 .5 .5 nan .1", "nan"),
-        ("0 .5 inf .1 .1", "nan"),
-        ("1 .5 .5 .1 .1", "class"),
-        ("-1 .5 .5 .1 .1", "class"),
+        ("0 .5 .5 nan .1", "not_finite"),
+        ("0 .5 inf .1 .1", "not_finite"),
+        ("1 .5 .5 .1 .1", "unknown_class"),
+        ("-1 .5 .5 .1 .1", "unknown_class"),
         ("0 1.2 .5 .1 .1", "outside"),
         ("0 40 20 10 10", "outside"),
-        ("0 .95 .5 .2 .2", "beyond"),
+        ("0 .95 .5 .2 .2", "partly_outside"),
         ("0 .5 .5 .02 .5", "tiny"),
-        ("0 .5 .5 .25 .25", "repeated"),
+        ("0 .5 .5 .25 .25", "duplicate_box"),
         ("0 .1 .1 .2 .2\n" * 2 + "0 .2 .2 .1 .1\n" * 4, "crowded"),
     ],
 )
 def test_labels(folder: Path, row: str, kind: str) -> None:
     path = add(folder, "a.png", f"0 .5 .5 .25 .25\n{row}\n")
-    report = audit({"train": [path]}, AuditRules(1, most=5))
+    report = audit({"train": [path]}, AuditRules(1, max_boxes=5))
     found = [finding for finding in report.findings if finding.kind == kind]
     assert len(found) == 1 and found[0].image == path
-    assert {finding.kind for finding in report.findings} <= {kind, "repeated"}
-    if kind in ("malformed", "nan", "class", "outside"):
+    assert {finding.kind for finding in report.findings} <= {kind, "duplicate_box"}
+    if kind in ("malformed", "not_finite", "unknown_class", "outside"):
         assert check.KINDS[kind].error and found[0].text.startswith("a.txt:2: expected")
 
 
@@ -111,7 +111,7 @@ def test_images(folder: Path) -> None:
 def test_labels_that_are_not_there(folder: Path) -> None:
     good, bare = add(folder, "a.png"), add(folder, "b.png", None)
     assert kinds({"train": [good, bare]}) == {"unlabeled": 1}
-    assert kinds({"train": [bare]}) == {"unlabeled": 1, "set": 1}
+    assert kinds({"train": [bare]}) == {"unlabeled": 1, "dataset": 1}
     (folder / "b.txt").mkdir()
     assert kinds({"train": [good, bare]}) == {"malformed": 1}
 
@@ -123,43 +123,48 @@ def test_twins_and_leaks(folder: Path) -> None:
     cv2.imwrite(other, small, [cv2.IMWRITE_JPEG_QUALITY, 60])
     Path(other).with_suffix(".txt").write_text("")
     assert kinds({"train": [a, b, c]}) == {}
-    assert kinds({"train": [a, b, a, a]}) == {"twin": 1}
+    assert kinds({"train": [a, b, a, a]}) == {"duplicate": 1}
     assert kinds({"train": [a, b], "valid": [b, c]}) == {"leak": 1}
-    assert kinds({"train": [a, same]}) == {"twin": 1}
+    assert kinds({"train": [a, same]}) == {"duplicate": 1}
     assert kinds({"train": [a], "valid": [same]}) == {"leak": 1}
-    assert kinds({"train": [b, other]}) == {"alike": 1}
+    assert kinds({"train": [b, other]}) == {"near_duplicate": 1}
     report = audit({"train": [b], "valid": [other]}, AuditRules(1))
-    assert [(f.kind, f.image, f.other) for f in report.findings] == [("leak_alike", other, b)] and not report.errors
+    assert [(f.kind, f.image, f.other) for f in report.findings] == [("near_leak", other, b)] and not report.errors
 
 
 def test_alike() -> None:
     rng = np.random.default_rng(0)
     images = [picture(seed) for seed in range(60)]
-    gallery = DuplicateIndex()
-    assert [gallery.alike(k, fingerprint(b"", image)) for k, image in enumerate(images)] == [None] * 60
+    index = DuplicateIndex()
+    assert [index.near_duplicate(k, fingerprint(b"", image)) for k, image in enumerate(images)] == [None] * 60
     noisy = [np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8) for image in images]
-    assert sum(gallery.alike(100 + k, fingerprint(b"", image)) == k for k, image in enumerate(noisy)) >= 57
+    assert sum(index.near_duplicate(100 + k, fingerprint(b"", image)) == k for k, image in enumerate(noisy)) >= 57
     black, white = (np.full((9, 9, 3), value, np.uint8) for value in (0, 255))
-    assert gallery.alike(200, fingerprint(b"", black)) is None and gallery.alike(201, fingerprint(b"", white)) is None
-    assert gallery.alike(202, fingerprint(b"", black)) == 200
-    assert fingerprint(b"", black[:, :, :2]).look == fingerprint(b"", black[:, :, :1]).look
+    assert (
+        index.near_duplicate(200, fingerprint(b"", black)) is None
+        and index.near_duplicate(201, fingerprint(b"", white)) is None
+    )
+    assert index.near_duplicate(202, fingerprint(b"", black)) == 200
+    assert fingerprint(b"", black[:, :, :2]).appearance == fingerprint(b"", black[:, :, :1]).appearance
     gray = fingerprint(b"x", black[:, :, :1])
     assert (
-        gallery.alike(203, gray) is None and gallery.same_file(203, gray) is None and gallery.same_file(4, gray) == 203
+        index.near_duplicate(203, gray) is None
+        and index.same_file(203, gray) is None
+        and index.same_file(4, gray) == 203
     )
 
 
 def test_classes_without_boxes(folder: Path) -> None:
     path = add(folder, "a.png", "1 .5 .5 .25 .25\n")
-    assert kinds({"train": [path]}, classes=3) == {"unused": 2}
+    assert kinds({"train": [path]}, classes=3) == {"unused_class": 2}
 
 
 def test_classifiers(folder: Path) -> None:
     paths = [add(folder, name, None) for name in ("cat 1.png", "dog.png", "cat dog.png", "x.png")]
     report = audit({"train": paths}, AuditRules(2, classifier=ClassifierDataset(paths, ["cat", "dog"])))
     assert [(Path(f.image).name, f.text) for f in report.findings] == [
-        ("cat dog.png", "its path names cat, dog"),
-        ("x.png", "its path names no class"),
+        ("cat dog.png", "path names cat, dog"),
+        ("x.png", "path names no class"),
     ]
     assert report.splits["train"].counts.tolist() == [2, 2]
 
@@ -184,18 +189,18 @@ def test_command(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     out = tmp_path / "out é"
     arguments = [str(tmp_path / "x.cfg"), "--data", str(bad), "--out", str(out)]
     (out).mkdir()
-    (out / "nan.jpg").write_text("of an earlier run")
+    (out / "not_finite.jpg").write_text("of an earlier run")
     assert main(["check", *arguments, "--augment", "3"]) == 1
     text = capsys.readouterr().out
     assert "train:  8 images, 8 boxes (at most 2 in one), 0 negatives, 1 without labels" in text
-    assert "error: images that are not there (1)\n" in text and "gone.png: No such file or directory" in text
+    assert "error: missing images (1)\n" in text and "gone.png: No such file or directory" in text
     assert text.endswith("\n3 errors, 2 warnings\n")
     files = {
         "classes.png",
         "missing.jpg",
         "leak.jpg",
-        "class.jpg",
-        "beyond.jpg",
+        "unknown_class.jpg",
+        "partly_outside.jpg",
         "tiny.jpg",
         "augment.jpg",
         "mosaic.jpg",
@@ -205,7 +210,7 @@ def test_command(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
     report = json.loads((out / "check.json").read_text())
     assert {kind: found["count"] for kind, found in report["findings"].items()} == {
-        "missing": 1, "leak": 1, "class": 1, "beyond": 1, "tiny": 1,
+        "missing": 1, "leak": 1, "unknown_class": 1, "partly_outside": 1, "tiny": 1,
     }  # fmt: skip
     assert report["splits"]["train"]["classes"] == [3, 3, 2] and report["errors"] == 3
 
@@ -251,7 +256,7 @@ def test_a_folder_per_class(folder: Path, tmp_path: Path, capsys: pytest.Capture
     main(["check", str(tmp_path / "c.cfg"), "--data", str(folder), "--out", str(out), "--augment", "2"])
     report = json.loads((out / "check.json").read_text())
     assert report["splits"]["train"]["classes"] == [3, 3] and report["splits"]["valid"]["classes"] == [1, 1]
-    assert "unnamed" not in report["findings"] and (out / "augment.jpg").is_file()
+    assert "unclassified" not in report["findings"] and (out / "augment.jpg").is_file()
 
 
 def test_interrupted(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

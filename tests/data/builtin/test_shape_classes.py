@@ -81,7 +81,7 @@ def test_opening_it(made: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]  # one of each
     copy = tmp_path / "data" / "shape-classes.data"
     copy.parent.mkdir()
-    shutil.copy(Path(__file__).parents[2] / "data" / "shape-classes.data", copy)
+    shutil.copy(Path(__file__).parents[3] / "data" / "shape-classes.data", copy)
     assert len(open_classifier_data(copy).valid) == 12 and asked[1] == (tmp_path / "data" / "shape-classes",)
     own = tmp_path / "shape-classes.data"
     own.write_text(f"classes = 6\ntrain = {made.train}\nlabels = {made.labels}\n")

@@ -14,7 +14,7 @@ from darknet_py.data.augment.augmentation import Augmentation, draw_params
 from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.loader import TrainLoader
-from darknet_py.data.sampling import own_samples, related_draw, related_index
+from darknet_py.data.sampling import rank_samples, related_index, related_params
 
 COLORS = Augmentation(jitter=0.3, flip=True, hue=0.1, saturation=1.5, exposure=1.5)
 
@@ -50,7 +50,7 @@ def test_what_related_samples_share() -> None:
     def draws(**changes: bool) -> list:
         options = Augmentation(**{**COLORS.__dict__, **changes})
         return [
-            related_draw(options, 7, number, 0, 8, draw_params(options, np.random.default_rng(number)))
+            related_params(options, 7, number, 0, 8, draw_params(options, np.random.default_rng(number)))
             for number in (4, 5, 6)
         ]
 
@@ -79,8 +79,8 @@ def test_a_video_through_the_loader(tmp_path: Path) -> None:
 
 
 def test_processes_share_samples_but_not_pairs() -> None:
-    assert [own_samples(8, 4, rank, 2, False) for rank in (0, 1)] == [[8, 10, 12, 14], [9, 11, 13, 15]]
-    assert [own_samples(8, 4, rank, 2, True) for rank in (0, 1)] == [[8, 9, 12, 13], [10, 11, 14, 15]]
+    assert [rank_samples(8, 4, rank, 2, False) for rank in (0, 1)] == [[8, 10, 12, 14], [9, 11, 13, 15]]
+    assert [rank_samples(8, 4, rank, 2, True) for rank in (0, 1)] == [[8, 9, 12, 13], [10, 11, 14, 15]]
 
 
 def test_each_process_gets_both_views_of_an_image(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from darknet_py.data.augment.augmentation import (
 from darknet_py.data.augment.mosaic import compose, cut_point, images_wanted, tile
 from darknet_py.errors import DataError
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "augment.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "augment.json").read_text())
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=range(len(GOLDEN)))
@@ -170,7 +170,7 @@ def test_beyond_the_image_is_its_mean(channels: int) -> None:
 
 
 def test_color_is_close_to_darknets_distort_image() -> None:
-    golden = np.load(Path(__file__).parents[1] / "golden" / "images.npz")
+    golden = np.load(Path(__file__).parents[2] / "golden" / "images.npz")
     for name in (name for name in golden.files if name.startswith("distort")):
         image = color(golden["image"], *(float(part) for part in name.split("_")[1:]))
         # Beyond full saturation or value the float version goes on and clips later; OpenCV's stops there, as ours.

@@ -100,7 +100,7 @@ def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
     monkeypatch.setattr(shapes, "ensure_shapes", lambda folder=None: made.append(folder) or DataFile(Path("made")))
     assert shapes.open_data().path == Path("made") and made == [None]
-    root = Path(__file__).parents[2] / "data"
+    root = Path(__file__).parents[3] / "data"
     shutil.copytree(root, tmp_path / "data", ignore=shutil.ignore_patterns("shapes"))
     data = shapes.open_data(tmp_path / "data" / "shapes.data")
     assert made[1] == tmp_path / "data" / "shapes" and data.classes == 6
@@ -111,7 +111,7 @@ def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_it_goes_when_the_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert builtin.home("shapes") == Path(__file__).parents[2] / "data" / "shapes"
+    assert builtin.home("shapes") == Path(__file__).parents[3] / "data" / "shapes"
     monkeypatch.setattr(builtin, "__file__", str(tmp_path / "site-packages" / "darknet_py" / "data" / "builtin.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert builtin.home("shapes") == tmp_path / "cache" / "darknet_py" / "shapes"

@@ -14,7 +14,7 @@ from darknet_py.cli import main
 from darknet_py.data import open_dataset as formats
 from darknet_py.data.datafile import DataFile, write_list
 from darknet_py.data.labels import check_labels, find_labels, label_path, load_labels
-from darknet_py.data.link_images import different_names, link_images
+from darknet_py.data.link_images import link_images, unique_names
 from darknet_py.data.open_dataset import detect_format, open_dataset
 from darknet_py.data.writers import export
 from darknet_py.errors import DataError
@@ -327,22 +327,22 @@ def test_gather(tmp_path: Path) -> None:
     for path in paths:
         (tmp_path / path).write_text(path)
     full = [str(tmp_path / path) for path in paths]
-    assert different_names(["/a/1.jpg", "/b/a/1.jpg", "/c/1.png", "/c/2.jpg"]) == [
+    assert unique_names(["/a/1.jpg", "/b/a/1.jpg", "/c/1.png", "/c/2.jpg"]) == [
         "1.jpg",
         "a_1.jpg",
         "c_1.png",
         "2.jpg",
     ]
-    assert different_names(["/a/1.jpg", "/a/1.jpg"]) == ["1.jpg", "1.jpg"]
+    assert unique_names(["/a/1.jpg", "/a/1.jpg"]) == ["1.jpg", "1.jpg"]
     names = link_images(full, tmp_path / "all")
     assert [(tmp_path / "all" / name).read_text() for name in names] == paths
     assert link_images(full, tmp_path / "all") == names  # once more
     assert link_images(full[2:], tmp_path / "one") == ["1.png", "2.jpg"] and (tmp_path / "one").is_symlink()
-    with pytest.raises(DataError, match="one: is there already and links to"):
+    with pytest.raises(DataError, match="one: already exists and links to"):
         link_images(full, tmp_path / "one")
     (tmp_path / "all" / "1.jpg").unlink()
     (tmp_path / "all" / "1.jpg").write_text("other")
-    with pytest.raises(DataError, match=r"1\.jpg: is there already and is not"):
+    with pytest.raises(DataError, match=r"1\.jpg: already exists and is not"):
         link_images(full, tmp_path / "all")
 
 

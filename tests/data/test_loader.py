@@ -147,7 +147,7 @@ def test_a_cache_says_what_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatc
     size = 40 * 50 * 3
     data = dataset(folder)
     line = data.fill_cache(True)
-    assert line.startswith("cache: 5 of 6 images in memory, 0.0 MiB; the others are read each time (at most ")
+    assert line.startswith("cache: 5 of 6 images in memory, 0.0 MiB; the others are read on demand (limit ")
     assert data.fill_cache(True) == "" and data.image(0) is data.image(0)
     assert len(pickle.dumps(data)) < size  # a loader process that is not forked gets no copy
     monkeypatch.setattr("darknet_py.data.dataset.free_memory", lambda: 2 * size * 4)
@@ -181,7 +181,7 @@ def test_bad_files_are_skipped_and_reported_once(folder: Path, workers: int) -> 
 def test_no_readable_image_is_one_clear_line(folder: Path, workers: int) -> None:
     for number in range(6):
         (folder / f"{number}.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"20 images drawn in a row cannot be read, the last one: .*png: ") as error:
+    with pytest.raises(DataError, match=r"20 consecutive images are unreadable; the last one: .*png: ") as error:
         take(TrainLoader(dataset(folder), NET, OPTIONS, workers=workers), 1)
     assert "\n" not in str(error.value)
     with pytest.raises(DataError, match="got an empty list"):
@@ -196,7 +196,7 @@ class Dying(DetectionDataset):
 
 def test_a_killed_worker_is_one_clear_line(folder: Path) -> None:
     loader = TrainLoader(Dying([str(folder / "0.png")], 3), NET, OPTIONS, workers=1, cache=False)
-    with pytest.raises(DataError, match="a loader process ended unexpectedly"):
+    with pytest.raises(DataError, match="a loader process terminated unexpectedly"):
         take(loader, 1)
 
 
