@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.sections import Problems, parse_sections
 from darknet_py.graph.graph import parse_text
 from darknet_py.layers import ALIASES, LAYERS
-from darknet_py.layers.base import HeadLayer, Node, TrainState
+from darknet_py.layers.base import DetectionHeadSpec, HeadLayer, Node, TrainState
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.model.network import Network
 
@@ -123,7 +123,7 @@ class Layer:
     def truth(self) -> Tensor:
         head, shape = self.module, self.node.output
         assert isinstance(head, HeadLayer)
-        if self.node.spec.detects:
+        if isinstance(self.node.spec, DetectionHeadSpec):
             return torch.tensor([[0, 0, 0.5, 0.5, 0.3, 0.4], [1, 1, 0.3, 0.6, 0.2, 0.2]])
         if self.node.type == "iseg":
             return torch.cat((torch.zeros(self.batch, 1, 1), torch.ones(self.batch, 1, shape.h * shape.w)), 2)

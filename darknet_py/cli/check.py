@@ -105,7 +105,7 @@ def _open(path: str | None, graph: Graph | None, tiny: float) -> _Set:
     rules = replace(rules, classes=classes)
     if graph:
         net = graph.net
-        max_boxes = min((spec.max_boxes for spec in heads if hasattr(spec, "max_boxes")), default=None)
+        max_boxes = min((spec.max_boxes for spec in heads), default=None)
         rules = replace(rules, size=(net.width, net.height), letter_box=net.letter_box, max_boxes=max_boxes)
     return _Set(data, splits, names or [str(number) for number in range(classes)], rules)
 

@@ -117,8 +117,7 @@ def load_detector(args: argparse.Namespace) -> Network:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     if args.hier is not None:
         for _, head in net.detectors:
-            if hasattr(head, "hier"):
-                head.hier = args.hier
+            head.hier = args.hier
     return fuse(net, AMP.get(args.amp))
 
 

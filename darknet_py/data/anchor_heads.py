@@ -12,6 +12,7 @@ from darknet_py.data.anchors import Sizes, as_value, masks_by_counts, masks_by_s
 from darknet_py.errors import DataError
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.set_num_classes import feeding_layers
+from darknet_py.layers.base import DetectionHeadSpec
 
 KEEP, STRIDE = "keep", "stride"
 
@@ -38,10 +39,9 @@ def anchor_heads(graph: Graph) -> list[HeadAnchors]:
     """In cfg order. Raises DataError where there is none."""
     heads = []
     for node in graph.layers:
-        anchors = getattr(node.spec, "anchors", None)
-        if anchors is None:
+        if not isinstance(node.spec, DetectionHeadSpec) or not node.spec.anchors:
             continue
-        mask = getattr(node.spec, "mask", None)
+        anchors, mask = node.spec.anchors, node.spec.mask
         used = tuple(range(len(anchors))) if mask is None else mask
         stride = graph.net.width / node.output.w
         entries = node.inputs[0].c // len(used)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.net import NetSpec
@@ -15,7 +14,7 @@ from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section
 from darknet_py.errors import CfgWarning, Problem
 from darknet_py.layers import ALIASES, LAYERS
-from darknet_py.layers.base import CommonOptions, Node, Shape, ShapeError
+from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, Node, Shape, ShapeError
 
 # No real network has more values than this in one layer or one weights file (32 GiB of float32). The limit keeps a
 # typo from allocating terabytes.
@@ -69,9 +68,9 @@ class Graph:
         return sum(node.bflops for node in self.layers)
 
     @property
-    def detection_specs(self) -> list[Any]:
+    def detection_specs(self) -> list[DetectionHeadSpec]:
         """The specs of the detection layers, in cfg order."""
-        return [node.spec for node in self.layers if node.spec.detects]
+        return [node.spec for node in self.layers if isinstance(node.spec, DetectionHeadSpec)]
 
     @property
     def reads_text(self) -> bool:

@@ -215,9 +215,9 @@ def profile_table(graph: Graph) -> str:
 
 def _input_columns(node: Node) -> str:
     """Filters, window and input shape; for a layer whose section names its inputs, those."""
-    groups = getattr(node.spec, "groups", 1)
+    groups = node.spec.groups
     if names_inputs(node):
-        part = f"{getattr(node.spec, 'group_id', 0)}/{groups}" if groups > 1 else ""
+        part = f"{node.spec.group_id}/{groups}" if groups > 1 else ""
         return f"{' '.join(map(str, node.sources)):<31} {part}"
     filters = f"{node.output.c}/{groups}" if groups > 1 else str(node.output.c)
     return f"{filters if weighted(node) else '':>9}  {kernel_text(node):<13}{_shape_text(node.inputs[0])}"
@@ -242,7 +242,7 @@ def layer_dict(profile: LayerProfile) -> dict[str, object]:
         "size": size,
         "stride": stride,
         "dilation": dilation,
-        "groups": getattr(node.spec, "groups", 1),
+        "groups": node.spec.groups,
         "parameters": profile.parameters,
         "bflops": profile.bflops,
         "cio": profile.cio,
@@ -304,7 +304,7 @@ def align_layers(first: Graph, second: Graph) -> list[LayerPair]:
 
 def _comparison_key(profile: LayerProfile) -> tuple[object, ...]:
     node = profile.node
-    return (node.type, node.spec.kernel(), getattr(node.spec, "groups", 1), tuple(node.output), len(node.sources))
+    return (node.type, node.spec.kernel(), node.spec.groups, tuple(node.output), len(node.sources))
 
 
 def comparison_table(first: Graph, second: Graph) -> str:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from darknet_py.cfg.document import CfgEdit
 from darknet_py.errors import CfgError, Problem
 from darknet_py.graph.graph import Graph, build_graph
-from darknet_py.layers.base import Node
-
-_WIDTH_KEYS = ("filters", "output")  # the options that set a layer's output channels
-_CLASS_FILES = ("tree", "map")  # the options that name a file which defines the classes
+from darknet_py.layers.base import HeadSpec, Node
 
 
 def set_num_classes(graph: Graph, classes: int) -> Graph:
@@ -49,20 +46,20 @@ def class_edits(graph: Graph, classes: int) -> list[CfgEdit]:
     is_detector = False
     reason = f"classes={classes}"
     for node in graph.layers:
-        if not hasattr(node.spec, "classes"):
+        spec = node.spec
+        if not isinstance(spec, HeadSpec) or not spec.classes:
             continue
-        fixed = next((key for key in _CLASS_FILES if getattr(node.spec, key, "")), None)
+        fixed = "tree" if spec.tree else "map" if spec.map else ""
         if fixed:
             raise _error(graph, node, f"{fixed}= defines the classes; remove it to change their number")
-        if node.spec.classes != classes:
+        if spec.classes != classes:
             edits.append(CfgEdit(node.index + 1, "classes", str(classes), reason))
-        weights = getattr(node.spec, "class_weights", ())
-        if weights and tuple(weights) != (1.0,) * classes:
+        if spec.class_weights and spec.class_weights != (1.0,) * classes:
             edits.append(CfgEdit(node.index + 1, "counters_per_class", ",".join(["1"] * classes), reason))
-        channels = node.spec.channels_for(classes)
+        channels = spec.channels_for(classes)
         if channels is not None:
             is_detector = True
-            edits += _channel_edits(graph, node, *_class_channels(graph, node, classes, channels), reason)
+            edits += _channel_edits(graph, node, *_class_channels(graph, node, spec, classes, channels), reason)
     last = graph.layers[-1]
     if not is_detector:
         edits += _channel_edits(graph, last, last.index, classes, reason)
@@ -81,16 +78,15 @@ def feeding_layers(graph: Graph, index: int) -> list[tuple[int, str]]:
     if index < 0:
         return []
     node = graph.layers[index]
-    key = next((key for key in _WIDTH_KEYS if hasattr(node.spec, key)), None)
-    if key:
-        return [(index, key)]
+    if node.spec.channels_key:
+        return [(index, node.spec.channels_key)]
     if any(source.c != node.output.c for source in node.inputs):
         return []
     parts = [feeding_layers(graph, source) for source in node.sources]
     return list(dict.fromkeys(pair for part in parts for pair in part)) if all(parts) else []
 
 
-def _class_channels(graph: Graph, head: Node, classes: int, channels: int) -> tuple[int, int]:
+def _class_channels(graph: Graph, head: Node, spec: HeadSpec, classes: int, channels: int) -> tuple[int, int]:
     """(layer, channels it must have) of what feeds a head.
 
     Where a `[route]` joins the outputs for boxes, objectness and classes, that is the part with the classes.
@@ -98,8 +94,8 @@ def _class_channels(graph: Graph, head: Node, classes: int, channels: int) -> tu
     if head.sources[0] < 0:
         return head.sources[0], channels
     source = graph.layers[head.sources[0]]
-    per_class = (head.spec.channels_for(2) or 0) - (head.spec.channels_for(1) or 0)
-    class_channels: int = head.spec.classes * per_class  # type: ignore[attr-defined]
+    per_class = (spec.channels_for(2) or 0) - (spec.channels_for(1) or 0)
+    class_channels = spec.classes * per_class
     parts = [index for index, shape in zip(source.sources, source.inputs, strict=True) if shape.c == class_channels]
     if len(parts) == 1 and len(source.inputs) > 1 and sum(shape.c for shape in source.inputs) == source.output.c:
         return parts[0], classes * per_class
@@ -121,7 +117,7 @@ def _channel_edits(graph: Graph, head: Node, index: int, channels: int, reason: 
     return [
         CfgEdit(layer + 1, key, str(channels), reason)
         for layer, key in layers
-        if getattr(graph.layers[layer].spec, key) != channels
+        if graph.layers[layer].output.c != channels
     ]
 
 

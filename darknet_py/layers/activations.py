@@ -7,14 +7,12 @@ own derivative is not the true one it is reproduced only if a published network 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from darknet_py.cfg.options import Options, did_you_mean
-from darknet_py.layers.c_emulation import reproduced
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -29,6 +27,14 @@ def leaky(x: Tensor) -> Tensor:
 
 def relie(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.01)
+
+
+def leaky_in_place(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.1, inplace=True)
+
+
+def relie_in_place(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.01, inplace=True)
 
 
 def ramp(x: Tensor) -> Tensor:
@@ -109,38 +115,21 @@ ACTIVATIONS: dict[str, Activation] = {
     "normalize_channels_softmax_maxval": normalize_channels_softmax_maxval,
 }
 
-# Those that have a function of their own in C, which [convolutional] calls, and no case in its `activate`.
-SPECIAL = ("swish", "mish", "hard_mish", *(name for name in ACTIVATIONS if name.startswith("normalize_channels")))
-
-
-def layer_activation(name: str, *special: str) -> Activation:
-    """The function as a layer applies it. special: those of SPECIAL that the layer calls in C.
-
-    For the others of them C gives 0, and so it does for relu6 on the CPU; `net.outputs` repeats that.
-    """
-    function = ACTIVATIONS[name]
-    return partial(_lost, function) if name in {"relu6", *SPECIAL} - {*special} else function
-
-
-def _lost(function: Activation, x: Tensor) -> Tensor:
-    return torch.zeros_like(x) if reproduced("alexeyab") else function(x)
-
-
-# The same functions writing into their argument; safe where nothing else needs it (inference, and training
-# after a layer whose backward pass does not read its own output).
+# The same functions writing into their argument. They are safe where nothing else reads it: in inference, and in
+# training after a layer whose backward pass does not read its own output.
 IN_PLACE: dict[str, Activation] = {
-    "leaky": lambda x: F.leaky_relu(x, 0.1, inplace=True),
-    "revleaky": lambda x: F.leaky_relu(x, 0.1, inplace=True),
-    "relu": lambda x: F.relu(x, inplace=True),
-    "relie": lambda x: F.leaky_relu(x, 0.01, inplace=True),
+    "leaky": leaky_in_place,
+    "revleaky": leaky_in_place,
+    "relu": F.relu_,
+    "relie": relie_in_place,
 }
 
 
-def parse_activation(o: Options, default: str) -> str:
+def parse_activation(options: Options, default: str) -> str:
     """Reads `activation=`. An unknown name is an error (C Darknet would silently use relu)."""
-    name = o.text("activation", default)
+    name = options.text("activation", default)
     if name in ACTIVATIONS:
         return name
     hint = did_you_mean(name, sorted(ACTIVATIONS)) or f"; known: {', '.join(sorted(ACTIVATIONS))}"
-    o.error(f"activation: expected a known activation, got {name!r}{hint}", "activation")
+    options.error(f"activation: expected a known activation, got {name!r}{hint}", "activation")
     return default

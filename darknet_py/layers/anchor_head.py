@@ -12,29 +12,34 @@ from torch import Tensor
 from darknet_py import boxes
 from darknet_py.cfg.options import Options
 from darknet_py.layers import target_assignment as common
-from darknet_py.layers.base import HeadLayer, HeadLoss, Predictions, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers.base import (
+    DetectionHeadSpec,
+    HeadLayer,
+    HeadLoss,
+    Predictions,
+    Shape,
+    ShapeError,
+    TrainState,
+    surrogate,
+)
 from darknet_py.layers.target_assignment import Assignments, ClassLossOptions, Grid, TruthBoxes
 
 _MATCH_PROBABILITY = 0.25  # a prediction with no class above this is background, whatever it overlaps
 ATTACK_PROBABILITY = 0.25  # what self-adversarial training takes for an object
 
 
-@dataclass(frozen=True)
-class AnchorHeadSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class AnchorHeadSpec(DetectionHeadSpec):
     """Options that [yolo] and [Gaussian_yolo] share.
 
     anchors are in pixels of the network input, all `num` of them; the head predicts those of `mask`. jitter, resize,
     random and max_boxes belong to the data loader, nms_kind and beta_nms to detection.
     """
 
-    detects = True
     box_entries: ClassVar[int]  # of an anchor: the box, then objectness, then classes
     nms_kinds: ClassVar[tuple[str, ...]] = ("default", "greedynms", "diounms")
 
-    classes: int
-    anchors: tuple[tuple[float, float], ...]
-    mask: tuple[int, ...]
-    max_boxes: int
+    mask: tuple[int, ...] = ()
     scale_x_y: float
     ignore_thresh: float
     truth_thresh: float
@@ -46,47 +51,40 @@ class AnchorHeadSpec(Spec):
     cls_normalizer: float
     delta_normalizer: float
     max_delta: float | None
-    class_weights: tuple[float, ...]  # from counters_per_class; empty: all 1
     label_smooth_eps: float
     objectness_smooth: bool
     focal_loss: bool  # [yolo] only
-    map: str
-    nms_kind: str
-    beta_nms: float
-    jitter: float
-    resize: float
-    random: float
 
     @classmethod
-    def shared(cls, o: Options) -> dict[str, Any]:
-        classes = o.int("classes", 20, 1)
-        num = o.int("num", 1, 1, common.ANCHOR_LIMIT)
-        max_delta = o.float("max_delta", 0.0, 0.0) or None
+    def shared(cls, options: Options) -> dict[str, Any]:
+        classes = options.int("classes", 20, 1)
+        num = options.int("num", 1, 1, common.ANCHOR_LIMIT)
+        max_delta = options.float("max_delta", 0.0, 0.0) or None
         return {
             "classes": classes,
-            "anchors": common.parse_anchors(o, num),
-            "mask": common.parse_mask(o, num),
-            "max_boxes": o.int("max", 200, 1),
-            "scale_x_y": o.float("scale_x_y", 1.0),
-            "ignore_thresh": o.float("ignore_thresh", 0.5),
-            "truth_thresh": o.float("truth_thresh", 1.0),
-            "iou_thresh": o.float("iou_thresh", 1.0),
-            "iou_thresh_kind": o.choice("iou_thresh_kind", "iou", tuple(boxes.KINDS)),
-            "iou_loss": o.choice("iou_loss", "mse", ("mse", *boxes.KINDS)),
-            "iou_normalizer": o.float("iou_normalizer", 0.75),
-            "obj_normalizer": o.float("obj_normalizer", 1.0),
-            "cls_normalizer": o.float("cls_normalizer", 1.0),
-            "delta_normalizer": o.float("delta_normalizer", 1.0),
+            "anchors": common.parse_anchors(options, num),
+            "mask": common.parse_mask(options, num),
+            "max_boxes": options.int("max", 200, 1),
+            "scale_x_y": options.float("scale_x_y", 1.0),
+            "ignore_thresh": options.float("ignore_thresh", 0.5),
+            "truth_thresh": options.float("truth_thresh", 1.0),
+            "iou_thresh": options.float("iou_thresh", 1.0),
+            "iou_thresh_kind": options.choice("iou_thresh_kind", "iou", tuple(boxes.KINDS)),
+            "iou_loss": options.choice("iou_loss", "mse", ("mse", *boxes.KINDS)),
+            "iou_normalizer": options.float("iou_normalizer", 0.75),
+            "obj_normalizer": options.float("obj_normalizer", 1.0),
+            "cls_normalizer": options.float("cls_normalizer", 1.0),
+            "delta_normalizer": options.float("delta_normalizer", 1.0),
             "max_delta": max_delta,
-            "class_weights": common.parse_class_weights(o, classes, max_delta),
-            "label_smooth_eps": o.float("label_smooth_eps", 0.0),
-            "objectness_smooth": o.flag("objectness_smooth"),
-            "map": o.text("map"),
-            "nms_kind": o.choice("nms_kind", "default", cls.nms_kinds),
-            "beta_nms": o.float("beta_nms", 0.6),
-            "jitter": o.float("jitter", 0.2),
-            "resize": o.float("resize", 1.0),
-            "random": o.float("random", 0.0),
+            "class_weights": common.parse_class_weights(options, classes, max_delta),
+            "label_smooth_eps": options.float("label_smooth_eps", 0.0),
+            "objectness_smooth": options.flag("objectness_smooth"),
+            "map": options.text("map"),
+            "nms_kind": options.choice("nms_kind", "default", cls.nms_kinds),
+            "beta_nms": options.float("beta_nms", 0.6),
+            "jitter": options.float("jitter", 0.2),
+            "resize": options.float("resize", 1.0),
+            "random": options.float("random", 0.0),
         }
 
     def channels_for(self, classes: int) -> int:

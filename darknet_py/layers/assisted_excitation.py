@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from darknet_py.layers.base import TrainState
+from darknet_py.layers.base import StatefulLayer
 
 
-class AssistedExcitation(nn.Module):
+class AssistedExcitation(StatefulLayer):
     """`assisted_excitation_forward_gpu`: y = x + alpha · inside · mean over channels, with alpha falling from 1 to 0.
 
     until: 1 = the first half of training, N = iterations burn_in … N. As in C the added part takes no gradient.
@@ -21,7 +21,6 @@ class AssistedExcitation(nn.Module):
         super().__init__()
         self.until = until
         self.burn_in = burn_in
-        self.state = TrainState()
 
     def forward(self, x: Tensor) -> Tensor:
         alpha = self._alpha()

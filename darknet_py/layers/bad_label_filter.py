@@ -6,30 +6,14 @@ the last quarter of training, equidistant_point what is nearly right after that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from darknet_py.cfg.net import NetSpec
+from darknet_py.layers.base import RunningDeltaStats
 
 _MEMORY = 0.99  # of the running figures, per mini-batch and head
 _STEP = 0.01  # by which the threshold of badlabels_rejection_percentage moves
-
-
-@dataclass
-class RunningDeltaStats:
-    """Running figures of a network's deltas, shared by all its heads; float scalars on the device of the deltas."""
-
-    largest: Tensor
-    mean: Tensor
-    spread: Tensor
-    threshold: Tensor  # of badlabels_rejection_percentage
-
-    @classmethod
-    def start(cls, like: Tensor) -> RunningDeltaStats:
-        zero = like.new_zeros(())
-        return cls(zero, zero, zero, zero)
 
 
 def filters_labels(net: NetSpec, iteration: int) -> bool:

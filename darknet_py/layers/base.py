@@ -2,8 +2,9 @@
 
 A layer type is a frozen dataclass derived from `Spec`: it reads its options, says which outputs it consumes and what
 shape it gives, lists its arrays in `.weights` file order, counts its cost and builds an `nn.Module`. A module takes
-one tensor per consumed output, each (B, C, H, W) float; vectors are (B, N, 1, 1). Everything else (network, weights,
-account) is written against this file and knows no layer type.
+one tensor per consumed output, each (B, C, H, W) float; vectors are (B, N, 1, 1). A section with a loss derives from
+`HeadSpec` (a detector's from `DetectionHeadSpec`) and builds a `HeadLayer`. The other rooms rely on this file alone
+and know no layer type: what they ask of a spec or a module is declared here with its default.
 """
 
 from __future__ import annotations
@@ -11,17 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darknet_py.layers.c_emulation import reproduced
-
-if TYPE_CHECKING:
-    from darknet_py.cfg.net import NetSpec
-    from darknet_py.cfg.options import Options
+from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import Options
 
 
 class Shape(NamedTuple):
@@ -86,31 +84,40 @@ class CommonOptions:
     learning_rate: float = 1.0
 
     @classmethod
-    def parse(cls, o: Options) -> CommonOptions:
+    def parse(cls, options: Options) -> CommonOptions:
         return cls(
-            clip=o.float("clip", 0.0),
-            onlyforward=o.flag("onlyforward"),
-            dont_update=o.int("dont_update"),
-            burnin_update=o.int("burnin_update"),
-            stopbackward=o.int("stopbackward"),
-            train_only_bn=o.flag("train_only_bn"),
-            dontload=o.flag("dontload"),
-            dontloadscales=o.flag("dontloadscales"),
-            learning_rate=o.float("learning_rate", 1.0),
+            clip=options.float("clip", 0.0),
+            onlyforward=options.flag("onlyforward"),
+            dont_update=options.int("dont_update"),
+            burnin_update=options.int("burnin_update"),
+            stopbackward=options.int("stopbackward"),
+            train_only_bn=options.flag("train_only_bn"),
+            dontload=options.flag("dontload"),
+            dontloadscales=options.flag("dontloadscales"),
+            learning_rate=options.float("learning_rate", 1.0),
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Base of all layer specs. Subclasses are frozen dataclasses too."""
+    """Base of all layer specs. Subclasses are frozen dataclasses too.
+
+    Its fields are options that many sections have, with the value that stands for "this section has none".
+    """
 
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
-    detects: ClassVar[bool] = False  # a head whose decode() gives Predictions
-    keeps_output: ClassVar[bool] = True  # Darknet fills l.output; where not, net.outputs gives None
+    channels_key: ClassVar[str] = ""  # the option that sets the number of its output channels
+
+    groups: int = 1
+    group_id: int = 0
+    activation: str = "linear"
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Spec:
-        """Reads the section. Faults go to `o.error`, and a default is used, so that all are found in one pass."""
+    def parse(cls, options: Options, net: NetSpec, index: int) -> Spec:
+        """Reads the section of layer `index`.
+
+        Problems go to `options.error` and a default takes the value's place, so that one pass finds them all.
+        """
         raise NotImplementedError
 
     def inputs(self, index: int) -> tuple[int, ...]:
@@ -120,10 +127,6 @@ class Spec:
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         """Its output's shape. Raises ShapeError with `expected …, got …`."""
         return inputs[0]
-
-    def channels_for(self, classes: int) -> int | None:
-        """Channels that its input must have for so many classes; None where classes mean nothing to it."""
-        return None
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         """Its arrays in `.weights` file order."""
@@ -143,20 +146,46 @@ class Spec:
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
         """Called once all modules are built, for a layer that must know others. Raises ShapeError."""
 
-    def only_pjreddie(self, node: Node) -> bool:
-        """AlexeyAB's Darknet cannot run this layer, pjreddie's can."""
-        return False
-
-    def c_output(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor | None:
-        """What C Darknet keeps in l.output when the module gave `output`: (B, C, H, W), or (B, N) for vectors."""
-        output = output.flatten(1) if self.vector else output
-        if self.keeps_output:
-            return output
-        return torch.zeros_like(output) if reproduced("pjreddie") else None
-
     def kernel(self) -> tuple[int, int, int]:
         """(size, stride, dilation) for the receptive field and the table; (1, 1, 1) where it has none."""
         return (1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec(Spec):
+    """Base of sections with a loss: they build a `HeadLayer`."""
+
+    filters_labels: ClassVar[bool] = False  # leaves out bad labels where [net] asks for it
+
+    classes: int = 0  # 0: the section does not say
+    class_weights: tuple[float, ...] = ()  # factor per class, from counters_per_class; empty: all 1
+    tree: str = ""  # file with the hierarchy of the classes
+    map: str = ""  # file that maps the labels to classes
+    yolo_layer: int | None = None  # absolute index of the [yolo] whose objects it tells apart
+
+    def channels_for(self, classes: int) -> int | None:
+        """Input channels for that number of classes; None where they do not depend on it."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionHeadSpec(HeadSpec):
+    """Base of detection heads: `HeadLayer.decode` gives `Predictions`.
+
+    nms_kind and beta_nms belong to non-maximum suppression; max_boxes, jitter, resize and random to the data loader.
+    """
+
+    anchors: tuple[tuple[float, float], ...] = ()  # (width, height) of all anchors; empty: a head without anchors
+    mask: tuple[int, ...] | None = None  # the anchors that it predicts; None: all of them, measured in grid cells
+    max_boxes: int = 200
+    jitter: float = 0.2
+    resize: float = 1.0
+    random: float = 0.0
+    nms_kind: str = "default"
+    beta_nms: float = 0.6
+
+    def channels_for(self, classes: int) -> int:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -172,7 +201,7 @@ class Node:
     inputs: tuple[Shape, ...]  # shapes of the sources
     output: Shape
     last_use: int = -1  # index of the last layer that reads its output; its own index when none does
-    net: Any = field(default=None, repr=False, compare=False)  # NetSpec
+    net: NetSpec = field(default_factory=NetSpec, repr=False, compare=False)
 
     @property
     def parameters(self) -> int:
@@ -198,18 +227,48 @@ class Predictions(NamedTuple):
     scores: Tensor
 
 
+class Tracks(NamedTuple):
+    """Which object each slot of a [yolo] is responsible for, both (B, anchors, H, W), −1 for none."""
+
+    track: Tensor
+    label: Tensor
+
+
+@dataclass
+class RunningDeltaStats:
+    """Running statistics of a network's deltas, shared by all its heads; float scalars on the deltas' device."""
+
+    largest: Tensor
+    mean: Tensor
+    spread: Tensor
+    threshold: Tensor  # of badlabels_rejection_percentage
+
+    @classmethod
+    def start(cls, like: Tensor) -> RunningDeltaStats:
+        zero = like.new_zeros(())
+        return cls(zero, zero, zero, zero)
+
+
 @dataclass
 class TrainState:
-    """Where training stands; heads and a few layers read it. One object is shared by all modules of a network."""
+    """The progress of training. One object is shared by all modules of a network that read it."""
 
-    seen: int = 0  # images, this mini-batch not counted
-    iteration: int = 0  # batches done
+    seen: int = 0  # images, without those of this mini-batch
+    iteration: int = 0  # finished batches
     max_batches: int = 0
     truth: Tensor | None = None  # rows (image, class, cx, cy, w, h) of the mini-batch, while a loss is computed
-    adversarial: bool = False  # first pass of self-adversarial training: heads teach that there is nothing
+    adversarial: bool = False  # first pass of self-adversarial training: the target is an image without objects
     scale_delta: bool = False  # apply delta_normalizer, as Darknet's GPU build does and its CPU build does not
-    tracks: dict[int, Any] = field(default_factory=dict)  # layer index of a [yolo] → which object each slot was taught
-    rolling: Any = None  # running figures of `layers.reject`
+    tracks: dict[int, Tracks] = field(default_factory=dict)  # by layer index of the [yolo]
+    delta_stats: RunningDeltaStats | None = None  # for the filter of bad labels
+
+
+class StatefulLayer(nn.Module):
+    """Base of modules that depend on the progress of training; `Network` gives all of them the same `state`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = TrainState()
 
 
 class HeadLoss(NamedTuple):
@@ -233,8 +292,9 @@ def surrogate(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
 class HeadLayer(nn.Module):
     """Base of modules with a loss. `forward(x)` gives what Darknet keeps in l.output."""
 
-    is_contrastive: ClassVar[bool] = False  # its loss is about images or objects beside each other, not about each
+    is_contrastive: ClassVar[bool] = False  # its loss compares images or objects with each other
     input_size: tuple[int, int] = (1, 1)  # (width, height) of the network's input; the network sets it
+    hier: float = 0.5  # probability above which a class of a hierarchy is reported (C's `-hier`)
 
     def decode(self, output: Tensor) -> Predictions:
         """output: what forward gave, (B, C, H, W)."""

@@ -12,30 +12,33 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
 from darknet_py.layers.class_hierarchy import ClassHierarchy
 
 _SECRET = -1234.0  # Darknet's SECRET_NUM: a target that does not count
 
 
-@dataclass(frozen=True)
-class SoftmaxSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxSpec(HeadSpec):
     """Darknet's `parse_softmax`. The input is one vector per image, cut into `groups` of equal length."""
 
     vector = True
 
-    groups: int
     temperature: float
-    spatial: bool
     noloss: bool
-    tree: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> SoftmaxSpec:
-        temperature = o.float("temperature", 1.0)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> SoftmaxSpec:
+        temperature = options.float("temperature", 1.0)
         if temperature == 0:
-            o.error("temperature: expected a number other than 0", "temperature")
-        return cls(o.int("groups", 1, 1), temperature, o.float("spatial") != 0, o.flag("noloss"), o.text("tree"))
+            options.error("temperature: expected a number other than 0", "temperature")
+        options.float("spatial")
+        return cls(
+            groups=options.int("groups", 1, 1),
+            temperature=temperature,
+            noloss=options.flag("noloss"),
+            tree=options.text("tree"),
+        )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
@@ -104,8 +107,8 @@ class SoftmaxLayer(HeadLayer):
         return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, {"accuracy": correct, "cost": cost})
 
 
-@dataclass(frozen=True)
-class CostSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class CostSpec(HeadSpec):
     """Darknet's `parse_cost`.
 
     type: sse, masked (targets of −1234 do not count), smooth (Huber's) and, as in pjreddie's C, L1, seg (targets of 0
@@ -114,17 +117,20 @@ class CostSpec(Spec):
     """
 
     vector = True
-    keeps_output = False
 
     type: str
     scale: float
     noobj: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> CostSpec:
-        o.float("ratio")
+    def parse(cls, options: Options, net: NetSpec, index: int) -> CostSpec:
+        options.float("ratio")
         kinds = ("sse", "masked", "smooth", "L1", "seg", "wgan")
-        return cls(o.choice("type", "sse", kinds), o.float("scale", 1.0), o.float("noobj", 1.0))
+        return cls(
+            type=options.choice("type", "sse", kinds),
+            scale=options.float("scale", 1.0),
+            noobj=options.float("noobj", 1.0),
+        )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(inputs[0].size, 1, 1)

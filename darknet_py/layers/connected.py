@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import layer_activation, parse_activation
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import LayerArray, Node, Shape, Spec, scaled_uniform
-from darknet_py.layers.normalize import NormalizedLayer, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays
 
 
 def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") -> tuple[LayerArray, ...]:
@@ -27,18 +27,23 @@ def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") ->
     return tuple(array._replace(name=prefix + array.name) for array in arrays)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConnectedSpec(Spec):
     """Darknet's `parse_connected`."""
 
     vector: ClassVar[bool] = True
+    channels_key: ClassVar[str] = "output"
+
     output: int
-    activation: str
     batch_normalize: bool
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ConnectedSpec:
-        return cls(o.int("output", 1, 1), parse_activation(o, "logistic"), o.flag("batch_normalize"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ConnectedSpec:
+        return cls(
+            output=options.int("output", 1, 1),
+            activation=parse_activation(options, "logistic"),
+            batch_normalize=options.flag("batch_normalize"),
+        )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(self.output, 1, 1)
@@ -59,11 +64,12 @@ class ConnectedLayer(NormalizedLayer):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.norm = norm
         if norm:
-            add_batch_norm(self, outputs)
-        self.activate = layer_activation(activation)
+            self.add_batch_norm(outputs)
+        self.activation = activation
+        self.activate = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.linear(x.flatten(1), self.weight, None if self.norm else self.bias)
         if self.norm:
-            x = batch_norm(self, x)
+            x = self.batch_norm(x)
         return self.activate(x)[:, :, None, None]

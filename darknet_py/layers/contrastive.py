@@ -13,13 +13,13 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
 from darknet_py.layers import target_assignment as common
-from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
 
 _SURE = 0.9999  # what Darknet puts for a share above 1, or of nothing
 
 
-@dataclass(frozen=True)
-class ContrastiveSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveSpec(HeadSpec):
     """Darknet's `parse_contrastive`.
 
     Without yolo_layer (an absolute index) the input is one embedding per image and `classes` truths decide which images
@@ -27,8 +27,6 @@ class ContrastiveSpec(Spec):
     decide. temperature divides the cosine; max_delta clips; contrastive_neg_max limits the negatives per object.
     """
 
-    classes: int
-    yolo_layer: int | None
     temperature: float
     cls_normalizer: float
     max_delta: float | None
@@ -37,21 +35,23 @@ class ContrastiveSpec(Spec):
     label_smooth_eps: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ContrastiveSpec:
-        yolo = o.int("yolo_layer", 0)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ContrastiveSpec:
+        yolo = options.int("yolo_layer", 0)
         yolo = index + yolo if yolo < 0 else yolo
         if not 0 <= yolo < index:
-            o.error(f"yolo_layer: expected a [yolo] before layer {index}, got {o.text('yolo_layer')!r}", "yolo_layer")
-        temperature = o.float("temperature", 1.0)
+            options.error(
+                f"yolo_layer: expected a [yolo] before layer {index}, got {options.text('yolo_layer')!r}", "yolo_layer"
+            )
+        temperature = options.float("temperature", 1.0)
         if temperature <= 0:
-            o.error(f"temperature: expected a number above 0, got {o.text('temperature')!r}", "temperature")
+            options.error(f"temperature: expected a number above 0, got {options.text('temperature')!r}", "temperature")
         return cls(
-            classes=o.int("classes", 1000, 1),
+            classes=options.int("classes", 1000, 1),
             yolo_layer=yolo or None,
             temperature=temperature,
-            cls_normalizer=o.float("cls_normalizer", 1.0),
-            max_delta=o.float("max_delta", 0.0, 0.0) or None,
-            contrastive_neg_max=o.int("contrastive_neg_max", 3, 1),
+            cls_normalizer=options.float("cls_normalizer", 1.0),
+            max_delta=options.float("max_delta", 0.0, 0.0) or None,
+            contrastive_neg_max=options.int("contrastive_neg_max", 3, 1),
             time_steps=net.time_steps,
             label_smooth_eps=net.label_smooth_eps,
         )
@@ -127,16 +127,16 @@ class ContrastiveLayer(HeadLayer):
         delta = torch.zeros_like(x)
         if tracks is None:
             return delta, x.new_zeros(())
-        images, anchors, height, width = tracks.label.shape
+        images, anchors, height, width = tracks.track.shape
         if x.shape[2:] != (height, width) or x.shape[1] % anchors:
             expected = f"{width} x {height} cells and channels for {anchors} anchors"
             raise DarknetError(f"[contrastive]: expected {expected}, as its [yolo] has, got {tuple(x.shape)}")
-        image, anchor, row, column = (tracks.label >= 0).nonzero(as_tuple=True)
+        image, anchor, row, column = (tracks.track >= 0).nonzero(as_tuple=True)
         at = (image, anchor, slice(None), row, column)
         if not len(image):
             return delta, x.new_zeros(())
         z = x.unflatten(1, (anchors, -1))[at]
-        label, kind = tracks.label[at[0], at[1], row, column], tracks.kind[at[0], at[1], row, column]
+        label, kind = tracks.track[at[0], at[1], row, column], tracks.label[at[0], at[1], row, column]
 
         off = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
         compared = off & (kind[:, None] == kind) & self._same_step(image, images)

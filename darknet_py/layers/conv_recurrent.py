@@ -13,22 +13,21 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
-from darknet_py.layers.c_emulation import reproduced
 from darknet_py.layers.convolutional import ConvolutionalLayer, ConvolutionalSpec, convolution_arrays
 from darknet_py.layers.recurrent import Memory, RecurrentLayer, RnnCell
 from darknet_py.layers.weight_transforms import with_gradient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _ConvRecurrentSpec(Spec):
     """What [crnn] and [conv_lstm] share: a set of equal convolutions that keep width and height."""
+
+    channels_key: ClassVar[str] = "output"
 
     size: int
     stride: int
     dilation: int
     padding: int
-    groups: int
-    activation: str
     batch_normalize: bool
     xnor: bool
     shortcut: bool
@@ -36,22 +35,22 @@ class _ConvRecurrentSpec(Spec):
     time_steps: int
 
     @staticmethod
-    def common(o: Options, net: NetSpec, activation: str) -> dict[str, Any]:
-        size = o.int("size", 3, 1, 1 << 12)
-        padding = o.int("padding", 0, 0)
-        xnor = o.flag("xnor")
-        groups = o.int("groups", 1, 1)
+    def common(options: Options, net: NetSpec, activation: str) -> dict[str, Any]:
+        size = options.int("size", 3, 1, 1 << 12)
+        padding = options.int("padding", 0, 0)
+        xnor = options.flag("xnor")
+        groups = options.int("groups", 1, 1)
         return {
             "size": size,
-            "stride": o.int("stride", 1, 1),
-            "dilation": o.int("dilation", 1, 1),
-            "padding": size // 2 if o.flag("pad") else padding,
+            "stride": options.int("stride", 1, 1),
+            "dilation": options.int("dilation", 1, 1),
+            "padding": size // 2 if options.flag("pad") else padding,
             "groups": 1 if xnor else groups,
-            "activation": parse_activation(o, activation),
-            "batch_normalize": o.flag("batch_normalize"),
+            "activation": parse_activation(options, activation),
+            "batch_normalize": options.flag("batch_normalize"),
             "xnor": xnor,
-            "shortcut": o.flag("shortcut"),
-            "output": o.int("output", 1, 1),
+            "shortcut": options.flag("shortcut"),
+            "output": options.int("output", 1, 1),
             "time_steps": net.time_steps,
         }
 
@@ -61,9 +60,18 @@ class _ConvRecurrentSpec(Spec):
 
     def _convolution(self, filters: int) -> ConvolutionalSpec:
         return ConvolutionalSpec(
-            filters, self.size, self.stride, self.stride, self.dilation, self.padding, self.groups,
-            self.batch_normalize, self.activation, flipped=False, xnor=self.xnor,
-        )  # fmt: skip
+            filters=filters,
+            size=self.size,
+            stride_x=self.stride,
+            stride_y=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+            groups=self.groups,
+            batch_normalize=self.batch_normalize,
+            activation=self.activation,
+            flipped=False,
+            xnor=self.xnor,
+        )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
@@ -106,15 +114,15 @@ class _ConvRecurrentSpec(Spec):
         return (self.size, self.stride, self.dilation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CrnnSpec(_ConvRecurrentSpec):
     """Darknet's `parse_crnn`: as [rnn], with convolutions."""
 
     hidden: int = 1
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> CrnnSpec:
-        return cls(**cls.common(o, net, "logistic"), hidden=o.int("hidden", 1, 1))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> CrnnSpec:
+        return cls(**cls.common(options, net, "logistic"), hidden=options.int("hidden", 1, 1))
 
     def layers(self, channels: int) -> tuple[tuple[str, int, int], ...]:
         hidden = self.hidden
@@ -128,7 +136,7 @@ class CrnnSpec(_ConvRecurrentSpec):
         return RnnCell(list(self.modules(node).values()), self.shortcut, self.time_steps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConvLstmSpec(_ConvRecurrentSpec):
     """Darknet's `parse_conv_lstm`. peephole: the gates also read the cell. bottleneck: one convolution of state and
     input together feeds the gates. bottleneck, shortcut and lstm_activation exist in C's GPU build only.
@@ -142,15 +150,15 @@ class ConvLstmSpec(_ConvRecurrentSpec):
     mini_batch: int = 1
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ConvLstmSpec:
-        lstm_activation = o.choice("lstm_activation", "tanh", sorted(ACTIVATIONS))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ConvLstmSpec:
+        lstm_activation = options.choice("lstm_activation", "tanh", sorted(ACTIVATIONS))
         return cls(
-            **cls.common(o, net, "linear"),
-            peephole=o.flag("peephole"),
-            bottleneck=o.flag("bottleneck"),
+            **cls.common(options, net, "linear"),
+            peephole=options.flag("peephole"),
+            bottleneck=options.flag("bottleneck"),
             lstm_activation=lstm_activation,
-            state_constrain=o.float("state_constrain", net.time_steps * 32.0, 0.0),
-            time_normalizer=o.float("time_normalizer", 1.0),
+            state_constrain=options.float("state_constrain", net.time_steps * 32.0, 0.0),
+            time_normalizer=options.float("time_normalizer", 1.0),
             mini_batch=net.mini_batch,
         )
 
@@ -226,7 +234,7 @@ class ConvLstmLayer(RecurrentLayer):
         return gradient * self.spec.time_normalizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HistorySpec(Spec):
     """[history]: this input and the `size` − 1 before it, newest first (`forward_history_layer`)."""
 
@@ -234,8 +242,8 @@ class HistorySpec(Spec):
     time_steps: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> HistorySpec:
-        return cls(o.int("history_size", 4, 1), net.time_steps)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> HistorySpec:
+        return cls(size=options.int("history_size", 4, 1), time_steps=net.time_steps)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return inputs[0]._replace(c=inputs[0].c * self.size)
@@ -264,8 +272,6 @@ class HistoryLayer(RecurrentLayer):
         (before,) = memory
         if self.time_steps == 1:
             blank = torch.zeros_like(before)
-            if reproduced("alexeyab"):
-                return torch.cat((x.flatten(), blank.flatten()[x.numel() :])).view(before.shape), memory
             return torch.cat((x, blank[:, x.shape[1] :]), 1), memory
         seen = torch.cat((x, before[:, : before.shape[1] - x.shape[1]].detach()), 1)
         return seen, (seen,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import IN_PLACE, SPECIAL, layer_activation, parse_activation
+from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, parse_activation
 from darknet_py.layers.assisted_excitation import AssistedExcitation
 from darknet_py.layers.base import (
     Cost,
@@ -24,8 +25,8 @@ from darknet_py.layers.base import (
     pad_to_window,
     scaled_uniform,
 )
-from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, add_batch_norm, batch_norm, batch_norm_arrays
-from darknet_py.layers.resample import Blur, overlaid
+from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, batch_norm_arrays
+from darknet_py.layers.resample import Blur
 from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centerd, signs, with_gradient
 
 _NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
@@ -33,7 +34,7 @@ _DEFORMED_LIMIT = 32  # a deformation is a matrix over size² · size² pixels
 _DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConvolutionalSpec(Spec):
     """Darknet's `parse_convolutional`. `pad=1` means padding size/2; `padding=` sets it outright.
 
@@ -45,15 +46,15 @@ class ConvolutionalSpec(Spec):
     to do so), coordconv (its GPU kernel writes to wrong places), dot, bin_output (which only packs bits) and reverse.
     """
 
+    channels_key: ClassVar[str] = "filters"
+
     filters: int
     size: int
     stride_x: int
     stride_y: int
     dilation: int
     padding: int
-    groups: int
     batch_normalize: bool
-    activation: str
     flipped: bool
     antialiasing: int = 0
     share: int | None = None
@@ -65,39 +66,39 @@ class ConvolutionalSpec(Spec):
     angle: float = 15.0
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ConvolutionalSpec:
-        size = o.int("size", 1, 1, 1 << 12)
-        stride = o.int("stride", 1, 1)
-        stride_x, stride_y = o.int("stride_x", -1), o.int("stride_y", -1)
-        padding = o.int("padding", 0, 0)
-        dilation = o.int("dilation", 1, 1)
-        groups = o.int("groups", 1, 1)
-        xnor = o.flag("xnor")
-        norm, cbn = o.int("batch_normalize"), o.flag("cbn")
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ConvolutionalSpec:
+        size = options.int("size", 1, 1, 1 << 12)
+        stride = options.int("stride", 1, 1)
+        stride_x, stride_y = options.int("stride_x", -1), options.int("stride_y", -1)
+        padding = options.int("padding", 0, 0)
+        dilation = options.int("dilation", 1, 1)
+        groups = options.int("groups", 1, 1)
+        xnor = options.flag("xnor")
+        norm, cbn = options.int("batch_normalize"), options.flag("cbn")
         for key in ("stream", "wait_stream", "bin_output"):  # how C Darknet runs it on a GPU
-            o.int(key)
+            options.int(key)
         for key in ("binary", "coordconv", "dot", "reverse"):
-            if o.float(key):
-                o.warn(f"{key} has no effect, as in C Darknet's CPU build", key)
+            if options.float(key):
+                options.warn(f"{key} has no effect, as in C Darknet's CPU build", key)
         return cls(
-            filters=o.int("filters", 1, 1),
+            filters=options.int("filters", 1, 1),
             size=size,
             stride_x=stride_x if stride_x > 0 else stride,
             stride_y=stride_y if stride_y > 0 else stride,
             dilation=1 if size == 1 else dilation,
-            padding=size // 2 if o.flag("pad") else padding,
+            padding=size // 2 if options.flag("pad") else padding,
             groups=1 if xnor else groups,
             batch_normalize=bool(norm) or cbn,
-            activation=parse_activation(o, "logistic"),
-            flipped=o.flag("flipped"),
-            antialiasing=o.int("antialiasing", 0, 0),
-            share=_shared(o, index),
+            activation=parse_activation(options, "logistic"),
+            flipped=options.flag("flipped"),
+            antialiasing=options.int("antialiasing", 0, 0),
+            share=_shared(options, index),
             xnor=xnor,
-            assisted_excitation=int(o.float("assisted_excitation", 0.0, 0.0)),
+            assisted_excitation=int(options.float("assisted_excitation", 0.0, 0.0)),
             cbn=cbn or norm == 2,
-            grad_centr=o.flag("grad_centr"),
-            deformation=_deformation(o, size),
-            angle=o.float("angle", 15.0),
+            grad_centr=options.flag("grad_centr"),
+            deformation=_deformation(options, size),
+            angle=options.float("angle", 15.0),
         )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -163,33 +164,29 @@ class ConvolutionalSpec(Spec):
             raise ShapeError(f"share_index: expected a [convolutional] layer of the same shape, got layer {self.share}")
         module.owners = (host.owner,)
 
-    def c_output(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-        if not self.antialiasing:
-            return output
-        assert isinstance(module, ConvolutionalLayer)
-        return overlaid(module.convolve(inputs[0]), output)
-
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride_x, self.dilation)
 
 
-def _shared(o: Options, index: int) -> int | None:
-    share = o.int("share_index", _NOT_SHARED)
+def _shared(options: Options, index: int) -> int | None:
+    share = options.int("share_index", _NOT_SHARED)
     if share == _NOT_SHARED:
         return None
     share = share if share >= 0 else index + share
     if not 0 <= share < index:
-        o.error(f"share_index: expected a layer 0…{index - 1}, got {o.text('share_index')!r}", "share_index")
+        options.error(
+            f"share_index: expected a layer 0…{index - 1}, got {options.text('share_index')!r}", "share_index"
+        )
         return None
     return share
 
 
-def _deformation(o: Options, size: int) -> str:
-    chosen = [name for name in _DEFORMATIONS if o.flag(name)]
+def _deformation(options: Options, size: int) -> str:
+    chosen = [name for name in _DEFORMATIONS if options.flag(name)]
     if len(chosen) > 1:
-        o.error(f"expected one of {', '.join(_DEFORMATIONS)}, got {' and '.join(chosen)}", chosen[1])
+        options.error(f"expected one of {', '.join(_DEFORMATIONS)}, got {' and '.join(chosen)}", chosen[1])
     if chosen and not 2 <= size <= _DEFORMED_LIMIT:
-        o.error(f"{chosen[0]}: expected a size from 2 to {_DEFORMED_LIMIT}, got {size}", chosen[0])
+        options.error(f"{chosen[0]}: expected a size from 2 to {_DEFORMED_LIMIT}, got {size}", chosen[0])
     return chosen[0] if chosen else ""
 
 
@@ -220,8 +217,9 @@ class ConvolutionalLayer(NormalizedLayer):
         self.binary = spec.xnor
         if spec.share is None:
             self._add_arrays(channels)
+        self.activation = spec.activation
         # Neither batch norm's nor the convolution's backward pass reads its own output.
-        self.activate = IN_PLACE.get(spec.activation) or layer_activation(spec.activation, *SPECIAL)
+        self.activate = IN_PLACE.get(spec.activation, ACTIVATIONS[spec.activation])
         self.cross = CrossBatchNorm(spec.filters, net) if spec.cbn else None
         self.excite = AssistedExcitation(spec.assisted_excitation, net.burn_in) if spec.assisted_excitation else None
         self.tie = DeformedKernels(spec.deformation, spec.size, spec.angle) if spec.deformation else None
@@ -232,7 +230,7 @@ class ConvolutionalLayer(NormalizedLayer):
         self.weight = nn.Parameter(scaled_uniform(weight.shape, weight.fan_in))
         self.bias = nn.Parameter(torch.zeros(self.spec.filters))
         if self.spec.batch_normalize:
-            add_batch_norm(self, self.spec.filters)
+            self.add_batch_norm(self.spec.filters)
 
     @property
     def owner(self) -> ConvolutionalLayer:
@@ -256,7 +254,7 @@ class ConvolutionalLayer(NormalizedLayer):
             pad_to_window(x, reach), self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups
         )
         if norm:
-            x = batch_norm(owner, x) if self.cross is None else self.cross(owner, x)
+            x = owner.batch_norm(x) if self.cross is None else self.cross(owner, x)
         x = self.activate(x)
         return x if self.excite is None else self.excite(x)
 

@@ -15,7 +15,7 @@ from darknet_py.cfg.options import Options
 from darknet_py.layers.base import Node, Shape, ShapeError, Spec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CropSpec(Spec):
     """Darknet's `parse_crop`: the middle window, scaled to −1 … 1 unless noadjust.
 
@@ -33,16 +33,16 @@ class CropSpec(Spec):
     noadjust: bool
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> CropSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> CropSpec:
         return cls(
-            o.int("crop_height", 1, 1),
-            o.int("crop_width", 1, 1),
-            o.flag("flip"),
-            o.float("angle"),
-            o.float("saturation", 1.0, 1e-6),
-            o.float("exposure", 1.0, 1e-6),
-            o.float("shift"),
-            o.flag("noadjust"),
+            height=options.int("crop_height", 1, 1),
+            width=options.int("crop_width", 1, 1),
+            flip=options.flag("flip"),
+            angle=options.float("angle"),
+            saturation=options.float("saturation", 1.0, 1e-6),
+            exposure=options.float("exposure", 1.0, 1e-6),
+            shift=options.float("shift"),
+            noadjust=options.flag("noadjust"),
         )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,31 +14,32 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
-from darknet_py.layers.normalize import NormalizedLayer, add_batch_norm, batch_norm, batch_norm_arrays
+from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeconvolutionalSpec(Spec):
     """`parse_deconvolutional`: output (in − 1)·stride + size − 2·padding."""
+
+    channels_key: ClassVar[str] = "filters"
 
     filters: int
     size: int
     stride: int
     padding: int
     batch_normalize: bool
-    activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> DeconvolutionalSpec:
-        size = o.int("size", 1, 1, 1 << 12)
-        padding = o.int("padding", 0, 0)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> DeconvolutionalSpec:
+        size = options.int("size", 1, 1, 1 << 12)
+        padding = options.int("padding", 0, 0)
         return cls(
-            filters=o.int("filters", 1, 1),
+            filters=options.int("filters", 1, 1),
             size=size,
-            stride=o.int("stride", 1, 1, 1 << 12),
-            padding=size // 2 if o.flag("pad") else padding,
-            batch_normalize=o.flag("batch_normalize"),
-            activation=parse_activation(o, "logistic"),
+            stride=options.int("stride", 1, 1, 1 << 12),
+            padding=size // 2 if options.flag("pad") else padding,
+            batch_normalize=options.flag("batch_normalize"),
+            activation=parse_activation(options, "logistic"),
         )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -57,9 +59,6 @@ class DeconvolutionalSpec(Spec):
         weights = node.inputs[0].c * self.filters * self.size**2
         return Cost(2.0 * weights * node.inputs[0].h * node.inputs[0].w, node.inputs[0].size, node.output.size)
 
-    def only_pjreddie(self, node: Node) -> bool:
-        return True
-
     def build(self, node: Node) -> nn.Module:
         return DeconvolutionalLayer(self, node)
 
@@ -75,11 +74,11 @@ class DeconvolutionalLayer(NormalizedLayer):
         self.weight = nn.Parameter(torch.randn(spec.arrays(node)[-1].shape) * spread)
         self.bias = nn.Parameter(torch.zeros(spec.filters))
         if spec.batch_normalize:
-            add_batch_norm(self, spec.filters)
+            self.add_batch_norm(spec.filters)
         self.activate = ACTIVATIONS[spec.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec
         bias = None if spec.batch_normalize else self.bias
         x = F.conv_transpose2d(x, self.weight, bias, spec.stride, spec.padding)
-        return self.activate(batch_norm(self, x) if spec.batch_normalize else x)
+        return self.activate(self.batch_norm(x) if spec.batch_normalize else x)

@@ -15,13 +15,13 @@ from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
 from darknet_py.layers import target_assignment as common
 from darknet_py.layers.base import (
+    DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
     Node,
     Predictions,
     Shape,
     ShapeError,
-    Spec,
     TrainState,
     surrogate,
 )
@@ -31,8 +31,8 @@ _RANDOM_IMAGES = 64000  # so many images long random=1 picks the box to teach by
 _FORCED_AREA = 0.1  # forced=1: smaller objects go to the second box
 
 
-@dataclass(frozen=True)
-class DetectionSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class DetectionSpec(DetectionHeadSpec):
     """Darknet's `parse_detection`.
 
     The input and output of an image is a vector: classes of each of the side · side cells, then num objectness values
@@ -41,48 +41,40 @@ class DetectionSpec(Spec):
     """
 
     vector = True
-    detects = True
 
-    classes: int
     num: int
     side: int
     rescore: bool
     softmax: bool
     sqrt: bool
     forced: bool
-    random: float
     coord_scale: float
     object_scale: float
     noobject_scale: float
     class_scale: float
-    max_boxes: int
-    jitter: float
-    resize: float
-    nms_kind: str = "default"
-    beta_nms: float = 0.6
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> DetectionSpec:
-        if o.int("coords", 1) != 4:
-            o.error(f"coords: expected 4 (center and size), got {o.text('coords', '1')!r}", "coords")
-        if o.flag("reorg"):
-            o.warn("reorg has no effect, as in C", "reorg")
+    def parse(cls, options: Options, net: NetSpec, index: int) -> DetectionSpec:
+        if options.int("coords", 1) != 4:
+            options.error(f"coords: expected 4 (center and size), got {options.text('coords', '1')!r}", "coords")
+        if options.flag("reorg"):
+            options.warn("reorg has no effect, as in C", "reorg")
         return cls(
-            classes=o.int("classes", 1, 1),
-            num=o.int("num", 1, 1),
-            side=o.int("side", 7, 1),
-            rescore=o.flag("rescore"),
-            softmax=o.flag("softmax"),
-            sqrt=o.flag("sqrt"),
-            forced=o.flag("forced"),
-            random=o.float("random", 0.0),
-            coord_scale=o.float("coord_scale", 1.0),
-            object_scale=o.float("object_scale", 1.0),
-            noobject_scale=o.float("noobject_scale", 1.0),
-            class_scale=o.float("class_scale", 1.0),
-            max_boxes=o.int("max", 200, 1),
-            jitter=o.float("jitter", 0.2),
-            resize=o.float("resize", 1.0),
+            classes=options.int("classes", 1, 1),
+            num=options.int("num", 1, 1),
+            side=options.int("side", 7, 1),
+            rescore=options.flag("rescore"),
+            softmax=options.flag("softmax"),
+            sqrt=options.flag("sqrt"),
+            forced=options.flag("forced"),
+            random=options.float("random", 0.0),
+            coord_scale=options.float("coord_scale", 1.0),
+            object_scale=options.float("object_scale", 1.0),
+            noobject_scale=options.float("noobject_scale", 1.0),
+            class_scale=options.float("class_scale", 1.0),
+            max_boxes=options.int("max", 200, 1),
+            jitter=options.float("jitter", 0.2),
+            resize=options.float("resize", 1.0),
         )
 
     def channels_for(self, classes: int) -> int:

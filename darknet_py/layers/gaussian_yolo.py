@@ -21,7 +21,7 @@ _EPSILON = 1e-9
 _POINTS = {"center": 0.0, "left_top": -0.5, "right_bottom": 0.5}  # from the center, in box sizes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GaussianYoloSpec(AnchorHeadSpec):
     """Darknet's `parse_gaussian_yolo`.
 
@@ -36,12 +36,12 @@ class GaussianYoloSpec(AnchorHeadSpec):
     yolo_point: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> GaussianYoloSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> GaussianYoloSpec:
         return cls(
-            **cls.shared(o),
+            **cls.shared(options),
             focal_loss=False,
-            uc_normalizer=o.float("uc_normalizer", 1.0),
-            yolo_point=o.choice("yolo_point", "center", tuple(_POINTS)),
+            uc_normalizer=options.float("uc_normalizer", 1.0),
+            yolo_point=options.choice("yolo_point", "center", tuple(_POINTS)),
         )
 
     def build(self, node: Node) -> nn.Module:

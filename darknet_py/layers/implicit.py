@@ -15,9 +15,11 @@ from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Sp
 from darknet_py.layers.merge import MultiplyLayer, absolute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImplicitSpec(Spec):
     """[implicit] (`make_implicit_layer`): `atoms` values per filter, (filters, atoms, 1) for each image."""
+
+    channels_key: ClassVar[str] = "filters"
 
     filters: int
     atoms: int
@@ -25,8 +27,13 @@ class ImplicitSpec(Spec):
     std: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ImplicitSpec:
-        return cls(o.int("filters", 128, 1), o.int("atoms", 1, 1), o.float("mean", 0.0), o.float("std", 0.2))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ImplicitSpec:
+        return cls(
+            filters=options.int("filters", 128, 1),
+            atoms=options.int("atoms", 1, 1),
+            mean=options.float("mean", 0.0),
+            std=options.float("std", 0.2),
+        )
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return (-1,)  # only for the number of images
@@ -47,21 +54,21 @@ class ImplicitSpec(Spec):
         return self.mean + self.std * (torch.rand(shape) * 2 - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImplicitAddSpec(ImplicitSpec):
     """[implicit_add] (YOLOR): one value per filter around 0."""
 
     center: ClassVar[float] = 0.0
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ImplicitSpec:
-        return cls(o.int("filters", 128, 1), 1, cls.center, 0.02)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ImplicitSpec:
+        return cls(filters=options.int("filters", 128, 1), atoms=1, mean=cls.center, std=0.02)
 
     def _initial(self, shape: Shape) -> Tensor:
         return self.mean + self.std * torch.randn(shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImplicitMulSpec(ImplicitAddSpec):
     """[implicit_mul] (YOLOR): one value per filter around 1."""
 
@@ -79,15 +86,15 @@ class ImplicitLayer(nn.Module):
         return self.weight.expand(x.shape[0], *self.weight.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ControlChannelsSpec(Spec):
     """[control_channels] (YOLOR): the previous layer's output times the value of `from` for each channel."""
 
     layer: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ControlChannelsSpec:
-        return cls(absolute(o, "from", index)[0])
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ControlChannelsSpec:
+        return cls(layer=absolute(options, "from", index)[0])
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return (index - 1, self.layer)
@@ -102,7 +109,7 @@ class ControlChannelsSpec(Spec):
         return MultiplyLayer("linear")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShiftChannelsSpec(ControlChannelsSpec):
     """[shift_channels] (YOLOR): the previous layer's output plus the value of `from` for each channel."""
 

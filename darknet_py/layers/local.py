@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,31 +13,32 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import layer_activation, parse_activation
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec, conv_output_size, scaled_uniform
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalSpec(Spec):
     """Darknet's `parse_local`. With pad the image is padded so that every stride-th pixel gets a window.
 
     C pads by one pixel whatever the size, which fits a size of 3 only and reads strange places with others.
     """
 
+    channels_key: ClassVar[str] = "filters"
+
     filters: int
     size: int
     stride: int
     pad: bool
-    activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> LocalSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> LocalSpec:
         return cls(
-            o.int("filters", 1, 1),
-            o.int("size", 1, 1, 1 << 12),
-            o.int("stride", 1, 1),
-            o.flag("pad"),
-            parse_activation(o, "logistic"),
+            filters=options.int("filters", 1, 1),
+            size=options.int("size", 1, 1, 1 << 12),
+            stride=options.int("stride", 1, 1),
+            pad=options.flag("pad"),
+            activation=parse_activation(options, "logistic"),
         )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -80,7 +82,8 @@ class LocalLayer(nn.Module):
         bias, weight = spec.arrays(node)
         self.weight = nn.Parameter(scaled_uniform(weight.shape, weight.fan_in))
         self.bias = nn.Parameter(torch.zeros(bias.shape))
-        self.activate = layer_activation(spec.activation)
+        self.activation = spec.activation
+        self.activate = ACTIVATIONS[spec.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec

@@ -11,18 +11,17 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import layer_activation, parse_activation
+from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
-from darknet_py.layers.c_emulation import reproduced
 
 
-def absolute(o: Options, key: str, index: int) -> tuple[int, ...]:
+def absolute(options: Options, key: str, index: int) -> tuple[int, ...]:
     """Reads layer numbers: negative ones count back from `index`, the others are absolute. Faults name the range."""
-    if not o.text(key):
-        o.error(f"expected {key}= with the layers to read, got none", key)
-    layers = tuple(index + i if i < 0 else i for i in o.ints(key))
+    if not options.text(key):
+        options.error(f"expected {key}= with the layers to read, got none", key)
+    layers = tuple(index + i if i < 0 else i for i in options.ints(key))
     if any(not 0 <= i < index for i in layers):
-        o.error(f"{key}: expected layers 0…{index - 1} (or −{index}…−1), got {o.text(key)!r}", key)
+        options.error(f"{key}: expected layers 0…{index - 1} (or −{index}…−1), got {options.text(key)!r}", key)
         layers = ()
     return layers or (index - 1,)
 
@@ -37,24 +36,22 @@ def _same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RouteSpec(Spec):
     """[route]: concatenates outputs along the channels; with groups each is cut first (`forward_route_layer`)."""
 
     layers: tuple[int, ...]
-    groups: int
-    group_id: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> RouteSpec:
-        groups = o.int("groups", 1, 1)
-        group_id = o.int("group_id", 0)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> RouteSpec:
+        groups = options.int("groups", 1, 1)
+        group_id = options.int("group_id", 0)
         if not 0 <= group_id < groups:
-            o.error(f"group_id: expected 0…{groups - 1}, got {group_id}", "group_id")
+            options.error(f"group_id: expected 0…{groups - 1}, got {group_id}", "group_id")
             group_id = 0
         for key in ("stream", "wait_stream"):  # C Darknet's CUDA streams
-            o.int(key)
-        return cls(absolute(o, "layers", index), groups, group_id)
+            options.int(key)
+        return cls(layers=absolute(options, "layers", index), groups=groups, group_id=group_id)
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return self.layers
@@ -88,16 +85,16 @@ class RouteLayer(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RouteLeftHalfSpec(RouteSpec):
     """[route_lhalf] (PyTorch_YOLOv4): the first half of each output's channels."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> RouteLeftHalfSpec:
-        return cls(absolute(o, "layers", index), 2, 0)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> RouteLeftHalfSpec:
+        return cls(layers=absolute(options, "layers", index), groups=2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShortcutSpec(Spec):
     """[shortcut]: adds outputs to the previous layer's (`shortcut_layer.c`).
 
@@ -107,19 +104,18 @@ class ShortcutSpec(Spec):
     """
 
     layers: tuple[int, ...]
-    activation: str
     weights_type: str
     weights_normalization: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ShortcutSpec:
-        kind = o.choice("weights_type", "none", ("none", "per_feature", "per_layer", "per_channel"))
-        normalization = o.choice("weights_normalization", "none", ("none", "relu", "avg_relu", "softmax"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ShortcutSpec:
+        kind = options.choice("weights_type", "none", ("none", "per_feature", "per_layer", "per_channel"))
+        normalization = options.choice("weights_normalization", "none", ("none", "relu", "avg_relu", "softmax"))
         return cls(
-            absolute(o, "from", index),
-            parse_activation(o, "linear"),
-            {"per_layer": "per_feature"}.get(kind, kind),
-            {"avg_relu": "relu"}.get(normalization, normalization),
+            layers=absolute(options, "from", index),
+            activation=parse_activation(options, "linear"),
+            weights_type={"per_layer": "per_feature"}.get(kind, kind),
+            weights_normalization={"avg_relu": "relu"}.get(normalization, normalization),
         )
 
     def inputs(self, index: int) -> tuple[int, ...]:
@@ -145,36 +141,17 @@ class ShortcutSpec(Spec):
     def build(self, node: Node) -> nn.Module:
         return ShortcutLayer(self, node)
 
-    def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
-        # `forward_shortcut_layer` adds memory to memory, across images, where the only other layer *reads* this shape.
-        other = nodes[self.layers[0]]
-        reads = other.inputs[0] if other.inputs and not isinstance(other.spec, RouteSpec) else None
-        assert isinstance(module, ShortcutLayer)
-        module.misplaces = (
-            self.weights_type == "none"
-            and len(self.layers) == 1
-            and reads == module.shape
-            and other.output[1:] == module.shape[1:]
-            and other.output.c > module.shape.c
-        )
-
-    def only_pjreddie(self, node: Node) -> bool:
-        return any(shape[1:] != node.output[1:] for shape in node.inputs)
-
 
 class ShortcutLayer(nn.Module):
     def __init__(self, spec: ShortcutSpec, node: Node):
         super().__init__()
-        self.activate = layer_activation(spec.activation, "swish", "mish")
+        self.activation = spec.activation
+        self.activate = ACTIVATIONS[spec.activation]
         self.normalization = spec.weights_normalization
         arrays = spec.arrays(node)
         self.weight = nn.Parameter(torch.ones(arrays[0].shape)) if arrays else None
-        self.shape = node.output
-        self.misplaces = False  # in C's CPU build; see `parity`
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        if self.misplaces and reproduced("alexeyab"):
-            return self.activate(x + others[0].flatten()[: x.numel()].view(x.shape))
         if self.weight is None:
             for other in others:
                 x = x + other if other.shape == x.shape else x + _fitted(other, x)
@@ -209,17 +186,20 @@ def _fitted(other: Tensor, x: Tensor) -> Tensor:
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScaleChannelsSpec(Spec):
     """[scale_channels]: the output of `from` times the previous layer's value per channel (or pixel with scale_wh)."""
 
     layer: int
     scale_wh: bool
-    activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ScaleChannelsSpec:
-        return cls(absolute(o, "from", index)[0], o.flag("scale_wh"), parse_activation(o, "linear"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ScaleChannelsSpec:
+        return cls(
+            layer=absolute(options, "from", index)[0],
+            scale_wh=options.flag("scale_wh"),
+            activation=parse_activation(options, "linear"),
+        )
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return (index - 1, self.layer)
@@ -235,16 +215,15 @@ class ScaleChannelsSpec(Spec):
         return MultiplyLayer(self.activation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamSpec(Spec):
     """[sam]: the output of `from` times the previous layer's, value by value."""
 
     layer: int
-    activation: str
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> SamSpec:
-        return cls(absolute(o, "from", index)[0], parse_activation(o, "linear"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> SamSpec:
+        return cls(layer=absolute(options, "from", index)[0], activation=parse_activation(options, "linear"))
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return (index - 1, self.layer)
@@ -262,32 +241,31 @@ class SamSpec(Spec):
 class MultiplyLayer(nn.Module):
     def __init__(self, activation: str):
         super().__init__()
-        self.activate = layer_activation(activation)
+        self.activation = activation
+        self.activate = ACTIVATIONS[activation]
 
     def forward(self, scale: Tensor, x: Tensor) -> Tensor:
         return self.activate(x * scale)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActivationSpec(Spec):
     """[activation]: an activation alone."""
 
-    activation: str
-
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> ActivationSpec:
-        return cls(parse_activation(o, "linear"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> ActivationSpec:
+        return cls(activation=parse_activation(options, "linear"))
 
     def build(self, node: Node) -> nn.Module:
         return ActivationLayer(self.activation)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmptySpec(Spec):
     """[empty] or [silence]: hands its input on."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> EmptySpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> EmptySpec:
         return cls()
 
     def cost(self, node: Node) -> Cost:
@@ -300,7 +278,8 @@ class EmptySpec(Spec):
 class ActivationLayer(nn.Module):
     def __init__(self, activation: str):
         super().__init__()
-        self.activate = layer_activation(activation)
+        self.activation = activation
+        self.activate = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activate(x)

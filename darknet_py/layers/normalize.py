@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import LayerArray, Node, Shape, Spec, TrainState
-from darknet_py.layers.c_emulation import reproduced
+from darknet_py.layers.base import LayerArray, Node, Shape, Spec, StatefulLayer
 from darknet_py.layers.sync_norm import SyncBatchNorm
 
 EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
@@ -29,44 +28,34 @@ def batch_norm_arrays(n: int) -> tuple[LayerArray, ...]:
 
 
 class NormalizedLayer(nn.Module):
-    """A module that normalizes by the batch; `add_batch_norm` gives it these."""
+    """Base of layers that may have batch norm: `add_batch_norm` adds its arrays, `batch_norm` applies it."""
 
     bias: nn.Parameter
     scale: nn.Parameter
     mean: Tensor
     variance: Tensor
-    momentum: float
-    synchronized = False  # in training: over the mini-batches of all processes
+    momentum = MOMENTUM
+    has_batch_norm = False
+    synchronized = False  # in training: statistics over the mini-batches of all processes
+
+    def add_batch_norm(self, n: int) -> None:
+        """Adds scale, mean and variance of n channels (the bias is the shift).
+
+        The variance starts at 1: C Darknet's 0 makes an untrained network divide by sqrt(1e-5) at every layer.
+        """
+        self.scale = nn.Parameter(torch.ones(n))
+        self.register_buffer("mean", torch.zeros(n))
+        self.register_buffer("variance", torch.ones(n))
+        self.has_batch_norm = True
+
+    def batch_norm(self, x: Tensor) -> Tensor:
+        """Normalizes x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
+        if self.synchronized and self.training:
+            return SyncBatchNorm.apply(x, self.scale, self.bias, self.mean, self.variance, self.momentum, EPS)
+        return F.batch_norm(x, self.mean, self.variance, self.scale, self.bias, self.training, self.momentum, EPS)
 
 
-def add_batch_norm(module: NormalizedLayer, n: int) -> None:
-    """Gives `module` scale, mean, variance and momentum (its bias is the shift).
-
-    The variance starts at 1: C Darknet's 0 makes an untrained network divide by sqrt(1e-5) at every layer.
-    """
-    module.scale = nn.Parameter(torch.ones(n))
-    module.register_buffer("mean", torch.zeros(n))
-    module.register_buffer("variance", torch.ones(n))
-    module.momentum = MOMENTUM
-
-
-def batch_norm(module: NormalizedLayer, x: Tensor) -> Tensor:
-    """Normalizes x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
-    if reproduced("pjreddie"):
-        mean, deviation, scale, bias = (
-            values.view(-1, *(1,) * (x.dim() - 2))
-            for values in (module.mean, module.variance.sqrt(), module.scale, module.bias)
-        )
-        return (x - mean) / (deviation + 1e-6) * scale + bias
-    if module.synchronized and module.training:
-        everything = (module.scale, module.bias, module.mean, module.variance, module.momentum, EPS)
-        return SyncBatchNorm.apply(x, *everything)
-    return F.batch_norm(
-        x, module.mean, module.variance, module.scale, module.bias, module.training, module.momentum, EPS
-    )
-
-
-class CrossBatchNorm(nn.Module):
+class CrossBatchNorm(StatefulLayer):
     """Cross-iteration batch norm (cbn=1): statistics averaged over the mini-batches of one update so far.
 
     `fast_v_cbn_gpu`: mean and mean square are running averages over the mini-batches 1 … k of the update; earlier ones
@@ -82,12 +71,11 @@ class CrossBatchNorm(nn.Module):
         self.subdivisions = net.subdivisions
         self.register_buffer("mean", torch.zeros(n), persistent=False)
         self.register_buffer("square", torch.zeros(n), persistent=False)
-        self.state = TrainState()
 
     def forward(self, norm: NormalizedLayer, x: Tensor) -> Tensor:
         """norm: the module with scale, bias, mean and variance. x: (B, C, H, W)."""
         if not self.training:
-            return batch_norm(norm, x)
+            return norm.batch_norm(x)
         share = 1 / (self.state.seen // self.mini_batch % self.subdivisions + 1)
         values = x.float()
         count = values.numel() // values.shape[1]
@@ -105,12 +93,12 @@ class CrossBatchNorm(nn.Module):
         return (x - mean[:, None, None]) * factor[:, None, None] + norm.bias[:, None, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchNormSpec(Spec):
     """[batchnorm] (`make_batchnorm_layer`)."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> BatchNormSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> BatchNormSpec:
         return cls()
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
@@ -125,13 +113,13 @@ class BatchNormLayer(NormalizedLayer):
     def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
-        add_batch_norm(self, channels)
+        self.add_batch_norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return batch_norm(self, x)
+        return self.batch_norm(x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LrnSpec(Spec):
     """[normalization]: local response normalization over neighboring channels (`normalization_layer.c`)."""
 
@@ -141,8 +129,13 @@ class LrnSpec(Spec):
     kappa: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> LrnSpec:
-        return cls(o.int("size", 5, 1, 1 << 16), o.float("alpha", 0.0001), o.float("beta", 0.75), o.float("kappa", 1.0))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> LrnSpec:
+        return cls(
+            size=options.int("size", 5, 1, 1 << 16),
+            alpha=options.float("alpha", 0.0001),
+            beta=options.float("beta", 0.75),
+            kappa=options.float("kappa", 1.0),
+        )
 
     def workspace(self, inputs: Sequence[Shape]) -> int:
         """The squares, with channels around them."""
@@ -174,16 +167,13 @@ class LrnLayer(nn.Module):
         return x * (spec.kappa + spec.alpha * window) ** -spec.beta
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class L2NormSpec(Spec):
     """[l2norm] (pjreddie): the channels of each pixel as a unit vector (`l2normalize_cpu`)."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> L2NormSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> L2NormSpec:
         return cls()
-
-    def only_pjreddie(self, node: Node) -> bool:
-        return True
 
     def build(self, node: Node) -> nn.Module:
         return L2NormLayer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, TrainState, conv_output_size
-from darknet_py.layers.resample import Blur, overlaid
+from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, StatefulLayer, conv_output_size
+from darknet_py.layers.resample import Blur
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing since Python 3.11
 
 _SIZE_LIMIT = 1 << 14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WindowSpec(Spec):
     """A sliding window (`make_maxpool_layer`): output (in + padding − size)/stride + 1, first window at −padding/2."""
 
@@ -27,20 +30,16 @@ class WindowSpec(Spec):
     stride_y: int
     padding: int
 
-    @staticmethod
-    def window(o: Options) -> dict[str, int]:
-        stride = o.int("stride", 1, 1)
-        size = o.int("size", stride, 1, _SIZE_LIMIT)
-        return {
-            "size": size,
-            "stride_x": o.int("stride_x", stride, 1),
-            "stride_y": o.int("stride_y", stride, 1),
-            "padding": o.int("padding", size - 1, 0, _SIZE_LIMIT),
-        }
-
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> WindowSpec:
-        return cls(**cls.window(o))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> Self:
+        stride = options.int("stride", 1, 1)
+        size = options.int("size", stride, 1, _SIZE_LIMIT)
+        return cls(
+            size=size,
+            stride_x=options.int("stride_x", stride, 1),
+            stride_y=options.int("stride_y", stride, 1),
+            padding=options.int("padding", size - 1, 0, _SIZE_LIMIT),
+        )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
@@ -74,7 +73,7 @@ class WindowSpec(Spec):
         return (first, right, first, bottom)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaxPoolSpec(WindowSpec):
     """Darknet's `parse_maxpool`. Cells outside the image never win.
 
@@ -87,13 +86,14 @@ class MaxPoolSpec(WindowSpec):
     antialiasing: int = 0
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> MaxPoolSpec:
-        if o.flag("maxpool_zero_nonmax"):
-            o.warn("maxpool_zero_nonmax has no effect, as in C Darknet's CPU build", "maxpool_zero_nonmax")
-        depth, channels = o.flag("maxpool_depth"), o.int("out_channels", 1, 1)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> Self:
+        if options.flag("maxpool_zero_nonmax"):
+            options.warn("maxpool_zero_nonmax has no effect, as in C Darknet's CPU build", "maxpool_zero_nonmax")
+        depth, channels = options.flag("maxpool_depth"), options.int("out_channels", 1, 1)
         # C returns from its depth pass before the blur.
-        antialiasing = 0 if depth else o.int("antialiasing", 0, 0)
-        return cls(**cls.window(o), depth=depth, out_channels=channels, antialiasing=antialiasing)
+        antialiasing = 0 if depth else options.int("antialiasing", 0, 0)
+        window = super().parse(options, net, index)
+        return replace(window, depth=depth, out_channels=channels, antialiasing=antialiasing)
 
     @property
     def host(self) -> MaxPoolSpec:
@@ -126,11 +126,6 @@ class MaxPoolSpec(WindowSpec):
 
     def build(self, node: Node) -> nn.Module:
         return DepthMaxPoolLayer(self.out_channels) if self.depth else MaxPoolLayer(self)
-
-    def c_output(self, module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-        if not isinstance(module, MaxPoolLayer) or module.blur is None:
-            return output
-        return overlaid(module.pool(inputs[0]), output)
 
 
 class MaxPoolLayer(nn.Module):
@@ -172,7 +167,7 @@ class DepthMaxPoolLayer(nn.Module):
         return x.reshape(b, -1, self.out_channels, h, w).max(1).values  # one winner, as in C
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalAvgPoolSpec(WindowSpec):
     """Darknet's `parse_local_avgpool`: mean over the cells inside the image."""
 
@@ -229,12 +224,12 @@ class _LocalAverage(torch.autograd.Function):
         return (total / count.clamp(min=1))[:, :, row[:, None], column], None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AvgPoolSpec(Spec):
     """[avgpool]: the mean of each channel."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> AvgPoolSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> AvgPoolSpec:
         return cls()
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -244,7 +239,7 @@ class AvgPoolSpec(Spec):
         return nn.AdaptiveAvgPool2d(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DropoutSpec(Spec):
     """[dropout], and DropBlock with dropblock=1 (`dropout_layer_kernels.cu`; C's CPU build knows dropout only)."""
 
@@ -254,21 +249,21 @@ class DropoutSpec(Spec):
     size_abs: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> DropoutSpec:
-        rel = o.float("dropblock_size_rel", 0.0, 0.0)
-        size = int(o.float("dropblock_size_abs", 0.0, 0.0))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> DropoutSpec:
+        rel = options.float("dropblock_size_rel", 0.0, 0.0)
+        size = int(options.float("dropblock_size_abs", 0.0, 0.0))
         return cls(
-            o.float("probability", 0.2, 0.0, 1.0),
-            o.flag("dropblock"),
-            0.0 if size else rel,
-            size if size or rel else 7,
+            probability=options.float("probability", 0.2, 0.0, 1.0),
+            dropblock=options.flag("dropblock"),
+            size_rel=0.0 if size else rel,
+            size_abs=size if size or rel else 7,
         )
 
     def build(self, node: Node) -> nn.Module:
         return DropBlockLayer(self) if self.dropblock else nn.Dropout(self.probability)
 
 
-class DropBlockLayer(nn.Module):
+class DropBlockLayer(StatefulLayer):
     """Zeroes at most one square of each channel of each image, and scales up what is left of the image.
 
     As in C, probability and side of the squares grow from 0 over the first 85 % of max_batches; each cell starts a
@@ -279,7 +274,6 @@ class DropBlockLayer(nn.Module):
     def __init__(self, spec: DropoutSpec):
         super().__init__()
         self.spec = spec
-        self.state = TrainState()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.spec.probability:

@@ -15,6 +15,7 @@ from darknet_py.errors import DarknetError
 from darknet_py.layers.activations import parse_activation
 from darknet_py.layers.base import LayerArray, Node, Shape, Spec
 from darknet_py.layers.connected import ConnectedLayer, connected_arrays
+from darknet_py.layers.normalize import NormalizedLayer
 
 Memory = tuple[Tensor, ...]
 
@@ -94,7 +95,7 @@ def reset_state(network: nn.Module, stream: int | None = None) -> None:
 
 def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
     """layer(x), with each step's own statistics where it normalizes by the batch, as in C."""
-    if steps > 1 and layer.training and hasattr(layer, "scale"):
+    if steps > 1 and layer.training and isinstance(layer, NormalizedLayer) and layer.has_batch_norm:
         return torch.cat([layer(part) for part in x.chunk(steps)])
     return layer(x)
 
@@ -122,7 +123,7 @@ class RnnCell(RecurrentLayer):
         return self.output_layer(new), (new,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RnnSpec(Spec):
     """Darknet's `parse_rnn`. logistic: activation of the recurrent part, 1 logistic, 2 loggy, 0 as the others.
 
@@ -130,25 +131,26 @@ class RnnSpec(Spec):
     """
 
     vector: ClassVar[bool] = True
+    channels_key: ClassVar[str] = "output"
+
     output: int
     hidden: int
-    activation: str
     batch_normalize: bool
     logistic: int
     shortcut: bool
     time_steps: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> RnnSpec:
-        output = o.int("output", 1, 1)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> RnnSpec:
+        output = options.int("output", 1, 1)
         return cls(
-            output,
-            o.int("hidden", output, 1),
-            parse_activation(o, "logistic"),
-            o.flag("batch_normalize"),
-            o.int("logistic"),
-            o.flag("shortcut"),
-            net.time_steps,
+            output=output,
+            hidden=options.int("hidden", output, 1),
+            activation=parse_activation(options, "logistic"),
+            batch_normalize=options.flag("batch_normalize"),
+            logistic=options.int("logistic"),
+            shortcut=options.flag("shortcut"),
+            time_steps=net.time_steps,
         )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -180,21 +182,27 @@ class RnnSpec(Spec):
         return RnnCell(layers, self.shortcut, self.time_steps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _GatedSpec(Spec):
     """What [gru] and [lstm] share: gates that read the input, and gates that read the state."""
 
     vector: ClassVar[bool] = True
+    channels_key: ClassVar[str] = "output"
     names: ClassVar[tuple[str, ...]] = ()  # of the gates in file order; the first character tells which kind
     reading: ClassVar[str] = ""  # the kind that reads the input
+
     output: int
     batch_normalize: bool
     time_steps: int
     tanh: bool = False
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> _GatedSpec:
-        return cls(o.int("output", 1, 1), o.flag("batch_normalize"), net.time_steps)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> _GatedSpec:
+        return cls(
+            output=options.int("output", 1, 1),
+            batch_normalize=options.flag("batch_normalize"),
+            time_steps=net.time_steps,
+        )
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(self.output, 1, 1)
@@ -218,7 +226,7 @@ class _GatedSpec(Spec):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GruSpec(_GatedSpec):
     """Darknet's `parse_gru`. The candidate is logistic; with tanh=1, an option of pjreddie's, it is tanh."""
 
@@ -226,8 +234,13 @@ class GruSpec(_GatedSpec):
     reading: ClassVar[str] = "input"
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> GruSpec:
-        return cls(o.int("output", 1, 1), o.flag("batch_normalize"), net.time_steps, o.flag("tanh"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> GruSpec:
+        return cls(
+            output=options.int("output", 1, 1),
+            batch_normalize=options.flag("batch_normalize"),
+            time_steps=net.time_steps,
+            tanh=options.flag("tanh"),
+        )
 
     def build(self, node: Node) -> nn.Module:
         return GruLayer(self.gates(node), self.tanh, self.time_steps)
@@ -253,7 +266,7 @@ class GruLayer(RecurrentLayer):
         return state, (state,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LstmSpec(_GatedSpec):
     """Darknet's `parse_lstm`. File order of AlexeyAB: f, i, g, o (pjreddie writes i, f, o, g)."""
 

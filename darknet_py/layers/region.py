@@ -13,13 +13,13 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers import target_assignment as common
 from darknet_py.layers.base import (
+    DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
     Node,
     Predictions,
     Shape,
     ShapeError,
-    Spec,
     TrainState,
     surrogate,
 )
@@ -29,11 +29,10 @@ from darknet_py.layers.target_assignment import Grid, TruthBoxes
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
 _PRIOR_IMAGES = 12800  # so many images long all boxes are drawn towards their anchors
 _PRIOR_SCALE = 0.01
-_HIER = 0.5  # how sure a class of a tree must be to be named: the default of C's `-hier`
 
 
-@dataclass(frozen=True)
-class RegionSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class RegionSpec(DetectionHeadSpec):
     """Darknet's `parse_region`.
 
     Input and output: num · (4 + 1 + classes) channels; per anchor x, y, w, h, objectness, classes. anchors are in grid
@@ -41,11 +40,6 @@ class RegionSpec(Spec):
     by Darknet and have no effect there either.
     """
 
-    detects = True
-
-    classes: int
-    anchors: tuple[tuple[float, float], ...]
-    max_boxes: int
     softmax: bool
     focal_loss: bool
     rescore: bool
@@ -56,39 +50,32 @@ class RegionSpec(Spec):
     object_scale: float
     noobject_scale: float
     class_scale: float
-    tree: str
-    map: str
-    jitter: float
-    resize: float
-    random: float
-    nms_kind: str = "default"
-    beta_nms: float = 0.6
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> RegionSpec:
-        if o.int("coords", 4) != 4:
-            o.error(f"coords: expected 4 (center and size), got {o.text('coords')!r}", "coords")
+    def parse(cls, options: Options, net: NetSpec, index: int) -> RegionSpec:
+        if options.int("coords", 4) != 4:
+            options.error(f"coords: expected 4 (center and size), got {options.text('coords')!r}", "coords")
         for key in ("absolute", "log", "sqrt", "mask_scale"):
-            o.float(key)
+            options.float(key)
         return cls(
-            classes=o.int("classes", 20, 1),
-            anchors=common.parse_anchors(o, o.int("num", 1, 1, common.ANCHOR_LIMIT)),
-            max_boxes=o.int("max", 200, 1),
-            softmax=o.flag("softmax"),
-            focal_loss=o.flag("focal_loss"),
-            rescore=o.flag("rescore"),
-            bias_match=o.flag("bias_match"),
-            thresh=o.float("thresh", 0.5),
-            classfix=o.int("classfix"),
-            coord_scale=o.float("coord_scale", 1.0),
-            object_scale=o.float("object_scale", 1.0),
-            noobject_scale=o.float("noobject_scale", 1.0),
-            class_scale=o.float("class_scale", 1.0),
-            tree=o.text("tree"),
-            map=o.text("map"),
-            jitter=o.float("jitter", 0.2),
-            resize=o.float("resize", 1.0),
-            random=o.float("random", 0.0),
+            classes=options.int("classes", 20, 1),
+            anchors=common.parse_anchors(options, options.int("num", 1, 1, common.ANCHOR_LIMIT)),
+            max_boxes=options.int("max", 200, 1),
+            softmax=options.flag("softmax"),
+            focal_loss=options.flag("focal_loss"),
+            rescore=options.flag("rescore"),
+            bias_match=options.flag("bias_match"),
+            thresh=options.float("thresh", 0.5),
+            classfix=options.int("classfix"),
+            coord_scale=options.float("coord_scale", 1.0),
+            object_scale=options.float("object_scale", 1.0),
+            noobject_scale=options.float("noobject_scale", 1.0),
+            class_scale=options.float("class_scale", 1.0),
+            tree=options.text("tree"),
+            map=options.text("map"),
+            jitter=options.float("jitter", 0.2),
+            resize=options.float("resize", 1.0),
+            random=options.float("random", 0.0),
         )
 
     def channels_for(self, classes: int) -> int:
@@ -117,7 +104,6 @@ class RegionLayer(HeadLayer):
         self.register_buffer("anchors", torch.tensor(spec.anchors), persistent=False)
         self.register_buffer("class_map", common.read_map(spec.map) if spec.map else None, persistent=False)
         self.tree = ClassHierarchy.read(spec.tree, spec.classes) if spec.tree else None
-        self.hier = _HIER
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same, float32: logistic on objectness, softmax over classes, boxes as they came.

@@ -15,7 +15,7 @@ from darknet_py.cfg.options import Options
 from darknet_py.layers.base import Node, Shape, ShapeError, Spec, conv_output_size, pad_to_window
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UpsampleSpec(Spec):
     """[upsample] (`make_upsample_layer`): each pixel `stride` times; a negative stride sums blocks instead."""
 
@@ -23,11 +23,11 @@ class UpsampleSpec(Spec):
     scale: float
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> UpsampleSpec:
-        stride = o.int("stride", 2, -64, 64)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> UpsampleSpec:
+        stride = options.int("stride", 2, -64, 64)
         if not stride:
-            o.error("stride: expected an integer other than 0, got 0", "stride")
-        return cls(stride or 1, o.float("scale", 1.0))
+            options.error("stride: expected an integer other than 0, got 0", "stride")
+        return cls(stride=stride or 1, scale=options.float("scale", 1.0))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         c, h, w = inputs[0]
@@ -55,8 +55,8 @@ class UpsampleLayer(nn.Module):
         return x if self.scale == 1 else x * self.scale
 
 
-@dataclass(frozen=True)
-class AntialiasedSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class ReorgExtraSpec(Spec):
     """[reorg] with extra (pjreddie): all values of an image and `extra` zeros, go.cfg's place for passing."""
 
     vector: ClassVar[bool] = True
@@ -66,13 +66,10 @@ class AntialiasedSpec(Spec):
         return Shape(inputs[0].size + self.extra, 1, 1)
 
     def build(self, node: Node) -> nn.Module:
-        return AntialiasedLayer(self.extra)
-
-    def only_pjreddie(self, node: Node) -> bool:
-        return True
+        return ReorgExtraLayer(self.extra)
 
 
-class AntialiasedLayer(nn.Module):
+class ReorgExtraLayer(nn.Module):
     def __init__(self, extra: int):
         super().__init__()
         self.extra = extra
@@ -81,7 +78,7 @@ class AntialiasedLayer(nn.Module):
         return F.pad(x.flatten(1), (0, self.extra))[:, :, None, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReorgSpec(Spec):
     """[reorg]: Darknet's old, scrambled space-to-depth (`reorg_old_layer.c`), which YOLOv2 was trained with."""
 
@@ -89,10 +86,10 @@ class ReorgSpec(Spec):
     reverse: bool
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> Spec:
-        if extra := o.int("extra", 0, 0, 1 << 16):
-            return AntialiasedSpec(extra)
-        return cls(o.int("stride", 1, 1, 64), o.flag("reverse"))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> Spec:
+        if extra := options.int("extra", 0, 0, 1 << 16):
+            return ReorgExtraSpec(extra=extra)
+        return cls(stride=options.int("stride", 1, 1, 64), reverse=options.flag("reverse"))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         c, h, w = inputs[0]
@@ -143,7 +140,7 @@ def _gathered(x: Tensor, s: int) -> Tensor:
     return phases.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reorg3dSpec(ReorgSpec):
     """[reorg3d]: each s × s block of pixels becomes s² channel groups (`reorg_cpu` of blas.c).
 
@@ -199,14 +196,3 @@ class Blur(nn.Module):
         weight = self.filter.to(x.dtype).expand(x.shape[1], 1, size, size)
         border = 1 if size == 3 else 0
         return F.conv2d(pad_to_window(x, size - 2 * border), weight, None, self.stride, border, 1, x.shape[1])
-
-
-def overlaid(host: Tensor, output: Tensor) -> Tensor:
-    """What C keeps in l.output of an antialiased layer: the blurred values, written over the front of the layer's own.
-
-    Layers after it read the blurred values only. (C's [route] and [shortcut] take the sharp layer's size and read
-    beyond them; here they see the blurred map.)
-    """
-    memory = host.flatten().clone()
-    memory[: output.numel()] = output.flatten()
-    return memory.view(host.shape)

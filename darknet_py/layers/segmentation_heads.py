@@ -11,22 +11,19 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Shape, ShapeError, Spec, TrainState, surrogate
+from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
 
 
-@dataclass(frozen=True)
-class LogisticSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class LogisticSpec(HeadSpec):
     """[logistic]: cross entropy of each value with a target of its own (`logistic_layer.c`)."""
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> LogisticSpec:
+    def parse(cls, options: Options, net: NetSpec, index: int) -> LogisticSpec:
         return cls()
 
     def build(self, node: Node) -> nn.Module:
         return LogisticLayer()
-
-    def only_pjreddie(self, node: Node) -> bool:
-        return True
 
 
 class LogisticLayer(HeadLayer):
@@ -47,16 +44,15 @@ class LogisticLayer(HeadLayer):
         return HeadLoss(surrogate(x, truth - output, cost), cost, {"cost": cost})
 
 
-@dataclass(frozen=True)
-class IsegSpec(Spec):
+@dataclass(frozen=True, kw_only=True)
+class IsegSpec(HeadSpec):
     """[iseg]: `classes` masks and an embedding of `ids` values per pixel (`iseg_layer.c`)."""
 
-    classes: int
     ids: int
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> IsegSpec:
-        return cls(o.int("classes", 20, 1), o.int("ids", 32, 0))
+    def parse(cls, options: Options, net: NetSpec, index: int) -> IsegSpec:
+        return cls(classes=options.int("classes", 20, 1), ids=options.int("ids", 32, 0))
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         if inputs[0].c != self.classes + self.ids:
@@ -65,9 +61,6 @@ class IsegSpec(Spec):
 
     def build(self, node: Node) -> nn.Module:
         return IsegLayer(self)
-
-    def only_pjreddie(self, node: Node) -> bool:
-        return True
 
 
 class IsegLayer(HeadLayer):

@@ -22,33 +22,37 @@ ANCHOR_LIMIT = 1 << 10  # num; a typo must not ask for gigabytes of anchors
 _PAIRS = 1 << 21  # predictions × truths compared at once; bounds the memory of `match`
 
 
-def parse_anchors(o: Options, num: int) -> tuple[tuple[float, float], ...]:
+def parse_anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
     """`anchors`: num pairs (width, height). As in Darknet missing ones are .5 and surplus ones are dropped."""
-    values = o.floats("anchors")[: 2 * num]
+    values = options.floats("anchors")[: 2 * num]
     if len(values) < 2 * num:
-        o.warn(f"anchors: expected {2 * num} numbers (num={num}), got {len(values)}; the others are .5", "anchors")
+        options.warn(
+            f"anchors: expected {2 * num} numbers (num={num}), got {len(values)}; the others are .5", "anchors"
+        )
         values += (0.5,) * (2 * num - len(values))
     if any(value <= 0 for value in values):
-        o.error("anchors: expected sizes above zero", "anchors")
+        options.error("anchors: expected sizes above zero", "anchors")
     return tuple(zip(values[::2], values[1::2], strict=True))
 
 
-def parse_mask(o: Options, num: int) -> tuple[int, ...]:
+def parse_mask(options: Options, num: int) -> tuple[int, ...]:
     """`mask`: which of the num anchors this head predicts; all when it is not given."""
-    mask = o.ints("mask", range(num))
+    mask = options.ints("mask", range(num))
     if not mask or min(mask) < 0 or max(mask) >= num or len(set(mask)) < len(mask):
-        o.error(f"mask: expected different anchors from 0 to {num - 1} (num={num}), got {o.text('mask')!r}", "mask")
+        options.error(
+            f"mask: expected different anchors from 0 to {num - 1} (num={num}), got {options.text('mask')!r}", "mask"
+        )
         return (0,)
     return mask
 
 
-def parse_class_weights(o: Options, classes: int, max_delta: float | None) -> tuple[float, ...]:
+def parse_class_weights(options: Options, classes: int, max_delta: float | None) -> tuple[float, ...]:
     """`counters_per_class`: how often each class occurs → a factor for each (`get_classes_multipliers`)."""
-    counts = [max(count, 1) for count in o.ints("counters_per_class")]
+    counts = [max(count, 1) for count in options.ints("counters_per_class")]
     if not counts:
         return ()
     if len(counts) != classes:
-        o.error(
+        options.error(
             f"counters_per_class: expected {classes} numbers, one per class, got {len(counts)}", "counters_per_class"
         )
     most = max(counts)
@@ -212,13 +216,6 @@ def everywhere(chosen: Tensor, row: Tensor, mask: Tensor) -> Assignments:
     cells = chosen.shape[2] * chosen.shape[3]
     anchor = mask[slots // cells % chosen.shape[1]]
     return Assignments(slots, row.flatten()[slots], anchor, torch.zeros_like(slots, dtype=torch.bool))
-
-
-class Tracks(NamedTuple):
-    """Which object each slot of a [yolo] answers for, (B, anchors, H, W): its track and its class, −1 for none."""
-
-    label: Tensor
-    kind: Tensor
 
 
 class ClassLossOptions(NamedTuple):

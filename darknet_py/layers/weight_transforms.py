@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from darknet_py.layers.base import TrainState
+from darknet_py.layers.base import StatefulLayer
 
 
 def signs(x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def centerd(gradient: Tensor) -> Tensor:
     return gradient - gradient.mean(tuple(range(1, gradient.dim())), keepdim=True)
 
 
-class DeformedKernels(nn.Module):
+class DeformedKernels(StatefulLayer):
     """Filters that are deformed copies of the first quarter (sway, rotate, stretch and stretch_sway).
 
     In the first half of training C's GPU build averages the (un-deformed) gradients of the four quarters, and after
@@ -72,7 +72,6 @@ class DeformedKernels(nn.Module):
         degrees = float(int(angle))  # C hands the angle on as an integer
         self.register_buffer("forward_maps", torch.stack(_stages(kind, size, degrees, False)), persistent=False)
         self.register_buffer("backward_maps", torch.stack(_stages(kind, size, degrees, True)), persistent=False)
-        self.state = TrainState()
         self._written = -1
 
     @staticmethod

@@ -13,14 +13,14 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers import target_assignment as common
 from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
-from darknet_py.layers.bad_label_filter import RunningDeltaStats, filter_labels, filters_labels
-from darknet_py.layers.base import HeadLoss, Node, TrainState
-from darknet_py.layers.target_assignment import Grid, Tracks, TruthBoxes
+from darknet_py.layers.bad_label_filter import filter_labels, filters_labels
+from darknet_py.layers.base import HeadLoss, Node, RunningDeltaStats, Tracks, TrainState
+from darknet_py.layers.target_assignment import Grid, TruthBoxes
 
 _NO_LAYER = 999999
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class YoloSpec(AnchorHeadSpec):
     """Darknet's `parse_yolo`.
 
@@ -29,7 +29,7 @@ class YoloSpec(AnchorHeadSpec):
     """
 
     box_entries = 4
-    rejects_labels = True  # as [net] asks: see `layers.reject`
+    filters_labels = True  # as [net] asks: see `layers.reject`
 
     new_coords: bool
     show_details: bool
@@ -41,18 +41,18 @@ class YoloSpec(AnchorHeadSpec):
     embedding_layer: int | None
 
     @classmethod
-    def parse(cls, o: Options, net: NetSpec, index: int) -> YoloSpec:
-        embedding = o.int("embedding_layer", _NO_LAYER)
+    def parse(cls, options: Options, net: NetSpec, index: int) -> YoloSpec:
+        embedding = options.int("embedding_layer", _NO_LAYER)
         return cls(
-            **cls.shared(o),
-            new_coords=o.flag("new_coords"),
-            focal_loss=o.flag("focal_loss"),
-            show_details=o.flag("show_details", True),
-            track_history_size=o.int("track_history_size", 5),
-            sim_thresh=o.float("sim_thresh", 0.8),
-            dets_for_track=o.int("dets_for_track", 1),
-            dets_for_show=o.int("dets_for_show", 1),
-            track_ciou_norm=o.float("track_ciou_norm", 0.01),
+            **cls.shared(options),
+            new_coords=options.flag("new_coords"),
+            focal_loss=options.flag("focal_loss"),
+            show_details=options.flag("show_details", True),
+            track_history_size=options.int("track_history_size", 5),
+            sim_thresh=options.float("sim_thresh", 0.8),
+            dets_for_track=options.int("dets_for_track", 1),
+            dets_for_show=options.int("dets_for_show", 1),
+            track_ciou_norm=options.float("track_ciou_norm", 0.01),
             embedding_layer=None if embedding == _NO_LAYER else embedding if embedding >= 0 else index + embedding,
         )
 
@@ -162,8 +162,8 @@ class YoloLayer(AnchorHeadLayer):
     def _reject(self, delta: Tensor, state: TrainState) -> Tensor:
         if not filters_labels(self.net, state.iteration):
             return delta
-        state.rolling = state.rolling or RunningDeltaStats.start(delta)
-        return filter_labels(delta, state.rolling, self.net, state.iteration, delta.shape[2])
+        state.delta_stats = state.delta_stats or RunningDeltaStats.start(delta)
+        return filter_labels(delta, state.delta_stats, self.net, state.iteration, delta.shape[2])
 
     def _cost(self, delta: Tensor, figures: dict[str, Tensor]) -> Tensor:
         """Darknet's printed loss; not what it descends on unless iou_loss=mse."""

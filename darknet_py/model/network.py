@@ -11,10 +11,19 @@ from torch import Tensor, nn
 
 from darknet_py.errors import CfgError, DarknetError, Problem
 from darknet_py.graph.graph import Graph
-from darknet_py.layers import c_emulation as parity
-from darknet_py.layers.base import HeadLayer, HeadLoss, Node, Predictions, ShapeError, TrainState
+from darknet_py.layers.base import (
+    DetectionHeadSpec,
+    HeadLayer,
+    HeadLoss,
+    Node,
+    Predictions,
+    ShapeError,
+    StatefulLayer,
+    TrainState,
+)
 from darknet_py.model import checkpoint
 from darknet_py.model import weights as weights_file
+from darknet_py.model.c_emulation import CEmulation
 
 
 class LossReport(NamedTuple):
@@ -51,19 +60,18 @@ class Network(nn.Module):
                 raise CfgError([Problem(graph.path, node.line, where, str(error))]) from None
         self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, HeadLayer)]
         for layer in self.modules():
-            if hasattr(layer, "state") and layer is not self:
-                layer.state = self.state  # type: ignore[assignment]
+            if isinstance(layer, StatefulLayer):
+                layer.state = self.state
 
     @property
     def detectors(self) -> list[tuple[int, HeadLayer]]:
-        return [(i, head) for i, head in self.heads if self.graph.layers[i].spec.detects]
+        return [(i, head) for i, head in self.heads if isinstance(self.graph.layers[i].spec, DetectionHeadSpec)]
 
     @property
     def nms_kind(self) -> tuple[str, float]:
         """(nms_kind, beta_nms) of the last detection layer: Darknet looks at that one alone."""
-        specs = [self.graph.layers[i].spec for i, _ in self.detectors]
-        last = specs[-1] if specs else None
-        return getattr(last, "nms_kind", "default"), getattr(last, "beta_nms", 0.6)
+        specs = self.graph.detection_specs
+        return (specs[-1].nms_kind, specs[-1].beta_nms) if specs else ("default", 0.6)
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +111,7 @@ class Network(nn.Module):
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             look(node, module, inputs)
             output = module(*inputs)
-            if isinstance(module, HeadLayer) and node.spec.detects:
+            if isinstance(module, HeadLayer) and isinstance(node.spec, DetectionHeadSpec):
                 decoded.append(module.decode(output))
             last[:] = [output]
             return output
@@ -116,20 +124,20 @@ class Network(nn.Module):
     def outputs(self, x: Tensor) -> list[Tensor | None]:
         """What C Darknet's CPU build keeps in each layer's l.output, faults included: (B, C, H, W) or (B, N).
 
-        See `layers.parity` for the few cfgs where this is not what the network computes.
+        None where C keeps none. See `model.c_emulation` for the few cfgs where this is not what the network computes.
         """
-        kept: list[Tensor | None] = []
+        build = CEmulation(self.graph.layers, list(self.layers))
+        outputs: list[Tensor | None] = []
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
             output = module(*inputs)
-            memory = node.spec.c_output(module, inputs, output)
-            kept.append(None if memory is None else memory.clone())
+            c_output = build.output(node, module, inputs, output)
+            outputs.append(None if c_output is None else c_output.clone())
             return output
 
-        build = "pjreddie" if any(node.spec.only_pjreddie(node) for node in self.graph.layers) else "alexeyab"
-        with parity.reproducing(build):
+        with build.faults():
             self._run(x, keep)
-        return kept
+        return outputs
 
     def loss(self, x: Tensor, truth: Tensor) -> LossReport:
         """Forward pass of one mini-batch with losses.

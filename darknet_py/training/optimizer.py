@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from darknet_py.layers.normalize import NormalizedLayer
+
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
     from darknet_py.graph.graph import Graph
@@ -76,8 +78,8 @@ def set_trainable(network: Network, stop: int) -> None:
 def set_statistics_momentum(network: Network, momentum: float) -> None:
     """How fast running means and variances follow: new = (1 − momentum)·old + momentum·(of the mini-batch)."""
     for module in network.modules():
-        if hasattr(module, "momentum"):
-            module.momentum = momentum  # type: ignore[assignment]
+        if isinstance(module, NormalizedLayer):
+            module.momentum = momentum
 
 
 def trainable(network: Network) -> list[tuple[Node, str, nn.Parameter]]:

@@ -102,7 +102,7 @@ def notes(graph: Graph, task: Task) -> list[str]:
 def _idle(graph: Graph) -> list[str]:
     """A line for each key of `[net]` that has no effect in this network, in C Darknet neither."""
     net, heads = graph.net, graph.detection_specs
-    rejecting = any(getattr(node.spec, "rejects_labels", False) for node in graph.layers)
+    rejecting = any(head.filters_labels for head in heads)
     idle = {
         "badlabels_rejection_percentage": (net.badlabels_rejection_percentage and not rejecting, "only [yolo] has it"),
         "num_sigmas_reject_badlabels": (net.num_sigmas_reject_badlabels and not rejecting, "only [yolo] has it"),

@@ -13,6 +13,7 @@ from darknet_py.cfg.net import UNUSED_KEYS
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph, build_graph
+from darknet_py.layers.base import DetectionHeadSpec
 
 _ALIASES = {"ema": "ema_alpha"}
 # What a detection section says about augmentation; a new value goes into all of them.
@@ -140,7 +141,7 @@ def _places(graph: Graph, changes: Mapping[str, Any]) -> list[CfgEdit]:
     for key, value in changes.items():
         sections = [0]
         if key in _HEAD_KEYS:
-            sections = [node.index + 1 for node in graph.layers if node.spec.detects and hasattr(node.spec, key)]
+            sections = [node.index + 1 for node in graph.layers if isinstance(node.spec, DetectionHeadSpec)]
             if not sections:
                 raise TrainError(f"{graph.path}: {key}: expected a detection layer that has it, got none")
         places += [CfgEdit(section, key, _text(value)) for section in sections]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from darknet_py.inference.fuse import AMP
-from darknet_py.layers.bad_label_filter import RunningDeltaStats
+from darknet_py.layers.base import RunningDeltaStats
+from darknet_py.layers.normalize import NormalizedLayer
 from darknet_py.layers.recurrent import RecurrentLayer
 from darknet_py.training.distributed import DistContext, LossModule, all_reduce_sum, no_sync, split_batch, wrap_model
 from darknet_py.training.optimizer import Ema, make_optimizer, set_trainable, stopped, trainable
@@ -122,7 +123,11 @@ class TrainStep:
         image is changed.
         """
         net, state = self.network.graph.net, self.network.state
-        still = [layer for layer in self.network.modules() if hasattr(layer, "momentum") and layer.training]
+        still = [
+            layer
+            for layer in self.network.modules()
+            if isinstance(layer, NormalizedLayer) and layer.has_batch_norm and layer.training
+        ]
         for layer in still:
             layer.training = False
         state.adversarial = True
@@ -172,7 +177,7 @@ class TrainStep:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else [],
             "scaler": self.scaler.state_dict(),
-            "rolling": vars(self.network.state.rolling) if self.network.state.rolling else {},
+            "rolling": vars(self.network.state.delta_stats) if self.network.state.delta_stats else {},
             "memory": {name: list(layer.memory) for name, layer in self._remembering() if layer.memory is not None},
         }
 
@@ -185,7 +190,7 @@ class TrainStep:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])
         rolling = {name: tensor.to(self.device) for name, tensor in state["rolling"].items()}
-        self.network.state.rolling = RunningDeltaStats(**rolling) if rolling else None
+        self.network.state.delta_stats = RunningDeltaStats(**rolling) if rolling else None
         for name, layer in self._remembering():
             kept = state["memory"].get(name)
             layer.memory = tuple(part.to(self.device) for part in kept) if kept else None

@@ -56,10 +56,10 @@ def short_number(value: float) -> str:
 def leaf_title(node: Node) -> str:
     """`conv 3×3/2 g32`, `concat ×4`, `part 2 of 2`, `add`, …"""
     kind, count = category(node), len(node.sources)
-    groups = getattr(node.spec, "groups", 1)
+    groups = node.spec.groups
     if kind == "concat":
         if groups > 1:
-            part = f"part {getattr(node.spec, 'group_id', 0) + 1} of {groups}"
+            part = f"part {node.spec.group_id + 1} of {groups}"
             return part if count == 1 else f"concat ×{count}, {part}"
         return "route" if passes(node) else f"concat ×{count}"
     if kind == "add" and count > 1:
@@ -77,7 +77,7 @@ def leaf_title(node: Node) -> str:
 
 def leaf_subtitle(node: Node) -> str:
     """Its output and, where it has one that matters, its activation."""
-    activation = getattr(node.spec, "activation", "linear")
+    activation = node.spec.activation
     return size_text(node.output) + ("" if activation == "linear" else f" {activation}")
 
 

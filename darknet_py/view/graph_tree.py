@@ -235,7 +235,7 @@ class _Builder:
         if pools > 1 and not filters:
             return "pyramid"
         inner = any(isinstance(child, Block) for child in children)
-        cut = any(getattr(nodes[index].spec, "groups", 1) > 1 and index not in self.weighted for index in layers)
+        cut = any(nodes[index].spec.groups > 1 and index not in self.weighted for index in layers)
         direct = any(source not in layers for source in self.flow.pred[join])
         if direct and not inner and not cut:
             return "dense"

@@ -64,19 +64,21 @@ def test_depth_pooling_has_one_winner() -> None:
 def test_local_average_has_the_gradient_of_cs_gpu_build() -> None:
     """Read off `backward_local_avgpool_layer_kernel`: each cell's window hands its whole gradient on."""
     x = torch.rand(1, 1, 4, 4, requires_grad=True)
-    y = LocalAvgPoolLayer(LocalAvgPoolSpec(2, 2, 2, 0))(x)
+    y = LocalAvgPoolLayer(LocalAvgPoolSpec(size=2, stride_x=2, stride_y=2, padding=0))(x)
     y.backward(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
     assert x.grad is not None
     assert x.grad[0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
     x.grad = None
-    y = LocalAvgPoolLayer(LocalAvgPoolSpec(3, 1, 1, 2))(x)  # overlapping windows: the mean of those around
+    y = LocalAvgPoolLayer(LocalAvgPoolSpec(size=3, stride_x=1, stride_y=1, padding=2))(
+        x
+    )  # overlapping windows: the mean of those around
     y.backward(torch.ones_like(y))
     assert torch.equal(x.grad, torch.ones_like(x))
 
 
 class TestDropBlock:
     def test_squares_grow_over_the_training(self) -> None:
-        layer = DropBlockLayer(DropoutSpec(0.5, True, 0.0, 4)).train()
+        layer = DropBlockLayer(DropoutSpec(probability=0.5, dropblock=True, size_rel=0.0, size_abs=4)).train()
         torch.manual_seed(0)
         sides = {}
         for iteration in (0, 25, 50, 100):
@@ -87,7 +89,7 @@ class TestDropBlock:
         assert sides == {0: set(), 25: {1}, 50: {4}, 100: {16}}
 
     def test_the_rest_of_an_image_makes_up_for_it(self) -> None:
-        layer = DropBlockLayer(DropoutSpec(0.5, True, 0.5, 7)).train()
+        layer = DropBlockLayer(DropoutSpec(probability=0.5, dropblock=True, size_rel=0.5, size_abs=7)).train()
         torch.manual_seed(0)
         y = layer(torch.ones(4, 16, 8, 8))
         assert torch.allclose(y.mean((1, 2, 3)), torch.ones(4)) and len(y[0].unique()) == 2

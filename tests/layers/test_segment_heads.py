@@ -23,7 +23,7 @@ def _x() -> torch.Tensor:
     ("name", "head", "truth"),
     [
         ("logistic", LogisticLayer(), torch.tensor(GOLDEN["targets"]).view(2, -1)),
-        ("iseg", IsegLayer(IsegSpec(3, 2)), torch.tensor(GOLDEN["instances"])),
+        ("iseg", IsegLayer(IsegSpec(classes=3, ids=2)), torch.tensor(GOLDEN["instances"])),
     ],
 )
 def test_output_delta_and_cost_are_cs(name: str, head: HeadLayer, truth: torch.Tensor) -> None:
@@ -38,8 +38,8 @@ def test_output_delta_and_cost_are_cs(name: str, head: HeadLayer, truth: torch.T
 
 def test_truth_that_does_not_fit_is_told() -> None:
     with pytest.raises(DarknetError, match=r"expected truth of \(images, instances, 13\), got"):
-        IsegLayer(IsegSpec(3, 2)).loss(_x(), torch.zeros(2, 3, 12), TrainState())
+        IsegLayer(IsegSpec(classes=3, ids=2)).loss(_x(), torch.zeros(2, 3, 12), TrainState())
     with pytest.raises(DarknetError, match="expected classes 0…2, got 7"):
-        IsegLayer(IsegSpec(3, 2)).loss(_x(), torch.full((2, 1, 13), 7.0), TrainState())
+        IsegLayer(IsegSpec(classes=3, ids=2)).loss(_x(), torch.full((2, 1, 13), 7.0), TrainState())
     with pytest.raises(DarknetError, match=r"expected truth of \(2, 5, 3, 4\), got"):
         LogisticLayer().loss(_x(), torch.zeros(2, 3), TrainState())

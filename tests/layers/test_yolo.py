@@ -169,14 +169,14 @@ def test_noise_is_rejected_with_figures_that_run_on() -> None:
     head = head_cases.build(YoloSpec, net + "[yolo]\n" + BODY, SHAPE)
     x, given, state = torch.randn(2, *SHAPE), rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState(iteration=750)
     plain = head_cases.run(head, x, given, state)[1]
-    assert state.rolling is None
+    assert state.delta_stats is None
     state.iteration = 990
     first = head_cases.run(head, x, given, state)[1]
-    largest = float(state.rolling.largest)
+    largest = float(state.delta_stats.largest)
     head_cases.run(head, x * 2, given, state)
     assert np.abs(first).max() < np.abs(plain).max()
-    assert float(state.rolling.largest) > largest
-    assert float(state.rolling.threshold) > 0
+    assert float(state.delta_stats.largest) > largest
+    assert float(state.delta_stats.threshold) > 0
 
 
 class _Waiting(TorchDispatchMode):

@@ -20,9 +20,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from darknet_py.layers import convolutional
 from darknet_py.layers.base import HeadLayer, Node
-from darknet_py.layers.normalize import EPS
+from darknet_py.layers.normalize import EPS, NormalizedLayer
 from darknet_py.model.network import Network
 
 _CLEARED = ("convolutional", "shortcut", "maxpool")
@@ -33,7 +32,7 @@ def cpu_build() -> Iterator[None]:
     """While it is entered, networks compute gradients and batch norm as C's CPU build does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Network, "_run", _run)
-        patch.setattr(convolutional, "batch_norm", _batch_norm)
+        patch.setattr(NormalizedLayer, "batch_norm", _batch_norm)
         yield
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from darknet_py.data.images import Image
 from darknet_py.data.labels import Boxes
 from darknet_py.errors import DataError
+from darknet_py.layers.base import DetectionHeadSpec
 
 if TYPE_CHECKING:
     from darknet_py.cfg.net import NetSpec
@@ -52,7 +53,7 @@ class Augmentation:
     mixing_share: float = 0.5  # Darknet mixes every second batch; here it is a coin per sample
 
     @classmethod
-    def of(cls, net: NetSpec, head: object = None) -> Augmentation:
+    def of(cls, net: NetSpec, head: DetectionHeadSpec | None = None) -> Augmentation:
         """From the cfg. `head`: the spec of the last yolo or region section, as Darknet takes it.
 
         cutmix is for classifiers only and left out, as in Darknet. Raises DataError for mosaic with letter_box,
@@ -61,15 +62,16 @@ class Augmentation:
         mixup = {2: PLAIN, 4: MOSAIC}.get(net.mixup, net.mixup)
         if mixup == MOSAIC and net.letter_box:
             raise DataError("[net]: mosaic=1 and letter_box=1 cannot be used together, expected only one of them")
+        head = head or DetectionHeadSpec()
         return cls(
-            jitter=getattr(head, "jitter", 0.2),
-            resize=getattr(head, "resize", 1.0),
+            jitter=head.jitter,
+            resize=head.resize,
             hue=net.hue,
             saturation=net.saturation or 1.0,
             exposure=net.exposure or 1.0,
             mixup=mixup,
-            random=float(getattr(head, "random", 0.0)),
-            max_boxes=getattr(head, "max_boxes", 200),
+            random=head.random,
+            max_boxes=head.max_boxes,
             **{name: getattr(net, name) for name in _COPIED},
         )
 

@@ -16,6 +16,7 @@ from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.classifier import evaluate_classifier
 from darknet_py.graph.graph import Graph
+from darknet_py.layers.base import HeadSpec
 from darknet_py.training.tasks.task import (
     BatchSource,
     EvalScore,
@@ -50,7 +51,7 @@ class ClassificationTask:
     @classmethod
     def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> ClassificationTask:
         """Raises DataError, and TrainError where the data has more classes than the network."""
-        if any(getattr(node.spec, "tree", "") for node in graph.layers):
+        if any(isinstance(node.spec, HeadSpec) and node.spec.tree for node in graph.layers):
             raise TrainError(f"{graph.path}: training a classifier on a tree of classes (tree=) is not supported")
         data = open_classifier_data(path, graph.net.channels, options.limit)
         outputs = graph.layers[-1].output.size

@@ -18,6 +18,7 @@ from darknet_py.data.loader import Batch, TrainLoader, training_sample
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.evaluation.detector import evaluate_detector
 from darknet_py.graph.graph import Graph
+from darknet_py.layers.base import HeadSpec
 from darknet_py.training.tasks.task import (
     BatchSource,
     EvalScore,
@@ -113,7 +114,7 @@ class DetectionTask:
 
     def truth(self, batch: Batch, network: Network) -> Tensor:
         """Rows; a seventh column is the identity of the object, where embeddings of objects are learnt."""
-        if not any(getattr(node.spec, "yolo_layer", None) for node in self.graph.layers):
+        if not any(isinstance(node.spec, HeadSpec) and node.spec.yolo_layer for node in self.graph.layers):
             return batch.truth
         return torch.cat([batch.truth, batch.tracks[:, None].to(batch.truth)], 1)
 

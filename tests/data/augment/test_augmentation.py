@@ -28,6 +28,7 @@ from darknet_py.data.augment.augmentation import (
 )
 from darknet_py.data.augment.mosaic import compose, cut_point, images_wanted, tile
 from darknet_py.errors import DataError
+from darknet_py.layers.base import DetectionHeadSpec
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "augment.json").read_text())
 
@@ -260,11 +261,9 @@ def test_nothing_left_of_the_image_means_no_crop() -> None:
 
 
 def test_options_from_the_cfg() -> None:
-    class Head:
-        jitter, resize, random, max_boxes = 0.3, 1.5, 1.0, 90
-
+    head = DetectionHeadSpec(jitter=0.3, resize=1.5, random=1.0, max_boxes=90)
     net = NetSpec(width=32, height=32, mixup=4, hue=0.1, saturation=0, exposure=1.5, mosaic_bound=True)
-    options = Augmentation.of(net, Head())
+    options = Augmentation.of(net, head)
     assert (options.jitter, options.resize, options.random, options.max_boxes) == (0.3, 1.5, 1.0, 90)
     assert options.mixup == MOSAIC and options.mosaic_bound and options.saturation == 1 and options.flip
     assert Augmentation.of(NetSpec(mixup=2)).mixup == 0
