@@ -1,4 +1,4 @@
-"""`graph CFG [OUT]`: a network drawn, as SVG or as a page to look around in."""
+"""`graph CFG [OUT]`: draw a network as an SVG diagram or as an interactive HTML page."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from darknet_py.cli.common import load_network, network_arguments
 
-HELP = "draw a cfg: an SVG picture, or an HTML page with zoom, details, search and activation maps"
+HELP = "draw a cfg as an SVG diagram, or as an HTML page with zoom, details, search and activation maps"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "with --image: the weights to run it with")
     parser.add_argument("out", metavar="OUT", nargs="?", help="the file to write, .html or .svg (default: NAME.html)")
     parser.add_argument("--image", metavar="FILE", help="HTML: show every layer's activation maps of this image")
-    parser.add_argument("--layers", metavar="A-B", type=_span, help="SVG: only these layers, every one of them")
-    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: draw blocks closed or open")
+    parser.add_argument("--layers", metavar="A-B", type=_span, help="SVG: draw only these layers, with blocks open")
+    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: which blocks to draw open")
     parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: its colors")
 
 
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if kind == ".svg" and args.image:
         raise DarknetError(f"{out}: --image needs a page (.html)")
     if args.weights and not args.image:
-        raise DarknetError("--weights: expected --image too: the weights are only seen in the maps of an image")
-    text = _page(args) if kind == ".html" else _picture(args)
+        raise DarknetError("--weights needs --image: weights only matter for activation maps")
+    text = _page(args) if kind == ".html" else _diagram(args)
     write_atomically(out, text.encode())
     print(f"wrote {out} ({out.stat().st_size} bytes)")
     return 0
@@ -61,10 +61,10 @@ def _page(args: argparse.Namespace) -> str:
     net = load_network(args)
     maps = activation_maps(net, prepare(net, load_image(args.image, net.graph.net.channels)))
     note = NOTE if args.weights or is_checkpoint(args.cfg) else f"{NOTE} The weights are random."
-    return page(net.graph, maps.pictures, maps.tile, note)
+    return page(net.graph, maps.images, maps.tile, note)
 
 
-def _picture(args: argparse.Namespace) -> str:
+def _diagram(args: argparse.Namespace) -> str:
     from darknet_py.errors import DarknetError
     from darknet_py.model.load import read_graph
     from darknet_py.view.graph_svg import svg

@@ -1,4 +1,4 @@
-"""What items are called and how they look in the picture."""
+"""The titles, texts and colors of items in the diagram."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class _Stretch(NamedTuple):
     high: int
 
     def meets(self, other: _Stretch) -> bool:
-        """Edges from one output may share a lane."""
+        """Two stretches that overlap, but edges of the same output may share a lane."""
         return self.edge[0] != other.edge[0] and self.low <= other.high and other.low <= self.high
 
 

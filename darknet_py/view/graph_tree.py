@@ -17,10 +17,10 @@ from darknet_py.graph.profile import weighted
 from darknet_py.layers.base import Node
 
 INPUT = -1  # the network's input, as a leaf
-_ROOT = -2  # stands before everything, for the dominators
+_ROOT = -2  # precedes everything, for the dominators
 _REGION_LIMIT = 200  # layers; a wider fork and join is the shape of the network, not a block of it
 
-# What a section is in the picture; what is not named here is drawn as "other".
+# The category of each section type; a type that is not listed is drawn as "other".
 CATEGORIES = {
     "convolutional": "conv",
     "deconvolutional": "conv",
@@ -85,7 +85,7 @@ Item = Leaf | Block
 
 
 def category(node: Node) -> str:
-    """What the layer is in the picture: conv, pool, concat, add, scale, resample, head, recurrent or other."""
+    """The category of a layer: conv, pool, concat, add, scale, resample, head, recurrent or other."""
     return CATEGORIES.get(node.type.lower(), "other")
 
 

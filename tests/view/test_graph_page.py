@@ -112,12 +112,12 @@ def test_every_layer_is_shown_as_it_is() -> None:
     image = torch.zeros(3, 16, 32)
     image[0, :, 16:] = 1  # the right half is red
     maps = activation_maps(net, image)
-    assert sorted(maps.pictures) == [-1, 0, 1, 2]
+    assert sorted(maps.images) == [-1, 0, 1, 2]
     assert maps.tile == (56, 28)
-    first = decoded(maps.pictures[-1])[:28, :56]
+    first = decoded(maps.images[-1])[:28, :56]
     assert first[14, 10].max() < 40 and first[14, 45, 0] > 200 and first[14, 45, 2] < 60
     for layer in (0, 1):  # the mean, then channel 0 with the largest spread, then channel 1
-        tiles = decoded(maps.pictures[layer])
+        tiles = decoded(maps.images[layer])
         assert tiles.shape == (3 * 28 + 4, 4 * 56 + 6, 3)
         for left in (0, 58):
             assert tiles[14, left + 45, 1] > 180 > 90 > tiles[14, left + 10, 1]  # yellow, dark
@@ -127,7 +127,7 @@ def test_every_layer_is_shown_as_it_is() -> None:
 def test_maps_of_a_layer_with_nan_are_drawn() -> None:
     net = Network(parse_text("[net]\nwidth=8\nheight=8\nchannels=1\n[convolutional]\nfilters=2\nactivation=linear\n"))
     net.layers[0].weight.data.fill_(float("nan"))
-    assert set(activation_maps(net.eval(), torch.rand(1, 8, 8)).pictures) == {-1, 0}
+    assert set(activation_maps(net.eval(), torch.rand(1, 8, 8)).images) == {-1, 0}
 
 
 def test_command_writes_a_page_with_maps(tmp_path: Path) -> None:
