@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from darknet_py.data import anchor_heads as plan
-    from darknet_py.data import anchors as math
+    from darknet_py.data import anchor_heads
+    from darknet_py.data import anchors as clustering
     from darknet_py.data.open_dataset import open_dataset
     from darknet_py.errors import DarknetError
     from darknet_py.files import write_atomically
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.view.plots import anchor_plot
 
     graph = parse(args.cfg, width=args.width, height=args.height) if args.cfg else None
-    heads = plan.anchor_heads(graph) if graph else []
+    heads = anchor_heads.anchor_heads(graph) if graph else []
     if graph is None and not (args.clusters and args.width and args.height and not args.write and not args.masks):
         raise DarknetError("without a CFG expected --clusters, --width and --height, and nothing to write it to")
     if args.plot:
@@ -58,18 +58,20 @@ def run(args: argparse.Namespace) -> int:
     data = open_dataset(args.data)
     images = data.train_images()
     with tqdm(total=len(images), unit="label", disable=len(images) < 500 or not sys.stderr.isatty()) as bar:
-        boxes = math.read_boxes(images, data.classes or None, bar.update)
-    limits = plan.units(graph, heads) if graph else (args.width, args.height)
+        boxes = clustering.read_boxes(images, data.classes or None, bar.update)
+    limits = anchor_heads.anchor_space(graph, heads) if graph else (args.width, args.height)
     sizes = boxes.sizes * limits
-    old = plan.old_anchors(heads) if graph else None
+    old = anchor_heads.current_anchors(heads) if graph else None
     count = args.clusters or (0 if old is None else len(old))
-    new = math.rounded(math.fit(sizes, count, args.seed), limits[0])
-    fit = math.evaluate_anchors(sizes, new)
-    masks = plan.assign_anchors(heads, new, args.masks) if heads else []
-    by_size = plan.assign_anchors(heads, new, plan.STRIDE) if heads and len(new) >= len(heads) else masks
+    new = clustering.round_anchors(clustering.fit_anchors(sizes, count, args.seed), limits[0])
+    fit = clustering.evaluate_anchors(sizes, new)
+    masks = anchor_heads.assign_anchors(heads, new, args.masks) if heads else []
+    by_size = (
+        anchor_heads.assign_anchors(heads, new, anchor_heads.STRIDE) if heads and len(new) >= len(heads) else masks
+    )
 
     files = [args.out]
-    write_atomically(args.out, math.as_text(new, limits[0]).encode())
+    write_atomically(args.out, clustering.format_anchors(new, limits[0]).encode())
     if graph and args.write:
         write_atomically(args.write, _rewritten(graph, args.write, heads, new, masks, limits[0]))
         files.append(args.write)
@@ -79,18 +81,20 @@ def run(args: argparse.Namespace) -> int:
         save_figure(args.plot, anchor_plot(title, sizes, new, fit, limits))
         files.append(args.plot)
 
-    figures = (
-        {"new": (new, fit)} if old is None else {"old": (old, math.evaluate_anchors(sizes, old)), "new": (new, fit)}
+    anchor_sets = (
+        {"new": (new, fit)}
+        if old is None
+        else {"old": (old, clustering.evaluate_anchors(sizes, old)), "new": (new, fit)}
     )
     if args.json:
-        print(json.dumps(_report(args, figures, boxes, limits, heads, masks, by_size, files), indent=1))
+        print(json.dumps(_report(args, anchor_sets, boxes, limits, heads, masks, by_size, files), indent=1))
         return 0
     skipped = f", {len(boxes.problems)} labels missing or wrong (see check)" if boxes.problems else ""
     print(f"{len(sizes)} boxes of {boxes.images} images, input {limits[0]} x {limits[1]}{skipped}")
     print(f"counters_per_class = {', '.join(map(str, boxes.counts.tolist()))}\n")
-    for name, (anchors, found) in figures.items():
+    for name, (anchors, found) in anchor_sets.items():
         print(f"{name}  average IoU {found.average_iou:.2%}, recall at IoU 0.5 {found.recall:.2%}")
-        print(f"     anchors = {math.as_text(anchors, limits[0])}")
+        print(f"     anchors = {clustering.format_anchors(anchors, limits[0])}")
     if heads:
         print("\n".join(["", *_table(heads, masks, by_size, new, fit)]))
     print(f"\nwrote {', '.join(files)}")
@@ -101,10 +105,10 @@ def _rewritten(
     graph: Graph, path: str, heads: list[HeadAnchors], new: Sizes, masks: list[list[int]], width: int
 ) -> bytes:
     """The cfg with the anchors. Its graph is built first, so that a cfg that does not fit together is never written."""
-    from darknet_py.data.anchor_heads import with_anchors
+    from darknet_py.data.anchor_heads import set_anchors
     from darknet_py.graph.graph import build_graph
 
-    document = replace(with_anchors(graph.document, heads, new, masks, width), path=path)
+    document = replace(set_anchors(graph.document, heads, new, masks, width), path=path)
     build_graph(document)
     return document.content
 
@@ -129,7 +133,7 @@ def _table(
 
 def _report(
     args: argparse.Namespace,
-    figures: dict[str, tuple[Sizes, AnchorQuality]],
+    anchor_sets: dict[str, tuple[Sizes, AnchorQuality]],
     boxes: Any,
     limits: tuple[int, int],
     heads: list[HeadAnchors],
@@ -144,7 +148,7 @@ def _report(
             "recall": found.recall,
             "boxes": list(found.counts),
         }
-        for name, (anchors, found) in figures.items()
+        for name, (anchors, found) in anchor_sets.items()
     }
     places = [
         {"layer": head.index, "type": head.type, "stride": head.stride, "mask": mask, "mask_by_size": other}

@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from darknet_py.data.builtin.shapes import open_data
+    from darknet_py.data.builtin.shapes import open_darknet_data
     from darknet_py.data.datafile import read_list, read_names
-    from darknet_py.data.open_dataset import DARKNET, DataSource, converted, detect_format
-    from darknet_py.data.writers import check_out, export
+    from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, detect_format
+    from darknet_py.data.writers import check_empty, export
     from darknet_py.errors import DataError
 
     source = DataSource(
@@ -43,18 +43,18 @@ def run(args: argparse.Namespace) -> int:
         args.crowd,
         args.difficult,
     )
-    kind = detect_format(source.path)
-    if kind == DARKNET and source.names:
+    data_format = detect_format(source.path)
+    if data_format == DARKNET and source.names:
         raise DataError(f"{args.source}: --names orders the classes of other formats; Darknet's have their numbers")
-    check_out(args.out)
+    check_empty(args.out)
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        temporary = Path(folder)
         problems: list[str] = []
-        if kind == DARKNET:
-            data = open_data(source.path)
+        if data_format == DARKNET:
+            data = open_darknet_data(source.path)
         else:
-            data, _, _, problems = converted(source, kind, work)
-        test = work / "test.txt"
+            data, _, _, problems = convert_to_darknet(source, data_format, temporary)
+        test = temporary / "test.txt"
         more = {"test": read_list(test)} if test.is_file() and test != data.valid else {}
         bar = tqdm(unit="image", disable=not sys.stderr.isatty(), leave=False)
         with bar:
@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
     problems = [*problems, *result.problems]
     files = [str(file) for file in result.files]
     if args.json:
-        summary = {"from": kind, "to": args.to, "images": result.images, "boxes": result.boxes}
+        summary = {"from": data_format, "to": args.to, "images": result.images, "boxes": result.boxes}
         print(json.dumps({**summary, "problems": problems, "files": files}, indent=1))
         return 0
     for problem in problems[:_SHOWN]:
         print(f"left out: {problem}", file=sys.stderr)
     if len(problems) > _SHOWN:
         print(f"left out: {len(problems) - _SHOWN} more (--json names them all)", file=sys.stderr)
-    print(f"{result.images} images with {result.boxes} boxes, from {kind} to {args.to}")
+    print(f"{result.images} images with {result.boxes} boxes, from {data_format} to {args.to}")
     print("\n".join(files))
     return 0

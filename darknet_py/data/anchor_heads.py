@@ -1,4 +1,4 @@
-"""The anchors of a cfg: which head has which, and the cfg written anew with others."""
+"""Reads and replaces the anchors of the heads of a cfg."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from darknet_py.cfg.document import CfgDocument, CfgEdit
-from darknet_py.data.anchors import Sizes, as_value, masks_by_counts, masks_by_size
+from darknet_py.data.anchors import Sizes, format_cfg_value, masks_by_counts, masks_by_size
 from darknet_py.errors import DataError
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.set_num_classes import feeding_layers
@@ -36,7 +36,7 @@ class HeadAnchors:
 
 
 def anchor_heads(graph: Graph) -> list[HeadAnchors]:
-    """In cfg order. Raises DataError where there is none."""
+    """Heads with anchors, in cfg order. Raises DataError if there are none."""
     heads = []
     for node in graph.layers:
         if not isinstance(node.spec, DetectionHeadSpec) or not node.spec.anchors:
@@ -54,17 +54,17 @@ def anchor_heads(graph: Graph) -> list[HeadAnchors]:
     return heads
 
 
-def units(graph: Graph, heads: Sequence[HeadAnchors]) -> tuple[int, int]:
-    """Width and height of the input in what anchors are measured in: pixels, or grid cells."""
+def anchor_space(graph: Graph, heads: Sequence[HeadAnchors]) -> tuple[int, int]:
+    """Width and height of the input in the unit of the anchors: pixels, or grid cells."""
     if heads[0].in_cells:
         grid = graph.layers[heads[0].index].output
         return grid.w, grid.h
     return graph.net.width, graph.net.height
 
 
-def old_anchors(heads: Sequence[HeadAnchors]) -> Sizes:
-    """All anchors of the cfg; heads with lists of their own add those they use."""
-    if _shared(heads):
+def current_anchors(heads: Sequence[HeadAnchors]) -> Sizes:
+    """All anchors of the cfg. Heads with different lists contribute those in their mask."""
+    if _share_anchors(heads):
         return np.array(heads[0].anchors)
     return np.array([head.anchors[k] for head in heads for k in head.mask])
 
@@ -75,26 +75,26 @@ def assign_anchors(heads: Sequence[HeadAnchors], anchors: Sizes, rule: str | Non
     With one list for all heads and as many anchors as before, `keep` leaves the masks alone.
     """
     counts = [len(head.mask) for head in heads]
-    whole = _shared(heads) and len(anchors) == len(heads[0].anchors)
-    if rule == STRIDE or (rule is None and not whole and sum(counts) != len(anchors)):
+    keep_masks = _share_anchors(heads) and len(anchors) == len(heads[0].anchors)
+    if rule == STRIDE or (rule is None and not keep_masks and sum(counts) != len(anchors)):
         scale = [head.stride if not head.in_cells else 1.0 for head in heads]
         return masks_by_size(anchors, scale)
     return (
         [list(head.mask) for head in heads]
-        if whole
+        if keep_masks
         else masks_by_counts(len(anchors), [head.stride for head in heads], counts)
     )
 
 
-def with_anchors(
+def set_anchors(
     document: CfgDocument, heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
 ) -> CfgDocument:
     """The cfg with new anchors, masks and filters.
 
-    width: as of `units`.
+    width: as of `anchor_space`.
     """
     changes = []
-    value = as_value(anchors, width)
+    value = format_cfg_value(anchors, width)
     for head, mask in zip(heads, masks, strict=True):
         section = head.index + 1
         changes.append(CfgEdit(section, "anchors", value))
@@ -107,5 +107,5 @@ def with_anchors(
     return document.with_edits(changes)
 
 
-def _shared(heads: Sequence[HeadAnchors]) -> bool:
+def _share_anchors(heads: Sequence[HeadAnchors]) -> bool:
     return all(head.anchors == heads[0].anchors for head in heads)

@@ -16,17 +16,17 @@ from darknet_py.errors import DataError
 
 Sizes = NDArray[np.float64]
 
-RECALLED = 0.5  # IoU from which an anchor is said to cover a box
-_STARTS = 10  # k-means ends in a local optimum: the best of so many
-_SAMPLE = 10_000  # boxes that the starts are tried on
-_ROUNDS = 1000  # Darknet's limit
+RECALL_IOU = 0.5  # an anchor covers a box from this IoU on
+_RUNS = 10  # k-means finds a local optimum: the best of several runs is taken
+_SAMPLE_SIZE = 10_000  # boxes for the runs on a large data set
+_MAX_ITERATIONS = 1000  # Darknet's limit
 _CHUNK = 1 << 16
 
 
 class BoxSizes(NamedTuple):
-    """What the labels hold. sizes: relative to the image. counts: boxes by class. problems: as `load_labels` has them.
+    """Sizes of labeled boxes, relative to the image. counts: boxes per class. problems: those of `load_labels`.
 
-    Boxes without an extent are left out.
+    Boxes of zero width or height are left out.
     """
 
     sizes: Sizes
@@ -36,9 +36,9 @@ class BoxSizes(NamedTuple):
 
 
 class AnchorQuality(NamedTuple):
-    """How well anchors cover boxes, each box by its best one. recall: share of boxes with an IoU of at least .5.
+    """How well anchors fit boxes, by the IoU of each box with its best anchor.
 
-    counts: how many boxes each anchor is the best one for.
+    recall: share of boxes with an IoU of at least .5. counts: number of boxes per anchor.
     """
 
     average_iou: float
@@ -49,15 +49,15 @@ class AnchorQuality(NamedTuple):
 def read_boxes(
     images: Sequence[str], classes: int | None = None, progress: Callable[[int], object] = lambda done: None
 ) -> BoxSizes:
-    """Reads the labels of all images; `progress(1)` after each. Raises DataError where there is no box at all."""
-    found: list[NDArray[np.float32]] = []
+    """Reads the labels of all images; `progress(1)` is called after each. Raises DataError if there is no box."""
+    boxes_by_image: list[NDArray[np.float32]] = []
     problems: list[str] = []
     for image in images:
         labels = load_labels(find_labels(image), classes)
         problems += labels.problems
-        found.append(labels.boxes)
+        boxes_by_image.append(labels.boxes)
         progress(1)
-    boxes = np.concatenate([np.zeros((0, 6), np.float32), *found])
+    boxes = np.concatenate([np.zeros((0, 6), np.float32), *boxes_by_image])
     boxes = boxes[(boxes[:, 3:5] > 0).all(1)]
     if not len(boxes):
         raise DataError(f"expected labeled boxes, got none in the labels of {len(images)} images")
@@ -65,21 +65,31 @@ def read_boxes(
     return BoxSizes(boxes[:, 3:5].astype(np.float64), counts, len(images), problems)
 
 
-def fit(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
-    """`count` anchors by rising area. The same sizes and seed give the same anchors.
+def fit_anchors(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
+    """Fits anchors by Darknet's k-means, started several times by k-means++ (Darknet: once, at random).
 
-    Darknet's k-means, but from several starts that lie apart (k-means++; Darknet draws one at random), the one with the
-    best average IoU taken. On large sets the starts are tried on a sample and the best is then run on all. Raises
-    DataError where there are fewer different sizes.
+    The result with the best average IoU is taken. Large data sets: the runs use a sample, and the best one is then
+    continued on all boxes. Deterministic for equal sizes and seed.
+
+    Args:
+        sizes: Width and height of the boxes (N, 2).
+        count: Number of anchors.
+        seed: Seed of the starts.
+
+    Returns:
+        Anchors (count, 2), ordered by area.
+
+    Raises:
+        DataError: There are fewer distinct sizes than anchors.
     """
     different = np.unique(sizes, axis=0)
     if len(different) < count:
         raise DataError(f"expected at least {count} different sizes of boxes for {count} anchors, got {len(different)}")
     rng = np.random.default_rng(seed)
-    sample = sizes if len(sizes) <= _SAMPLE else sizes[rng.choice(len(sizes), _SAMPLE, replace=False)]
+    sample = sizes if len(sizes) <= _SAMPLE_SIZE else sizes[rng.choice(len(sizes), _SAMPLE_SIZE, replace=False)]
     if len(np.unique(sample, axis=0)) < count:
         sample = sizes
-    tries = (kmeans(sample, _start(sample, count, rng))[0] for _ in range(_STARTS))
+    tries = (kmeans(sample, _kmeans_plus_plus(sample, count, rng))[0] for _ in range(_RUNS))
     best = max(tries, key=lambda centers: evaluate_anchors(sample, centers).average_iou)
     if sample is not sizes:
         best, _ = kmeans(sizes, best)
@@ -87,7 +97,7 @@ def fit(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
 
 
 def kmeans(sizes: Sizes, start: Sizes) -> tuple[Sizes, int]:
-    """Darknet's `do_kmeans` from given centers: final centers, in the order of `start`, and the number of rounds.
+    """Darknet's `do_kmeans` from given centers: final centers, in the order of `start`, and the number of iterations.
 
     A box belongs to the center of the largest IoU (the first of equal ones); a center moves to the mean of its boxes
     and stays where it has none.
@@ -96,19 +106,19 @@ def kmeans(sizes: Sizes, start: Sizes) -> tuple[Sizes, int]:
     owner = np.zeros(len(sizes), np.int64)
     if len(centers) == 1:
         centers = sizes.mean(0, keepdims=True)
-    for rounds in range(_ROUNDS):
+    for iteration in range(_MAX_ITERATIONS):
         nearest = best_anchor(sizes, centers)[0]
         if (nearest == owner).all():
-            return centers, rounds
+            return centers, iteration
         owner = nearest
         counts = np.bincount(owner, minlength=len(centers))
         sums = np.stack([np.bincount(owner, sizes[:, axis], len(centers)) for axis in (0, 1)], 1)
         centers = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
-    return centers, _ROUNDS
+    return centers, _MAX_ITERATIONS
 
 
-def _start(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
-    """Boxes that lie apart: each is drawn with the square of its distance from those before it, 1 − IoU."""
+def _kmeans_plus_plus(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
+    """Initial centers: each is drawn with probability proportional to (1 − IoU)² to the nearest one before it."""
     centers = sizes[rng.integers(len(sizes))][None]
     while len(centers) < count:
         away = (1 - best_anchor(sizes, centers)[1]) ** 2
@@ -117,7 +127,7 @@ def _start(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
 
 
 def best_anchor(sizes: Sizes, anchors: Sizes) -> tuple[NDArray[np.int64], Sizes]:
-    """For each box the number of its best anchor and the IoU with it, both centerd at one point."""
+    """For each box the index of its best anchor and the IoU with it, both with a common center."""
     number = np.empty(len(sizes), np.int64)
     best = np.empty(len(sizes))
     for first in range(0, len(sizes), _CHUNK):  # bounds the memory
@@ -132,29 +142,29 @@ def best_anchor(sizes: Sizes, anchors: Sizes) -> tuple[NDArray[np.int64], Sizes]
 def evaluate_anchors(sizes: Sizes, anchors: Sizes) -> AnchorQuality:
     number, best = best_anchor(sizes, np.asarray(anchors, np.float64))
     counts = np.bincount(number, minlength=len(anchors))
-    return AnchorQuality(float(best.mean()), float((best >= RECALLED).mean()), tuple(counts.tolist()))
+    return AnchorQuality(float(best.mean()), float((best >= RECALL_IOU).mean()), tuple(counts.tolist()))
 
 
-def rounded(anchors: Sizes, width: int) -> Sizes:
-    """As Darknet writes them: whole pixels, or four digits where the input is at most 32 wide (grid cells)."""
+def round_anchors(anchors: Sizes, width: int) -> Sizes:
+    """Rounds as Darknet does: whole pixels, or four digits if the input is at most 32 wide (grid cells)."""
     return np.maximum(np.round(anchors), 1) if width > 32 else np.maximum(np.round(anchors, 4), 1e-4)
 
 
-def as_text(anchors: Sizes, width: int) -> str:
+def format_anchors(anchors: Sizes, width: int) -> str:
     """The line that Darknet writes to anchors.txt, without an end of line."""
     form = "{:3.0f},{:3.0f}" if width > 32 else "{:2.4f},{:2.4f}"
     return ", ".join(form.format(w, h) for w, h in anchors)
 
 
-def as_value(anchors: Sizes, width: int) -> str:
-    """The same for a cfg: without blanks inside the pairs."""
-    return ", ".join(as_text(pair[None], width).replace(" ", "") for pair in anchors)
+def format_cfg_value(anchors: Sizes, width: int) -> str:
+    """The value of `anchors=` in a cfg: no spaces within a pair."""
+    return ", ".join(format_anchors(pair[None], width).replace(" ", "") for pair in anchors)
 
 
 def masks_by_counts(anchors: int, strides: Sequence[float], counts: Sequence[int]) -> list[list[int]]:
-    """Anchors (by rising area) dealt out to heads, smaller ones to finer grids; `counts` anchors to each head."""
+    """Assigns anchors (ordered by area) to heads, the smaller to the finer grids; `counts` anchors per head."""
     if sum(counts) != anchors:
-        raise DataError(f"expected {anchors} anchors on the heads, got {sum(counts)}")
+        raise DataError(f"expected {anchors} anchors in all heads, got {sum(counts)}")
     masks: list[list[int]] = [[] for _ in strides]
     first = 0
     for head in np.argsort(strides, kind="stable").tolist():
@@ -164,9 +174,9 @@ def masks_by_counts(anchors: int, strides: Sequence[float], counts: Sequence[int
 
 
 def masks_by_size(anchors: Sizes, strides: Sequence[float]) -> list[list[int]]:
-    """Which anchors (by rising area) suit which head: a side of at most 3.75 strides, the coarsest takes the rest.
+    """Assigns anchors (ordered by area) to heads: sides of at most 3.75 strides, the rest to the coarsest head.
 
-    That is the rule of AlexeyAB's README: below 30 pixels for stride 8, below 60 for stride 16. Every head gets at
+    This is the rule of AlexeyAB's README: below 30 pixels for stride 8, below 60 for stride 16. Every head gets at
     least one anchor. Raises DataError where there are fewer anchors than heads.
     """
     heads, count = len(strides), len(anchors)

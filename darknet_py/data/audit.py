@@ -214,7 +214,7 @@ def _image_findings(path: str, image_report: ImageReport, rules: AuditRules) -> 
     if image_report.problem is not None:
         yield Finding(image_report.problem[0], path, image_report.problem[1])
     if rules.classifier:
-        named = [rules.classifier.names[number] for number in rules.classifier.named(path)]
+        named = [rules.classifier.names[number] for number in rules.classifier.classes_in_path(path)]
         if len(named) != 1:
             yield Finding("unclassified", path, f"path names {', '.join(named) or 'no class'}")
         return
@@ -295,7 +295,7 @@ def _rows(boxes: NDArray[np.float64]) -> tuple[Row, ...]:
 def _count(split: SplitReport, path: str, image_report: ImageReport, rules: AuditRules) -> None:
     split.images += 1
     if rules.classifier:
-        split.counts[rules.classifier.named(path)] += 1
+        split.counts[rules.classifier.classes_in_path(path)] += 1
         return
     labels = image_report.labels
     assert labels is not None

@@ -24,15 +24,15 @@ from darknet_py.data.sampling import rank_samples
 from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
 from darknet_py.errors import DataError
 
-Targets = NDArray[np.float32]  # (classes,), summing up to about 1
+Targets = NDArray[np.float32]  # (classes,), sums to about 1
 
-MIXUP, CUTMIX, MOSAIC, EITHER = 1, 2, 3, 4  # Darknet's codes; the last is cutmix or mosaic
-_CUT = 0.3, 0.8  # sides of a cutmix rectangle
-_LEAST = 0.2  # share that a mosaic's cut leaves on either side
+MIXUP, CUTMIX, MOSAIC, CUTMIX_OR_MOSAIC = 1, 2, 3, 4  # Darknet's codes for `mixup`
+_CUTMIX_SIDES = 0.3, 0.8  # sides of a cutmix rectangle
+_MIN_MOSAIC_SHARE = 0.2  # of the side, on either side of the cut
 
 
 class ClassifierEvalBatch(NamedTuple):
-    """Images in list order. class_ids: (B,), -1 where the path names no class. indices: numbers in the list."""
+    """Images in list order. class_ids: (B,), -1 if the path contains no class name. indices: numbers in the list."""
 
     images: Tensor
     class_ids: Tensor
@@ -41,9 +41,9 @@ class ClassifierEvalBatch(NamedTuple):
 
 
 class ClassifierDataset(ImageSet):
-    """Images whose path names their class: each label that is a substring of it counts (Darknet's `fill_truth`).
+    """Images whose paths contain the class name as a substring (Darknet's `fill_truth`).
 
-    With `by_folder`, the folder that an image lies in must be the label.
+    by_folder: the class name is the name of the folder of the image.
     """
 
     def __init__(self, paths: Sequence[str], labels: Sequence[str], channels: int = 3, by_folder: bool = False):
@@ -54,8 +54,8 @@ class ClassifierDataset(ImageSet):
         self.by_folder = by_folder
 
     @classmethod
-    def folder(cls, root: str | os.PathLike[str], channels: int = 3) -> ClassifierDataset:
-        """A folder with one folder of images per class; classes by alphabet."""
+    def from_folder(cls, root: str | os.PathLike[str], channels: int = 3) -> ClassifierDataset:
+        """A folder with one folder of images per class; classes in alphabetical order."""
         root = Path(root)
         files = sorted(file for file in root.glob("*/*") if file.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
@@ -66,25 +66,25 @@ class ClassifierDataset(ImageSet):
     def classes(self) -> int:
         return len(self.names)
 
-    def named(self, path: str) -> list[int]:
-        """Classes that a path names; one, when all is well."""
+    def classes_in_path(self, path: str) -> list[int]:
+        """The classes whose names the path contains; exactly one in a valid data set."""
         if self.by_folder:
             folder = os.path.basename(os.path.dirname(path))
             return [number for number, name in enumerate(self.names) if name == folder]
         return [number for number, name in enumerate(self.names) if name in path]
 
     def problem(self, index: int) -> str | None:
-        """What is wrong with an image's class."""
-        found = self.named(self.paths[index])
-        if len(found) == 1:
+        """A message if the path does not contain exactly one class name, else None."""
+        matches = self.classes_in_path(self.paths[index])
+        if len(matches) == 1:
             return None
-        named = ", ".join(self.names[number] for number in found) or "none"
-        return f"{self.paths[index]}: expected the name of one class in the path, got {named}"
+        named = ", ".join(self.names[number] for number in matches) or "none"
+        return f"{self.paths[index]}: expected exactly one class name in the path, got {named}"
 
     def target(self, index: int, smooth: float = 0.0) -> Targets:
         """1 for each class named in the path; with label smoothing 1 − smooth, and smooth / (classes − 1) elsewhere."""
         target = np.full(self.classes, smooth / max(self.classes - 1, 1), np.float32)
-        target[self.named(self.paths[index])] = 1 - smooth
+        target[self.classes_in_path(self.paths[index])] = 1 - smooth
         return target
 
 
@@ -121,7 +121,7 @@ class ClassifierLoader:
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """Mini-batches from number `start` on, without end. Raises DataError as `TrainLoader.batches`."""
         self.dataset.fill_cache(self.cache)
-        work = _Training(self.dataset, self.net, self.seed)
+        work = _TrainingWork(self.dataset, self.net, self.seed)
         requests = map(self.numbers, itertools.count(start))
         for images, truth, bad_images, bad_labels in run_workers(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
@@ -134,26 +134,26 @@ class ClassifierLoader:
 
 
 class ClassifierEvalLoader(SequentialLoader[ClassifierDataset]):
-    """Images to classify: the shorter side resized to the network's width, then the middle."""
+    """Images for classification: the shorter side resized to the network width, then cropped at the center."""
 
     def __iter__(self) -> Iterator[ClassifierEvalBatch]:
-        work = _Evaluation(self.dataset, self.size)
+        work = _EvaluationWork(self.dataset, self.size)
         for answer in self._run(work):
             yield ClassifierEvalBatch(*answer)
 
 
-def augmented(image: Image, net: NetSpec, rng: np.random.Generator) -> Image:
-    """A random crop, turned, stretched, flipped and colored (`random_augment_image`). uint8 (height, width, C)."""
+def augment(image: Image, net: NetSpec, rng: np.random.Generator) -> Image:
+    """A random crop, rotated, stretched, flipped and with changed colors (`random_augment_image`). uint8 (H, W, C)."""
     height, width = image.shape[:2]
     size = max(net.width, net.height)
     aspect = random_scale(net.aspect or 1.0, *rng.random(2))
     shorter = min(height, int(width * aspect))
     low, high = sorted((net.min_crop, net.max_crop))
     scale = int(rng.integers(low, high + 1)) / max(shorter, 1)
-    turn = math.radians((2 * rng.random() - 1) * net.angle)
+    angle = math.radians((2 * rng.random() - 1) * net.angle)
     room_x, room_y = max((width * scale / aspect - size) / 2, 0), max((height * scale - size) / 2, 0)
     shift = (2 * rng.random() - 1) * room_x, (2 * rng.random() - 1) * room_y
-    crop = rotate_crop(image, turn, scale, size, shift, aspect)
+    crop = rotate_crop(image, angle, scale, size, shift, aspect)
     if net.flip and rng.random() < 0.5:
         crop = cv2.flip(crop, 1).reshape(crop.shape)
     saturation, exposure = (random_scale(limit or 1.0, *rng.random(2)) for limit in (net.saturation, net.exposure))
@@ -163,12 +163,14 @@ def augmented(image: Image, net: NetSpec, rng: np.random.Generator) -> Image:
     return crop
 
 
-def rotate_crop(image: Image, turn: float, scale: float, size: int, shift: tuple[float, float], aspect: float) -> Image:
+def rotate_crop(
+    image: Image, angle: float, scale: float, size: int, shift: tuple[float, float], aspect: float
+) -> Image:
     """A square of `size` pixels around the image's middle plus `shift`; black beyond it (`rotate_crop_image`).
 
-    turn: radians. scale: output pixels per image pixel, of which x has `aspect` times as many per output pixel.
+    angle: in radians. scale: output pixels per image pixel, of which x has `aspect` times as many per output pixel.
     """
-    cos, sin = math.cos(turn) / scale, math.sin(turn) / scale
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     linear = np.array([[cos * aspect, -sin], [sin * aspect, cos]])
     middle = np.array([image.shape[1] / 2, image.shape[0] / 2])
     offset = middle + linear @ (np.array(shift) - size / 2)
@@ -187,12 +189,18 @@ def mix(
         mixed[:] = cv2.addWeighted(images[0], 0.5, images[1], 0.5, 0).reshape(mixed.shape)
         return mixed, (targets[0] + targets[1]) * np.float32(0.5)
     if kind == CUTMIX:
-        w, h = (int(rng.integers(int(side * _CUT[0]), int(side * _CUT[1]) + 1)) for side in (width, height))
+        w, h = (
+            int(rng.integers(int(side * _CUTMIX_SIDES[0]), int(side * _CUTMIX_SIDES[1]) + 1))
+            for side in (width, height)
+        )
         x, y = int(rng.integers(0, max(width - w, 1))), int(rng.integers(0, max(height - h, 1)))
         mixed[y : y + h, x : x + w] = images[1][y : y + h, x : x + w]
         share = w * h / (width * height)
         return mixed, targets[0] * np.float32(1 - share) + targets[1] * np.float32(share)
-    x, y = (int(rng.integers(int(side * _LEAST), int(side * (1 - _LEAST)) + 1)) for side in (width, height))
+    x, y = (
+        int(rng.integers(int(side * _MIN_MOSAIC_SHARE), int(side * (1 - _MIN_MOSAIC_SHARE)) + 1))
+        for side in (width, height)
+    )
     target = np.zeros_like(targets[0])
     for number, (image, part) in enumerate(zip(images, targets, strict=True)):
         columns = slice(x, width) if number % 2 else slice(0, x)
@@ -208,14 +216,14 @@ def classifier_sample(
     """Sample `number` of a training, a pure function of its arguments; see `training_sample`."""
     rng = np.random.default_rng([seed, 2, number])
     kind = net.mixup if rng.random() < 0.5 else 0  # Darknet mixes every second batch; here it is a coin per sample
-    if kind == EITHER:
+    if kind == CUTMIX_OR_MOSAIC:
         kind = int(rng.integers(CUTMIX, MOSAIC + 1))
-    # Contrastive training sees each image twice in a row: both views draw from the pair's own generator.
-    drawing = np.random.default_rng([seed, 3, number // 2]) if net.contrastive else rng
+    # Contrastive training: the two views of a pair use the same generator to select the image.
+    pair_rng = np.random.default_rng([seed, 3, number // 2]) if net.contrastive else rng
     images, targets = [], []
     for _ in range({0: 1, MOSAIC: 4}.get(kind, 2)):
-        index, image = read_image(dataset, drawing, bad_images)
-        images.append(augmented(image, net, rng))
+        index, image = read_image(dataset, pair_rng, bad_images)
+        images.append(augment(image, net, rng))
         if net.unsupervised:
             targets.append(np.eye(1, dataset.classes, index % dataset.classes, np.float32)[0])
         else:
@@ -228,8 +236,8 @@ def classifier_sample(
     return image, target
 
 
-class _Training:
-    """What a worker does for `ClassifierLoader`."""
+class _TrainingWork:
+    """Work of a loader process for `ClassifierLoader`."""
 
     def __init__(self, dataset: ClassifierDataset, net: NetSpec, seed: int):
         self.dataset, self.net, self.seed = dataset, net, seed
@@ -241,16 +249,16 @@ class _Training:
         bad_images: list[str] = []
         bad_labels: list[str] = []
         try:
-            for place, number in enumerate(numbers):
+            for position, number in enumerate(numbers):
                 image, target = classifier_sample(self.dataset, self.net, self.seed, number, bad_images, bad_labels)
-                images[place], truth[place] = torch.from_numpy(image), torch.from_numpy(target)
+                images[position], truth[position] = torch.from_numpy(image), torch.from_numpy(target)
         except DataError as error:
             return str(error)
         return images, truth, bad_images, bad_labels
 
 
-class _Evaluation:
-    """What a worker does for `ClassifierEvalLoader`."""
+class _EvaluationWork:
+    """Work of a loader process for `ClassifierEvalLoader`."""
 
     def __init__(self, dataset: ClassifierDataset, size: Size):
         self.dataset, self.size = dataset, size
@@ -258,17 +266,18 @@ class _Evaluation:
     def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
         images = empty_shared((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
         skipped: list[str] = []
-        good: list[int] = []
+        readable: list[int] = []
         for index in indices:
             try:
                 image = self.dataset.image(index)
             except DataError as error:
                 skipped.append(str(error))
                 continue
-            images[len(good)] = torch.from_numpy(center_crop(image, *self.size))
-            good.append(index)
+            images[len(readable)] = torch.from_numpy(center_crop(image, *self.size))
+            readable.append(index)
         class_ids = torch.tensor(
-            [next(iter(self.dataset.named(self.dataset.paths[index])), -1) for index in good], dtype=torch.long
+            [next(iter(self.dataset.classes_in_path(self.dataset.paths[index])), -1) for index in readable],
+            dtype=torch.long,
         )
-        skipped += [problem for problem in map(self.dataset.problem, good) if problem]
-        return images[: len(good)], class_ids, skipped, good
+        skipped += [problem for problem in map(self.dataset.problem, readable) if problem]
+        return images[: len(readable)], class_ids, skipped, readable

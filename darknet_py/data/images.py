@@ -30,7 +30,7 @@ def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = 
     """Reads an image: uint8 (H, W, channels). Three channels are RGB; EXIF rotation is applied, as OpenCV does.
 
     Besides what OpenCV reads: NumPy's .npy files of uint8 (H, W, channels), for any number of channels. channels: None
-    takes such an array as it is, and all other images as RGB. stb: JPEGs to the last bit as C Darknet built without
+    accepts any such array, and reads all other images as RGB. stb: JPEGs to the last bit as C Darknet built without
     OpenCV reads them (`jpeg.read_stb`, extra `stb`), EXIF rotation left out.
 
     Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
@@ -45,15 +45,15 @@ def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = 
 
 
 def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", stb: bool = False) -> Image:
-    """`load_image` for a file's content."""
+    """`load_image` for the content of a file."""
     if not data:
         raise DataError(f"{name}: expected an image, got an empty file")
     if data.startswith(b"\x93NUMPY"):
-        return _array(data, channels, name)
+        return _decode_npy(data, channels, name)
     channels = 3 if channels is None else channels
-    whole = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
-    if not whole and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        # OpenCV would fill the missing part with gray and say nothing that a program can see.
+    complete = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
+    if not complete and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        # OpenCV would fill the missing part with gray and report nothing to the program.
         raise DataError(f"{name}: the JPEG is cut off (no end marker)")
     if stb and data.startswith(b"\xff\xd8"):
         return read_stb(data, channels, name)
@@ -63,7 +63,7 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     except cv2.error:  # OpenCV refuses sizes above 2^30 pixels with an exception
         image = None
     if image is None:
-        raise DataError(f"{name}: expected an image, got a file that no image reader understands")
+        raise DataError(f"{name}: unsupported or corrupt image file")
     if image.ndim == 2:
         image = image[:, :, None]
     elif flag != _READ_RGB and image.shape[2] in (3, 4):
@@ -73,11 +73,11 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     return image
 
 
-def _array(data: bytes, channels: int | None, name: str) -> Image:
+def _decode_npy(data: bytes, channels: int | None, name: str) -> Image:
     try:
         image = np.load(BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, MemoryError, SyntaxError) as error:
-        raise DataError(f"{name}: cannot read this array: {(str(error).splitlines() or ['damaged'])[0]}") from None
+        raise DataError(f"{name}: cannot read the array: {(str(error).splitlines() or ['damaged'])[0]}") from None
     if image.ndim == 2:
         image = image[:, :, None]
     right = image.ndim == 3 and channels in (None, image.shape[2])
@@ -93,17 +93,17 @@ def resize(image: NDArray[Any], width: int, height: int) -> Pixels:
 
     image: (H, W, C), uint8 (scaled to 0..1) or float32 (taken as it is). Returns float32 (height, width, C).
     """
-    image = _check(image, width, height)
+    image = _checked_image(image, width, height)
     if image.shape[:2] != (height, width):
-        # Rows first: whole rows are copied fast and the second pass then sees the smaller image.
+        # Rows first: complete rows are copied fast and the second pass then sees the smaller image.
         image = _interpolate(image, height, axis=0)
         image = _interpolate(image, width, axis=1)
     return image / np.float32(255) if image.dtype == np.uint8 else image
 
 
 def letterbox(image: NDArray[Any], width: int, height: int) -> Pixels:
-    """Darknet's `letterbox_image`: the whole image at its own aspect ratio, centerd, the rest .5."""
-    image = _check(image, width, height)
+    """Darknet's `letterbox_image`: the complete image at its own aspect ratio, centered, the rest .5."""
+    image = _checked_image(image, width, height)
     new_width, new_height = letterbox_size(image.shape[1], image.shape[0], width, height)
     boxed = np.full((height, width, image.shape[2]), 0.5, np.float32)
     top, left = (height - new_height) // 2, (width - new_width) // 2
@@ -119,7 +119,7 @@ def letterbox_size(image_width: int, image_height: int, width: int, height: int)
 
 
 def center_crop(image: NDArray[Any], width: int, height: int) -> Pixels:
-    """What Darknet's classifiers see: the shorter side resized to `width`, of that the middle (`resize_min`).
+    """Input of Darknet's classifiers: the shorter side resized to `width`, then a center crop (`resize_min`).
 
     Where the crop is higher than the resized image, its border pixels are repeated.
     """
@@ -156,12 +156,12 @@ def to_tensor(image: NDArray[Any]) -> Tensor:
 
 def _letterbox_map(image_size: tuple[int, int], net_size: tuple[int, int]) -> tuple[list[float], list[float]]:
     inner = letterbox_size(*image_size, *net_size)
-    scale = [part / whole for part, whole in zip(inner, net_size, strict=True)]
-    offset = [(whole - part) / 2 / whole for part, whole in zip(inner, net_size, strict=True)]
+    scale = [part / complete for part, complete in zip(inner, net_size, strict=True)]
+    offset = [(complete - part) / 2 / complete for part, complete in zip(inner, net_size, strict=True)]
     return scale, offset
 
 
-def _check(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
+def _checked_image(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[:, :, None]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment.augmentation import Augmentation, Size, draw_params, random_scale
-from darknet_py.data.augment.mosaic import compose, images_wanted
+from darknet_py.data.augment.mosaic import compose, images_per_sample
 from darknet_py.data.dataset import DetectionDataset, ImageSet
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
@@ -117,7 +117,7 @@ def training_sample(
     bad_images: list[str] = []
     bad_labels: list[str] = []
     images, draws = [], []
-    for part in range(images_wanted(options, rng.random())):
+    for part in range(images_per_sample(options, rng.random())):
         first = related_index(options, seed, number, part, mini_batch, len(dataset))
         index, image = read_image(dataset, rng, bad_images, first)
         labels = dataset.labels(index)

@@ -73,10 +73,10 @@ def _builtin(file: DataFile, channels: int, limit: int | None) -> ClassifierData
 def _folder(root: Path, channels: int, limit: int | None) -> ClassifierData:
     file = DataFile(root)
     split = (root / "train").is_dir()
-    whole = ClassifierDataset.folder(root / "train" if split else root, channels)
+    whole = ClassifierDataset.from_folder(root / "train" if split else root, channels)
     train = ClassifierDataset(whole.paths[:limit], whole.names, channels, by_folder=True)
     valid = next((root / name for name in _VALID if split and (root / name).is_dir()), None)
     if valid is None:
         return ClassifierData(file, whole.names, train, train)
-    paths = ClassifierDataset.folder(valid, channels).paths
+    paths = ClassifierDataset.from_folder(valid, channels).paths
     return ClassifierData(file, whole.names, train, ClassifierDataset(paths[:limit], whole.names, channels, True))

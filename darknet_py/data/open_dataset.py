@@ -1,4 +1,4 @@
-"""Data sets of any format, as Darknet data: `open_any`. What is not Darknet's is converted into a cache once."""
+"""Opens data sets of any format as Darknet data. Other formats are converted once, into a cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from darknet_py.data.builtin.shapes import open_data
+from darknet_py.data.builtin.shapes import open_darknet_data
 from darknet_py.data.builtin.store import cache_folder
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.labels import find_labels
@@ -26,16 +26,16 @@ from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import make_folder
 
 DARKNET, COCO, VOC, YOLO = FORMATS = "darknet", "coco", "voc", "yolo"
-_VERSION = "1"  # of what a conversion writes
+_VERSION = "1"  # of the converted files
 
 
 class DataSource(NamedTuple):
-    """A data set and how it is to be read.
+    """A data set and the options of reading it.
 
-    path: a .data file, a COCO JSON file or a folder of such, a VOC folder, or an Ultralytics YAML file or its folder;
-    None is the built-in set. names: the classes in order (default: as the set has them). images: folder of a COCO
-    file's images (default: found beside it). crowd: keep COCO's boxes marked iscrowd. difficult: keep VOC's objects
-    marked so.
+    path: a .data file, a COCO JSON file or a folder of such files, a VOC folder, or an Ultralytics YAML file or its
+    folder; None is the built-in data set. names: class names in order (default: those of the data set). images: image
+    folder of a COCO file (default: found next to it). crowd: keep COCO boxes marked iscrowd. difficult: keep VOC
+    objects marked as difficult.
     """
 
     path: Path | None
@@ -53,44 +53,56 @@ def open_dataset(
     crowd: bool = False,
     difficult: bool = False,
 ) -> DataFile:
-    """A data set of any format (see `DataSource`), ready to train from.
+    """Opens a data set of any format for training.
 
-    Anything but a .data file is converted into a folder of the user's cache, which appears complete or not at all and
-    is used again until a file of the set changes. The images stay where they are. What had to be left out is told by a
-    CfgWarning. Raises DataError, naming what was looked for.
+    Formats other than Darknet's are converted into a folder of the user's cache, which is reused until a file of the
+    data set changes. The images stay where they are. Images and boxes that are left out raise a CfgWarning.
+
+    Args:
+        path: The data set; see `DataSource` for this and the other options.
+        names: Class names in order.
+        images: Image folder of a COCO file.
+        crowd: Keep COCO boxes marked iscrowd.
+        difficult: Keep VOC objects marked as difficult.
+
+    Returns:
+        The .data file.
+
+    Raises:
+        DataError: The data set does not exist, has an unknown format or cannot be converted.
     """
     source = DataSource(
         None if path is None else Path(path), tuple(names), None if images is None else Path(images), crowd, difficult
     )
-    kind = detect_format(source.path)
-    if kind == DARKNET:
-        return open_data(source.path)
-    folder = _cached(source, kind)
+    data_format = detect_format(source.path)
+    if data_format == DARKNET:
+        return open_darknet_data(source.path)
+    folder = _cached_conversion(source, data_format)
     problems = (folder / "problems.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     if problems:
         more = f" (and {len(problems) - 1} more, all in {folder / 'problems.txt'})" if len(problems) > 1 else ""
         warnings.warn(f"left out: {problems[0]}{more}", CfgWarning, stacklevel=2)
-    return DataFile.read(folder / f"{kind}.data")
+    return DataFile.read(folder / f"{data_format}.data")
 
 
-def converted(source: DataSource, kind: str, out: Path) -> ConversionResult:
-    """Converts a set that is not Darknet's into the folder `out`. Raises DataError."""
+def convert_to_darknet(source: DataSource, data_format: str, out: Path) -> ConversionResult:
+    """Converts a data set of another format into the folder `out`. Raises DataError."""
     assert source.path is not None
     names = source.names or None
-    if kind == COCO:
-        return coco_to_darknet(coco_files(source.path, source.images), out, names, crowd=source.crowd, name=kind)
-    if kind == VOC:
-        return voc_to_darknet(source.path, out, names, difficult=source.difficult, name=kind)
-    return yolo_to_darknet(yaml_file(source.path), out, names, name=kind)
+    if data_format == COCO:
+        return coco_to_darknet(coco_files(source.path, source.images), out, names, crowd=source.crowd, name=data_format)
+    if data_format == VOC:
+        return voc_to_darknet(source.path, out, names, difficult=source.difficult, name=data_format)
+    return yolo_to_darknet(yaml_file(source.path), out, names, name=data_format)
 
 
 def detect_format(path: Path | None) -> str:
-    """One of FORMATS. Raises DataError where nothing fits."""
+    """Detects the format, one of FORMATS. Raises DataError for an unknown one."""
     if path is None:
         return DARKNET
     if not path.is_dir():
         if not path.is_file():
-            raise DataError(f"{path}: expected a data set, got no such file or folder")
+            raise DataError(f"{path}: data set not found")
         return {".json": COCO, ".yaml": YOLO, ".yml": YOLO}.get(path.suffix.lower(), DARKNET)
     if yaml_file(path).is_file():
         return YOLO
@@ -105,48 +117,48 @@ def detect_format(path: Path | None) -> str:
 
 
 def yaml_file(path: Path) -> Path:
-    """The YAML file of a folder: data.yaml, or its only one."""
+    """The YAML file of a folder: data.yaml, or the only YAML file in it."""
     if not path.is_dir() or (path / "data.yaml").is_file():
         return path if not path.is_dir() else path / "data.yaml"
     found = sorted(file for ending in ("*.yaml", "*.yml") for file in path.glob(ending))
     return found[0] if len(found) == 1 else path / "data.yaml"
 
 
-def _cached(source: DataSource, kind: str) -> Path:
-    """The folder with the converted set. A set that changes gets a new one, as a training may still read the old."""
+def _cached_conversion(source: DataSource, data_format: str) -> Path:
+    """The folder of the converted data set. A changed data set gets a new one: a training may still use the old."""
     assert source.path is not None
     path = Path(os.path.abspath(source.path))
     source = source._replace(path=path, images=source.images and Path(os.path.abspath(source.images)))
-    folder = cache_folder() / "data" / f"{path.stem}-{_signature(source, kind)}"
+    folder = cache_folder() / "data" / f"{path.stem}-{_signature(source, data_format)}"
     if (folder / "problems.txt").is_file():
         return folder
     make_folder(folder.parent)
-    work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        problems = converted(source, kind, work).problems
-        for file in (*work.glob("*.txt"), *work.glob("*.data")):  # their paths are absolute
+        problems = convert_to_darknet(source, data_format, temporary).problems
+        for file in (*temporary.glob("*.txt"), *temporary.glob("*.data")):  # they contain absolute paths
             content = file.read_bytes()
-            file.write_bytes(content.replace(os.fsencode(work), os.fsencode(folder)))
+            file.write_bytes(content.replace(os.fsencode(temporary), os.fsencode(folder)))
         text = "".join(f"{problem}\n" for problem in problems)
-        (work / "problems.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
-        work.chmod(0o755)  # mkdtemp's folders are private
+        (temporary / "problems.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.chmod(0o755)  # mkdtemp's folders are private
         try:
-            work.rename(folder)
+            temporary.rename(folder)
         except OSError:
-            if not (folder / "problems.txt").is_file():  # else another process was faster
+            if not (folder / "problems.txt").is_file():  # else another process has written it
                 raise
     except OSError as error:
         raise DataError(f"{folder}: cannot write the converted data: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _signature(source: DataSource, kind: str) -> str:
-    """Changes with the options and with every file that a conversion reads, but for the images themselves."""
+def _signature(source: DataSource, data_format: str) -> str:
+    """A hash of the options and of size and time of each file that a conversion reads, except the images."""
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(repr((_VERSION, kind, source)).encode("utf-8", "surrogateescape"))
-    for path in _files(source, kind):
+    digest.update(repr((_VERSION, data_format, source)).encode("utf-8", "surrogateescape"))
+    for path in _source_files(source, data_format):
         try:
             state = os.stat(path)
         except OSError:
@@ -155,11 +167,11 @@ def _signature(source: DataSource, kind: str) -> str:
     return digest.hexdigest()
 
 
-def _files(source: DataSource, kind: str) -> Iterable[str | Path]:
+def _source_files(source: DataSource, data_format: str) -> Iterable[str | Path]:
     assert source.path is not None
-    if kind == COCO:
+    if data_format == COCO:
         return [path for pair in coco_files(source.path, source.images).values() for path in pair]
-    if kind == VOC:
+    if data_format == VOC:
         annotations, images = voc_folders(source.path)
         return [images, *sorted(annotations.glob("*.xml")), *sorted(source.path.glob("ImageSets/Main/*.txt"))]
     file = yaml_file(source.path)

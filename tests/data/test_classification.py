@@ -14,13 +14,13 @@ import torch
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.classification import (
     CUTMIX,
-    EITHER,
+    CUTMIX_OR_MOSAIC,
     MIXUP,
     MOSAIC,
     ClassifierDataset,
     ClassifierEvalLoader,
     ClassifierLoader,
-    augmented,
+    augment,
     mix,
     rotate_crop,
 )
@@ -54,9 +54,9 @@ def test_the_turned_crop_is_darknets(name: str) -> None:
 
 def test_classes_from_paths() -> None:
     data = ClassifierDataset(["/x/cat/1.jpg", "/x/dog_cat.png", "/x/3.jpg"], ["dog", "cat"])
-    assert [data.named(data.paths[index]) for index in range(3)] == [[1], [0, 1], []]
+    assert [data.classes_in_path(data.paths[index]) for index in range(3)] == [[1], [0, 1], []]
     assert data.problem(0) is None and data.classes == 2
-    assert data.problem(1) == "/x/dog_cat.png: expected the name of one class in the path, got dog, cat"
+    assert data.problem(1) == "/x/dog_cat.png: expected exactly one class name in the path, got dog, cat"
     assert (data.problem(2) or "").endswith("got none")
     np.testing.assert_allclose(data.target(0, 0.1), [0.1, 0.9])
     np.testing.assert_allclose(ClassifierDataset(["a"], ["a", "b", "c"]).target(0, 0.3), [0.7, 0.15, 0.15])
@@ -67,15 +67,15 @@ def test_classes_from_paths() -> None:
 def test_a_folder_per_class(folder: Path) -> None:
     (folder / "caterpillar").mkdir()
     cv2.imwrite(str(folder / "caterpillar" / "0.png"), np.zeros((9, 9, 3), np.uint8))
-    data = ClassifierDataset.folder(folder)
+    data = ClassifierDataset.from_folder(folder)
     assert data.names == ["cat", "caterpillar", "dog"] and len(data) == 7
-    assert [data.named(data.paths[index]) for index in (0, 3, 4)] == [[0], [1], [2]]
+    assert [data.classes_in_path(data.paths[index]) for index in (0, 3, 4)] == [[0], [1], [2]]
     with pytest.raises(DataError, match="one folder per class, got none"):
-        ClassifierDataset.folder(folder / "cat")
+        ClassifierDataset.from_folder(folder / "cat")
 
 
 def take(folder: Path, net: NetSpec, count: int = 2, **options: int) -> list[Batch]:
-    loader = ClassifierLoader(ClassifierDataset.folder(folder), net, **{"workers": 0, **options})  # type: ignore[arg-type]
+    loader = ClassifierLoader(ClassifierDataset.from_folder(folder), net, **{"workers": 0, **options})  # type: ignore[arg-type]
     return list(itertools.islice(loader.batches(options.pop("start", 0)), count))
 
 
@@ -94,7 +94,7 @@ def test_batches(folder: Path) -> None:
     assert torch.equal(batches[1].images[1::2], parts[1][1].images)
 
 
-@pytest.mark.parametrize("kind", [MIXUP, CUTMIX, MOSAIC, EITHER])
+@pytest.mark.parametrize("kind", [MIXUP, CUTMIX, MOSAIC, CUTMIX_OR_MOSAIC])
 def test_mixing(folder: Path, kind: int) -> None:
     net = replace(NET, mixup=kind, label_smooth_eps=0.1, blur=4)
     truth = torch.cat([batch.truth for batch in take(folder, net, 8)])
@@ -130,11 +130,11 @@ def test_contrastive_views_come_in_pairs(folder: Path) -> None:
 def test_the_random_crop(folder: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     plain = replace(NET, flip=False, angle=0, aspect=1, min_crop=60, max_crop=60, height=24)
-    crop = augmented(image, plain, np.random.default_rng(0))
+    crop = augment(image, plain, np.random.default_rng(0))
     assert crop.shape == (24, 32, 3)  # cut out square, then resized
     for channels in (1, 3):
         for seed in range(20):
-            view = augmented(
+            view = augment(
                 image[:, :, :channels].copy(), replace(NET, hue=0.1, exposure=2), np.random.default_rng(seed)
             )
             assert view.shape == (32, 32, channels) and view.dtype == np.uint8
@@ -160,12 +160,12 @@ def test_bad_images_and_classes(folder: Path, workers: int) -> None:
     batches = list(ClassifierEvalLoader(data, (16, 16), batch=4, workers=workers))
     assert [batch.indices for batch in batches] == [[1, 2, 3], [4, 5]]
     assert torch.cat([batch.class_ids for batch in batches]).tolist() == [0, 0, 1, 1, 1]
-    assert "0.png: expected an image" in batches[0].skipped[0]
+    assert "0.png: unsupported or corrupt" in batches[0].skipped[0]
     np.testing.assert_array_equal(batches[0].images[0].permute(1, 2, 0), center_crop(load_image(paths[1]), 16, 16))
     loader = ClassifierLoader(ClassifierDataset(paths, ["cat", "x"]), NET, workers=workers)
     skipped = [line for batch in itertools.islice(loader.batches(), 8) for line in batch.skipped]
-    assert sum("expected an image" in line for line in skipped) == 1
-    assert sum("expected the name of one class" in line for line in skipped) == 3
+    assert sum("unsupported or corrupt" in line for line in skipped) == 1
+    assert sum("expected exactly one class name" in line for line in skipped) == 3
     with pytest.raises(DataError, match="cannot read the image"):
         next(ClassifierLoader(ClassifierDataset([str(folder / "no.png")], ["n"]), NET, workers=workers).batches())
 

@@ -127,8 +127,8 @@ def test_refusals(darknet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main(["data", *map(str, arguments)]) == 1
         return capsys.readouterr().err
 
-    assert "expected a new or an empty folder" in refused(darknet, tmp_path, "--to", "voc")
-    assert "got no such file or folder" in refused(tmp_path / "no", tmp_path / "o", "--to", "voc")
+    assert "expected a new or empty folder" in refused(darknet, tmp_path, "--to", "voc")
+    assert "data set not found" in refused(tmp_path / "no", tmp_path / "o", "--to", "voc")
     assert "--names orders the classes" in refused(
         darknet, tmp_path / "o", "--to", "voc", "--names", tmp_path / "x.names"
     )
@@ -167,7 +167,7 @@ def test_an_interrupted_conversion_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(formats, "converted", interrupted)
+        patch.setattr(formats, "convert_to_darknet", interrupted)
         with pytest.raises(KeyboardInterrupt):
             open_dataset(tmp_path / "set")
     assert list(cache.iterdir()) == []
@@ -177,7 +177,7 @@ def test_an_interrupted_conversion_leaves_nothing(
 def test_two_processes_at_once(darknet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one is done first: its folder is taken."""
     export(open_dataset(darknet), tmp_path / "set", "voc")
-    convert, calls = formats.converted, []
+    convert, calls = formats.convert_to_darknet, []
 
     def slow(source: formats.DataSource, kind: str, out: Path) -> object:
         calls.append(out)
@@ -185,7 +185,7 @@ def test_two_processes_at_once(darknet: Path, tmp_path: Path, monkeypatch: pytes
             open_dataset(tmp_path / "set")
         return convert(source, kind, out)
 
-    monkeypatch.setattr(formats, "converted", slow)
+    monkeypatch.setattr(formats, "convert_to_darknet", slow)
     data = open_dataset(tmp_path / "set")
     assert len(calls) == 2 and len(rows(data)) == 4
 
@@ -238,7 +238,7 @@ def test_coco_images_elsewhere(darknet: Path, tmp_path: Path) -> None:
     export(open_dataset(darknet), tmp_path / "coco", "coco")
     file = tmp_path / "any.json"
     (tmp_path / "coco" / "annotations" / "instances_train.json").rename(file)
-    with pytest.raises(DataError, match=r"any.json: its image 1.png is in none of "):
+    with pytest.raises(DataError, match=r"any.json: image 1.png not found in "):
         open_dataset(file)
     assert len(rows(open_dataset(file, images=tmp_path / "Fotos é"))) == 3
     (tmp_path / "Fotos é").rename(tmp_path / "images")

@@ -1,6 +1,6 @@
 """Augmentation of one image with its boxes (Darknet's `load_data_detection`, `image_data_augmentation`).
 
-Everything random is drawn first (`draw`) from an explicit generator; the rest are functions of that draw. Images are
+Everything random is params first (`draw`) from an explicit generator; the rest are functions of that draw. Images are
 uint8 (H, W, C). Boxes are rows (class, cx, cy, w, h, track), relative to the image before and to the network input
 after. Crop and resize come before color, so that color works on as few pixels as possible.
 """
@@ -50,7 +50,7 @@ class Augmentation:
     contrastive: bool = False
     contrastive_jit_flip: bool = False
     contrastive_color: bool = False
-    mixing_share: float = 0.5  # Darknet mixes every second batch; here it is a coin per sample
+    mixing_share: float = 0.5  # Darknet mixes every second batch; here each sample is mixed with this probability
 
     @classmethod
     def of(cls, net: NetSpec, head: DetectionHeadSpec | None = None) -> Augmentation:
@@ -72,12 +72,12 @@ class Augmentation:
             mixup=mixup,
             random=head.random,
             max_boxes=head.max_boxes,
-            **{name: getattr(net, name) for name in _COPIED},
+            **{name: getattr(net, name) for name in _NET_KEYS},
         )
 
 
-_COPIED: tuple[str, ...] = ("flip", "blur", "gaussian_noise", "mosaic_bound", "letter_box")  # the same name in [net]
-_COPIED += ("track", "augment_speed", "time_steps", "contrastive", "contrastive_jit_flip", "contrastive_color")
+_NET_KEYS: tuple[str, ...] = ("flip", "blur", "gaussian_noise", "mosaic_bound", "letter_box")  # the same name in [net]
+_NET_KEYS += ("track", "augment_speed", "time_steps", "contrastive", "contrastive_jit_flip", "contrastive_color")
 
 
 class AugmentationParams(NamedTuple):
@@ -103,7 +103,7 @@ class Placement(NamedTuple):
     flip: bool
 
 
-_NO_DRAW = AugmentationParams()
+_NO_CHANGE = AugmentationParams()
 _PIXEL = 1 - 1e-4  # one pixel, give or take float32
 _TO_HSV = cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB
 _TO_HSV_BACKWARDS = cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR
@@ -125,10 +125,11 @@ def draw_params(options: Augmentation, rng: np.random.Generator) -> Augmentation
     )
 
 
-def margins(options: Augmentation, drawn: AugmentationParams, image: Size, net: Size) -> tuple[int, int, int, int]:
+def margins(options: Augmentation, params: AugmentationParams, image: Size, net: Size) -> tuple[int, int, int, int]:
     """Pixels cut off the image's left, right, top and bottom; negative ones are added. Integers as C truncates."""
     (left, right), (top, bottom) = (
-        _axis(options, length, drawn.sides[2 * axis : 2 * axis + 2], drawn.zoom) for axis, length in enumerate(image)
+        _axis_margins(options, length, params.sides[2 * axis : 2 * axis + 2], params.zoom)
+        for axis, length in enumerate(image)
     )
     if options.letter_box:
         wide = (image[0] / image[1]) / (net[0] / net[1])
@@ -141,14 +142,14 @@ def margins(options: Augmentation, drawn: AugmentationParams, image: Size, net: 
     return left, right, top, bottom
 
 
-def whole(cut: tuple[int, int, int, int], flip: bool, image: Size, net: Size) -> Placement:
+def place_image(cut: tuple[int, int, int, int], flip: bool, image: Size, net: Size) -> Placement:
     """The cropped image on all of the canvas."""
-    left, right, top, bottom = valid(cut, image)
+    left, right, top, bottom = clamp_margins(cut, image)
     source = (left, top, image[0] - left - right, image[1] - top - bottom)
     return Placement(source, (0, 0, *net), (0, 0, *net), flip)
 
 
-def valid(cut: tuple[int, int, int, int], image: Size) -> tuple[int, int, int, int]:
+def clamp_margins(cut: tuple[int, int, int, int], image: Size) -> tuple[int, int, int, int]:
     """`cut`, or no cut at all where nothing of the image would be left."""
     left, right, top, bottom = cut
     width, height = image
@@ -186,17 +187,17 @@ def place_boxes(boxes: Boxes, placement: Placement, image: Size, net: Size) -> B
     return moved[(moved[:, 3] * net[0] >= _PIXEL) & (moved[:, 4] * net[1] >= _PIXEL)]
 
 
-def paint(image: Image, placement: Placement, canvas: Image, drawn: AugmentationParams = _NO_DRAW) -> Image:
-    """Draws the part of the image on the canvas, in the drawn colors; beyond the image is its mean color.
+def paint(image: Image, placement: Placement, canvas: Image, params: AugmentationParams = _NO_CHANGE) -> Image:
+    """Draws the part of the image on the canvas, in the params colors; outside the image its mean color.
 
     Returns the painted view.
     """
     x0, y0, x1, y1 = placement.target
     view = canvas[y0:y1, x0:x1]
-    part = _part(image, *placement.source)
-    colors = drawn.hue, drawn.saturation, drawn.exposure
+    part = _crop(image, *placement.source)
+    colors = params.hue, params.saturation, params.exposure
     enlarged = part.size < view.size
-    if enlarged:  # the fewer pixels the better
+    if enlarged:  # on the smaller of both
         part = color(part, *colors)
     resized = part.shape[:2] != view.shape[:2]
     size = x1 - x0, y1 - y0
@@ -262,15 +263,17 @@ def noise(image: Image, deviation: int, rng: np.random.Generator) -> None:
     image[:] = values
 
 
-def finish(view: Image, drawn: AugmentationParams, boxes: Boxes, placement: Placement, net: Size) -> None:
+def blur_and_noise(view: Image, params: AugmentationParams, boxes: Boxes, placement: Placement, net: Size) -> None:
     """Blur and noise of one painted image, in place."""
-    if drawn.blur:
-        blur(view, drawn.blur, boxes, placement, net)
-    if drawn.noise:
-        noise(view, drawn.noise, np.random.default_rng(drawn.noise_seed))
+    if params.blur:
+        blur(view, params.blur, boxes, placement, net)
+    if params.noise:
+        noise(view, params.noise, np.random.default_rng(params.noise_seed))
 
 
-def _axis(options: Augmentation, length: int, sides: tuple[float, ...], zoom: tuple[float, float]) -> tuple[int, int]:
+def _axis_margins(
+    options: Augmentation, length: int, sides: tuple[float, ...], zoom: tuple[float, float]
+) -> tuple[int, int]:
     """Both cuts along one axis: jitter, then `resize` (a zoom that the two cuts share)."""
     jitter = int(length * options.jitter)
     factor = options.resize or 1.0
@@ -282,13 +285,13 @@ def _axis(options: Augmentation, length: int, sides: tuple[float, ...], zoom: tu
     return first, second
 
 
-def random_scale(limit: float, position: float, coin: float) -> float:
+def random_scale(limit: float, position: float, chance: float) -> float:
     """Darknet's `rand_scale`: uniform in 1..limit, or one over that."""
     scale = 1 + position * (limit - 1)
-    return scale if coin < 0.5 or math.isclose(scale, 0) else 1 / scale
+    return scale if chance < 0.5 or math.isclose(scale, 0) else 1 / scale
 
 
-def _part(image: Image, left: int, top: int, width: int, height: int) -> Image:
+def _crop(image: Image, left: int, top: int, width: int, height: int) -> Image:
     """A rectangle of the image, padded with its mean color where it reaches beyond."""
     x0, y0 = min(max(left, 0), image.shape[1]), min(max(top, 0), image.shape[0])
     x1, y1 = max(min(left + width, image.shape[1]), x0), max(min(top + height, image.shape[0]), y0)

@@ -13,22 +13,22 @@ from darknet_py.data.augment.augmentation import (
     AugmentationParams,
     Placement,
     Size,
-    finish,
+    blur_and_noise,
+    clamp_margins,
     margins,
     paint,
     place_boxes,
-    valid,
-    whole,
+    place_image,
 )
 from darknet_py.data.images import Image
 from darknet_py.data.labels import Boxes
 
-_LEAST = 0.2  # share of the canvas that a mosaic's cut leaves on either side
+_MIN_SHARE = 0.2  # of the canvas, on either side of the cut
 
 
 def cut_point(net: Size, rng: np.random.Generator) -> Size:
     """Where the four tiles of a mosaic meet."""
-    x, y = (int(rng.integers(int(side * _LEAST), int(side * (1 - _LEAST)) + 1)) for side in net)
+    x, y = (int(rng.integers(int(side * _MIN_SHARE), int(side * (1 - _MIN_SHARE)) + 1)) for side in net)
     return x, y
 
 
@@ -47,30 +47,30 @@ def compose(
     """
     if canvas is None:
         canvas = np.empty((net[1], net[0], images[0][0].shape[2]), np.uint8)
-    found: list[Boxes] = []
+    boxes_by_image: list[Boxes] = []
     cut = cut_point(net, rng) if len(images) > 2 else (0, 0)
-    for index, ((image, boxes), drawn) in enumerate(zip(images, draws, strict=True)):
+    for index, ((image, boxes), params) in enumerate(zip(images, draws, strict=True)):
         size = image.shape[1], image.shape[0]
-        sides = margins(options, drawn, size, net)
+        sides = margins(options, params, size, net)
         if len(images) > 2:
             corner = bool(rng.integers(2))
-            placement = tile(index, cut, sides, drawn.flip, corner, size, net, options.mosaic_bound)
+            placement = tile(index, cut, sides, params.flip, corner, size, net, options.mosaic_bound)
         else:
-            placement = whole(sides, drawn.flip, size, net)
+            placement = place_image(sides, params.flip, size, net)
         boxes = place_boxes(boxes[rng.permutation(len(boxes))], placement, size, net)
         if index and len(images) == 2:
             other = np.empty_like(canvas)
-            finish(paint(image, placement, other, drawn), drawn, boxes, placement, net)
+            blur_and_noise(paint(image, placement, other, params), params, boxes, placement, net)
             canvas[:] = cv2.addWeighted(canvas, 0.5, other, 0.5, 0).reshape(canvas.shape)
         else:
-            finish(paint(image, placement, canvas, drawn), drawn, boxes, placement, net)
-        found.append(boxes)
-    return canvas, np.concatenate(found)[: options.max_boxes]
+            blur_and_noise(paint(image, placement, canvas, params), params, boxes, placement, net)
+        boxes_by_image.append(boxes)
+    return canvas, np.concatenate(boxes_by_image)[: options.max_boxes]
 
 
-def images_wanted(options: Augmentation, coin: float) -> int:
-    """How many images a sample is made of: 1, 2 (mixup) or 4 (mosaic)."""
-    if not options.mixup or coin >= options.mixing_share:
+def images_per_sample(options: Augmentation, chance: float) -> int:
+    """Number of images that make up a sample: 1, 2 (mixup) or 4 (mosaic)."""
+    if not options.mixup or chance >= options.mixing_share:
         return 1
     return 4 if options.mixup == MOSAIC else 2
 
@@ -97,7 +97,7 @@ def tile(
     if corner:
         left, right = (0, left + right) if at_right == flip else (left + right, 0)
         top, bottom = (top + bottom, 0) if at_bottom else (0, top + bottom)
-    left, right, top, bottom = valid((left, right, top, bottom), image)
+    left, right, top, bottom = clamp_margins((left, right, top, bottom), image)
     before, after = (right, left) if flip else (left, right)
     x = _span(at_right, cut[0], before, after, image[0], net[0])
     y = _span(at_bottom, cut[1], top, bottom, image[1], net[1])
@@ -108,12 +108,12 @@ def tile(
     return Placement((source_x, source_y, source_width, source_height), target, target if bound else stretched, flip)
 
 
-def _span(far: bool, cut: int, before: int, after: int, image: int, net: int) -> tuple[int, int, int]:
+def _span(second_half: bool, cut: int, before: int, after: int, image: int, net: int) -> tuple[int, int, int]:
     """Along one axis: first and last canvas pixel of the tile, and the stretched image's pixel at canvas pixel 0.
 
-    Padding at the inner side is shifted out of sight as far as the tile allows (left_shift … bot_shift).
+    Padding at the inner side is shifted out of sight as second_half as the tile allows (left_shift … bot_shift).
     """
-    if far:
+    if second_half:
         return cut, net, min(cut, max(0, -before * net // image)) - cut
     return 0, cut, net - cut - min(net - cut, max(0, -after * net // image))
 

@@ -40,7 +40,7 @@ class ShapeImage(NamedTuple):
     rows: list[tuple[float, ...]]
 
 
-def open_data(path: str | os.PathLike[str] | None = None) -> DataFile:
+def open_darknet_data(path: str | os.PathLike[str] | None = None) -> DataFile:
     """Reads a `.data` file; None and our own `shapes.data` mean the built-in set, generated if need be."""
     if path is None:
         return ensure_shapes()

@@ -32,12 +32,22 @@ def coco_to_darknet(
     crowd: bool = False,
     name: str = "coco",
 ) -> ConversionResult:
-    """Converts COCO JSON files: {"train2017": (instances.json, folder of its images), …}.
+    """Converts COCO JSON files to Darknet's layout (see `darknet_layout` for the files in `out`).
 
-    names: the classes in order, by the names in the JSON (default: its categories by id, which is Darknet's order of
-    the 80). crowd: keep boxes marked iscrowd. See `convert` for what appears in `out`. Images of the JSON that are not
-    in the folder are left out and reported. Trains on the first split that starts with "train", validates on the
-    first that starts with "val" or "test". Raises DataError with the file.
+    Args:
+        splits: Name of each split → (instances.json, folder of its images). The first one that starts with "train" is
+            the training list, the first that starts with "val" or "test" the validation list.
+        out: Folder to write.
+        names: Class names in order, as they are spelled in the JSON (default: all categories by id, which is Darknet's
+            order of the 80 classes).
+        crowd: Keep boxes marked iscrowd.
+        name: Name of the .data and .names files.
+
+    Returns:
+        The .data file, the counts, and a line for each image or box that was left out, such as missing images.
+
+    Raises:
+        DataError: A file cannot be read or is not COCO JSON.
     """
     out = Path(out)
     problems: list[str] = []
@@ -45,10 +55,10 @@ def coco_to_darknet(
     classes = list(names or [])
     for split, (file, folder) in splits.items():
         file, folder = Path(file), Path(folder)
-        content = _load(file)
+        content = _load_json(file)
         categories = {entry["id"]: str(entry["name"]) for entry in sorted(content["categories"], key=lambda e: e["id"])}
         classes = classes or list(categories.values())
-        labels = _labels(file, folder, content, categories, classes, crowd, problems)
+        labels = _label_rows(file, folder, content, categories, classes, crowd, problems)
         link_image_folder(folder, out / split / "JPEGImages")
         boxes += write_labels(labels, out / split / "labels")
         count += len(labels)
@@ -68,11 +78,21 @@ def darknet_to_coco(
     file_names: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
-    """Darknet labels of `images` → a COCO instance file (written to `out` if given).
+    """Converts the Darknet labels of images to COCO instances. Invalid label rows are left out.
 
-    Image ids count from 1 (or are the file name's number, where all names are numbers); category ids from 1 or as
-    given. file_names: what the file calls the images (default: their names without folders). sizes: (width, height) of
-    each, where known. Wrong label rows are left out. Raises DataError for an unreadable image.
+    Args:
+        images: Paths of the images. Image ids count from 1, or are the numbers in the file names if all are numeric.
+        names: Class names.
+        out: JSON file to write, if given.
+        category_ids: Category id per class (default: from 1).
+        file_names: `file_name` per image (default: the name without folders).
+        sizes: (width, height) per image in pixels, if known.
+
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        DataError: An image cannot be read, or the number of category ids is not the number of classes.
     """
     category_ids = list(category_ids or range(1, len(names) + 1))
     if len(category_ids) != len(names):
@@ -89,13 +109,13 @@ def darknet_to_coco(
         number = int(stems[position - 1]) if numbered else position
         name = file_names[position - 1] if file_names else Path(image).name
         content["images"].append({"id": number, "file_name": name, "width": width, "height": height})
-        for kind, x, y, w, h, _ in load_labels(find_labels(image), len(names)).boxes.tolist():
+        for class_id, x, y, w, h, _ in load_labels(find_labels(image), len(names)).boxes.tolist():
             corner = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             content["annotations"].append(
                 {
                     "id": len(content["annotations"]) + 1,
                     "image_id": number,
-                    "category_id": category_ids[int(kind)],
+                    "category_id": category_ids[int(class_id)],
                     "bbox": [round(value, 3) for value in corner],
                     "area": round(corner[2] * corner[3], 3),
                     "iscrowd": 0,
@@ -113,7 +133,7 @@ _SCHEMA = {
 }
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except OSError as error:
@@ -131,7 +151,7 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _labels(
+def _label_rows(
     file: Path,
     folder: Path,
     content: dict[str, Any],
@@ -140,14 +160,14 @@ def _labels(
     crowd: bool,
     problems: list[str],
 ) -> dict[str, list[Row]]:
-    """Label rows by image file name, for the images that are there."""
+    """Label rows by image file name, for existing images."""
     index = {name: number for number, name in enumerate(classes)}
     images: dict[Any, tuple[str, tuple[float, float]]] = {}
     labels: dict[str, list[Row]] = {}
     for entry in content["images"]:
         path = folder / entry["file_name"]
         if not path.is_file():
-            problems.append(f"{file}: image {entry['id']}: {path} is not there")
+            problems.append(f"{file}: image {entry['id']}: {path} not found")
             continue
         size = entry.get("width"), entry.get("height")
         images[entry["id"]] = entry["file_name"], size if all(size) else image_size(path)
@@ -155,19 +175,19 @@ def _labels(
     missing = {entry["id"] for entry in content["images"]} - images.keys()
     for entry in content["annotations"]:
         where = f"{file}: annotation {entry.get('id', '?')}"
-        kind = index.get(categories.get(entry["category_id"], ""))
+        class_id = index.get(categories.get(entry["category_id"], ""))
         if entry["image_id"] in missing or (entry.get("iscrowd") and not crowd):
             continue
         if entry["image_id"] not in images:
-            problems.append(f"{where}: there is no image {entry['image_id']}")
-        elif kind is None:
-            problems.append(f"{where}: category {entry['category_id']} is none of the classes")
+            problems.append(f"{where}: unknown image {entry['image_id']}")
+        elif class_id is None:
+            problems.append(f"{where}: category {entry['category_id']} is not one of the classes")
         else:
             name, size = images[entry["image_id"]]
             row = None
             with suppress(TypeError, ValueError):
                 x, y, w, h = map(float, entry["bbox"])
-                row = relative_box(kind, (x, y, x + w, y + h), size)
+                row = relative_box(class_id, (x, y, x + w, y + h), size)
             if row is None:
                 problems.append(f"{where}: expected a box inside the image, got {entry['bbox']}")
             else:

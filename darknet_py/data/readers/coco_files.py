@@ -1,4 +1,4 @@
-"""Where the files of a COCO set are: annotations by split, and the folders of their images."""
+"""Finds the files of a COCO data set: annotations per split, and the folders of their images."""
 
 from __future__ import annotations
 
@@ -11,79 +11,81 @@ from pathlib import Path
 from darknet_py.errors import DataError
 
 Splits = dict[str, tuple[Path, Path]]  # split → (annotations, folder of its images)
-_NAMES = {"train": "train", "valid": "val", "val": "val", "test": "test"}  # how splits are called → our name
+_SPLIT_NAMES = {"train": "train", "valid": "val", "val": "val", "test": "test"}  # part of a file name → split
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-_PACKED = "_annotations.coco.json"  # beside the images of one split, as a site packs them
+_ROBOFLOW_FILE = "_annotations.coco.json"  # Roboflow: beside the images of each split
 
 
 def coco_files(path: Path, images: Path | None = None) -> Splits:
     """The splits of a COCO file or folder.
 
-    path: a JSON file, which is trained on (together with the file of the same name for val, if there is one), or a
-    folder with annotations/*.json, *.json or SPLIT/_annotations.coco.json. images: the folder of all images (default:
-    the first place where the first image is). Raises DataError.
+    path: a JSON file for training (its counterpart for val is used too, if it exists), or a folder with
+    annotations/*.json, *.json or SPLIT/_annotations.coco.json. images: the folder of all images (default: the first
+    usual folder that contains the first image). Raises DataError.
     """
-    files = _beside(path) if path.is_file() else _within(path)
-    return {split: (file, images or _images(file, split)) for split, file in files.items()}
+    files = _splits_beside(path) if path.is_file() else _splits_in_folder(path)
+    return {split: (file, images or _image_folder(file, split)) for split, file in files.items()}
 
 
-def _beside(file: Path) -> dict[str, Path]:
-    """The file itself as `train` (or as the split that its name says), and the one it is to be validated on."""
-    if file.name == _PACKED:
-        packed = _within(file.parent.parent)
-        return packed if file in packed.values() else {"train": file}
-    split = _split(file.stem) or "train"
-    found = {split: file}
+def _splits_beside(file: Path) -> dict[str, Path]:
+    """The file itself as `train`, and its counterpart for validation if there is one."""
+    if file.name == _ROBOFLOW_FILE:
+        roboflow = _splits_in_folder(file.parent.parent)
+        return roboflow if file in roboflow.values() else {"train": file}
+    split = _split_of(file.stem) or "train"
+    splits = {split: file}
     if split == "train":
-        for word in ("val", "valid", "test"):
-            other = file.with_name(file.name.replace("train", word))
+        for part_of_name in ("val", "valid", "test"):
+            other = file.with_name(file.name.replace("train", part_of_name))
             if other != file and other.is_file():
-                return found | {"val": other}
-    return found if split == "train" else {"train": file}
+                return splits | {"val": other}
+    return splits if split == "train" else {"train": file}
 
 
 def has_coco_files(folder: Path) -> bool:
-    return any(next(folder.glob(pattern), None) for pattern in ("annotations/*.json", "*.json", f"*/{_PACKED}"))
+    return any(next(folder.glob(pattern), None) for pattern in ("annotations/*.json", "*.json", f"*/{_ROBOFLOW_FILE}"))
 
 
-def _within(folder: Path) -> dict[str, Path]:
-    packed = {file.parent.name: file for file in sorted(folder.glob(f"*/{_PACKED}"))}
-    files = [file for place in (folder / "annotations", folder) for file in sorted(place.glob("*.json"))]
+def _splits_in_folder(folder: Path) -> dict[str, Path]:
+    roboflow = {file.parent.name: file for file in sorted(folder.glob(f"*/{_ROBOFLOW_FILE}"))}
+    files = [file for candidate in (folder / "annotations", folder) for file in sorted(candidate.glob("*.json"))]
     instances = [file for file in files if file.name.startswith("instances_")] or files
-    found = {_NAMES.get(name, name): file for name, file in packed.items()}
+    splits = {_SPLIT_NAMES.get(name, name): file for name, file in roboflow.items()}
     for file in instances:
-        found.setdefault(_split(file.stem) or "train", file)
-    if not found:
+        splits.setdefault(_split_of(file.stem) or "train", file)
+    if not splits:
         raise DataError(f"{folder}: expected COCO files (annotations/*.json), got none")
-    if "train" not in found:
+    if "train" not in splits:
         raise DataError(f"{folder}: expected a COCO file with train in its name, got {', '.join(map(str, files))}")
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
 
 
-def _split(stem: str) -> str | None:
-    return next((name for word, name in _NAMES.items() if word in stem.lower()), None)
+def _split_of(stem: str) -> str | None:
+    return next((name for part_of_name, name in _SPLIT_NAMES.items() if part_of_name in stem.lower()), None)
 
 
-def _images(file: Path, split: str) -> Path:
-    """Where the first image of the file is. Raises DataError naming the places."""
+def _image_folder(file: Path, split: str) -> Path:
+    """The folder that contains the first image of the file. Raises DataError that lists the folders tried."""
     name = _first_image(file)
     if not name:
         raise DataError(f"{file}: expected COCO JSON with images, got no file_name")
-    word = file.stem.removeprefix("instances_")
-    here, above = file.parent, file.parent.parent
-    places = [
-        folder / part
-        for folder in (above, here)
-        for part in (f"images/{word}", word, f"images/{split}", split, "images", "JPEGImages", ".")
+    stem = file.stem.removeprefix("instances_")
+    folder, parent = file.parent, file.parent.parent
+    candidates = [
+        root / part
+        for root in (parent, folder)
+        for part in (f"images/{stem}", stem, f"images/{split}", split, "images", "JPEGImages", ".")
     ]
-    for place in places:
-        if (place / name).is_file():
-            return Path(os.path.normpath(place))
-    raise DataError(f"{file}: its image {name} is in none of {', '.join(sorted({str(place) for place in places}))}")
+    for candidate in candidates:
+        if (candidate / name).is_file():
+            return Path(os.path.normpath(candidate))
+    raise DataError(
+        f"{file}: image {name} not found in {', '.join(sorted({str(candidate) for candidate in candidates}))}"
+    )
 
 
 def _first_image(file: Path) -> str:
-    """Its file_name, without parsing a file that may hold hundreds of megabytes."""
+    """The file_name of the first image, splits without parsing a file of possibly hundreds of megabytes."""
     try:
         with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             match = _FILE_NAME.search(content)

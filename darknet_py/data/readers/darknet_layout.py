@@ -1,7 +1,7 @@
-"""What the converters of other data formats share: a folder that any Darknet tool can train from.
+"""Darknet's layout of a data set, which the readers of other formats write.
 
 OUT/JPEGImages, or OUT/SPLIT/JPEGImages   link to the images (a copy where links are not possible)
-OUT/labels, or OUT/SPLIT/labels           one label file per image: where Darknet looks for them
+OUT/labels, or OUT/SPLIT/labels           one label file per image, where Darknet expects it
 OUT/SPLIT.txt, OUT/NAME.names, OUT/NAME.data
 """
 
@@ -25,7 +25,7 @@ Row = tuple[int, float, float, float, float]  # class, cx, cy, w, h relative to 
 
 
 class ConversionResult(NamedTuple):
-    """What a conversion gave. problems: one line for each object or image that was left out."""
+    """Result of a conversion. problems: one line for each object or image that was left out."""
 
     data: DataFile
     images: int
@@ -33,21 +33,21 @@ class ConversionResult(NamedTuple):
     problems: list[str]
 
 
-def relative_box(kind: int, corners: Sequence[float], size: tuple[float, float]) -> Row | None:
-    """(x0, y0, x1, y1) in pixels → a label row, clipped to the image; None where nothing is left."""
+def relative_box(class_id: int, corners: Sequence[float], size: tuple[float, float]) -> Row | None:
+    """Converts (x0, y0, x1, y1) in pixels to a label row clipped to the image; None if nothing remains."""
     low, high = np.clip(np.reshape(corners, (2, 2)) / size, 0, 1)
     if not (high > low).all():  # NaN included
         return None
     (x, y), (w, h) = (low + high) / 2, high - low
-    return kind, float(x), float(y), float(w), float(h)
+    return class_id, float(x), float(y), float(w), float(h)
 
 
 def link_image_folder(source: Path, target: Path) -> None:
-    """Makes `target` show the images of `source`. Raises DataError."""
+    """Links `target` to the folder `source`, or copies it. Raises DataError."""
     if target.exists() and target.samefile(source):
         return
     if target.exists() or target.is_symlink():
-        raise DataError(f"{target}: is there already and is not {source}")
+        raise DataError(f"{target}: already exists and is not {source}")
     make_folder(target.parent)
     try:
         target.symlink_to(source.absolute(), target_is_directory=True)
@@ -59,7 +59,7 @@ def link_image_folder(source: Path, target: Path) -> None:
 
 
 def write_labels(images: Mapping[str, Sequence[Row]], folder: Path) -> int:
-    """Writes a label file per image (path relative to the image folder) and says how many rows."""
+    """Writes a label file per image (path relative to the image folder); returns the number of rows."""
     make_folder(folder)
     for name, rows in images.items():
         path = (folder / name).with_suffix(".txt")
@@ -82,6 +82,6 @@ def write_data_file(out: Path, name: str, names: Sequence[str], train: str | Non
 
 
 def image_size(image: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height in pixels, of an array with any number of channels too. Raises DataError."""
+    """Width and height in pixels; arrays may have any number of channels. Raises DataError."""
     height, width = load_image(image, None).shape[:2]
     return width, height

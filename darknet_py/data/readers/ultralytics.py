@@ -25,37 +25,48 @@ SPLITS = "train", "val", "test"
 def yolo_to_darknet(
     file: str | os.PathLike[str], out: str | os.PathLike[str], names: Sequence[str] | None = None, *, name: str = "yolo"
 ) -> ConversionResult:
-    """Converts the set of a data.yaml, which is only read; see `convert` for what appears in `out`.
+    """Converts the data set of a data.yaml to Darknet's layout (see `darknet_layout` for the files in `out`).
 
-    Polygons become the boxes around them. names: the classes in another order, by the names in the file. A label that
-    is wrong is left out and reported, an image without labels counts as a negative. Raises DataError with the file.
+    Polygons become their bounding boxes. An image without labels is a negative.
+
+    Args:
+        file: The data.yaml. The data set is only read.
+        out: Folder to write.
+        names: The class names in another order (default: that of the file).
+        name: Name of the .data and .names files.
+
+    Returns:
+        The .data file, the counts, and a line for each invalid label, which is left out.
+
+    Raises:
+        DataError: The file has no class names or images, or its classes are not among `names`.
     """
     file, out = Path(file), Path(out)
     content = read_yaml(file)
-    own = class_names(file, content)
-    order = _order(file, own, names)
+    file_names = class_names(file, content)
+    order = _class_order(file, file_names, names)
     problems: list[str] = []
     count = boxes = 0
-    found: dict[str, list[str]] = {}
+    lists: dict[str, list[str]] = {}
     for split, images in yolo_splits(file, content).items():
         folder = out / split / "JPEGImages"
-        shown = link_images(images, folder)
+        linked = link_images(images, folder)
         make_folder(out / split / "labels")
-        for image, place in zip(images, shown, strict=True):
-            target = (out / split / "labels" / place).with_suffix(".txt")
-            boxes += _copy_labels(Path(find_labels(image)), target, len(own), order, problems)
-        found[split] = [str(folder.absolute() / place) for place in shown]
-        write_list(out / f"{split}.txt", found[split])
+        for image, candidate in zip(images, linked, strict=True):
+            target = (out / split / "labels" / candidate).with_suffix(".txt")
+            boxes += _copy_labels(Path(find_labels(image)), target, len(file_names), order, problems)
+        lists[split] = [str(folder.absolute() / candidate) for candidate in linked]
+        write_list(out / f"{split}.txt", lists[split])
         count += len(images)
-    train, valid = (split if split in found else None for split in ("train", "val"))
+    train, valid = (split if split in lists else None for split in ("train", "val"))
     data = write_data_file(
-        out, name, list(names) if names else own, train, valid or ("test" if "test" in found else None)
+        out, name, list(names) if names else file_names, train, valid or ("test" if "test" in lists else None)
     )
     return ConversionResult(data, count, boxes, problems)
 
 
 def yolo_splits(file: Path, content: dict[str, Any]) -> dict[str, list[str]]:
-    """Image paths by split. Raises DataError where there is none, or where an entry leads nowhere."""
+    """Image paths per split. Raises DataError if there are none or an entry does not exist."""
     splits = {}
     for split in SPLITS:
         entries = content.get(split)
@@ -64,7 +75,7 @@ def yolo_splits(file: Path, content: dict[str, Any]) -> dict[str, list[str]]:
         images = [
             image
             for entry in (entries if isinstance(entries, list) else [entries])
-            for image in read_list(_place(file, content, split, entry))
+            for image in read_list(_resolve(file, content, split, entry))
         ]
         splits[split] = [image for image in images if image.lower().endswith(IMAGE_SUFFIXES)]
     if not splits:
@@ -73,7 +84,7 @@ def yolo_splits(file: Path, content: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def class_names(file: Path, content: dict[str, Any]) -> list[str]:
-    """From `names`, a list or a mapping by number, or as many numbers as `nc` says. Raises DataError."""
+    """Class names from `names` (a list or a mapping by number), or numbers up to `nc`. Raises DataError."""
     names = content.get("names")
     if isinstance(names, dict):
         numbers = [atoi(key) for key in names]
@@ -88,43 +99,47 @@ def class_names(file: Path, content: dict[str, Any]) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def _place(file: Path, content: dict[str, Any], split: str, entry: Any) -> Path:
-    """The folder or list that an entry means.
+def _resolve(file: Path, content: dict[str, Any], split: str, entry: Any) -> Path:
+    """The folder or list of an entry, relative to `path`.
 
-    It counts from `path`, and that from the file's folder, from here, or from the folder `datasets` beside it.
+    `path` itself is relative to the folder of the file, the current folder, or the folder `datasets` next to the file.
     """
     if not isinstance(entry, str):
         raise DataError(f"{file}: {split}: expected a path, got {str(entry)[:60]!r}")
     base = content.get("path") or ""
-    here = file.absolute().parent
-    # Sets that a site has packed say ../train/images although train lies beside the file.
-    tried = [root / base / part for root in (here, Path(), here.parent / "datasets") for part in (entry, entry[3:])]
-    tried += [here / entry]
-    for place in tried if entry.startswith("../") else [*tried[::2], tried[-1]]:
-        if place.exists():
-            return Path(os.path.normpath(place))
-    raise DataError(f"{file}: {split}: expected images at {tried[0]}, got nothing there")
+    folder_of_file = file.absolute().parent
+    # Roboflow writes ../train/images although train lies next to the file.
+    candidates = [
+        root / base / part
+        for root in (folder_of_file, Path(), folder_of_file.parent / "datasets")
+        for part in (entry, entry[3:])
+    ]
+    candidates += [folder_of_file / entry]
+    for candidate in candidates if entry.startswith("../") else [*candidates[::2], candidates[-1]]:
+        if candidate.exists():
+            return Path(os.path.normpath(candidate))
+    raise DataError(f"{file}: {split}: expected images at {candidates[0]}, got nothing there")
 
 
-def _order(file: Path, own: list[str], names: Sequence[str] | None) -> list[int] | None:
-    """The new number of each class; None where nothing changes."""
-    if not names or list(names) == own:
+def _class_order(file: Path, file_names: list[str], names: Sequence[str] | None) -> list[int] | None:
+    """The new number of each class, or None if nothing changes."""
+    if not names or list(names) == file_names:
         return None
-    missing = [name for name in own if name not in names]
+    missing = [name for name in file_names if name not in names]
     if missing:
         raise DataError(f"{file}: expected its classes among {', '.join(names)}, got {', '.join(missing)}")
-    return [list(names).index(name) for name in own]
+    return [list(names).index(name) for name in file_names]
 
 
 def _copy_labels(source: Path, target: Path, classes: int, order: list[int] | None, problems: list[str]) -> int:
-    """Writes the label file of one image and says how many boxes it holds."""
+    """Writes the label file of one image; returns the number of boxes."""
     try:
         content = source.read_bytes()
     except FileNotFoundError:
         content = b""
     except OSError as error:
         raise DataError(f"{source}: cannot read the labels: {error.strerror or error}") from None
-    target.write_bytes(_boxes_around(content))
+    target.write_bytes(_polygons_to_boxes(content))
     labels = load_labels(target, classes)
     problems += [problem.replace(str(target), str(source), 1) for problem in labels.problems]
     if labels.problems or order:
@@ -133,8 +148,8 @@ def _copy_labels(source: Path, target: Path, classes: int, order: list[int] | No
     return len(labels.boxes)
 
 
-def _boxes_around(content: bytes) -> bytes:
-    """Lines `class x y x y x y …` as boxes; all others as they are."""
+def _polygons_to_boxes(content: bytes) -> bytes:
+    """Converts lines `class x y x y x y …` to boxes; other lines stay."""
     if all(len(line.split()) <= 5 for line in content.splitlines()):
         return content
     lines = []

@@ -1,6 +1,6 @@
 """Pascal VOC folders (Annotations, ImageSets, JPEGImages) → Darknet lists and labels.
 
-Also folders with `annotations` and `images`, and such with both in one, as labelling programs write them.
+Also folders with `annotations` and `images`, and folders that contain both, as annotation tools write them.
 """
 
 from __future__ import annotations
@@ -40,42 +40,58 @@ def voc_to_darknet(
     difficult: bool = False,
     name: str = "voc",
 ) -> ConversionResult:
-    """Converts a VOC folder. `root` is only read; see `convert` for what appears in `out`.
+    """Converts a VOC folder to Darknet's layout (see `darknet_layout` for the files in `out`).
 
-    names: the classes in order (default: those found, by alphabet). difficult: keep objects marked so. Lists are made
-    for each file of ImageSets/Main that holds one image name a line, else one list `train` of all annotations. The
-    .data file trains on trainval (or train) and validates on test (or val).
-    Corners are taken as they are written, as C Darknet's users' scripts do. Raises DataError with the file.
+    There is a list for each file of ImageSets/Main with one image name per line, else a single list `train` of all
+    annotations. The .data file trains on trainval (or train) and validates on test (or val). Corners are used as
+    written, as Darknet's voc_label.py does.
+
+    Args:
+        root: The VOC folder, which is only read.
+        out: Folder to write.
+        names: Class names in order (default: those of the annotations, sorted).
+        difficult: Keep objects marked as difficult.
+        name: Name of the .data and .names files.
+
+    Returns:
+        The .data file, the counts, and a line for each image or object that was left out.
+
+    Raises:
+        DataError: An annotation cannot be read, or the folder has none.
     """
     root, out = Path(root), Path(out)
-    annotations, pictures = voc_folders(root)
+    annotations, image_folder = voc_folders(root)
     files = {file.stem: file for file in sorted(annotations.glob("*.xml"))}
-    images = _images(pictures)
+    images = _image_names(image_folder)
     splits = _splits(root, list(files))
-    expected = sorted({stem for stems in splits.values() for stem in stems})
+    listed = sorted({stem for stems in splits.values() for stem in stems})
     problems: list[str] = []
     objects: dict[str, tuple[tuple[float, float], list[_Object]]] = {}
-    for stem in expected:
+    for stem in listed:
         if stem not in files or stem not in images:
             problems.append(f"{root}: {stem}: no {'image' if stem in files else 'annotation'} of this name")
             continue
-        objects[stem] = _read(files[stem], pictures / images[stem])
-    classes = list(names) if names else sorted({thing.name for _, things in objects.values() for thing in things})
+        objects[stem] = _read_annotation(files[stem], image_folder / images[stem])
+    classes = (
+        list(names)
+        if names
+        else sorted({obj.name for _, objects_of_image in objects.values() for obj in objects_of_image})
+    )
     labels: dict[str, list[Row]] = {}
-    for stem, (size, things) in objects.items():
+    for stem, (size, objects_of_image) in objects.items():
         rows = labels.setdefault(images[stem], [])
-        for thing in things:
-            if thing.difficult and not difficult:
+        for obj in objects_of_image:
+            if obj.difficult and not difficult:
                 continue
-            if thing.name not in classes:
-                problems.append(f"{files[stem]}: expected one of the classes {', '.join(classes)}, got {thing.name!r}")
+            if obj.name not in classes:
+                problems.append(f"{files[stem]}: expected one of the classes {', '.join(classes)}, got {obj.name!r}")
                 continue
-            row = relative_box(classes.index(thing.name), thing.corners, size)
+            row = relative_box(classes.index(obj.name), obj.corners, size)
             if row is None:
-                problems.append(f"{files[stem]}: expected a box inside the image, got {thing.corners}")
+                problems.append(f"{files[stem]}: expected a box inside the image, got {obj.corners}")
             else:
                 rows.append(row)
-    link_image_folder(pictures, out / "JPEGImages")
+    link_image_folder(image_folder, out / "JPEGImages")
     boxes = write_labels(labels, out / "labels")
     folder = (out / "JPEGImages").absolute()
     for split, stems in splits.items():
@@ -86,7 +102,7 @@ def voc_to_darknet(
 
 
 def voc_folders(root: Path) -> tuple[Path, Path]:
-    """Where the annotations and the images are. Raises DataError where there is no annotation."""
+    """The folders of annotations and images. Raises DataError if there is no annotation."""
     for name in ("Annotations", "annotations", ""):
         annotations = root / name
         if next(annotations.glob("*.xml"), None):
@@ -95,15 +111,15 @@ def voc_folders(root: Path) -> tuple[Path, Path]:
     raise DataError(f"{root}: expected a VOC folder, got no Annotations/*.xml")
 
 
-def _images(folder: Path) -> dict[str, str]:
-    """Image names by stem."""
+def _image_names(folder: Path) -> dict[str, str]:
+    """File names of the images by stem."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected the folder with the images, got none")
     return {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
-    """The lists of ImageSets/Main that are plain (others mark single classes with a second column)."""
+    """The plain lists of ImageSets/Main (lists with a second column mark single classes)."""
     splits, known = {}, set(stems)
     for file in sorted(root.glob("ImageSets/Main/*.txt")):
         lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
@@ -113,7 +129,7 @@ def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
     return splits or {"train": stems}
 
 
-def _read(file: Path, image: Path) -> tuple[tuple[float, float], list[_Object]]:
+def _read_annotation(file: Path, image: Path) -> tuple[tuple[float, float], list[_Object]]:
     """The image's size in pixels (from the image where the file does not say) and its objects."""
     try:
         root = ElementTree.parse(file).getroot()
@@ -121,12 +137,12 @@ def _read(file: Path, image: Path) -> tuple[tuple[float, float], list[_Object]]:
         raise DataError(f"{file}: expected a VOC annotation, got no XML: {error}") from None
     size = tuple(_number(file, root, f"size/{side}", 0) for side in ("width", "height"))
     width, height = size if min(size) > 0 else image_size(image)
-    things = []
-    for thing in root.iter("object"):
-        xmin, ymin, xmax, ymax = (_number(file, thing, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-        name = (thing.findtext("name") or "").strip()
-        things.append(_Object(name, (xmin, ymin, xmax, ymax), _number(file, thing, "difficult", 0) != 0))
-    return (width, height), things
+    objects_of_image = []
+    for obj in root.iter("object"):
+        xmin, ymin, xmax, ymax = (_number(file, obj, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+        name = (obj.findtext("name") or "").strip()
+        objects_of_image.append(_Object(name, (xmin, ymin, xmax, ymax), _number(file, obj, "difficult", 0) != 0))
+    return (width, height), objects_of_image
 
 
 def _number(file: Path, element: ElementTree.Element, path: str, default: float | None = None) -> float:

@@ -24,9 +24,9 @@ from darknet_py.data.augment.augmentation import (
     noise,
     paint,
     place_boxes,
-    whole,
+    place_image,
 )
-from darknet_py.data.augment.mosaic import compose, cut_point, images_wanted, tile
+from darknet_py.data.augment.mosaic import compose, cut_point, images_per_sample, tile
 from darknet_py.errors import DataError
 from darknet_py.layers.base import DetectionHeadSpec
 
@@ -47,12 +47,12 @@ def test_crop_and_boxes_are_darknets(case: dict[str, Any]) -> None:
             case["tile"], tuple(case["cut"]), cut, drawn.flip, bool(case["corner"]), image, net, bool(case["bound"])
         )
     else:
-        placement = whole(cut, drawn.flip, image, net)
+        placement = place_image(cut, drawn.flip, image, net)
     boxes = np.zeros((len(case["boxes"]), 6), np.float32)
     boxes[:, 0], boxes[:, 1:5] = np.arange(len(boxes)), case["boxes"]
     ours = {int(row[0]): row[1:5] * (*net, *net) for row in place_boxes(boxes, placement, image, net)}
     theirs = {int(row[0]): np.array(row[1:]) * (*net, *net) for row in case["truth"]}
-    # In a mosaic C truncates box sides to whole pixels, and our tiles start at whole pixels of the photo.
+    # In a mosaic C truncates box sides to place_image pixels, and our tiles start at place_image pixels of the photo.
     scale = max(net[0] / (image[0] - cut[0] - cut[1]), net[1] / (image[1] - cut[2] - cut[3]), 1)
     tolerance = 1.5 * scale if case["mosaic"] else 0.01
     for number in ours.keys() | theirs.keys():
@@ -147,8 +147,8 @@ def test_mixup_is_the_mean_of_two() -> None:
 
 
 def test_half_of_the_samples_are_mixed() -> None:
-    assert [images_wanted(Augmentation(mixup=kind), 0.4) for kind in (0, 1, 3)] == [1, 2, 4]
-    assert [images_wanted(Augmentation(mixup=kind), 0.6) for kind in (0, 1, 3)] == [1, 1, 1]
+    assert [images_per_sample(Augmentation(mixup=kind), 0.4) for kind in (0, 1, 3)] == [1, 2, 4]
+    assert [images_per_sample(Augmentation(mixup=kind), 0.6) for kind in (0, 1, 3)] == [1, 1, 1]
 
 
 def test_without_augmentation_it_is_opencvs_resize() -> None:
@@ -255,9 +255,9 @@ def test_draws_follow_the_options() -> None:
 
 
 def test_nothing_left_of_the_image_means_no_crop() -> None:
-    assert whole((50, 60, 0, 0), False, (100, 100), (32, 32)).source == (0, 0, 100, 100)
-    assert whole((120, -60, 0, 0), False, (100, 100), (32, 32)).source == (0, 0, 100, 100)
-    assert whole((-20, 60, 5, 5), False, (100, 100), (32, 32)).source == (-20, 5, 60, 90)
+    assert place_image((50, 60, 0, 0), False, (100, 100), (32, 32)).source == (0, 0, 100, 100)
+    assert place_image((120, -60, 0, 0), False, (100, 100), (32, 32)).source == (0, 0, 100, 100)
+    assert place_image((-20, 60, 5, 5), False, (100, 100), (32, 32)).source == (-20, 5, 60, 90)
 
 
 def test_options_from_the_cfg() -> None:

@@ -47,7 +47,7 @@ def test_it_is_a_folder_per_class_and_darknets_lists(made: DataFile) -> None:
     assert folder.names == shape_classes.NAMES and folder.separate
     assert len(folder.train) == 24 and len(folder.valid) == 12
     assert sorted(folder.train.paths) == sorted(builtin.train_images())
-    assert [folder.train.named(folder.train.paths[number]) for number in range(24)] == [
+    assert [folder.train.classes_in_path(folder.train.paths[number]) for number in range(24)] == [
         [number // 4] for number in range(24)
     ]
     assert builtin.labels is not None and builtin.labels.read_text().splitlines()[0] == "/circle/"
@@ -76,7 +76,7 @@ def test_opening_it(made: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(classifier_data, "ensure_shape_classes", lambda *folder: asked.append(folder) or made)
     data = open_classifier_data(None, limit=6)
     assert asked == [()] and data.names == shape_classes.NAMES
-    assert [data.train.named(data.train.paths[number]) for number in range(6)] == [
+    assert [data.train.classes_in_path(data.train.paths[number]) for number in range(6)] == [
         [number] for number in range(6)
     ]  # one of each
     copy = tmp_path / "data" / "shape-classes.data"

@@ -99,15 +99,15 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
 def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
     monkeypatch.setattr(shapes, "ensure_shapes", lambda folder=None: made.append(folder) or DataFile(Path("made")))
-    assert shapes.open_data().path == Path("made") and made == [None]
+    assert shapes.open_darknet_data().path == Path("made") and made == [None]
     root = Path(__file__).parents[3] / "data"
     shutil.copytree(root, tmp_path / "data", ignore=shutil.ignore_patterns("shapes"))
-    data = shapes.open_data(tmp_path / "data" / "shapes.data")
+    data = shapes.open_darknet_data(tmp_path / "data" / "shapes.data")
     assert made[1] == tmp_path / "data" / "shapes" and data.classes == 6
-    assert shapes.open_data(tmp_path / "data" / "coco.data").classes == 80 and len(made) == 2
+    assert shapes.open_darknet_data(tmp_path / "data" / "coco.data").classes == 80 and len(made) == 2
     other = tmp_path / "shapes.data"
     other.write_text("classes=2\n")
-    assert shapes.open_data(other).classes == 2 and len(made) == 2
+    assert shapes.open_darknet_data(other).classes == 2 and len(made) == 2
 
 
 def test_where_it_goes_when_the_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_voc_errors(voc: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     annotate(voc, "a")
     picture(tmp_path / "out" / "JPEGImages" / "other.png")
-    with pytest.raises(DataError, match="is there already and is not"):
+    with pytest.raises(DataError, match="already exists and is not"):
         voc_to_darknet(voc, tmp_path / "out")
 
 
@@ -133,9 +133,9 @@ def test_coco(coco: Path, tmp_path: Path) -> None:
     assert all(Path(path).is_file() and Path(label_path(path)).is_file() for path in train)
     np.testing.assert_allclose(load_labels(find_labels(train[0])).boxes[:, :5], [[1, 0.2, 0.3, 0.2, 0.4]])
     np.testing.assert_allclose(load_labels(find_labels(train[1])).boxes[:, :5], [[0, 0.5, 0.5, 1, 1]])
-    assert [line.split("instances.json: ")[1].split(" is not")[0] for line in problems] == [
+    assert [line.split("instances.json: ")[1].split(" not found")[0] for line in problems] == [
         f"image 3: {tmp_path / 'photos' / 'gone.png'}",
-        "annotation 5: there is no image 8",
+        "annotation 5: unknown image 8",
         "annotation 6: category 4 is none of the classes",
         "annotation 7: expected a box inside the image, got [200, 0, 5, 5]",
         "annotation 8: expected a box inside the image, got [1, 2, 3]",
