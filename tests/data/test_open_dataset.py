@@ -138,7 +138,7 @@ def test_refusals(darknet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
     write_list(tmp_path / "train.txt", ["nowhere.png"])
     write_list(tmp_path / "val.txt", ["nowhere.png"])
-    assert "expected images, got none that can be read; the first: nowhere.png" in refused(
+    assert "expected images, got no readable one; the first problem: nowhere.png" in refused(
         darknet, tmp_path / "o", "--to", "yolo"
     )
     assert not (tmp_path / "o").exists()

@@ -136,7 +136,7 @@ def test_coco(coco: Path, tmp_path: Path) -> None:
     assert [line.split("instances.json: ")[1].split(" not found")[0] for line in problems] == [
         f"image 3: {tmp_path / 'photos' / 'gone.png'}",
         "annotation 5: unknown image 8",
-        "annotation 6: category 4 is none of the classes",
+        "annotation 6: category 4 is not one of the classes",
         "annotation 7: expected a box inside the image, got [200, 0, 5, 5]",
         "annotation 8: expected a box inside the image, got [1, 2, 3]",
     ]
