@@ -121,7 +121,7 @@ def entry(name: str, graph: Graph) -> Entry:
     total = network_profile(graph)
     return Entry(
         name, graph.path, graph.net.width, graph.net.height, total.layers, total.parameters, total.bflops, total.cio,
-        total.traffic, total.peak_bytes, total.weights_bytes, total.field,
+        total.traffic, total.peak_bytes, total.weights_bytes, total.receptive_field,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section
 from darknet_py.errors import CfgWarning, Problem
 from darknet_py.layers import ALIASES, LAYERS
-from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, Node, Shape, ShapeError
+from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, HeadSpec, Node, Shape, ShapeError
 
 # No real network has more values than this in one layer or one weights file (32 GiB of float32). The limit keeps a
 # typo from allocating terabytes.
@@ -66,6 +66,11 @@ class Graph:
     def bflops(self) -> float:
         """Billions of operations for one image: the total of Darknet's table."""
         return sum(node.bflops for node in self.layers)
+
+    @property
+    def heads(self) -> list[Node]:
+        """The layers with a loss, in cfg order."""
+        return [node for node in self.layers if isinstance(node.spec, HeadSpec)]
 
     @property
     def detection_specs(self) -> list[DetectionHeadSpec]:

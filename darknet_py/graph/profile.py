@@ -34,8 +34,8 @@ class LayerProfile(NamedTuple):
         cio: values read and written by a layer with weights, 0 for others: CSPNet's measure of memory traffic
             (convolutional input/output of HarDNet; concatenating and adding are free).
         traffic: values read and written, whatever the layer.
-        field: receptive field, one side in input pixels.
-        live: values in memory while the layer runs, its inputs and its output included.
+        receptive_field: one side in input pixels.
+        live_values: values in memory while the layer runs, its inputs and its output included.
     """
 
     node: Node
@@ -43,8 +43,8 @@ class LayerProfile(NamedTuple):
     bflops: float
     cio: int
     traffic: int
-    field: int
-    live: int
+    receptive_field: int
+    live_values: int
 
 
 class NetworkProfile(NamedTuple):
@@ -56,7 +56,7 @@ class NetworkProfile(NamedTuple):
         bflops: billions of operations, by Darknet's count.
         cio: values read and written by layers with weights.
         traffic: values read and written by all layers.
-        field: the largest receptive field, one side in input pixels.
+        receptive_field: the largest one, one side in input pixels.
         peak_bytes: the most activation memory in use at once, as float32.
         weights_bytes: size of the `.weights` file.
     """
@@ -66,7 +66,7 @@ class NetworkProfile(NamedTuple):
     bflops: float
     cio: int
     traffic: int
-    field: int
+    receptive_field: int
     peak_bytes: int
     weights_bytes: int
 
@@ -102,7 +102,7 @@ def layer_profiles(graph: Graph) -> list[LayerProfile]:
         fields[node.index] = _receptive_field(node, fields)
         cost = node.spec.cost(node)
         traffic = cost.reads + cost.writes
-        cio = traffic if weighted(node) else 0
+        cio = traffic if has_weights(node) else 0
         profiles.append(
             LayerProfile(node, node.parameters, cost.flops / 1e9, cio, traffic, fields[node.index][0], live)
         )
@@ -125,8 +125,8 @@ def network_profile(graph: Graph) -> NetworkProfile:
         bflops=sum(profile.bflops for profile in profiles),
         cio=sum(profile.cio for profile in profiles),
         traffic=sum(profile.traffic for profile in profiles),
-        field=max(profile.field for profile in profiles),
-        peak_bytes=_FLOAT_BYTES * max(profile.live for profile in profiles),
+        receptive_field=max(profile.receptive_field for profile in profiles),
+        peak_bytes=_FLOAT_BYTES * max(profile.live_values for profile in profiles),
         weights_bytes=weights_bytes(graph),
     )
 
@@ -136,7 +136,7 @@ def weights_bytes(graph: Graph) -> int:
     return _HEADER_BYTES + _FLOAT_BYTES * graph.parameters
 
 
-def weighted(node: Node) -> bool:
+def has_weights(node: Node) -> bool:
     """Whether the layer multiplies its input by weights (convolutions, connected and recurrent layers)."""
     return any(array.role == "weight" for array in node.spec.arrays(node))
 
@@ -174,7 +174,7 @@ def printed_name(node: Node) -> str:
 def kernel_text(node: Node) -> str:
     """Darknet's size/strd(dil): `3 x 3/ 2`, or `3 x 3/ 1(2)` with dilation; "" for layers without a window."""
     size, stride, dilation = node.spec.kernel()
-    if (size, stride) == (1, 1) and not weighted(node):
+    if (size, stride) == (1, 1) and not has_weights(node):
         return ""
     return f"{size:2d} x{size:2d}/{stride:2d}" + (f"({dilation})" if dilation > 1 else "")
 
@@ -201,14 +201,14 @@ def profile_table(graph: Graph) -> str:
         node = profile.node
         lines.append(
             f"{node.index:4d} {printed_name(node):<8} {_input_columns(node):<37} ->  {_shape_text(node.output)}"
-            f"  {profile.bflops:8.3f}  {profile.parameters:10d}  {profile.cio / 1e6:9.3f}  {profile.field:5d}"
+            f"  {profile.bflops:8.3f}  {profile.parameters:10d}  {profile.cio / 1e6:9.3f}  {profile.receptive_field:5d}"
         )
     total = network_profile(graph)
     lines += [
         f"Total BFLOPS {total.bflops:5.3f}",
         f"parameters {total.parameters}, weights file {total.weights_bytes} bytes, "
         f"CIO {total.cio / 1e6:.1f} M values (all layers: {total.traffic / 1e6:.1f} M), "
-        f"activations at most {total.peak_bytes / 2**20:.1f} MiB, receptive field {total.field}",
+        f"activations at most {total.peak_bytes / 2**20:.1f} MiB, receptive field {total.receptive_field}",
     ]
     return "\n".join(lines)
 
@@ -220,7 +220,7 @@ def _input_columns(node: Node) -> str:
         part = f"{node.spec.group_id}/{groups}" if groups > 1 else ""
         return f"{' '.join(map(str, node.sources)):<31} {part}"
     filters = f"{node.output.c}/{groups}" if groups > 1 else str(node.output.c)
-    return f"{filters if weighted(node) else '':>9}  {kernel_text(node):<13}{_shape_text(node.inputs[0])}"
+    return f"{filters if has_weights(node) else '':>9}  {kernel_text(node):<13}{_shape_text(node.inputs[0])}"
 
 
 def _shape_text(shape: Sequence[int]) -> str:
@@ -247,8 +247,8 @@ def layer_dict(profile: LayerProfile) -> dict[str, object]:
         "bflops": profile.bflops,
         "cio": profile.cio,
         "traffic": profile.traffic,
-        "receptive_field": profile.field,
-        "live_bytes": _FLOAT_BYTES * profile.live,
+        "receptive_field": profile.receptive_field,
+        "live_bytes": _FLOAT_BYTES * profile.live_values,
     }
 
 
@@ -262,7 +262,6 @@ def profile_dict(graph: Graph) -> dict[str, object]:
         The path, the input size, the fields of `NetworkProfile`, and `layers` with a `layer_dict` per layer.
     """
     total: dict[str, object] = network_profile(graph)._asdict()
-    total["receptive_field"] = total.pop("field")
     del total["layers"]
     return {
         "cfg": graph.path,
@@ -330,7 +329,7 @@ def comparison_table(first: Graph, second: Graph) -> str:
         ("CIO", left.cio / 1e6, right.cio / 1e6, " M values"),
         ("activations", left.peak_bytes / 2**20, right.peak_bytes / 2**20, " MiB"),
         ("weights file", left.weights_bytes, right.weights_bytes, " bytes"),
-        ("receptive field", left.field, right.field, " pixels"),
+        ("receptive field", left.receptive_field, right.receptive_field, " pixels"),
     ):
         change = f"{new / old - 1:+.1%}" if old else ""
         lines.append(f"{name:<16}{_number_text(old):>14}{_number_text(new):>14}{unit:<10} {change}".rstrip())

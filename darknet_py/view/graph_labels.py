@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from darknet_py.graph.graph import Graph
-from darknet_py.graph.profile import printed_name, weighted
+from darknet_py.graph.profile import has_weights, printed_name
 from darknet_py.layers.base import Node, Shape
 from darknet_py.view.graph_tree import INPUT, Block, Item, Leaf, category, leaves, passes
 
@@ -68,7 +68,7 @@ def leaf_title(node: Node) -> str:
         return f"{printed_name(node)} {ratio(node.inputs[0].h, node.output.h)}"
     text = printed_name(node)
     size, stride, dilation = node.spec.kernel()
-    if (size, stride) != (1, 1) or (weighted(node) and node.output.h * node.output.w > 1):
+    if (size, stride) != (1, 1) or (has_weights(node) and node.output.h * node.output.w > 1):
         text += f" {size}×{size}" + (f"/{stride}" if stride > 1 else "") + (f" d{dilation}" if dilation > 1 else "")
     if groups > 1:
         text += " depthwise" if groups == node.inputs[0].c else f" g{groups}"

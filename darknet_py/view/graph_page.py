@@ -87,7 +87,7 @@ def _facts(graph: Graph, total: NetworkProfile) -> list[list[str]]:
         ["CIO", f"{labels.short_number(total.cio)} values"],
         ["activations at most", f"{total.peak_bytes / 2**20:.3g} MiB"],
         ["weights file", f"{total.weights_bytes:,} bytes"],
-        ["receptive field", f"{total.field} pixels"],
+        ["receptive field", f"{total.receptive_field} pixels"],
     ]
 
 
@@ -120,8 +120,8 @@ def _layer(diagram: Diagram, node: Node, readers: list[int], lines: list[str]) -
         "parameters": row.parameters,
         "bflops": float(f"{row.bflops:.6g}"),
         "cio": row.cio,
-        "field": row.field,
-        "live": 4 * row.live,
+        "field": row.receptive_field,
+        "live": 4 * row.live_values,
         "sources": list(dict.fromkeys(node.sources)),
         "readers": readers,
         "line": node.line,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from darknet_py.graph.graph import Graph
-from darknet_py.graph.profile import weighted
+from darknet_py.graph.profile import has_weights
 from darknet_py.layers.base import Node
 
 INPUT = -1  # the network's input, as a leaf
@@ -136,7 +136,7 @@ class _Builder:
     def __init__(self, graph: Graph, layers: Iterable[int] | None):
         self.graph = graph
         self.whole = layers is None
-        self.weighted = {node.index for node in graph.layers if weighted(node)}
+        self.weighted = {node.index for node in graph.layers if has_weights(node)}
         flow = nx.DiGraph(readers_of(graph))  # source → layer
         self.flow = flow if layers is None else flow.subgraph(layers).copy()
         self.members = sorted(self.flow)

@@ -167,3 +167,10 @@ def test_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\xe9=1\n")
     with pytest.warns(CfgWarning, match=r"unknown key '\\udce9' is ignored"):
         parse(path)
+
+
+def test_heads_are_the_layers_with_a_loss() -> None:
+    head = "[yolo]\nclasses=2\nnum=1\nmask=0\nanchors=1,2\n"
+    graph = parse_text(NET + "[convolutional]\nfilters=7\n" + head + "[route]\nlayers=0\n[softmax]\n")
+    assert [node.index for node in graph.heads] == [1, 3]
+    assert graph.detection_specs == [graph.layers[1].spec]

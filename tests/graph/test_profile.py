@@ -97,21 +97,21 @@ def test_receptive_field_is_what_the_gradient_reaches() -> None:
         + conv(2, 3, 2)  # 8
         + conv(2, 3)
     )
-    fields = [row.field for row in layer_profiles(graph)]
+    fields = [row.receptive_field for row in layer_profiles(graph)]
     assert fields[:5] == [3, 4, 20, 24, 32]
     assert fields == [seen(graph, layer) for layer in range(len(fields))]
 
 
 def test_global_pooling_sees_everything() -> None:
     graph = parse_text(NET + conv(4, 3, 2) + "[avgpool]\n[connected]\noutput=3\nactivation=linear\n")
-    assert [row.field for row in layer_profiles(graph)] == [3, 65, 65]
+    assert [row.receptive_field for row in layer_profiles(graph)] == [3, 65, 65]
 
 
 def test_memory_is_what_the_network_holds() -> None:
     # 0: 12288 in, 16384 out. 1 → 8192, 2 → 8192, 3 joins 1 and 2.
     text = NET + conv(16, 3, 2) + conv(8) + conv(8) + "[route]\nlayers=1,2\n" + conv(4)
     image, wide, slim = 3 * 64 * 64, 16 * 32 * 32, 8 * 32 * 32
-    lives = [row.live for row in layer_profiles(parse_text(text))]
+    lives = [row.live_values for row in layer_profiles(parse_text(text))]
     assert lives == [image + wide, wide + slim, 2 * slim, 4 * slim, 2 * slim + slim // 2]
     assert network_profile(parse_text(text)).peak_bytes == 4 * max(lives)
 

@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_account() -> None:
     graph = parse(CFG / "yolov4-tiny.cfg")
     model = json.loads(read(page(graph)).data["model"])
     for layer, row in zip(model["layers"], layer_profiles(graph), strict=True):
-        assert (layer["parameters"], layer["cio"], layer["field"]) == (row.parameters, row.cio, row.field)
+        assert (layer["parameters"], layer["cio"], layer["field"]) == (row.parameters, row.cio, row.receptive_field)
         assert layer["bflops"] == pytest.approx(row.bflops, rel=1e-5)
         assert all(layer["index"] in model["layers"][source]["readers"] for source in layer["sources"] if source >= 0)
     assert model["layers"][3]["cfg"] == "[route]\nlayers=-1\ngroups=2\ngroup_id=1"

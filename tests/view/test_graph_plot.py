@@ -51,7 +51,7 @@ def test_json_and_csv_are_the_account(capsys: pytest.CaptureFixture[str]) -> Non
         total = network_profile(graph)
         assert (line["width"], line["height"]) == (graph.net.width, graph.net.height)
         assert (line["parameters"], line["bflops"], line["cio"]) == (total.parameters, total.bflops, total.cio)
-        assert (line["memory"], line["receptive_field"]) == (total.peak_bytes, total.field)
+        assert (line["memory"], line["receptive_field"]) == (total.peak_bytes, total.receptive_field)
         assert line["latency"] is None
     run(TINY, f"{TINY}@320", "--csv")
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
