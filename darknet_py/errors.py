@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+DISTRIBUTION = "darknet-torch"  # what pip installs; `darknet-py` on PyPI is another project
+
 
 class DarknetError(Exception):
     """Base of all errors raised on purpose."""
@@ -62,4 +64,4 @@ class MissingExtra(DarknetError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         self.extra = extra
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'darknet_py[{extra}]'")
+        super().__init__(f"{purpose} needs the package {package!r}: pip install '{DISTRIBUTION}[{extra}]'")

@@ -14,7 +14,7 @@ PACKAGE = Path(darknet_py.__file__).parent
 # From the bottom up; a room may import itself and what comes before it.
 LEVELS = [
     ["errors"],
-    ["boxes", "files"],
+    ["boxes", "files", "shipped"],
     ["cfg"],
     ["layers"],
     ["graph"],

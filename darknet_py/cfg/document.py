@@ -12,6 +12,7 @@ from typing import NamedTuple
 from darknet_py.cfg.sections import Option, Problems, Section, clean_line, parse_sections
 from darknet_py.errors import CfgError, Problem
 from darknet_py.files import read_text
+from darknet_py.shipped import find
 
 # A line that sets an option. A `#` after the value opens a comment, which an edit keeps.
 _OPTION_LINE = re.compile(r"(?P<start>[^=]*=[ \t]*)(?P<value>[^#]*?)(?P<end>[ \t]*(?:#.*)?)", re.DOTALL)
@@ -62,7 +63,8 @@ class CfgDocument:
         """Reads and parses a cfg file.
 
         Args:
-            path: the file. Bytes that are not UTF-8 are kept (as surrogate escapes).
+            path: the file, or a shipped one by its bare name (`yolov4.cfg`). Bytes that are not UTF-8 are kept (as
+                surrogate escapes).
 
         Returns:
             The document, without edits.
@@ -70,6 +72,7 @@ class CfgDocument:
         Raises:
             DataError: the file cannot be read.
         """
+        path = find(path, "cfg")
         return cls.from_text(read_text(path, "cfg", keep_bytes=True), str(path))
 
     @classmethod

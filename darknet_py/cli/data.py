@@ -35,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
     from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, detect_format
     from darknet_py.data.writers import check_empty, export
     from darknet_py.errors import DataError
+    from darknet_py.shipped import find
 
     source = DataSource(
-        Path(args.source),
+        find(args.source, "data set"),
         tuple(read_names(args.names)) if args.names else (),
         Path(args.images) if args.images else None,
         args.crowd,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import checked_text, write_atomically
+from darknet_py.shipped import find as find_file
 
 _KEYS = ["classes", "train", "valid", "test", "names", "labels", "backup", "results", "eval", "map", "difficult"]
 _KEYS += ["tree", "leaves", "top", "saveweights", "savelast"]
@@ -43,7 +45,7 @@ class DataFile:
 
         Raises DataError with file and line. A key that Darknet does not have is a CfgWarning.
         """
-        path = Path(path)
+        path = find_file(path, ".data file")
         values = {key: (value, line) for key, value, line in _options(path)}
 
         def find(key: str) -> Path | None:
@@ -103,15 +105,18 @@ class DataFile:
 
 
 def resolve(text: str, anchor: Path) -> Path:
-    """The path that `text` means in the file `anchor`; as written where nothing is found."""
+    """The path that `text` means in the file `anchor`, or a shipped file; as written where nothing is found."""
     for base in _bases(anchor):
         if (base / text).exists():
             return base / text
+    with suppress(DataError):
+        return find_file(text, "file")
     return Path(text)
 
 
 def read_names(path: str | os.PathLike[str]) -> list[str]:
     """Class names, one a line; blank lines at the end do not count. Raises DataError."""
+    path = find_file(path, "names file")
     names = [line.strip() for line in _text(path, "names", errors="replace").splitlines()]
     while names and not names[-1]:
         names.pop()

@@ -11,6 +11,7 @@ from darknet_py.data.builtin.store import is_builtin
 from darknet_py.data.classification import ClassifierDataset
 from darknet_py.data.datafile import DataFile, read_names
 from darknet_py.errors import DataError
+from darknet_py.shipped import find, is_shipped
 
 _VALID = ("valid", "val", "test")
 
@@ -40,9 +41,10 @@ def open_classifier_data(
     """
     if path is None:
         return _builtin(ensure_shape_classes(), channels, limit)
-    root = Path(path)
+    root = find(path, "data set")
     if is_builtin(root, NAME):
-        return _builtin(ensure_shape_classes(root.parent / NAME), channels, limit)
+        folder = None if is_shipped(root) else root.parent / NAME
+        return _builtin(ensure_shape_classes(folder), channels, limit)
     if root.is_dir():
         return _folder(root, channels, limit)
     file = DataFile.read(root)

@@ -24,6 +24,7 @@ from darknet_py.data.readers.voc import voc_folders, voc_to_darknet
 from darknet_py.data.yamlfile import read_yaml
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import make_folder
+from darknet_py.shipped import find
 
 DARKNET, COCO, VOC, YOLO = FORMATS = "darknet", "coco", "voc", "yolo"
 _VERSION = "1"  # of the converted files
@@ -72,7 +73,11 @@ def open_dataset(
         DataError: The data set does not exist, has an unknown format or cannot be converted.
     """
     source = DataSource(
-        None if path is None else Path(path), tuple(names), None if images is None else Path(images), crowd, difficult
+        None if path is None else find(path, "data set"),
+        tuple(names),
+        None if images is None else Path(images),
+        crowd,
+        difficult,
     )
     data_format = detect_format(source.path)
     if data_format == DARKNET:

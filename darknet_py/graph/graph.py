@@ -92,7 +92,7 @@ def parse(path: str | Path, *, width: int | None = None, height: int | None = No
     Warns (CfgWarning) about what Darknet would ignore silently.
 
     Args:
-        path: the cfg file.
+        path: the cfg file, or a shipped one by its bare name (`yolov4.cfg`).
         width: input width in pixels, instead of the cfg's.
         height: input height in pixels, instead of the cfg's.
         strict: whether an unknown key is an error.

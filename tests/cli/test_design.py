@@ -74,7 +74,7 @@ def test_what_there_is_is_listed(capsys: pytest.CaptureFixture[str]):
         ("cfg/resnet50.cfg", "expected --csp with a cfg"),
         ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: expected without a cfg"),
         ("--csp csp cfg/csresnet50.cfg", "expected stages of residual blocks of one shape or dense layers"),
-        ("--csp csp cfg/none.cfg", "cannot read the cfg"),
+        ("--csp csp cfg/none.cfg", "cfg not found: cfg/none.cfg"),
     ],
 )
 def test_faults_are_one_line(

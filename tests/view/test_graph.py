@@ -303,7 +303,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ((cfg, "x.html", "--layers", "1-2"), "--layers draws an .svg"),
         ((cfg, "x.svg", "--image", "dog.jpg"), "--image needs a page"),
         ((cfg, "x.html", "--weights", "x.weights"), "--weights needs --image"),
-        (("none.cfg", "x.svg"), "cannot read the cfg"),
+        (("none.cfg", "x.svg"), "cfg not found: none.cfg"),
     ]:
         with pytest.raises(DarknetError, match=re.escape(message)):
             command.run(arguments(*words))

@@ -21,6 +21,7 @@ from darknet_py.data.datafile import DataFile, write_list
 from darknet_py.data.images import Image
 from darknet_py.data.labels import save_labels
 from darknet_py.errors import DataError
+from darknet_py.shipped import find, is_shipped
 
 TRAIN, VALID = 600, 120
 # Most objects wear their class's color, so that a network learns something within minutes; the rest, and the finer
@@ -44,8 +45,10 @@ def open_darknet_data(path: str | os.PathLike[str] | None = None) -> DataFile:
     """Reads a `.data` file; None and our own `shapes.data` mean the built-in set, generated if need be."""
     if path is None:
         return ensure_shapes()
-    path = Path(path)
+    path = find(path, ".data file")
     if builtin.is_builtin(path, "shapes"):
+        if is_shipped(path):  # its folder may be that of an installed package
+            return ensure_shapes()
         ensure_shapes(path.parent / "shapes")
     return DataFile.read(path)
 

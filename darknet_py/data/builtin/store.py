@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from darknet_py import shipped
 from darknet_py.data.datafile import write_list
 
 _MARK = "complete"  # the file that is in a folder when all else is
 
 
 def home(name: str) -> Path:
-    """data/NAME of the checkout this file lies in, else a folder in the user's cache."""
-    checkout = Path(__file__).resolve().parents[3] / "data"
-    if (checkout / "shapes.data").is_file() and os.access(checkout, os.W_OK):
-        return checkout / name
+    """data/NAME of the checkout this file lies in, else (of an installed package) a folder in the user's cache."""
+    data = shipped.ROOT / "data"
+    if not shipped.INSTALLED and os.access(data, os.W_OK):
+        return data / name
     return cache_folder() / name
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darknet_py import shipped
 from darknet_py.data.builtin import shapes
 from darknet_py.data.builtin import store as builtin
 from darknet_py.data.datafile import DataFile
@@ -112,6 +113,6 @@ def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_it_goes_when_the_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert builtin.home("shapes") == Path(__file__).parents[3] / "data" / "shapes"
-    monkeypatch.setattr(builtin, "__file__", str(tmp_path / "site-packages" / "darknet_py" / "data" / "builtin.py"))
+    monkeypatch.setattr(shipped, "INSTALLED", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert builtin.home("shapes") == tmp_path / "cache" / "darknet_py" / "shapes"

@@ -1,0 +1,25 @@
+"""The metadata of pyproject.toml and what the package says about itself agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from darknet_py.errors import DISTRIBUTION, MissingExtra
+
+ROOT = Path(__file__).parents[1]
+METADATA = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_one_name_of_the_distribution() -> None:
+    assert re.findall(r'^name = "(.+?)"', METADATA, re.MULTILINE) == [DISTRIBUTION]
+    message = str(MissingExtra("tensorboard", "tensorboard", "train --tensorboard"))
+    assert f"pip install '{DISTRIBUTION}[tensorboard]'" in message
+
+
+def test_nobody_is_told_to_install_another_package_of_ours() -> None:
+    """`darknet-py` on PyPI is another project."""
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "darknet_py").rglob("*.py")]
+    assert len(texts) > 100
+    strangers = re.compile(r"pip install [^\n]*\bdarknet[-_]py\b")
+    assert [str(path) for path in texts if strangers.search(path.read_text(encoding="utf-8"))] == []
