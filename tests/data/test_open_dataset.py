@@ -127,11 +127,7 @@ def test_refusals(darknet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main(["data", *map(str, arguments)]) == 1
         return capsys.readouterr().err
 
-<<<<<<< HEAD
     assert "expected a new or empty folder" in refused(darknet, tmp_path, "--to", "voc")
-=======
-    assert "expected a new or an empty folder" in refused(darknet, tmp_path, "--to", "voc")
->>>>>>> d433eb2 (Find shipped cfgs and data files by their bare names from any folder)
     assert "data set not found" in refused(tmp_path / "no", tmp_path / "o", "--to", "voc")
     assert "--names orders the classes" in refused(
         darknet, tmp_path / "o", "--to", "voc", "--names", tmp_path / "x.names"
