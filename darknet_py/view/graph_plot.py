@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
 
-from darknet_py.view.graph_layout import number
+from darknet_py.view.figure import add_axes, new_figure, plot_style, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 860, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 30, 54, 62
 _SIZE = 12.5  # of names
-_LETTER = 0.58  # mean width of a letter, of its size
-_COLOURS = ("#3f7ee8", "#dc4b4b", "#2f9e5b", "#8a5bd6", "#e08a1e", "#0f9aa8", "#c2549d", "#7b8794")
+_LETTER = 0.58  # mean width of a letter, relative to the font size
+_COLORS = ("#3f7ee8", "#dc4b4b", "#2f9e5b", "#8a5bd6", "#e08a1e", "#0f9aa8", "#c2549d", "#7b8794")
+_LINE = "#93a0b5"
+# Over matplotlib's style attributes: a halo around names, and the colors for a dark system theme.
 _STYLE = (
-    ".page{fill:#fff}.ink{fill:#18202c}.faint{fill:#5d6a80}.grid{stroke:#e3e8f0}.axis{stroke:#93a0b5;fill:none}"
-    ".front{stroke:#93a0b5;fill:none;stroke-dasharray:5 4}.halo{stroke:#fff}.way{fill:none;stroke-width:2}"
-    "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',Arial,sans-serif}"
-    "@media (prefers-color-scheme:dark){.page{fill:#10141b}.ink{fill:#e8edf5}.faint{fill:#95a3ba}"
-    ".grid{stroke:#232c3a}.axis,.front{stroke:#66748c}.halo{stroke:#10141b}}"
+    "[id^=name] text{paint-order:stroke;stroke:#fff;stroke-width:4px;stroke-linejoin:round}"
+    "@media (prefers-color-scheme:dark){text{fill:#e8edf5!important}[id^=name] text{stroke:#10141b}"
+    "#page path,#plot path{fill:#10141b!important}[id^=grid] path{stroke:#232c3a!important}"
+    "[id^=spine] path,#front path{stroke:#66748c!important}}"
 )
+_SVG = "http://www.w3.org/2000/svg"
 
 
 class Point(NamedTuple):
-    """A network. Points of one family (a network at several sizes) have one colour and are joined by a line."""
+    """A network. Points of one family (a network at several sizes) have one color and are joined by a line."""
 
     name: str
     family: str
@@ -32,71 +37,94 @@ class Point(NamedTuple):
     y: float
 
 
-class Axis(NamedTuple):
-    """From low to high; logarithmic where values spread over more than a factor of 20."""
-
-    low: float
-    high: float
-    log: bool
-    ticks: tuple[float, ...]
-
-    def at(self, value: float) -> float:
-        """0 … 1 along the axis."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-
 def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, more_is_better: bool = True) -> str:
-    """The SVG text. more_is_better: of y; cheaper is always better. The dashed line joins the points no other beats."""
-    x_axis, y_axis = axis([point.x for point in points]), axis([point.y for point in points])
+    """Draws networks as points.
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _LEFT + x_axis.at(x) * (WIDTH - _LEFT - _RIGHT),
-            HEIGHT - _BOTTOM - y_axis.at(y) * (HEIGHT - _TOP - _BOTTOM),
-        )
+    Args:
+        points: The networks.
+        x_label: What x is, for example a cost.
+        y_label: What y is.
+        title: The title.
+        more_is_better: Whether a larger y is better. A smaller x always is.
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'role="img"><title>{escape(title)}</title><style>{_STYLE}</style>',
-        '<rect class="page" width="100%" height="100%"/>',
-        f'<text class="ink" x="{_LEFT}" y="30" font-size="16" font-weight="600">{escape(title)}</text>',
-    ]
-    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
-    for tick in x_axis.ticks:
-        x, _ = place(tick, y_axis.low)
-        parts.append(f'<path class="grid" d="M{number(x)} {_TOP}V{bottom}"/>')
-        parts.append(_text(f"{tick:g}", x, bottom + 20, "middle", "faint"))
-    for tick in y_axis.ticks:
-        _, y = place(x_axis.low, tick)
-        parts.append(f'<path class="grid" d="M{_LEFT} {number(y)}H{right}"/>')
-        parts.append(_text(f"{tick:g}", _LEFT - 9, y + 4, "end", "faint"))
-    parts.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>')
-    scale = " (logarithmic)"
-    parts.append(_text(x_label + scale * x_axis.log, (_LEFT + right) / 2, HEIGHT - 18, "middle"))
-    middle = (_TOP + bottom) / 2
-    label = _text(y_label + scale * y_axis.log, 20, middle, "middle")
-    parts.append(f'<g transform="rotate(-90 20 {number(middle)})">{label}</g>')
+    Returns:
+        The SVG text. Each point shows its values under the pointer; a dashed line joins the points that no other beats.
+    """
+    root = ElementTree.fromstring(svg(scatter_figure(points, x_label, y_label, title, more_is_better)))
+    style, name = ElementTree.Element(f"{{{_SVG}}}style"), ElementTree.Element(f"{{{_SVG}}}title")
+    style.text, name.text = _STYLE, title
+    root[:0] = [name, style]
+    root.attrib.update(width=str(WIDTH), height=str(HEIGHT), role="img")  # pixels, not matplotlib's points
+    groups = {group.get("id"): group for group in root.iter(f"{{{_SVG}}}g")}
+    for at, point in enumerate(points):
+        values = ElementTree.SubElement(groups[f"point-{at}"], f"{{{_SVG}}}title")
+        values.text = f"{point.name}: {point.x:.4g}, {point.y:.4g}"
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
-    front = [place(point.x, point.y) for point in unbeaten(points, more_is_better)]
-    if len(front) > 1:
-        parts.append(f'<path class="front" d="M{_joined(front)}"/>')
-    families = list(dict.fromkeys(point.family for point in points))
-    for at, family in enumerate(families):
-        way = [place(point.x, point.y) for point in sorted(points, key=lambda p: p.x) if point.family == family]
-        if len(way) > 1:
-            parts.append(f'<path class="way" stroke="{_COLOURS[at % len(_COLOURS)]}" d="M{_joined(way)}"/>')
-    spots = [place(point.x, point.y) for point in points]
-    for point, (x, y) in zip(points, spots, strict=True):
-        colour = _COLOURS[families.index(point.family) % len(_COLOURS)]
-        parts.append(
-            f'<circle cx="{number(x)}" cy="{number(y)}" r="5.5" fill="{colour}"><title>{escape(point.name)}: '
-            f"{point.x:.4g}, {point.y:.4g}</title></circle>"
-        )
-    for point, (x, y, anchor) in zip(points, _labels([point.name for point in points], spots), strict=True):
-        parts.append(_text(point.name, x, y, anchor, "ink", _SIZE, halo=True))
-    return "\n".join([*parts, "</svg>\n"])
+
+def scatter_figure(
+    points: Sequence[Point], x_label: str, y_label: str, title: str, more_is_better: bool = True
+) -> Figure:
+    """See `scatter`."""
+    with plot_style():
+        figure = new_figure(WIDTH, HEIGHT)
+        axes = add_axes(figure, _LEFT, _TOP, WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM)
+        axes.set_title(title, loc="left", weight="bold", pad=14)
+        _set_scale(axes, "x", [point.x for point in points], x_label)
+        _set_scale(axes, "y", [point.y for point in points], y_label)
+        front = unbeaten(points, more_is_better)
+        if len(front) > 1:
+            axes.plot([point.x for point in front], [point.y for point in front], "--", color=_LINE, lw=1, gid="front")
+        families = list(dict.fromkeys(point.family for point in points))
+        colors = {family: _COLORS[at % len(_COLORS)] for at, family in enumerate(families)}
+        for family, color in colors.items():
+            members = sorted((point for point in points if point.family == family), key=lambda point: point.x)
+            axes.plot([point.x for point in members], [point.y for point in members], color=color, lw=2)
+        for at, point in enumerate(points):
+            axes.plot([point.x], [point.y], "o", color=colors[point.family], ms=11, mew=0, zorder=3, gid=f"point-{at}")
+        spots = [(x, HEIGHT - y) for x, y in axes.transData.transform([(point.x, point.y) for point in points])]
+        for at, (x, y, anchor) in enumerate(_labels([point.name for point in points], spots)):
+            place = x / WIDTH, 1 - y / HEIGHT
+            figure.text(*place, points[at].name, fontsize=_SIZE, ha=anchor, va="baseline", gid=f"name-{at}")
+        _identify(figure, axes)
+    return figure
+
+
+def _set_scale(axes: Axes, side: str, values: Sequence[float], label: str) -> None:
+    """Round ticks around all values; logarithmic where they spread over more than a factor of 20. side: x or y."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    low, high = min(values), max(values)
+    log = low > 0 and high / low > 20
+    if log:
+        around = list(LogLocator(subs=(1, 2, 5), numticks=1000).tick_values(low, high))
+        start, end = max(tick for tick in around if tick < low), min(tick for tick in around if tick > high)
+        ticks = [tick for tick in around if start <= tick <= end]
+        axes.set(**{f"{side}scale": "log"})
+        axis.set_minor_locator(NullLocator())
+    else:
+        room = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
+        start = max(low - room, 0) if low >= 0 else low - room
+        ticks = list(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(start, high + room))
+    axes.set(**{f"{side}lim": (ticks[0], ticks[-1]), f"{side}ticks": ticks})
+    axes.set(**{f"{side}label": label + " (logarithmic)" * log})
+    axis.set_major_formatter("{x:g}")
+    axis.set_tick_params(length=0, pad=8)
+
+
+def _identify(figure: Figure, axes: Axes) -> None:
+    """Names for what the style colors."""
+    figure.patch.set_gid("page")
+    axes.patch.set_gid("plot")
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_gid(f"spine-{side}")
+        axes.spines[side].set_edgecolor(_LINE)
+    for at, line in enumerate([*axes.get_xgridlines(), *axes.get_ygridlines()]):
+        line.set_gid(f"grid-{at}")
 
 
 def unbeaten(points: Sequence[Point], more_is_better: bool = True) -> list[Point]:
@@ -109,24 +137,6 @@ def unbeaten(points: Sequence[Point], more_is_better: bool = True) -> list[Point
     return found
 
 
-def axis(values: Sequence[float]) -> Axis:
-    """An axis with round ends around all values."""
-    low, high = min(values), max(values)
-    if low > 0 and high / low > 20:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high) + 1e-9)
-        ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
-        start = max(tick for tick in ticks if tick <= low * (1 - 1e-9)) if ticks[0] < low else low / 2
-        end = min(tick for tick in ticks if tick >= high * (1 + 1e-9))
-        return Axis(start, end, True, tuple(tick for tick in ticks if start <= tick <= end))
-    room = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
-    power = 10.0 ** math.floor(math.log10((high - low + 2 * room) / 4))
-    step = next(k * power for k in (1, 2, 2.5, 5, 10) if k * power >= (high - low + 2 * room) / 8)
-    first, last = math.floor((low - room) / step), math.ceil((high + room) / step)
-    first = max(first, 0) if low >= 0 else first
-    ticks = [round(index * step, 12) for index in range(first, last + 1)]
-    return Axis(ticks[0], ticks[-1], False, tuple(ticks))
-
-
 def _labels(names: Sequence[str], spots: Sequence[tuple[float, float]]) -> list[tuple[float, float, str]]:
     """A place for each name beside its point, over no point and no other name where there is one."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
@@ -134,14 +144,14 @@ def _labels(names: Sequence[str], spots: Sequence[tuple[float, float]]) -> list[
     for name, (x, y) in zip(names, spots, strict=True):
         width = _LETTER * _SIZE * len(name)
         choices = [
-            (x + 10, y + 4.5, "start"),
-            (x - 10, y + 4.5, "end"),
-            (x, y - 11, "middle"),
-            (x, y + 20, "middle"),
-            (x + 8, y - 9, "start"),
-            (x + 8, y + 18, "start"),
-            (x - 8, y - 9, "end"),
-            (x - 8, y + 18, "end"),
+            (x + 10, y + 4.5, "left"),
+            (x - 10, y + 4.5, "right"),
+            (x, y - 11, "center"),
+            (x, y + 20, "center"),
+            (x + 8, y - 9, "left"),
+            (x + 8, y + 18, "left"),
+            (x - 8, y - 9, "right"),
+            (x - 8, y + 18, "right"),
         ]
         boxes = [_box(choice, width) for choice in choices]
         costs = [sum(_shared(box, other) for other in taken) + 10 * _outside(box) for box in boxes]
@@ -156,7 +166,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 def _box(place: tuple[float, float, str], width: float) -> Box:
     x, y, anchor = place
-    left = x - width * {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor]
+    left = x - width * {"left": 0.0, "center": 0.5, "right": 1.0}[anchor]
     return left, y - _SIZE, left + width, y + 4
 
 
@@ -172,18 +182,3 @@ def _outside(box: Box) -> float:
         + max(box[3] - HEIGHT + _BOTTOM, 0)
     )
     return over * _SIZE
-
-
-def _text(text: str, x: float, y: float, anchor: str, look: str = "ink", size: float = 13, halo: bool = False) -> str:
-    around = (
-        ' class="ink halo" paint-order="stroke" stroke-width="4" stroke-linejoin="round"'
-        if halo
-        else f' class="{look}"'
-    )
-    return (
-        f'<text{around} x="{number(x)}" y="{number(y)}" font-size="{size}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
-
-
-def _joined(places: Sequence[tuple[float, float]]) -> str:
-    return "L".join(f"{number(x)} {number(y)}" for x, y in places)

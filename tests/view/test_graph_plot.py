@@ -22,7 +22,7 @@ from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import parse
 from darknet_py.graph.profile import network_profile
 from darknet_py.view import graph_plot
-from darknet_py.view.graph_plot import Point, axis, scatter, unbeaten
+from darknet_py.view.graph_plot import Point, scatter, unbeaten
 
 CFG = Path(__file__).parents[2] / "cfg"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -156,7 +156,12 @@ def test_the_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = ElementTree.fromstring(out.read_text())
     texts = [element.text for element in root.iter(f"{SVG}text")]
     assert {"BFLOPs", "accuracy", "yolov3-tiny", "yolov3-tiny@320", "yolov3-tiny-prn"} <= set(texts)
-    assert len(list(root.iter(f"{SVG}circle"))) == 3
+    points = [group for group in root.iter(f"{SVG}g") if group.get("id", "").startswith("point-")]
+    assert [point.findtext(f"{SVG}title", "").split(":")[0] for point in points] == [
+        "yolov3-tiny",
+        "yolov3-tiny-prn",
+        "yolov3-tiny@320",
+    ]
     run(TINY, PRN, "--plot", str(out), "--x", "cio", "--y", "memory")
     assert "activation memory (MiB) over memory traffic" in out.read_text()
     with pytest.raises(DarknetError, match="no network has both latency and parameters: add --measure"):
@@ -175,11 +180,15 @@ def test_names_are_escaped() -> None:
     [[1], [0], [5, 5], [0.1, 0.11], [75.8, 77.9], [-3, 4], [0.25, 140], [1, 21], [1e6, 4e8], [0, 1000], [1e-9, 1]],
 )
 def test_axes_hold_their_values_and_have_round_ticks(values: list[float]) -> None:
-    found = axis(values)
-    assert all(0 <= found.at(value) <= 1 for value in values)
-    assert found.log == (min(values) > 0 and max(values) > 20 * min(values))
-    assert 2 <= len(found.ticks) <= (40 if found.log else 14)
-    assert all(len(f"{tick:g}".lstrip("-0.").replace(".", "").rstrip("0").split("e")[0]) <= 4 for tick in found.ticks)
+    points = [Point(str(at), str(at), value, 1) for at, value in enumerate(values)]
+    axes = graph_plot.scatter_figure(points, "", "", "").axes[0]
+    low, high = axes.get_xlim()
+    ticks = axes.get_xticks()
+    assert all(low <= value <= high for value in values)
+    log = axes.get_xscale() == "log"
+    assert log == (min(values) > 0 and max(values) > 20 * min(values))
+    assert 2 <= len(ticks) <= (40 if log else 14)
+    assert all(len(f"{tick:g}".lstrip("-0.").replace(".", "").rstrip("0").split("e")[0]) <= 4 for tick in ticks)
 
 
 def test_only_points_that_no_other_beats_are_joined() -> None:
