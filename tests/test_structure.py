@@ -89,7 +89,7 @@ def test_help_needs_nothing_heavy() -> None:
     script = (
         "import sys\nfrom darknet_py.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print([name for name in ('torch', 'numpy', 'cv2') if name in sys.modules])"
+        "print([name for name in ('torch', 'numpy', 'cv2', 'yaml', 'matplotlib') if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output.strip().splitlines()[-1] == "[]"

@@ -66,8 +66,8 @@ class LossChart:
             limit = self._loss_limit()
             self._axes(axes, limit)
             if self.rates:  # its own scale: the maximum is nearly as high as the axis
-                peak = max((rate for _, rate in self.rates if math.isfinite(rate)), default=0.0)
-                scaled = [(iteration, rate / (peak or 1) * 0.98 * limit) for iteration, rate in self.rates]
+                peak = _maximum(self.rates)
+                scaled = _finite(self.rates) * (1, 0.98 * limit / (peak or 1))
                 _curve(axes, scaled, RATE, f"learning rate (maximum {peak:.3g})", 1.2, limit, style="--")
             _curve(axes, self.losses, LOSS, "loss", 1.0, limit)
             _curve(axes, self.averages, AVERAGE, "average loss", 2.2, limit)
@@ -132,8 +132,7 @@ class LossChart:
             )
 
     def _loss_limit(self) -> float:
-        values = [y for _, y in self.averages or self.losses if math.isfinite(y)]
-        return _round_up(min(max(values, default=1.0) * 1.05, self.max_loss))
+        return _round_up(min(_maximum(self.averages or self.losses, 1.0) * 1.05, self.max_loss))
 
     def _state(self) -> str:
         parts = []
@@ -150,7 +149,7 @@ class LossChart:
 
 def _curve(
     axes: Axes,
-    points: Points,
+    points: Points | NDArray[np.float64],
     color: str,
     label: str,
     width: float,
@@ -162,14 +161,25 @@ def _curve(
 
     dots: a dot for each point; without it only those between two gaps get one.
     """
-    values = np.asarray(points, float).reshape(-1, 2)
-    values[~np.isfinite(values).all(1)] = np.nan
-    values = _thinned(values)
+    values = _thinned(_finite(points))
     values[:, 1] = values[:, 1].clip(0, limit)
     gap = np.isnan(np.pad(values[:, 1], 1, constant_values=np.nan))
     alone = values if dots else values[~gap[1:-1] & gap[:-2] & gap[2:]]
     axes.plot(*values.T, color=color, ls=style, lw=width, label=label, clip_on=False)
     axes.plot(*alone.T, "o", color=color, markersize=6.8, markeredgewidth=0, clip_on=False)
+
+
+def _finite(points: Points | NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2); nan for points with a value that is not finite."""
+    values = np.array(points, float).reshape(-1, 2)
+    values[~np.isfinite(values).all(1)] = np.nan
+    return values
+
+
+def _maximum(points: Points, default: float = 0.0) -> float:
+    """The largest finite y."""
+    y = _finite(points)[:, 1]
+    return float(np.nanmax(y)) if np.isfinite(y).any() else default
 
 
 def _thinned(points: NDArray[np.float64], columns: int = _COLUMNS) -> NDArray[np.float64]:
