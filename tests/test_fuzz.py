@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from darknet_py.errors import CfgError, DataError
 from darknet_py.graph.graph import parse_text
 from darknet_py.layers import LAYERS
-from darknet_py.layers.target_assignment import read_map
+from darknet_py.layers.head_options import read_map
 from darknet_py.model.network import Network
 
 TOOL = Path(__file__).parents[1] / "tools" / "fuzz.py"

@@ -14,8 +14,8 @@ class ClassHierarchy(nn.Module):
     """Classes in groups of siblings; a probability is conditional on the parent.
 
     A file has one line "name parent" per class, parent −1 (or nothing) at the top. Parents come before their children,
-    siblings stand together. group, parent: (classes,). path: (classes, depth) the class, its parent and so on,
-    filled up with −1.
+    and siblings are adjacent. group, parent: (classes,). path: (classes, depth) the class, its parent and so on,
+    padded with −1.
     """
 
     def __init__(self, names: list[str], parents: list[int]):
@@ -70,9 +70,9 @@ class ClassHierarchy(nn.Module):
             result = result * torch.where(step >= 0, probabilities[..., step.clamp(min=0)], 1.0)
         return result
 
-    def taught(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(M,) labels → (M, classes): whether a class has a say, being in a group on the way to the top, and whether
-        it is on that way itself."""
+    def targets(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(M,) labels → (M, classes) whether a class is in the group of the label or of one of its ancestors, and
+        whether it is the label or an ancestor itself."""
         steps = self.path[labels]
         real = steps >= 0
         on_path = torch.zeros(len(labels), len(self.parent) + 1, dtype=torch.bool, device=labels.device)

@@ -15,12 +15,12 @@ from darknet_py.errors import DarknetError
 from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
 from darknet_py.layers.class_hierarchy import ClassHierarchy
 
-_SECRET = -1234.0  # Darknet's SECRET_NUM: a target that does not count
+_IGNORED = -1234.0  # Darknet's SECRET_NUM: a target that does not count
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxSpec(HeadSpec):
-    """Darknet's `parse_softmax`. The input is one vector per image, cut into `groups` of equal length."""
+    """Darknet's `parse_softmax`. The input is one vector per image, split into `groups` of equal length."""
 
     vector = True
 
@@ -51,7 +51,7 @@ class SoftmaxSpec(HeadSpec):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Puts `output` in the place of x, and hands gradients back to x unchanged, as Darknet's softmax does."""
+    """Replaces x by `output` and passes gradients back to x unchanged, as Darknet's softmax does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
@@ -96,13 +96,13 @@ class SoftmaxLayer(HeadLayer):
             return HeadLoss(surrogate(x, torch.zeros_like(x), zero), zero, {})
         output = self._probabilities(x.detach()).flatten(1)
         truth = _targets(truth, output)
-        counts = truth != 0
+        counted = truth != 0
         if self.tree is not None:
-            counts = counts & (truth != _SECRET)
-        cost = torch.where(counts, -output.log(), 0.0).sum(dtype=torch.float64)
+            counted = counted & (truth != _IGNORED)
+        cost = torch.where(counted, -output.log(), 0.0).sum(dtype=torch.float64)
         delta = truth - output
         if self.tree is not None:
-            delta = torch.where(truth == _SECRET, 0.0, delta)
+            delta = torch.where(truth == _IGNORED, 0.0, delta)
         correct = (output.argmax(1) == truth.argmax(1)).float().mean()
         return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, {"accuracy": correct, "cost": cost})
 
@@ -112,8 +112,8 @@ class CostSpec(HeadSpec):
     """Darknet's `parse_cost`.
 
     type: sse, masked (targets of −1234 do not count), smooth (Huber's) and, as in pjreddie's C, L1, seg (targets of 0
-    count `noobj` times) and wgan (rewards what is high where the target is above 0, and low elsewhere).
-    ratio is read and, as in C (which computes a threshold from it and then sets it to 0), has no effect.
+    count `noobj` times) and wgan (the output itself, to be raised where the target is above 0 and lowered elsewhere).
+    ratio is read and has no effect, as in C (which computes a threshold from it and then sets it to 0).
     """
 
     vector = True
@@ -140,7 +140,7 @@ class CostSpec(HeadSpec):
 
 
 class CostLayer(HeadLayer):
-    """Hands its input on; its delta is scale · (truth − input), of size 1 at most for smooth and always for L1."""
+    """Passes its input on; its delta is scale · (truth − input), of size 1 at most for smooth and always for L1."""
 
     def __init__(self, spec: CostSpec):
         super().__init__()
@@ -157,7 +157,7 @@ class CostLayer(HeadLayer):
             truth = _targets(truth, output)
             delta = truth - output
             if self.spec.type == "masked":
-                delta = torch.where(truth == _SECRET, 0.0, delta)
+                delta = torch.where(truth == _IGNORED, 0.0, delta)
             error = delta**2
             if self.spec.type == "smooth":
                 size = delta.abs()
@@ -167,8 +167,8 @@ class CostLayer(HeadLayer):
                 error = delta.abs()
                 delta = torch.where(delta > 0, 1.0, -1.0)
             elif self.spec.type == "seg":
-                share = torch.where(truth == 0, self.spec.noobj, 1.0)
-                error, delta = error * share, delta * share
+                weight = torch.where(truth == 0, self.spec.noobj, 1.0)
+                error, delta = error * weight, delta * weight
             elif self.spec.type == "wgan":
                 error = torch.where(truth != 0, -output, output)
                 delta = torch.where(truth > 0, 1.0, -1.0)

@@ -1,4 +1,4 @@
-"""[contrastive]: embeddings of one object or class closer, of others apart (Darknet's `softmax_layer.c`)."""
+"""[contrastive]: pulls embeddings of one object or class together and pushes others apart (`softmax_layer.c`)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers import target_assignment as common
 from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
+from darknet_py.layers.deltas import finite, masked_mean, sum_of_squares
 
-_SURE = 0.9999  # what Darknet puts for a share above 1, or of nothing
+_MAX_PROBABILITY = 0.9999  # Darknet's value where the sum of the others is 0 or the result is above 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveSpec(HeadSpec):
     """Darknet's `parse_contrastive`.
 
-    Without yolo_layer (an absolute index) the input is one embedding per image and `classes` truths decide which images
-    belong together. With it, each anchor of that [yolo] has an embedding in each cell, and the tracks of the objects
-    decide. temperature divides the cosine; max_delta clips; contrastive_neg_max limits the negatives per object.
+    Without yolo_layer (an absolute index) the input is one embedding per image, and images of one of the `classes`
+    belong together. With it, each anchor of that [yolo] has an embedding in each cell, and embeddings of one track
+    belong together. temperature divides the cosine; max_delta clips; contrastive_neg_max limits the negatives of an
+    object.
     """
 
     temperature: float
@@ -70,13 +71,13 @@ class Pairs(NamedTuple):
     """All (M, M) over the embeddings."""
 
     cosine: Tensor
-    share: Tensor  # P_constrastive: of what is like j, how much is i
-    towards: Tensor  # how often i is drawn to j
-    away: Tensor  # how often i is pushed from k
+    probability: Tensor  # C's P_constrastive: softmax of i among the embeddings compared with j
+    pull: Tensor  # how often i is pulled to j
+    push: Tensor  # how often i is pushed away from k
 
 
 class ContrastiveLayer(HeadLayer):
-    """Hands its input on, and teaches it in training."""
+    """Passes its input on; its loss moves the embeddings."""
 
     is_contrastive = True
 
@@ -88,41 +89,42 @@ class ContrastiveLayer(HeadLayer):
         return x
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
-        """truth: (B, classes) for classifiers; for detectors the rows that [yolo] takes, with a seventh column, the
-        track: objects of one track are the same thing. Rows of six columns have no tracks and teach nothing here."""
+        """truth: (B, classes) for classifiers; for detectors the rows that [yolo] takes.
+
+        Their seventh column is the track of the object; without it the loss is 0.
+        """
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             spec, values = self.spec, x.float()
             if spec.yolo_layer is None:
-                delta, right = self._of_images(values.flatten(1), truth, state)
+                delta, accuracy = self._image_delta(values.flatten(1), truth, state)
                 delta = delta.reshape(values.shape)
             else:
-                delta, right = self._of_objects(values, state)
+                delta, accuracy = self._object_delta(values, state)
             delta = delta * spec.cls_normalizer
             if spec.max_delta is not None:
                 delta = delta.clamp(-spec.max_delta, spec.max_delta)
-            cost = common.squares(delta)
-        return HeadLoss(surrogate(x, delta, cost), cost, {"accuracy": right})
+            cost = sum_of_squares(delta)
+        return HeadLoss(surrogate(x, delta, cost), cost, {"accuracy": accuracy})
 
-    def _of_images(self, z: Tensor, truth: Tensor, state: TrainState) -> tuple[Tensor, Tensor]:
-        """z: (B, size)."""
+    def _image_delta(self, z: Tensor, truth: Tensor, state: TrainState) -> tuple[Tensor, Tensor]:
+        """(delta, accuracy). z: (B, size)."""
         images = torch.arange(len(z), device=z.device)
         if truth.shape[:1] != z.shape[:1]:
             raise DarknetError(f"[contrastive]: expected truth of {len(z)} images, got {len(truth)}")
-        above = truth.to(z.device).flatten(1) > self.spec.label_smooth_eps
-        last = above.shape[1] - 1 - above.flip(1).int().argmax(1)
-        label = torch.where(above.any(1), last, images % 2 if state.adversarial else images // 2)
+        is_set = truth.to(z.device).flatten(1) > self.spec.label_smooth_eps
+        last = is_set.shape[1] - 1 - is_set.flip(1).int().argmax(1)
+        label = torch.where(is_set.any(1), last, images % 2 if state.adversarial else images // 2)
 
-        same_step = self._same_step(images, len(z))
-        off = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-        cosine = _cosine(z) * (same_step & off)
-        share = self._share(cosine, same_step & off)
-        towards = ((label[:, None] == label) & off).float()
-        away = (towards.sum(1, keepdim=True) - towards) * off
-        pairs = Pairs(cosine, share, towards, away)
-        return self._delta(z, label, pairs), _accuracy(cosine, label, same_step & off)
+        different = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+        compared = self._same_step(images, len(z)) & different
+        cosine = _cosine(z) * compared
+        pull = ((label[:, None] == label) & different).float()
+        push = (pull.sum(1, keepdim=True) - pull) * different
+        pairs = Pairs(cosine, self._probability(cosine, compared), pull, push)
+        return self._pairs_delta(z, label, pairs), _accuracy(cosine, label, compared)
 
-    def _of_objects(self, x: Tensor, state: TrainState) -> tuple[Tensor, Tensor]:
-        """x: (B, anchors · size, H, W)."""
+    def _object_delta(self, x: Tensor, state: TrainState) -> tuple[Tensor, Tensor]:
+        """(delta, accuracy). x: (B, anchors · size, H, W)."""
         tracks = state.tracks.get(self.spec.yolo_layer or 0)
         delta = torch.zeros_like(x)
         if tracks is None:
@@ -136,57 +138,58 @@ class ContrastiveLayer(HeadLayer):
         if not len(image):
             return delta, x.new_zeros(())
         z = x.unflatten(1, (anchors, -1))[at]
-        label, kind = tracks.track[at[0], at[1], row, column], tracks.label[at[0], at[1], row, column]
+        track, label = tracks.track[image, anchor, row, column], tracks.label[image, anchor, row, column]
 
-        off = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-        compared = off & (kind[:, None] == kind) & self._same_step(image, images)
+        different = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+        compared = different & (label[:, None] == label) & self._same_step(image, images)
         cosine = _cosine(z)
-        share = self._share(cosine, compared)
-        share = torch.where(share > 1, _SURE, share)  # so is the share of nothing
-        same = (label[:, None] == label) & off
-        pairs = Pairs(cosine, share, (same & compared).float(), self._negatives(same, label, kind, compared))
-        delta.unflatten(1, (anchors, -1))[at] = self._delta(z, label, pairs)
-        return delta, _accuracy(cosine, label, compared)
+        probability = self._probability(cosine, compared)
+        probability = torch.where(probability > 1, _MAX_PROBABILITY, probability)  # infinity too
+        same = (track[:, None] == track) & different
+        pairs = Pairs(cosine, probability, (same & compared).float(), self._pushes(same, track, label, compared))
+        delta.unflatten(1, (anchors, -1))[at] = self._pairs_delta(z, track, pairs)
+        return delta, _accuracy(cosine, track, compared)
 
-    def _share(self, cosine: Tensor, compared: Tensor) -> Tensor:
-        like = torch.where(compared, (cosine.double() / self.spec.temperature).exp(), 0.0)
-        return torch.where(compared, like / (like.sum(0) - like), 0.0).float()
+    def _probability(self, cosine: Tensor, compared: Tensor) -> Tensor:
+        """`P_constrastive`: exp(cosine / temperature) of each pair over the sum of the others."""
+        similarity = torch.where(compared, (cosine.double() / self.spec.temperature).exp(), 0.0)
+        return torch.where(compared, similarity / (similarity.sum(0) - similarity), 0.0).float()
 
     def _same_step(self, image: Tensor, images: int) -> Tensor:
         step = image // max(images // self.spec.time_steps, 1)
         return step[:, None] == step
 
-    def _negatives(self, same: Tensor, label: Tensor, kind: Tensor, compared: Tensor) -> Tensor:
-        """(M, M) how often i is pushed from k: once for each positive j of i, up to contrastive_neg_max in all.
+    def _pushes(self, same: Tensor, track: Tensor, label: Tensor, compared: Tensor) -> Tensor:
+        """(M, M) how often i is pushed away from k: once for each positive j of i, up to contrastive_neg_max in all.
 
         Darknet goes through j, then k; it also counts those k that it has not compared with i, and stops at the
         first compared one that reaches the limit (`grad_contrastive_loss_negative_f`).
         """
-        most = max(int(same.sum(1).max()), 1)
-        positives = same.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-        real = same.gather(1, positives)
-        index = torch.arange(len(label), device=label.device)
-        away = torch.zeros(same.shape, device=same.device)
+        max_positives = max(int(same.sum(1).max()), 1)
+        positives = same.int().argsort(dim=1, descending=True, stable=True)[:, :max_positives]
+        is_positive = same.gather(1, positives)
+        index = torch.arange(len(track), device=label.device)
+        pushes = torch.zeros(same.shape, device=same.device)
         # (M, positives, M), a few million at a time
-        for rows in index.split(max((1 << 22) // (most * len(index)), 1)):
+        for rows in index.split(max((1 << 22) // (max_positives * len(index)), 1)):
             j = positives[rows]
-            met = real[rows, :, None] & (index != rows[:, None, None]) & (index != j[:, :, None])
-            met &= (label != label[rows, None, None]) & (kind == kind[j][:, :, None])
-            count = met.flatten(1).cumsum(1)
-            used = met.flatten(1) & compared[rows].repeat(1, most)
-            late = used & (count >= self.spec.contrastive_neg_max)
-            used &= ~late | (late.cumsum(1) == 1)
-            away[rows] = used.unflatten(1, (most, -1)).sum(1).float()
-        return away
+            counted = is_positive[rows, :, None] & (index != rows[:, None, None]) & (index != j[:, :, None])
+            counted &= (track != track[rows, None, None]) & (label == label[j][:, :, None])
+            count = counted.flatten(1).cumsum(1)
+            used = counted.flatten(1) & compared[rows].repeat(1, max_positives)
+            at_limit = used & (count >= self.spec.contrastive_neg_max)
+            used &= ~at_limit | (at_limit.cumsum(1) == 1)
+            pushes[rows] = used.unflatten(1, (max_positives, -1)).sum(1).float()
+        return pushes
 
-    def _delta(self, z: Tensor, label: Tensor, pairs: Pairs) -> Tensor:
-        """(M, size) what to add to each embedding."""
+    def _pairs_delta(self, z: Tensor, label: Tensor, pairs: Pairs) -> Tensor:
+        """(M, size) delta of each embedding."""
         others = (label[:, None] == label).sum(1) - 1
         factor = 1 / (others * self.spec.temperature * z.norm(dim=1))
-        pull = pairs.towards * (1 - pairs.share)
-        push = pairs.away * pairs.share
-        turned = ((push - pull) * pairs.cosine).sum(1, keepdim=True)
-        return common.finite(factor[:, None] * (turned * z + (pull - push) @ z))
+        pull = pairs.pull * (1 - pairs.probability)
+        push = pairs.push * pairs.probability
+        radial = ((push - pull) * pairs.cosine).sum(1, keepdim=True)
+        return finite(factor[:, None] * (radial * z + (pull - push) @ z))
 
 
 def _cosine(z: Tensor) -> Tensor:
@@ -197,9 +200,9 @@ def _cosine(z: Tensor) -> Tensor:
 
 
 def _accuracy(cosine: Tensor, label: Tensor, compared: Tensor) -> Tensor:
-    """Share of those with a positive and a negative whose nearest is a positive."""
+    """The fraction of embeddings, of those with a positive and a negative, whose nearest one is a positive."""
     same = label[:, None] == label
     positive = torch.where(compared & same, cosine, -10.0).amax(1)
     negative = torch.where(compared & ~same, cosine, -10.0).amax(1)
-    both = (positive >= -1) & (negative >= -1)
-    return common.mean_where((positive > negative).float(), both)
+    has_both = (positive >= -1) & (negative >= -1)
+    return masked_mean((positive > negative).float(), has_both)

@@ -13,7 +13,6 @@ from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers import target_assignment as common
 from darknet_py.layers.base import (
     DetectionHeadSpec,
     HeadLayer,
@@ -25,10 +24,11 @@ from darknet_py.layers.base import (
     TrainState,
     surrogate,
 )
+from darknet_py.layers.deltas import masked_mean, sum_of_squares
 from darknet_py.layers.target_assignment import SlotGroups, TruthBoxes
 
-_RANDOM_IMAGES = 64000  # so many images long random=1 picks the box to teach by chance
-_FORCED_AREA = 0.1  # forced=1: smaller objects go to the second box
+_RANDOM_IMAGES = 64000  # until then random=1 picks the responsible box at random
+_FORCED_AREA = 0.1  # forced=1: smaller objects belong to the second box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,6 @@ class DetectionSpec(DetectionHeadSpec):
 
     The input and output of an image is a vector: classes of each of the side · side cells, then num objectness values
     of each, then num boxes of each (x and y within the cell, w and h of the image, or their roots with sqrt=1).
-    jitter, resize and max_boxes belong to the data loader.
     """
 
     vector = True
@@ -83,16 +82,16 @@ class DetectionSpec(DetectionHeadSpec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         expected = self.channels_for(self.classes)
         if inputs[0].size != expected:
-            what = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
-            raise ShapeError(f"expected {expected} inputs ({what}), got {inputs[0].size}")
+            reason = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
+            raise ShapeError(f"expected {expected} inputs ({reason}), got {inputs[0].size}")
         return Shape(expected, 1, 1)
 
     def build(self, node: Node) -> nn.Module:
         return DetectionLayer(self)
 
 
-class Parts(NamedTuple):
-    """The vector of each image, cut up. B images, L cells, n boxes per cell."""
+class OutputParts(NamedTuple):
+    """The parts of an output vector, for B images, L cells and n boxes per cell."""
 
     classes: Tensor  # (B, L, classes)
     objectness: Tensor  # (B, L, n)
@@ -117,7 +116,7 @@ class DetectionLayer(HeadLayer):
     def decode(self, output: Tensor) -> Predictions:
         """Candidates of all cells (`get_detection_detections`), in the order row, column, box.
 
-        Darknet looks at scores only here, so that objectness is given as the best score where that is higher.
+        Darknet thresholds scores only here, so that the objectness is the best score where that is higher.
         """
         spec, parts = self.spec, self._parts(output.float().flatten(1))
         cell = torch.arange(spec.side**2, device=output.device)[:, None]
@@ -137,14 +136,14 @@ class DetectionLayer(HeadLayer):
         """
         with torch.no_grad():
             output = self(x).flatten(1)
-            delta, parts = self._delta(self._parts(output), self._grid(truth, len(output)), state)
-            cost = common.squares(delta)
-        return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, parts)
+            delta, metrics = self._compute_delta(self._parts(output), self._grid(truth, len(output)), state)
+            cost = sum_of_squares(delta)
+        return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, metrics)
 
-    def _parts(self, flat: Tensor) -> Parts:
+    def _parts(self, flat: Tensor) -> OutputParts:
         spec, cells = self.spec, self.spec.side**2
         classes, objectness, box = flat.split((cells * spec.classes, cells * spec.num, cells * spec.num * 4), 1)
-        return Parts(
+        return OutputParts(
             classes.unflatten(1, (cells, spec.classes)),
             objectness.unflatten(1, (cells, spec.num)),
             box.unflatten(1, (cells, spec.num, 4)),
@@ -163,55 +162,56 @@ class DetectionLayer(HeadLayer):
     def _from_rows(self, rows: Tensor, images: int) -> Tensor:
         """`fill_truth_region`: the first object of a cell counts."""
         spec, cells = self.spec, self.spec.side**2
-        truth = TruthBoxes.of(rows, spec.classes)
+        truth = TruthBoxes.from_rows(rows, spec.classes)
         column, row = truth.cell(spec.side, spec.side)
-        slots = common.only((truth.image * spec.side + row) * spec.side + column, truth.valid, images * cells)
+        slots = torch.where(truth.valid, (truth.image * spec.side + row) * spec.side + column, images * cells)
         one_hot = torch.zeros(len(slots), spec.classes, device=rows.device).scatter(1, truth.label[:, None], 1.0)
-        place = truth.box[:, :2] * spec.side - torch.stack((column, row), 1)
-        values = torch.cat((torch.ones_like(place[:, :1]), one_hot, place, truth.box[:, 2:]), 1)
-        runs = SlotGroups.of(slots)
+        offset = truth.box[:, :2] * spec.side - torch.stack((column, row), 1)
+        values = torch.cat((torch.ones_like(offset[:, :1]), one_hot, offset, truth.box[:, 2:]), 1)
+        groups = SlotGroups.from_slots(slots)
         grid = values.new_zeros(images * cells + 1, values.shape[1])
-        grid[common.only(runs.slots, runs.first, images * cells)] = values[runs.order]
+        grid[torch.where(groups.first, groups.slots, images * cells)] = values[groups.order]
         return grid[:-1].reshape(images, cells, -1)
 
-    def _delta(self, output: Parts, truth: Tensor, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, outputs) Darknet's l.delta, and figures for the log (`forward_detection_layer`)."""
+    def _compute_delta(self, output: OutputParts, truth: Tensor, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, outputs) Darknet's l.delta, and the metrics for the log (`forward_detection_layer`)."""
         spec = self.spec
-        found = truth[..., 0].long() != 0
-        expected = truth[..., 1 : 1 + spec.classes]
+        has_object = truth[..., 0].long() != 0
+        one_hot = truth[..., 1 : 1 + spec.classes]
         target = truth[..., 1 + spec.classes :]
         predicted = output.boxes
         if spec.sqrt:
             predicted = torch.cat((predicted[..., :2], predicted[..., 2:] ** 2), -1)
         # Both boxes are in the same cell, which is therefore left out; x and y are in cells.
         unit = predicted.new_tensor((spec.side, spec.side, 1, 1))
-        overlap = boxes.iou(predicted / unit, (target / unit).unsqueeze(2))
-        best = self._responsible(predicted / unit, target / unit, overlap, state)
-        chosen = found.unsqueeze(2) & (best.unsqueeze(2) == torch.arange(spec.num, device=best.device))
+        iou = boxes.iou(predicted / unit, (target / unit).unsqueeze(2))
+        best = self._responsible(predicted / unit, target / unit, iou, state)
+        chosen = has_object.unsqueeze(2) & (best.unsqueeze(2) == torch.arange(spec.num, device=best.device))
 
-        own = output.objectness
-        aim = overlap if spec.rescore else torch.ones_like(own)
-        objectness = torch.where(chosen, spec.object_scale * (aim - own), -spec.noobject_scale * own)
-        classes = torch.where(found.unsqueeze(2), spec.class_scale * (expected - output.classes), 0.0)
+        objectness = output.objectness
+        objectness_target = iou if spec.rescore else torch.ones_like(objectness)
+        object_delta = spec.object_scale * (objectness_target - objectness)
+        objectness_delta = torch.where(chosen, object_delta, -spec.noobject_scale * objectness)
+        class_delta = torch.where(has_object.unsqueeze(2), spec.class_scale * (one_hot - output.classes), 0.0)
         size = target[..., 2:].sqrt() if spec.sqrt else target[..., 2:]
-        move = torch.cat((target[..., :2], size), -1).unsqueeze(2) - output.boxes
-        box = torch.where(chosen.unsqueeze(3), spec.coord_scale * move, 0.0)
-        right = (output.classes * expected).sum(2)
-        return torch.cat((classes.flatten(1), objectness.flatten(1), box.flatten(1)), 1), {
-            "iou": common.mean_where(overlap, chosen),
-            "class": common.mean_where(right, found),
-            "objectness": common.mean_where(own, chosen),
-            "background": own.mean(),
-            "count": found.sum(),
+        offset = torch.cat((target[..., :2], size), -1).unsqueeze(2) - output.boxes
+        box_delta = torch.where(chosen.unsqueeze(3), spec.coord_scale * offset, 0.0)
+        class_probability = (output.classes * one_hot).sum(2)
+        return torch.cat((class_delta.flatten(1), objectness_delta.flatten(1), box_delta.flatten(1)), 1), {
+            "iou": masked_mean(iou, chosen),
+            "class": masked_mean(class_probability, has_object),
+            "objectness": masked_mean(objectness, chosen),
+            "background": objectness.mean(),
+            "count": has_object.sum(),
         }
 
-    def _responsible(self, predicted: Tensor, target: Tensor, overlap: Tensor, state: TrainState) -> Tensor:
-        """(B, L) which box of the cell is taught: the one that overlaps most, or failing that is nearest."""
+    def _responsible(self, predicted: Tensor, target: Tensor, iou: Tensor, state: TrainState) -> Tensor:
+        """(B, L) the responsible box of the cell: the one with the largest IoU; without any, the nearest."""
         spec = self.spec
         if spec.random and state.seen + len(predicted) < _RANDOM_IMAGES:
-            return torch.randint(spec.num, overlap.shape[:2], device=overlap.device)
+            return torch.randint(spec.num, iou.shape[:2], device=iou.device)
         if spec.forced:
             small = target[..., 2] * target[..., 3] < _FORCED_AREA
             return small.long().clamp(max=spec.num - 1)
         distance = ((predicted - target.unsqueeze(2)) ** 2).sum(3)
-        return torch.where((overlap > 0).any(2), overlap.argmax(2), distance.argmin(2))
+        return torch.where((iou > 0).any(2), iou.argmax(2), distance.argmin(2))

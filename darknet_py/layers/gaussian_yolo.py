@@ -1,4 +1,4 @@
-"""[Gaussian_yolo]: [yolo] that also predicts how sure it is of each coordinate (Darknet's `gaussian_yolo_layer.c`)."""
+"""[Gaussian_yolo]: [yolo] that also predicts the deviation of each coordinate (`gaussian_yolo_layer.c`)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers import target_assignment as common
-from darknet_py.layers.anchor_head import ATTACK_PROBABILITY, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
 from darknet_py.layers.base import Node, Predictions
+from darknet_py.layers.deltas import finite, with_area
 from darknet_py.layers.target_assignment import Grid, TruthBoxes
+from darknet_py.layers.yolo import ADVERSARIAL_THRESH, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
 
 _SIGMA = 0.3  # added to a predicted deviation
 _EPSILON = 1e-9
@@ -26,7 +26,8 @@ class GaussianYoloSpec(AnchorHeadSpec):
     """Darknet's `parse_gaussian_yolo`.
 
     Input and output: len(mask) · (8 + 1 + classes) channels; per anchor x, y, w, h, each followed by its deviation,
-    then objectness and classes. yolo_point: which point of the box x and y give, and whose cell answers for it.
+    then objectness and classes. yolo_point: the point of the box that x and y are, whose cell is responsible for
+    the box.
     """
 
     box_entries = 8
@@ -38,8 +39,7 @@ class GaussianYoloSpec(AnchorHeadSpec):
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> GaussianYoloSpec:
         return cls(
-            **cls.shared(options),
-            focal_loss=False,
+            **cls._parse_shared(options),
             uc_normalizer=options.float("uc_normalizer", 1.0),
             yolo_point=options.choice("yolo_point", "center", tuple(_POINTS)),
         )
@@ -65,63 +65,65 @@ class GaussianYoloLayer(AnchorHeadLayer):
 
     def decode(self, output: Tensor) -> Predictions:
         """As [yolo]'s, scores times 1 − mean deviation (`get_gaussian_yolo_detections`)."""
-        found = super().decode(output)
+        predictions = super().decode(output)
         deviation = self._entries(output.float())[:, :, 1:8:2].mean(2).flatten(1)
-        return found._replace(scores=found.scores * (1 - deviation).unsqueeze(-1))
+        return predictions._replace(scores=predictions.scores * (1 - deviation).unsqueeze(-1))
 
-    def _box(self, entry: Tensor, anchor: Tensor, column: Tensor, row: Tensor, width: int, height: int) -> Tensor:
+    def _decode_boxes(
+        self, entries: Tensor, anchor: Tensor, column: Tensor, row: Tensor, width: int, height: int
+    ) -> Tensor:
         """`get_gaussian_yolo_box`."""
-        x, y, w, h = entry[..., ::2].unbind(-1)
+        x, y, w, h = entries[..., ::2].unbind(-1)
         w, h = w.exp() * anchor[..., 0] / self.input_size[0], h.exp() * anchor[..., 1] / self.input_size[1]
         shift = _POINTS[self.spec.yolo_point]
         return torch.stack(((column + x) / width - shift * w, (row + y) / height - shift * h, w, h), -1)
 
-    def _cell(self, truth: TruthBoxes, grid: Grid) -> tuple[Tensor, Tensor]:
+    def _encode_boxes(self, targets: BoxTargets, grid: Grid) -> Tensor:
+        """(M, 4) the x, y, w, h that decode to the target."""
+        x, y, w, h = targets.target.unbind(-1)
+        shift = _POINTS[self.spec.yolo_point]
+        x, y = (x + shift * w) * grid.width - targets.column, (y + shift * h) * grid.height - targets.row
+        w, h = w * self.input_size[0] / targets.anchor[:, 0], h * self.input_size[1] / targets.anchor[:, 1]
+        return torch.stack((x, y, w.log(), h.log()), -1)
+
+    def _responsible_cell(self, truth: TruthBoxes, grid: Grid) -> tuple[Tensor, Tensor]:
         point = truth.box[:, :2] + _POINTS[self.spec.yolo_point] * truth.box[:, 2:]
         return truth._replace(box=torch.cat((point, truth.box[:, 2:]), 1)).cell(grid.width, grid.height)
 
-    def _background(self, objectness: Tensor, matched: Tensor, ignored: Tensor) -> Tensor:
+    def _background_delta(self, objectness: Tensor, iou: Tensor, ignored: Tensor) -> Tensor:
         spec = self.spec
-        smooth = spec.obj_normalizer * (matched**2 - objectness)
+        smooth = spec.obj_normalizer * (iou**2 - objectness)
         return torch.where(ignored, smooth if spec.objectness_smooth else 0.0, -spec.obj_normalizer * objectness)
 
-    def _teaches_ignored(self) -> bool:
+    def _assigns_ignored_classes(self) -> bool:
         return self.spec.objectness_smooth
 
-    def _averages(self, objectness: Tensor) -> Tensor | None:
+    def _averaged_slots(self, objectness_delta: Tensor) -> Tensor | None:
         """`averages_gaussian_yolo_deltas`."""
-        return torch.ones_like(objectness, dtype=torch.bool)
+        return torch.ones_like(objectness_delta, dtype=torch.bool)
 
-    def _attack(self, delta: Tensor, entries: Tensor, scale: Tensor, chosen: Tensor) -> None:
+    def _add_adversarial_delta(self, delta: Tensor, entries: Tensor, scale: Tensor, chosen: Tensor) -> None:
         scale, chosen = scale.unsqueeze(2), chosen.unsqueeze(2)
         objectness, classes = entries[:, :, 8:9], entries[:, :, 9:]
         delta[:, :, 8:9] = torch.where(chosen, -scale * self.spec.obj_normalizer * objectness, delta[:, :, 8:9])
-        seen = chosen & (classes * objectness > ATTACK_PROBABILITY)
-        delta[:, :, 9:] = torch.where(seen, -scale * classes, 0.0)
+        has_object = chosen & (classes * objectness > ADVERSARIAL_THRESH)
+        delta[:, :, 9:] = torch.where(has_object, -scale * classes, 0.0)
 
-    def _box_delta(self, lesson: BoxTargets, grid: Grid) -> Tensor:
-        """(M, 8): up the likelihood of the target (`delta_gaussian_yolo_box`), or of its IoU for x, y, w, h."""
-        spec, entry, target = self.spec, lesson.entry, lesson.target
-        mean, deviation = entry[:, :8:2], entry[:, 1:8:2]
+    def _box_delta(self, targets: BoxTargets, grid: Grid) -> Tensor:
+        """(M, 8): ascends the likelihood of the target (`delta_gaussian_yolo_box`), or its IoU for x, y, w, h."""
+        spec, entries, target = self.spec, targets.entries, targets.target
+        mean, deviation = entries[:, :8:2], entries[:, 1:8:2]
         scale = 2 - target[:, 2:3] * target[:, 3:]
-        z = (self._inverse(lesson, grid) - mean) / deviation
+        z = (self._encode_boxes(targets, grid) - mean) / deviation
         density = (-0.5 * z**2).exp() / (math.sqrt(2 * math.pi) * (deviation + _SIGMA))
         share = 0.5 * density / (density + _EPSILON) * scale
         spread = share * (z**2 / deviation - 1 / (deviation + _SIGMA)) * spec.uc_normalizer
         if spec.iou_loss == "mse":
             move = share * z / deviation
         else:
-            slope = boxes.iou_gradient(common.with_area(lesson.predicted), target, spec.iou_loss)
+            slope = boxes.iou_gradient(with_area(targets.predicted), target, spec.iou_loss)
             center = slope[:, :2] + _POINTS[spec.yolo_point] * slope[:, 2:]
             move = torch.cat((center, slope[:, 2:] * mean[:, 2:].exp()), 1)
-        move = move * (spec.iou_normalizer * lesson.weight)[:, None]
-        values = common.finite(torch.stack((move, spread), 2).flatten(1))
+        move = move * (spec.iou_normalizer * targets.weight)[:, None]
+        values = finite(torch.stack((move, spread), 2).flatten(1))
         return values if spec.max_delta is None else values.clamp(-spec.max_delta, spec.max_delta)
-
-    def _inverse(self, lesson: BoxTargets, grid: Grid) -> Tensor:
-        """(M, 4) what x, y, w, h should be for the target."""
-        x, y, w, h = lesson.target.unbind(-1)
-        shift = _POINTS[self.spec.yolo_point]
-        x, y = (x + shift * w) * grid.width - lesson.column, (y + shift * h) * grid.height - lesson.row
-        w, h = w * self.input_size[0] / lesson.anchor[:, 0], h * self.input_size[1] / lesson.anchor[:, 1]
-        return torch.stack((x, y, w.log(), h.log()), -1)

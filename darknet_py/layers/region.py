@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers import target_assignment as common
 from darknet_py.layers.base import (
     DetectionHeadSpec,
     HeadLayer,
@@ -24,10 +23,12 @@ from darknet_py.layers.base import (
     surrogate,
 )
 from darknet_py.layers.class_hierarchy import ClassHierarchy
-from darknet_py.layers.target_assignment import Grid, TruthBoxes
+from darknet_py.layers.deltas import finite, focal_slope, masked_mean, sum_of_squares
+from darknet_py.layers.head_options import ANCHOR_LIMIT, channels_message, parse_anchors, read_map
+from darknet_py.layers.target_assignment import Grid, SlotGroups, TruthBoxes, best_anchor, best_match
 
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
-_PRIOR_IMAGES = 12800  # so many images long all boxes are drawn towards their anchors
+_PRIOR_IMAGES = 12800  # until then all boxes also learn to equal their anchors
 _PRIOR_SCALE = 0.01
 
 
@@ -36,8 +37,7 @@ class RegionSpec(DetectionHeadSpec):
     """Darknet's `parse_region`.
 
     Input and output: num · (4 + 1 + classes) channels; per anchor x, y, w, h, objectness, classes. anchors are in grid
-    cells. jitter, resize, random and max_boxes belong to the data loader. absolute, log, sqrt and mask_scale are read
-    by Darknet and have no effect there either.
+    cells. absolute, log, sqrt and mask_scale are read by Darknet and have no effect there either.
     """
 
     softmax: bool
@@ -59,7 +59,7 @@ class RegionSpec(DetectionHeadSpec):
             options.float(key)
         return cls(
             classes=options.int("classes", 20, 1),
-            anchors=common.parse_anchors(options, options.int("num", 1, 1, common.ANCHOR_LIMIT)),
+            anchors=parse_anchors(options, options.int("num", 1, 1, ANCHOR_LIMIT)),
             max_boxes=options.int("max", 200, 1),
             softmax=options.flag("softmax"),
             focal_loss=options.flag("focal_loss"),
@@ -85,8 +85,8 @@ class RegionSpec(DetectionHeadSpec):
         (x,) = inputs
         expected = self.channels_for(self.classes)
         if x.c != expected:
-            what = f"{len(self.anchors)} anchors x ({self.classes} classes + 5)"
-            raise ShapeError(common.shape_message(expected, what, x.c))
+            reason = f"{len(self.anchors)} anchors x ({self.classes} classes + 5)"
+            raise ShapeError(channels_message(expected, reason, x.c))
         return x
 
     def build(self, node: Node) -> nn.Module:
@@ -102,7 +102,7 @@ class RegionLayer(HeadLayer):
         self.anchors: Tensor
         self.class_map: Tensor | None
         self.register_buffer("anchors", torch.tensor(spec.anchors), persistent=False)
-        self.register_buffer("class_map", common.read_map(spec.map) if spec.map else None, persistent=False)
+        self.register_buffer("class_map", read_map(spec.map) if spec.map else None, persistent=False)
         self.tree = ClassHierarchy.read(spec.tree, spec.classes) if spec.tree else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class RegionLayer(HeadLayer):
     def decode(self, output: Tensor) -> Predictions:
         """Candidates of all slots (`get_region_boxes`), in the order anchor, row, column.
 
-        Without a tree Darknet looks at scores only, so that objectness is given as the best score where that is higher.
+        Without a tree Darknet thresholds scores only, so that the objectness is the best score where that is higher.
         """
         slots = self._entries(output.float()).permute(0, 1, 3, 4, 2)
         objectness = slots[..., _OBJECTNESS].flatten(1)
@@ -135,9 +135,9 @@ class RegionLayer(HeadLayer):
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
         """truth: (N, 6) rows (image, class, cx, cy, w, h), relative to the network input, in Darknet's order."""
         with torch.no_grad():
-            delta, parts = self._delta(self(x).contiguous(), truth, state)
-            cost = common.squares(delta)
-        return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, parts)
+            delta, metrics = self._compute_delta(self(x).contiguous(), truth, state)
+            cost = sum_of_squares(delta)
+        return HeadLoss(surrogate(x, delta.reshape(x.shape), cost), cost, metrics)
 
     def _entries(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, anchors, entries, H, W)."""
@@ -148,11 +148,13 @@ class RegionLayer(HeadLayer):
         height, width = slots.shape[2:4]
         row = torch.arange(height, device=slots.device)[:, None]
         column = torch.arange(width, device=slots.device)
-        return self._box(slots[..., :4], self.anchors[:, None, None], column, row, width, height)
+        return self._decode_boxes(slots[..., :4], self.anchors[:, None, None], column, row, width, height)
 
-    def _box(self, entry: Tensor, anchor: Tensor, column: Tensor, row: Tensor, width: int, height: int) -> Tensor:
+    def _decode_boxes(
+        self, entries: Tensor, anchor: Tensor, column: Tensor, row: Tensor, width: int, height: int
+    ) -> Tensor:
         """Boxes (…, 4) relative to the input (`get_region_box`)."""
-        x, y, w, h = entry.unbind(-1)
+        x, y, w, h = entries.unbind(-1)
         center = (column + x.sigmoid()) / width, (row + y.sigmoid()) / height
         return torch.stack((*center, w.exp() * anchor[..., 0] / width, h.exp() * anchor[..., 1] / height), -1)
 
@@ -162,45 +164,45 @@ class RegionLayer(HeadLayer):
         absolute = self.tree.absolute(classes)
         if self.class_map is not None:
             return objectness.unsqueeze(-1) * absolute[..., self.class_map]
-        # Only the last sufficiently sure class, which is the most special one, is named, without the objectness.
-        sure = absolute > self.hier
-        last = sure & (sure.flip(-1).cumsum(-1).flip(-1) == 1)
+        # Only the last class above the threshold, which is the most specific one, gets a score, without objectness.
+        probable = absolute > self.hier
+        last = probable & (probable.flip(-1).cumsum(-1).flip(-1) == 1)
         return absolute * last
 
     # --- loss
 
-    def _delta(self, output: Tensor, rows: Tensor, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
-        """Darknet's l.delta and figures for the log (`forward_region_layer`)."""
+    def _compute_delta(self, output: Tensor, rows: Tensor, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
+        """Darknet's l.delta and the metrics for the log (`forward_region_layer`)."""
         spec = self.spec
         entries = self._entries(output)
         grid = Grid(*entries.shape)
-        truth = TruthBoxes.of(rows, spec.classes)
-        flat = grid.new(output)
+        truth = TruthBoxes.from_rows(rows, spec.classes)
+        flat = grid.zeros(output)
         delta = grid.view(flat)
         objectness = entries[:, :, _OBJECTNESS]
         predicted = self._all_boxes(entries.permute(0, 1, 3, 4, 2))
-        found = common.match(predicted.flatten(1, 3), truth, spec.classfix > 0)
-        best = found.iou.view_as(objectness)
+        match = best_match(predicted.flatten(1, 3), truth, spec.classfix > 0)
+        best_iou = match.iou.view_as(objectness)
 
         slope = objectness * (1 - objectness)
-        target = best if spec.classfix == -1 else 0.0
+        target = best_iou if spec.classfix == -1 else 0.0
         background = spec.noobject_scale * (target - objectness) * slope
-        over = (best > spec.thresh) & (spec.classfix != -1)
-        delta[:, :, _OBJECTNESS] = torch.where(over, 0.0, background)
-        if found.row is not None:
-            slots = over.flatten().nonzero().squeeze(1)
-            labels = truth.label[found.row.flatten()[slots]]
+        ignored = (best_iou > spec.thresh) & (spec.classfix != -1)
+        delta[:, :, _OBJECTNESS] = torch.where(ignored, 0.0, background)
+        if match.row is not None:
+            slots = ignored.flatten().nonzero().squeeze(1)
+            labels = truth.label[match.row.flatten()[slots]]
             factor = objectness.flatten()[slots] if spec.classfix == 2 else torch.ones_like(slots)
-            self._teach_classes(flat, grid, output, slots, labels, spec.class_scale * factor)
+            self._write_classes(flat, grid, output, slots, labels, spec.class_scale * factor)
         # As in C, the images of this mini-batch have been counted already.
         if state.seen + grid.images < _PRIOR_IMAGES:
             xy = entries[:, :, :2].sigmoid()
             delta[:, :, :2] = _PRIOR_SCALE * (0.5 - xy) * xy * (1 - xy)
             delta[:, :, 2:4] = -_PRIOR_SCALE * entries[:, :, 2:4]
-        figures = self._teach(flat, grid, output, truth)
-        return delta, {**figures, "background": objectness.mean()}
+        metrics = self._write_truths(flat, grid, output, truth)
+        return delta, {**metrics, "background": objectness.mean()}
 
-    def _teach(self, flat: Tensor, grid: Grid, output: Tensor, truth: TruthBoxes) -> dict[str, Tensor]:
+    def _write_truths(self, flat: Tensor, grid: Grid, output: Tensor, truth: TruthBoxes) -> dict[str, Tensor]:
         """Each truth to the best anchor of its cell; of several in one slot the last counts."""
         spec = self.spec
         column, row = truth.cell(grid.width, grid.height)
@@ -209,61 +211,62 @@ class RegionLayer(HeadLayer):
         slots = (truth.image[:, None] * grid.anchors + local) * grid.cells + cell[:, None]
         sizes = self.anchors
         if not spec.bias_match:
-            sizes = grid.read(output, slots.flatten(), 2, 2).exp().view(-1, grid.anchors, 2) * self.anchors
+            sizes = grid.gather(output, slots.flatten(), 2, 2).exp().view(-1, grid.anchors, 2) * self.anchors
         sizes = torch.stack((sizes[..., 0] / grid.width, sizes[..., 1] / grid.height), -1)
-        anchor = common.best_anchor(truth, sizes)
+        anchor = best_anchor(truth, sizes)
         slots = slots.gather(1, anchor[:, None]).squeeze(1)
 
-        entry = grid.read(output, slots, 0, grid.entries)
+        entries = grid.gather(output, slots, 0, grid.entries)
         size = self.anchors[anchor]
-        predicted = self._box(entry[:, :4], size, column, row, grid.width, grid.height)
-        overlap = boxes.iou(predicted, truth.box)
+        predicted = self._decode_boxes(entries[:, :4], size, column, row, grid.width, grid.height)
+        iou = boxes.iou(predicted, truth.box)
         x, y, w, h = truth.box.unbind(1)
-        xy = entry[:, :2].sigmoid()
-        towards = torch.stack((x * grid.width - column, y * grid.height - row), 1) - xy
-        expected = torch.stack((w * grid.width / size[:, 0], h * grid.height / size[:, 1]), 1).log()
-        box = spec.coord_scale * torch.cat((towards * xy * (1 - xy), expected - entry[:, 2:4]), 1)
-        own = entry[:, _OBJECTNESS]
-        objectness = spec.object_scale * ((overlap if spec.rescore else 1.0) - own) * own * (1 - own)
+        xy = entries[:, :2].sigmoid()
+        offset = torch.stack((x * grid.width - column, y * grid.height - row), 1) - xy
+        log_size = torch.stack((w * grid.width / size[:, 0], h * grid.height / size[:, 1]), 1).log()
+        box = spec.coord_scale * torch.cat((offset * xy * (1 - xy), log_size - entries[:, 2:4]), 1)
+        objectness = entries[:, _OBJECTNESS]
+        error = (iou if spec.rescore else 1.0) - objectness
+        objectness_delta = spec.object_scale * error * objectness * (1 - objectness)
 
-        slots = common.only(slots, truth.valid, grid.slots)
-        runs = common.SlotGroups.of(slots)
-        last = grid.at(common.only(runs.slots, runs.last, grid.slots), 0, _CLASSES)
-        values = torch.cat((box, objectness[:, None]), 1)[runs.order]
-        flat.index_put_((last,), common.finite(values))
+        slots = torch.where(truth.valid, slots, grid.slots)
+        groups = SlotGroups.from_slots(slots)
+        last = grid.positions(torch.where(groups.last, groups.slots, grid.slots), 0, _CLASSES)
+        values = torch.cat((box, objectness_delta[:, None]), 1)[groups.order]
+        flat.index_put_((last,), finite(values))
         labels = truth.label
         if self.class_map is not None:
             labels = self.class_map[labels.clamp(max=len(self.class_map) - 1)].clamp(max=spec.classes - 1)
-        self._teach_classes(flat, grid, output, slots, labels, torch.full_like(own, spec.class_scale))
+        self._write_classes(flat, grid, output, slots, labels, torch.full_like(objectness, spec.class_scale))
         counted = truth.valid
         return {
-            "iou": common.mean_where(overlap, counted),
-            "objectness": common.mean_where(own, counted),
-            "class": common.mean_where(entry[:, _CLASSES:].gather(1, labels[:, None]).squeeze(1), counted),
-            "recall50": common.mean_where((overlap > 0.5).float(), counted),
+            "iou": masked_mean(iou, counted),
+            "objectness": masked_mean(objectness, counted),
+            "class": masked_mean(entries[:, _CLASSES:].gather(1, labels[:, None]).squeeze(1), counted),
+            "recall50": masked_mean((iou > 0.5).float(), counted),
             "count": counted.sum(),
         }
 
-    def _teach_classes(
+    def _write_classes(
         self, flat: Tensor, grid: Grid, output: Tensor, slots: Tensor, labels: Tensor, scale: Tensor
     ) -> None:
         """`delta_region_class` for M writes in Darknet's order; scale: (M,). Later writes replace earlier ones."""
-        probability = grid.read(output, slots, _CLASSES, self.spec.classes)
+        probability = grid.gather(output, slots, _CLASSES, self.spec.classes)
         target = torch.zeros_like(probability).scatter(1, labels[:, None], 1.0)
         if self.tree is not None:
-            taught, target = self.tree.taught(labels)
+            in_groups, target = self.tree.targets(labels)
         values = scale[:, None] * (target.to(probability.dtype) - probability)
         if self.spec.focal_loss and self.tree is None:
-            values = values * common.focal_slope(probability.gather(1, labels[:, None]))
-        runs = common.SlotGroups.of(slots)
-        values = values[runs.order]
+            values = values * focal_slope(probability.gather(1, labels[:, None]))
+        groups = SlotGroups.from_slots(slots)
+        values = values[groups.order]
         if self.tree is None:
-            at = grid.at(common.only(runs.slots, runs.last, grid.slots), _CLASSES, self.spec.classes)
-            flat.index_put_((at,), values)
+            last = torch.where(groups.last, groups.slots, grid.slots)
+            flat.index_put_((grid.positions(last, _CLASSES, self.spec.classes),), values)
             return
         # A write only touches the groups on its label's way to the top, so that all writes of a slot are needed.
-        at = grid.at(runs.slots, _CLASSES, self.spec.classes)
-        at = torch.where(taught[runs.order], at, grid.slots * grid.entries)
-        turn = torch.arange(len(slots), device=slots.device) - runs.leader()
+        at = grid.positions(groups.slots, _CLASSES, self.spec.classes)
+        at = torch.where(in_groups[groups.order], at, grid.slots * grid.entries)
+        turn = torch.arange(len(slots), device=slots.device) - groups.leader()
         for k in range(int(turn.max()) + 1 if len(turn) else 0):
             flat.index_put_((at[turn == k],), values[turn == k])

@@ -157,7 +157,7 @@ def test_one_nan_among_the_values_spoils_only_itself() -> None:
     x[0, 4, 5, 7] = float("nan")  # an objectness far from the truth
     x = x.requires_grad_()
     output = head(x.detach())
-    delta, _, _ = head._delta(output, rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState())
+    delta, _, _ = head._compute_delta(output, rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState())
     delta = delta.reshape(clean.shape).numpy()
     different = np.argwhere(delta != clean)
     assert [tuple(at) for at in different] == [(0, 4, 5, 7)]
