@@ -1,15 +1,16 @@
 # Two commands do everything on a fresh machine with Python 3.10+:
 #   make demo   set up, then train, evaluate and draw on built-in data (under 10 minutes on a CPU)
-#   make test   set up, then lint, types and the whole suite
+#   make test   set up, then lint, types, the whole suite, and the wheel tried outside the repository
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test lint types suite cfgs clean
+.PHONY: demo test lint types fast suite wheel cfgs clean
 
 $(VENV)/ready: pyproject.toml setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("darknet_py wants Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("darknet_py needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -22,17 +23,24 @@ $(VENV)/ready: pyproject.toml setup.py constraints.txt
 demo: $(VENV)/ready
 	$(BIN)/python tools/demo.py
 
-test: lint types suite
+test: lint suite wheel
 
+# All hooks on all files: ruff, ruff format, typos and mypy. The first two mend what they can.
 lint: $(VENV)/ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 types: $(VENV)/ready
 	$(BIN)/mypy
 
+# Without the tests marked `slow`, as plain `pytest`, but by two processes.
+fast: $(VENV)/ready
+	$(BIN)/python -m pytest $(PARALLEL)
+
 suite: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
+
+wheel: $(VENV)/ready
+	$(BIN)/python tools/try_wheel.py
 
 cfgs: $(VENV)/ready
 	$(BIN)/python -m darknet_py.zoo --write cfg

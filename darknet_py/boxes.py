@@ -27,7 +27,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU, −1…1 (`box_giou`)."""
+    """Generalized IoU, −1…1 (`box_giou`)."""
     inter, union = _overlap(a, b)
     plain = torch.where((inter == 0) | (union == 0), 0.0, inter / union)
     size = _enclosing(a, b)

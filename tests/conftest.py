@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+# One thread for each process, the programs that tests start included: results do not depend on the number of cores, and
+# the processes of pytest-xdist do not disturb each other. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

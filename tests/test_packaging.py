@@ -21,5 +21,5 @@ def test_nobody_is_told_to_install_another_package_of_ours() -> None:
     """`darknet-py` on PyPI is another project."""
     texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "darknet_py").rglob("*.py")]
     assert len(texts) > 100
-    strangers = re.compile(r"pip install [^\n]*\bdarknet[-_]py\b")
+    strangers = re.compile(r"pip install (-\S+ )*['\"]?darknet[-_]py\b")
     assert [str(path) for path in texts if strangers.search(path.read_text(encoding="utf-8"))] == []

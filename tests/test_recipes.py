@@ -50,6 +50,7 @@ def test_each_recipe_has_its_row_and_its_command() -> None:
         assert f"{parse(ROOT / 'cfg' / f'{name}.cfg').net.max_batches:,}" == iterations
 
 
+@pytest.mark.slow
 def test_the_two_steps_of_the_large_detector_run(builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, measure = (shlex.split(command) for command in COMMANDS if "csresnext50-panet-spp-shapes" in command)
     small = ["--max-batches", "1", "--batch", "2", "--workers", "0", "--device", "cpu"]
@@ -59,6 +60,7 @@ def test_the_two_steps_of_the_large_detector_run(builtin: None, capsys: pytest.C
     assert "mAP@0.50" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_commands_run(name: str, builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [shlex.split(command) for command in COMMANDS if re.search(rf"\b{name}[._]", command)]

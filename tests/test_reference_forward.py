@@ -18,6 +18,8 @@ from tests import conftest
 
 pytestmark = [pytest.mark.reference, pytest.mark.filterwarnings("ignore::darknet_py.errors.CfgWarning")]
 
+SLOW = {"alexeyab__vgg-16", "yolor__yolov4_p6"}
+
 
 def _manifests() -> list[dict[str, Any]]:
     files = [conftest.REFERENCE / kind / "manifest.json" for kind in ("features", "forward")]
@@ -33,7 +35,14 @@ def samples(reference: Path) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("entry", _manifests() or [{}], ids=lambda entry: entry.get("name", "none"))
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(entry, marks=pytest.mark.slow if entry.get("name") in SLOW else ())
+        for entry in _manifests() or [{}]
+    ],
+    ids=lambda entry: entry.get("name", "none"),
+)
 def test_every_layer_gives_what_c_keeps(
     entry: dict[str, Any], reference: Path, probe: ModuleType, samples: dict[str, np.ndarray], tmp_path: Path
 ) -> None:

@@ -74,6 +74,6 @@ def fraction(text: str) -> float:
 
 
 # argparse prints the function's name when a text does not convert at all.
-_NAMES: dict[Callable, str] = {positive: "integer", count: "integer", fraction: "number"}
+_NAMES: dict[Callable[[str], float], str] = {positive: "integer", count: "integer", fraction: "number"}
 for _function, _name in _NAMES.items():
     _function.__name__ = _name

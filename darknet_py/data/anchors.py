@@ -119,7 +119,7 @@ def kmeans(sizes: Sizes, start: Sizes) -> tuple[Sizes, int]:
 
 def _kmeans_plus_plus(sizes: Sizes, count: int, rng: np.random.Generator) -> Sizes:
     """Initial centers: each is drawn with probability proportional to (1 − IoU)² to the nearest one before it."""
-    centers = sizes[rng.integers(len(sizes))][None]
+    centers: Sizes = sizes[rng.integers(len(sizes))][None]
     while len(centers) < count:
         away = (1 - best_anchor(sizes, centers)[1]) ** 2
         centers = np.concatenate([centers, sizes[rng.choice(len(sizes), p=away / away.sum())][None]])

@@ -98,7 +98,7 @@ class DataFile:
         return names[: self.classes] if self.classes else names
 
     def _wanted(self, key: str) -> Path:
-        source = getattr(self, key)
+        source: Path | None = getattr(self, key)
         if source is None:
             raise DataError(f"{self.path}: expected a line {key}=, got none")
         return source

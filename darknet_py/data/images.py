@@ -185,6 +185,6 @@ def _interpolate(image: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
     low = np.minimum(position.astype(np.intp), old - 1)
     weight = (position - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1)).astype(np.float32)
     unit = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
-    result = image.take(low, axis) * ((1 - weight) * unit)
+    result: NDArray[Any] = image.take(low, axis) * ((1 - weight) * unit)
     result += image.take(np.minimum(low + 1, old - 1), axis) * (weight * unit)
     return result

@@ -133,14 +133,17 @@ def _is_valid(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool
 
 def _has_known_class(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
     kind = rows[:, 0]
-    return (kind >= 0) & (kind == np.floor(kind)) & (kind < (np.inf if classes is None else classes))
+    limit = np.inf if classes is None else classes
+    known: NDArray[np.bool_] = (kind >= 0) & (kind == np.floor(kind)) & (kind < limit)
+    return known
 
 
 def _is_inside(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether at least a part is inside the image; Darknet ignores boxes with the center 0 0."""
     _, x, y, w, h = rows.T
     near = (abs(x - 0.5) <= 0.5 + w / 2) & (abs(y - 0.5) <= 0.5 + h / 2)
-    return near & ((x != 0) | (y != 0)) & (w >= 0) & (h >= 0)
+    valid: NDArray[np.bool_] = near & ((x != 0) | (y != 0)) & (w >= 0) & (h >= 0)
+    return valid
 
 
 def _check_rows(

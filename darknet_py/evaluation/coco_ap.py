@@ -127,7 +127,8 @@ def _class_eval(
     one = COCOeval(*sides, iouType="bbox")
     one.evaluate()
     one.accumulate()
-    return one.eval
+    result: dict[str, Any] = one.eval
+    return result
 
 
 def _add(rows: list[dict[str, Any]], image: int, boxes: Doubles, scores: Floats | None = None) -> None:

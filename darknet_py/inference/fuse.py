@@ -83,7 +83,8 @@ class PackedConvolution(nn.Module):
 
     def _laid_out(self, weight: Tensor) -> Tensor:
         shape = (1, self.channels, *self.size)
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *self.arguments, shape)
+        reordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.arguments, shape)
+        return reordered
 
 
 def _fold(module: ConvolutionalLayer) -> None:

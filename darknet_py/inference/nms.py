@@ -109,7 +109,7 @@ def _survivors(found: Candidates, thresh: float, alike: Likeness) -> Tensor:
 class _Sweep:
     """Goes through the boxes of one label after another and remembers which boxes resemble which.
 
-    A network that has learnt little finds each of its boxes in each class; what is compared for one is known for all.
+    A network that has learned little finds each of its boxes in each class; what is compared for one is known for all.
     """
 
     def __init__(self, table: Tensor, thresh: float, alike: Likeness):

@@ -1,6 +1,6 @@
 """Activation functions by Darknet's names (`activations.h`), and their table.
 
-Each function takes and returns a tensor of any shape (the normalising ones: channels in dimension 1). Where Darknet's
+Each function takes and returns a tensor of any shape (the normalizing ones: channels in dimension 1). Where Darknet's
 own derivative is not the true one it is reproduced only if a published network trains through it.
 """
 

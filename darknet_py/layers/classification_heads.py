@@ -78,7 +78,8 @@ class SoftmaxLayer(HeadLayer):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C · H · W, 1, 1), float32."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return _StraightThrough.apply(x, self._probabilities(x.detach()))
+            outputs: Tensor = _StraightThrough.apply(x, self._probabilities(x.detach()))  # type: ignore[no-untyped-call]
+            return outputs
         return self._probabilities(x)
 
     def _probabilities(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from darknet_py.layers.base import (
 )
 from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, batch_norm_arrays
 from darknet_py.layers.resample import Blur
-from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centerd, signs, with_gradient
+from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centered, signs, with_gradient
 
 _NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
 _DEFORMED_LIMIT = 32  # a deformation is a matrix over size² · size² pixels
@@ -263,7 +263,7 @@ class ConvolutionalLayer(NormalizedLayer):
         weight: Tensor = owner.weight
         if self.training:
             if self.spec.grad_centr and self.spec.batch_normalize:
-                weight = with_gradient(weight, centerd)
+                weight = with_gradient(weight, centered)
             if self.tie is not None:
                 weight = self.tie(weight)
         return binarized(weight) if self.binary else weight

@@ -51,7 +51,9 @@ class NormalizedLayer(nn.Module):
     def batch_norm(self, x: Tensor) -> Tensor:
         """Normalizes x (B, C, …) with the batch's statistics in training, with the running ones otherwise."""
         if self.synchronized and self.training:
-            return SyncBatchNorm.apply(x, self.scale, self.bias, self.mean, self.variance, self.momentum, EPS)
+            parameters = (self.scale, self.bias, self.mean, self.variance)
+            normalized: Tensor = SyncBatchNorm.apply(x, *parameters, self.momentum, EPS)  # type: ignore[no-untyped-call]
+            return normalized
         return F.batch_norm(x, self.mean, self.variance, self.scale, self.bias, self.training, self.momentum, EPS)
 
 

@@ -182,7 +182,8 @@ class LocalAvgPoolLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            return _LocalAverage.apply(x, self.spec)
+            averaged: Tensor = _LocalAverage.apply(x, self.spec)  # type: ignore[no-untyped-call]
+            return averaged
         return _local_average(x, self.spec)
 
 

@@ -97,7 +97,8 @@ def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
     """layer(x), with each step's own statistics where it normalizes by the batch, as in C."""
     if steps > 1 and layer.training and isinstance(layer, NormalizedLayer) and layer.has_batch_norm:
         return torch.cat([layer(part) for part in x.chunk(steps)])
-    return layer(x)
+    output: Tensor = layer(x)
+    return output
 
 
 class RnnCell(RecurrentLayer):

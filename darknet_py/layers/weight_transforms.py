@@ -41,14 +41,15 @@ class _Reshaped(torch.autograd.Function):
 
 def with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """x itself, whose gradient goes through `change` on its way back."""
-    return _Reshaped.apply(x, change)
+    unchanged: Tensor = _Reshaped.apply(x, change)  # type: ignore[no-untyped-call]
+    return unchanged
 
 
-def centerd(gradient: Tensor) -> Tensor:
-    """Gradient centralisation: each filter's gradient less its mean (`gradient_centralization_gpu`).
+def centered(gradient: Tensor) -> Tensor:
+    """Gradient centralization: each filter's gradient less its mean (`gradient_centralization_gpu`).
 
     As on C's GPU only where a filter has a multiple of 32 weights. C centers its momentum buffer, which also holds
-    the decay of earlier steps; here the gradient alone is centerd.
+    the decay of earlier steps; here the gradient alone is centered.
     """
     if gradient[0].numel() % 32:
         return gradient

@@ -1,7 +1,7 @@
 """Darknet's update rules as torch optimizers, and which tensors a cfg lets them touch.
 
 Gradients here are of `Network.loss(...).total`: sums over the images of a batch, with the sign opposite to Darknet's
-`weight_updates`. The arithmetic is torch's fused kernels, one pass and no host synchronisation.
+`weight_updates`. The arithmetic is torch's fused kernels, one pass and no host synchronization.
 """
 
 from __future__ import annotations

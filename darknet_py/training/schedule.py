@@ -24,7 +24,7 @@ def learning_rate(net: NetSpec, iteration: int, seed: int = 0) -> float:
     """
     base = net.learning_rate
     if iteration < net.burn_in:
-        return base * (iteration / net.burn_in) ** net.power
+        return base * float((iteration / net.burn_in) ** net.power)
     match net.policy:
         case "step":
             return base * net.scale ** (iteration // net.step)
@@ -38,9 +38,9 @@ def learning_rate(net: NetSpec, iteration: int, seed: int = 0) -> float:
             return base * net.gamma**iteration
         case "poly":
             # Past max_batches C raises a negative number to a power; we stay at zero.
-            return base * max(1 - iteration / max(net.max_batches, 1), 0.0) ** net.power
+            return base * float(max(1 - iteration / max(net.max_batches, 1), 0.0) ** net.power)
         case "random":
-            return base * random.Random(f"{seed}/{iteration}").random() ** net.power
+            return base * float(random.Random(f"{seed}/{iteration}").random() ** net.power)
         case "sigmoid":
             return base / (1 + math.exp(min(net.gamma * (iteration - net.step), 700.0)))
         case "sgdr":

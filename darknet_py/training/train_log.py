@@ -80,7 +80,7 @@ class TrainLogger:
         self.maps: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._pending: list[StepResult] = []
-        self._bar: tqdm | None = None
+        self._bar: tqdm[Any] | None = None
         self._clock = time.perf_counter()
 
     def start(self, iteration: int) -> None:

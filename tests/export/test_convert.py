@@ -29,9 +29,12 @@ NAMES = (
     "yolov4-csp",
     "yolov4-tiny",
 )
+QUICK = {"csdarknet53", "csresnet50", "yolo-fastest-1.1", "yolov3-tiny", "yolov3-tiny-prn", "yolov4-tiny"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_checkpoint_and_back(name: str, tmp_path: Path) -> None:
     cfg = FOLDER / f"{name}.cfg"
     graph = parse(cfg)

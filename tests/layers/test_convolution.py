@@ -13,7 +13,7 @@ from darknet_py.graph.graph import parse_text
 from darknet_py.inference.fuse import fuse
 from darknet_py.layers.assisted_excitation import AssistedExcitation, inside
 from darknet_py.layers.base import TrainState
-from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centerd, signs, with_gradient
+from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centered, signs, with_gradient
 from darknet_py.model.network import Network
 
 NET = "[net]\nwidth=8\nheight=6\nchannels=3\nbatch=4\nsubdivisions=2\nmax_batches=100\n"
@@ -107,13 +107,13 @@ def test_binary_as_cs_gpu_build_is_an_attribute() -> None:
     assert not torch.allclose(plain, net(image()))
 
 
-def test_gradient_centralisation() -> None:
+def test_gradient_centralization() -> None:
     net = network(CONV, option(grad_centr=1))
     net.train()(image()).square().sum().backward()
     gradient = net.layers[1].weight.grad
     assert gradient[0].numel() == 72 and gradient.mean((1, 2, 3)).abs().max() > 1e-6  # not a multiple of 32: untouched
     weight = torch.rand(4, 32, 1, 1, requires_grad=True)
-    (with_gradient(weight, centerd) * torch.rand(4, 32, 1, 1)).sum().backward()
+    (with_gradient(weight, centered) * torch.rand(4, 32, 1, 1)).sum().backward()
     assert weight.grad is not None and weight.grad.mean((1, 2, 3)).abs().max() < 1e-7
 
 

@@ -53,7 +53,7 @@ def test_losses_and_measurements(made: list[Writer], cfg: Path, shapes: Path, tm
     result = darknet_py.train(cfg, shapes, out=tmp_path, map=2, max_batches=4, **OPTIONS)
     (writer,) = made
     assert writer.folder == str(tmp_path / "tiny_tensorboard") and writer.purge_step == 1 and not writer.open
-    log = list(csv.DictReader(result.log.open()))
+    log = list(csv.DictReader(result.log.read_text().splitlines()))
     for name in ("loss", "average", "rate"):
         found = writer.values[f"train/{name}"]
         assert list(found) == [1, 2, 3, 4]

@@ -174,6 +174,7 @@ def test_a_killed_process_ends_the_other_and_resume_goes_on(shapes: Path, tmp_pa
     np.testing.assert_array_equal(weights(out), weights(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_torchrun_starts_all_again_and_they_go_on(shapes: Path, tmp_path: Path) -> None:
     cfg = tmp_path / "tiny.cfg"
     cfg.write_text(PLAIN)

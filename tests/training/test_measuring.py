@@ -62,7 +62,7 @@ def test_a_curve_has_the_area_of_its_class(trained: tuple[TrainResult, Path, lis
 
 def test_a_row_per_measurement_and_class(trained: tuple[TrainResult, Path, list[dict[str, Any]]]) -> None:
     result, _, rows = trained
-    table = list(csv.DictReader((result.weights.parent / "tiny_classes.csv").open()))
+    table = list(csv.DictReader((result.weights.parent / "tiny_classes.csv").read_text().splitlines()))
     assert [(row["iteration"], row["class"]) for row in table] == [(i, str(k)) for i in ("20", "40") for k in range(6)]
     for found, expected in zip(table[6:], rows[-1]["classes"], strict=True):
         assert found["name"] == expected["name"]
@@ -140,7 +140,7 @@ def test_a_classifiers_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert last["confusion"] == alone["confusion"]["matrix"] and sum(map(sum, last["confusion"])) == 8
     assert [row["name"] for row in last["classes"]] == ["dark", "light"]
     assert sum(row["tp"] for row in last["classes"]) == 8 * last["top1"]
-    table = list(csv.DictReader((out / "small_classes.csv").open()))
+    table = list(csv.DictReader((out / "small_classes.csv").read_text().splitlines()))
     assert [row["truths"] for row in table] == ["4"] * 4
     assert {"confusion.png", "confusion.csv", "evaluation.json"} == {p.name for p in (tmp_path / "report").iterdir()}
     assert (out / "small_confusion.png").exists()

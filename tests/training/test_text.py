@@ -1,4 +1,4 @@
-"""Recurrent networks on text: they learn, resume bit by bit, and write what they have learnt."""
+"""Recurrent networks on text: they learn, resume bit by bit, and write what they have learned."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def train(kind: str, text: Path, out: Path, **overrides: object) -> tuple[TrainR
 @pytest.mark.parametrize("kind", LAYERS)
 def test_it_learns(kind: str, text: Path, tmp_path: Path) -> None:
     result, _ = train(kind, text, tmp_path / "out")
-    losses = [float(row["loss"]) for row in csv.DictReader(result.log.open())]
+    losses = [float(row["loss"]) for row in csv.DictReader(result.log.read_text().splitlines())]
     assert losses[0] > 3
     assert sum(losses[-5:]) / 5 < 0.3 * losses[0]
 

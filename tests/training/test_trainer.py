@@ -77,7 +77,7 @@ def test_it_leaves_the_files_it_promises(whole: tuple[TrainResult, Path]) -> Non
     assert names == FILES | pictures | {"tiny_log.csv", "tiny_map.json", "tiny_classes.csv"}
     assert read_header(result.weights).seen == 48
     assert result.weights.read_bytes() == (folder / "tiny_last.weights").read_bytes()
-    rows = list(csv.DictReader(result.log.open()))
+    rows = list(csv.DictReader(result.log.read_text().splitlines()))
     assert [int(row["iteration"]) for row in rows] == list(range(1, 13))
     assert float(rows[-1]["loss"]) == pytest.approx(result.loss, rel=1e-6)
     average = float(rows[0]["loss"])
@@ -92,7 +92,7 @@ def test_it_leaves_the_files_it_promises(whole: tuple[TrainResult, Path]) -> Non
 
 
 def test_it_learns(whole: tuple[TrainResult, Path]) -> None:
-    rows = list(csv.DictReader(whole[0].log.open()))
+    rows = list(csv.DictReader(whole[0].log.read_text().splitlines()))
     assert sum(float(row["loss"]) for row in rows[-3:]) < 0.8 * sum(float(row["loss"]) for row in rows[:3])
 
 
@@ -130,7 +130,7 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(
     resumed = train(cfg, shapes, out, map=6, save_every=2, resume=True)
     assert resumed.weights.read_bytes() == result.weights.read_bytes()
     assert (out / "tiny_last.weights").read_bytes() == result.weights.read_bytes()
-    rows, expected = (list(csv.reader(log.open())) for log in (resumed.log, result.log))
+    rows, expected = (list(csv.reader(log.read_text().splitlines())) for log in (resumed.log, result.log))
     assert [row[:5] for row in rows] == [row[:5] for row in expected]
     assert resumed.best_map == result.best_map
 
@@ -192,7 +192,7 @@ def test_resuming_from_darknets_own_weights_or_from_nothing(cfg: Path, shapes: P
     assert result.iterations == 2
     result.state.unlink()
     result = train(cfg, shapes, out, map=False, max_batches=3, steps=9, burn_in=3, resume=True)
-    assert [int(row["iteration"]) for row in csv.DictReader(result.log.open())] == [3]
+    assert [int(row["iteration"]) for row in csv.DictReader(result.log.read_text().splitlines())] == [3]
 
 
 def test_numbered_weights_follow_the_data_file(cfg: Path, shapes: Path, tmp_path: Path) -> None:
@@ -275,13 +275,13 @@ def test_weights_that_are_not_finite_are_never_saved(
 ) -> None:
     step = TrainStep.step
 
-    def spoilt(self: TrainStep, mini_batches: Any) -> Any:
+    def spoiled(self: TrainStep, mini_batches: Any) -> Any:
         done = step(self, mini_batches)
         if done.iteration == 7:
             self.network.layers[0].variance[0] = float("inf")  # the loss stays finite: heads leave such values out
         return done
 
-    monkeypatch.setattr(TrainStep, "step", spoilt)
+    monkeypatch.setattr(TrainStep, "step", spoiled)
     with pytest.raises(TrainError, match=r"iteration 8: expected finite weights, got others in layers\.0\.variance"):
         train(cfg, shapes, tmp_path, map=False, save_every=4)
     assert torch.load(tmp_path / "tiny_last.state", weights_only=True)["learner"]["iteration"] == 4

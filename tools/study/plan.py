@@ -79,7 +79,7 @@ _CPU = Scale(
 )
 SCALES = {
     "cpu": _CPU,
-    # The same, three times as long: what is left of a difference when all have learnt more?
+    # The same, three times as long: what is left of a difference when all have learned more?
     "long": replace(
         _CPU, stages=replace(_CPU.stages, iterations=1200), necks=replace(_CPU.necks, iterations=1800), seeds=3
     ),

@@ -184,7 +184,8 @@ def place_boxes(boxes: Boxes, placement: Placement, image: Size, net: Size) -> B
     moved = boxes.copy()
     moved[:, 1:3] = (first + last) * (share / 2)
     moved[:, 3:5] = (last - first) * share
-    return moved[(moved[:, 3] * net[0] >= _PIXEL) & (moved[:, 4] * net[1] >= _PIXEL)]
+    visible: Boxes = moved[(moved[:, 3] * net[0] >= _PIXEL) & (moved[:, 4] * net[1] >= _PIXEL)]
+    return visible
 
 
 def paint(image: Image, placement: Placement, canvas: Image, params: AugmentationParams = _NO_CHANGE) -> Image:

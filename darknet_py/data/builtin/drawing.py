@@ -40,13 +40,15 @@ class Rng:
     def numbers(self, *shape: int) -> Field:
         """Uniform in 0..1, 1 excluded."""
         raw = np.asarray(self._bits.random_raw(math.prod(shape)))
-        return ((raw >> np.uint64(40)) * 2.0**-24).astype(np.float32).reshape(shape)
+        values: Field = ((raw >> np.uint64(40)) * 2.0**-24).astype(np.float32).reshape(shape)
+        return values
 
     def grain(self, shape: tuple[int, ...]) -> Field:
         """Uniform noise of -8 to 8, eight values from one draw."""
         count = math.prod(shape)
         raw = np.asarray(self._bits.random_raw(-(-count // 8))).astype("<u8").view(np.uint8)
-        return (raw[:count].astype(np.float32) * np.float32(1 / 16) - np.float32(8)).reshape(shape)
+        values: Field = (raw[:count].astype(np.float32) * np.float32(1 / 16) - np.float32(8)).reshape(shape)
+        return values
 
     def number(self, low: float = 0, high: float = 1) -> float:
         return low + float(self.numbers(1)[0]) * (high - low)
@@ -131,15 +133,18 @@ def blend(canvas: Field, stroke: Stroke) -> None:
 
 
 def _circle(u: Field, v: Field) -> Field:
-    return np.sqrt(u * u + v * v) - 0.95
+    distance: Field = np.sqrt(u * u + v * v) - 0.95
+    return distance
 
 
 def _ring(u: Field, v: Field) -> Field:
-    return abs(np.sqrt(u * u + v * v) - 0.76) - 0.2
+    distance: Field = abs(np.sqrt(u * u + v * v) - 0.76) - 0.2
+    return distance
 
 
 def _square(u: Field, v: Field) -> Field:
-    return np.maximum(abs(u), abs(v)) - 0.8
+    distance: Field = np.maximum(abs(u), abs(v)) - 0.8
+    return distance
 
 
 def _triangle(u: Field, v: Field) -> Field:
@@ -148,7 +153,8 @@ def _triangle(u: Field, v: Field) -> Field:
 
 def _cross(u: Field, v: Field) -> Field:
     across = np.maximum(abs(u) - 0.95, abs(v) - 0.3)
-    return np.minimum(across, np.maximum(abs(u) - 0.3, abs(v) - 0.95))
+    distance: Field = np.minimum(across, np.maximum(abs(u) - 0.3, abs(v) - 0.95))
+    return distance
 
 
 def _star(u: Field, v: Field) -> Field:

@@ -148,7 +148,8 @@ def _load_json(file: Path) -> dict[str, Any]:
             missing = [field for field in expected if not isinstance(entry, dict) or field not in entry]
             if missing:
                 raise DataError(f"{file}: {key}[{number}]: expected {', '.join(missing)}, got {str(entry)[:60]}")
-    return content
+    annotations: dict[str, Any] = content
+    return annotations
 
 
 def _label_rows(

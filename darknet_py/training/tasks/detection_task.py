@@ -113,7 +113,7 @@ class DetectionTask:
         )
 
     def truth(self, batch: Batch, network: Network) -> Tensor:
-        """Rows; a seventh column is the identity of the object, where embeddings of objects are learnt."""
+        """Rows; a seventh column is the identity of the object, where embeddings of objects are learned."""
         if not any(isinstance(node.spec, HeadSpec) and node.spec.yolo_layer for node in self.graph.layers):
             return batch.truth
         return torch.cat([batch.truth, batch.tracks[:, None].to(batch.truth)], 1)

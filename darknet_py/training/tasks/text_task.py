@@ -185,7 +185,8 @@ def generate(network: Network, start: bytes, length: int, temperature: float = 0
         x = torch.zeros(1, inputs, device=device)
         x[0, symbol] = 1
         with torch.inference_mode():
-            return network(x).flatten().double().cpu()
+            probabilities: Tensor = network(x).flatten().double().cpu()
+            return probabilities
 
     for symbol in start[:-1]:
         read(symbol)
