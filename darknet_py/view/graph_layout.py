@@ -304,10 +304,12 @@ class Sum:
     def __add__(self, other: Sum | float) -> Sum:
         if isinstance(other, Sum):
             return Sum(self.constant + other.constant, self.variables + other.variables)
-        return Sum(self.constant + other, self.variables)
+        return Sum(self.constant + other, self.variables) if other else self
 
     def __sub__(self, other: Sum | float) -> Sum:
-        return self + (Sum(-other.constant, tuple(~at for at in other.variables)) if isinstance(other, Sum) else -other)
+        if isinstance(other, Sum):
+            return Sum(self.constant - other.constant, self.variables + tuple(~at for at in other.variables))
+        return self + -other
 
     def value(self, values: Sequence[float]) -> float:
         total = self.constant

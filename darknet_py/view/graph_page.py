@@ -40,25 +40,28 @@ def page(graph: Graph, maps: Mapping[int, str] | None = None, tile: tuple[int, i
     diagram = Diagram(graph)
     opened = {diagram.tree.root}
     placed = place(diagram.tree, opened)
-    model = _model(diagram, tile, note)
+    total = network_profile(graph)
+    facts = _facts(graph, total)
     return render(
         "graph_page.html.jinja",
-        model=model,
+        model=_model(diagram, total, facts, tile, note),
         maps=maps,
-        summary=" · ".join(f"{value} {key}" for key, value in _facts(graph, network_profile(graph))[1:4]),
+        summary=" · ".join(f"{value} {key}" for key, value in facts[1:4]),
         size=placed[diagram.tree.root].size,
         drawing=Drawing(diagram, opened, placed, foldable=True),
     )
 
 
-def _model(diagram: Diagram, tile: tuple[int, int], note: str) -> dict[str, object]:
+def _model(
+    diagram: Diagram, total: NetworkProfile, facts: list[list[str]], tile: tuple[int, int], note: str
+) -> dict[str, object]:
+    """What graph_page.js reads."""
     graph = diagram.graph
-    total = network_profile(graph)
     lines = graph.text.splitlines()
     tree = diagram.tree
     return {
         "title": Path(graph.path).stem,
-        "facts": _facts(graph, total),
+        "facts": facts,
         "totals": total._asdict(),
         "legend": [[text, labels.COLORS[look]] for text, look in _LEGEND],
         "input": labels.size_text(graph.input),
