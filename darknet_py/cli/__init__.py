@@ -1,84 +1,144 @@
-"""The command line: `darknet_py COMMAND …`, or Darknet's own (`cli.darknet`). One module per command.
+"""The command line: `darknet-py COMMAND …`, or Darknet's own command lines (`cli.darknet_compat`).
 
-A command module has HELP, `configure(parser)` and `run(args) -> exit code`; nothing heavy at its top.
-Exit codes: 0 done, 1 a DarknetError (one line), 2 wrong usage, 130 interrupted.
+There is one module per command, with `configure(parser)` and `run(args) -> exit code`; only the chosen one is imported.
+Exit codes: 0 success, 1 a DarknetError (one line, no traceback), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TextIO
 
 from darknet_py.cli.darknet_compat import FORMS, translate
 from darknet_py.errors import CfgWarning, DarknetError
 
-COMMANDS = (
-    "train",
-    "detect",
-    "video",
-    "classify",
-    "evaluate",
-    "rnn",
-    "convert",
-    "info",
-    "graph",
-    "compare",
-    "bench",
-    "anchors",
-    "check",
-    "data",
-    "design",
-)
+PROGRAM = "darknet-py"
+
+COMMANDS = {
+    "train": "train a detector or a classifier (without --data on built-in data)",
+    "detect": "detect objects in images; write annotated images, and JSON on request",
+    "video": "detect objects in a video, a camera or a stream; write a video, images or JSON",
+    "classify": "print the most likely classes of images",
+    "evaluate": "evaluate a detector (Darknet's mAP, COCO AP), a classifier (top-1, top-5) or a text model",
+    "rnn": "train a recurrent network on a text file, or generate text",
+    "convert": "convert cfg and weights to a PyTorch checkpoint (.pt), or a checkpoint to .weights",
+    "info": "print layers, shapes, parameters, BFLOPs and memory traffic of a cfg, or the differences of two cfgs",
+    "graph": "draw a cfg as an SVG diagram, or as an HTML page with zoom, details, search and activation maps",
+    "compare": "compare parameters, BFLOPs, memory traffic, activation memory and latency of several cfgs",
+    "bench": "measure latency, images per second, GFLOP/s and memory; no images needed",
+    "anchors": "compute anchors from labels (k-means on IoU), compare them with those of a cfg, write them into it",
+    "check": "check every image and label of a data set; exit code 1 if there are errors",
+    "data": "convert a data set between Darknet, COCO JSON, Pascal VOC and Ultralytics YAML",
+    "design": "write a cfg from parts (backbone, CSP stages, neck, head), or convert a plain cfg to a CSP network",
+}
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    warnings.showwarning = _show_warning
-    warnings.simplefilter("always", CfgWarning)
+    """Runs one command.
+
+    Args:
+        argv: The arguments without the program name (default: `sys.argv[1:]`).
+
+    Returns:
+        The exit code.
+    """
+    _log_to_stderr()
     try:
-        args = _parser().parse_args(translate(sys.argv[1:] if argv is None else argv))
+        words = translate(sys.argv[1:] if argv is None else argv)
+        args = make_parser(words).parse_args(_json_without_file(words))
         exit_code: int = args.run(args)
         return exit_code
     except DarknetError as error:
-        print(f"darknet_py: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
     except ImportError as error:
         if "libGL" not in str(error):
             raise
-        print("darknet_py: OpenCV cannot start without libGL: pip install opencv-python-headless", file=sys.stderr)
+        print(f"{PROGRAM}: OpenCV needs libGL: pip install opencv-python-headless", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("darknet_py: interrupted", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command line. Only the module of its command is imported and configured."""
     from darknet_py import __version__
 
     parser = argparse.ArgumentParser(
-        prog="darknet_py",
+        prog=PROGRAM,
         description="Darknet networks in PyTorch: read, run, train, evaluate and convert them.",
-        epilog=f"Darknet's own command lines are understood too: {', '.join(FORMS)}.",
+        epilog=f"Darknet's own command lines work as well: {', '.join(FORMS)}.",
     )
-    parser.add_argument("--version", action="version", version=f"darknet_py {__version__}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        module = import_module(f"darknet_py.cli.{name}")
-        sub = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.configure(sub)
-        sub.set_defaults(run=module.run)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == chosen:
+            module = import_module(f"darknet_py.cli.{name}")
+            module.configure(command)
+            command.set_defaults(run=module.run)
     return parser
 
 
+def _json_without_file(words: Sequence[str]) -> list[str]:
+    """`--json` takes the next word only if it is a file name ending in .json; otherwise it means standard output."""
+    following = [*words[1:], ""]
+    return [
+        "--json=-" if word == "--json" and not after.endswith(".json") else word
+        for word, after in zip(words, following, strict=True)
+    ]
+
+
+class _LevelPrefix(logging.Formatter):
+    """Messages of level INFO as they are, others as `warning: …`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to the current `sys.stderr`, which tests and notebooks replace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+_HANDLER = _StderrHandler()
+_HANDLER.setFormatter(_LevelPrefix())
+
+
+def _log_to_stderr() -> None:
+    """Shows log messages and warnings of the package on stderr. A library user configures `logging` instead."""
+    package = logging.getLogger("darknet_py")
+    if _HANDLER not in package.handlers:
+        package.addHandler(_HANDLER)
+    package.setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", CfgWarning)
+
+
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
-    place = "" if issubclass(category, CfgWarning) else f"{filename}:{lineno}: "
-    print(f"warning: {place}{message}", file=sys.stderr)
+    where = "" if issubclass(category, CfgWarning) else f"{filename}:{lineno}: "
+    logger.warning("%s%s", where, message)

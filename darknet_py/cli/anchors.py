@@ -1,84 +1,83 @@
-"""`anchors CFG`: anchors that suit a data set, and the cfg written back with them."""
+"""`anchors CFG`: computes anchors for a data set and writes them into the cfg."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from darknet_py.cli.common import positive
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from darknet_py.data.anchor_heads import HeadAnchors
-    from darknet_py.data.anchors import AnchorQuality, Sizes
-    from darknet_py.graph.graph import Graph
-
-HELP = "compute anchors from the labels (k-means on IoU), compare them with the cfg's, write them into the cfg"
+from darknet_py.cli.common import json_argument, positive, write_json
+from darknet_py.data import anchor_heads
+from darknet_py.data import anchors as clustering
+from darknet_py.data.anchor_heads import HeadAnchors, set_anchors
+from darknet_py.data.anchors import AnchorQuality, BoxSizes, Sizes
+from darknet_py.data.open_dataset import open_dataset
+from darknet_py.errors import DarknetError
+from darknet_py.files import make_folder, write_atomically
+from darknet_py.graph.graph import Graph, build_graph, parse
+from darknet_py.view.figure import check_plot_path, save_figure
+from darknet_py.view.plots import anchor_plot
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cfg", metavar="CFG", nargs="?", help="whose size and number of anchors to take")
+    parser.add_argument("cfg", metavar="CFG", nargs="?", help="cfg whose input size and number of anchors are used")
     parser.add_argument("--data", metavar="FILE", help="a .data file or another format (default: the built-in shapes)")
-    parser.add_argument("--clusters", type=positive, metavar="N", help="how many anchors (default: as the cfg has)")
-    parser.add_argument("--width", type=positive, help="input width (default: the cfg's); grid cells without a cfg")
-    parser.add_argument("--height", type=positive, help="input height (default: the cfg's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random starts (default: 0)")
+    parser.add_argument("--clusters", type=positive, metavar="N", help="number of anchors (default: that of the cfg)")
+    parser.add_argument(
+        "--width", type=positive, help="input width (default: that of the cfg); without a cfg: grid cells"
+    )
+    parser.add_argument("--height", type=positive, help="input height (default: that of the cfg)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
         "--masks",
         choices=("keep", "stride"),
-        help="keep: as many anchors per head as now; stride: by their size (default: keep where that is possible)",
+        help="keep: as many anchors per head as now; stride: by size (default: keep if possible)",
     )
-    parser.add_argument("--write", metavar="OUT.cfg", help="write the cfg with the new anchors, all else kept")
-    parser.add_argument("--out", metavar="FILE", default="anchors.txt", help="the anchors alone (default: anchors.txt)")
+    parser.add_argument(
+        "--write", metavar="OUT.cfg", help="write the cfg with the new anchors, everything else unchanged"
+    )
+    parser.add_argument("--out", metavar="FOLDER", default=".", help="folder of anchors.txt (default: the current one)")
     parser.add_argument("--plot", metavar="FILE", help="draw boxes and anchors: .svg or .png")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from darknet_py.data import anchor_heads
-    from darknet_py.data import anchors as clustering
-    from darknet_py.data.open_dataset import open_dataset
-    from darknet_py.errors import DarknetError
-    from darknet_py.files import write_atomically
-    from darknet_py.graph.graph import parse
-    from darknet_py.view.figure import check_plot_path, save_figure
-    from darknet_py.view.plots import anchor_plot
-
     graph = parse(args.cfg, width=args.width, height=args.height) if args.cfg else None
     heads = anchor_heads.anchor_heads(graph) if graph else []
     if graph is None and not (args.clusters and args.width and args.height and not args.write and not args.masks):
-        raise DarknetError("without a CFG expected --clusters, --width and --height, and nothing to write it to")
+        raise DarknetError(
+            "without CFG, --clusters, --width and --height are required, and --write and --masks are not allowed"
+        )
     if args.plot:
         check_plot_path(args.plot)
     data = open_dataset(args.data)
     images = data.train_images()
     with tqdm(total=len(images), unit="label", disable=len(images) < 500 or not sys.stderr.isatty()) as bar:
         boxes = clustering.read_boxes(images, data.classes or None, bar.update)
-    limits = anchor_heads.anchor_space(graph, heads) if graph else (args.width, args.height)
-    sizes = boxes.sizes * limits
+    input_size = anchor_heads.anchor_space(graph, heads) if graph else (args.width, args.height)
+    sizes = boxes.sizes * input_size
     old = anchor_heads.current_anchors(heads) if graph else None
     count = args.clusters or (0 if old is None else len(old))
-    new = clustering.round_anchors(clustering.fit_anchors(sizes, count, args.seed), limits[0])
+    new = clustering.round_anchors(clustering.fit_anchors(sizes, count, args.seed), input_size[0])
     fit = clustering.evaluate_anchors(sizes, new)
     masks = anchor_heads.assign_anchors(heads, new, args.masks) if heads else []
     by_size = (
         anchor_heads.assign_anchors(heads, new, anchor_heads.STRIDE) if heads and len(new) >= len(heads) else masks
     )
 
-    files = [args.out]
-    write_atomically(args.out, clustering.format_anchors(new, limits[0]).encode())
+    files = [str(make_folder(args.out) / "anchors.txt")]
+    write_atomically(files[0], clustering.format_anchors(new, input_size[0]).encode())
     if graph and args.write:
-        write_atomically(args.write, _rewritten(graph, args.write, heads, new, masks, limits[0]))
+        write_atomically(args.write, _cfg_with_anchors(graph, args.write, heads, new, masks, input_size[0]))
         files.append(args.write)
     if args.plot:
         name = Path(args.cfg or data.path).name
-        title = f"{name}, {limits[0]} × {limits[1]}: new anchors"
-        save_figure(args.plot, anchor_plot(title, sizes, new, fit, limits))
+        title = f"{name}, {input_size[0]} × {input_size[1]}: new anchors"
+        save_figure(args.plot, anchor_plot(title, sizes, new, fit, input_size))
         files.append(args.plot)
 
     anchor_sets = (
@@ -87,27 +86,25 @@ def run(args: argparse.Namespace) -> int:
         else {"old": (old, clustering.evaluate_anchors(sizes, old)), "new": (new, fit)}
     )
     if args.json:
-        print(json.dumps(_report(args, anchor_sets, boxes, limits, heads, masks, by_size, files), indent=1))
+        write_json(args.json, _report(args, anchor_sets, boxes, input_size, heads, masks, by_size, files))
+    if args.json == "-":
         return 0
     skipped = f", {len(boxes.problems)} labels missing or wrong (see check)" if boxes.problems else ""
-    print(f"{len(sizes)} boxes of {boxes.images} images, input {limits[0]} x {limits[1]}{skipped}")
+    print(f"{len(sizes)} boxes of {boxes.images} images, input {input_size[0]} x {input_size[1]}{skipped}")
     print(f"counters_per_class = {', '.join(map(str, boxes.counts.tolist()))}\n")
-    for name, (anchors, found) in anchor_sets.items():
-        print(f"{name}  average IoU {found.average_iou:.2%}, recall at IoU 0.5 {found.recall:.2%}")
-        print(f"     anchors = {clustering.format_anchors(anchors, limits[0])}")
+    for name, (anchors, quality) in anchor_sets.items():
+        print(f"{name}  average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}")
+        print(f"     anchors = {clustering.format_anchors(anchors, input_size[0])}")
     if heads:
         print("\n".join(["", *_table(heads, masks, by_size, new, fit)]))
     print(f"\nwrote {', '.join(files)}")
     return 0
 
 
-def _rewritten(
+def _cfg_with_anchors(
     graph: Graph, path: str, heads: list[HeadAnchors], new: Sizes, masks: list[list[int]], width: int
 ) -> bytes:
-    """The cfg with the anchors. Its graph is built first, so that a cfg that does not fit together is never written."""
-    from darknet_py.data.anchor_heads import set_anchors
-    from darknet_py.graph.graph import build_graph
-
+    """The cfg with the anchors. The graph is built first, so that an invalid cfg is never written."""
     document = replace(set_anchors(graph.document, heads, new, masks, width), path=path)
     build_graph(document)
     return document.content
@@ -116,26 +113,26 @@ def _rewritten(
 def _table(
     heads: list[HeadAnchors], masks: list[list[int]], by_size: list[list[int]], new: Sizes, fit: AnchorQuality
 ) -> list[str]:
-    wide = max(4, *(len(",".join(map(str, mask))) for mask in masks)) + 2
-    lines = [f"{'head':<22}{'stride':>6}{'boxes':>8}  {'mask':<{wide}}anchors"]
+    width = max(4, *(len(",".join(map(str, mask))) for mask in masks)) + 2
+    lines = [f"{'head':<22}{'stride':>6}{'boxes':>8}  {'mask':<{width}}anchors"]
     for head, mask in zip(heads, masks, strict=True):
         count = sum(fit.counts[k] for k in mask)
         sizes = "  ".join(f"{new[k][0]:g}x{new[k][1]:g}" for k in mask)
         place = f"#{head.index} [{head.type}]"
-        lines.append(f"{place:<22}{head.stride:>6g}{count:>8}  {','.join(map(str, mask)):<{wide}}{sizes}")
+        lines.append(f"{place:<22}{head.stride:>6g}{count:>8}  {','.join(map(str, mask)):<{width}}{sizes}")
     if masks != by_size:
-        found = "; ".join(
+        quality = "; ".join(
             f"stride {head.stride:g}: {','.join(map(str, mask))}" for head, mask in zip(heads, by_size, strict=True)
         )
-        lines.append(f"by their size the masks would be  {found}  (--masks stride)")
+        lines.append(f"masks by size:  {quality}  (--masks stride)")
     return lines
 
 
 def _report(
     args: argparse.Namespace,
     anchor_sets: dict[str, tuple[Sizes, AnchorQuality]],
-    boxes: Any,
-    limits: tuple[int, int],
+    boxes: BoxSizes,
+    input_size: tuple[int, int],
     heads: list[HeadAnchors],
     masks: list[list[int]],
     by_size: list[list[int]],
@@ -144,11 +141,11 @@ def _report(
     sets = {
         name: {
             "anchors": anchors.tolist(),
-            "average_iou": found.average_iou,
-            "recall": found.recall,
-            "boxes": list(found.counts),
+            "average_iou": quality.average_iou,
+            "recall": quality.recall,
+            "boxes": list(quality.counts),
         }
-        for name, (anchors, found) in anchor_sets.items()
+        for name, (anchors, quality) in anchor_sets.items()
     }
     places = [
         {"layer": head.index, "type": head.type, "stride": head.stride, "mask": mask, "mask_by_size": other}
@@ -156,8 +153,8 @@ def _report(
     ]
     return {
         "cfg": args.cfg,
-        "width": limits[0],
-        "height": limits[1],
+        "width": input_size[0],
+        "height": input_size[1],
         "boxes": len(boxes.sizes),
         "images": boxes.images,
         "counters_per_class": boxes.counts.tolist(),

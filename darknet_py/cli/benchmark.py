@@ -1,4 +1,4 @@
-"""What `bench` measures: inference and training steps on random images, without reading files."""
+"""Measurements for `bench`: inference and training steps on random images, without reading files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from darknet_py.training.train_step import TrainStep
 
 CANDIDATES = 100  # per image, that reach NMS
 TRUTHS = 8  # boxes per image in a training step
-_WARM_UP = 3  # rounds; where something is compiled the first takes long
-_LEAST, _MOST = 10, 2000  # rounds measured
+_WARM_UP = 3  # time_in_turns; compilation takes place in the first
+_MIN_ROUNDS, _MAX_ROUNDS = 10, 2000  # time_in_turns measured
 
 
 class Timing(NamedTuple):
@@ -42,9 +42,11 @@ class Timing(NamedTuple):
 
 
 class InferenceTiming(NamedTuple):
-    """With batch norm folded. forward: images to candidates. decode: that part of it which turns head outputs into
-    boxes. nms: thresholds and suppression. total: forward and nms in one go. decode, nms: None without a detection
-    head. memory: bytes at the peak beyond what the process had before the network was made.
+    """Inference with folded batch norm.
+
+    forward: images to candidates. decode: the part of it that turns head outputs into boxes. nms: thresholds and
+    suppression. total: forward and nms together. decode, nms: None without a detection head. memory: peak memory in
+    bytes beyond that of the process before the network was built.
     """
 
     forward: Timing
@@ -69,26 +71,29 @@ class TrainingTiming(NamedTuple):
 def inference(
     load: Callable[[], Network], batch: int = 1, *, amp: str | None = None, compiled: bool = False, seconds: float = 5.0
 ) -> InferenceTiming:
-    """load: makes the network. amp: fp16 or bf16. The threshold is set so that CANDIDATES per image reach NMS."""
+    """Measures inference. CANDIDATES boxes per image reach NMS.
+
+    load: builds the network. batch: images per forward pass. amp: fp16 or bf16. compiled: use torch.compile.
+    """
     memory = PeakMemory()
     net = load()
     device = net.device
-    torch.backends.cudnn.benchmark = True  # one input size: let cuDNN try its algorithms
+    torch.backends.cudnn.benchmark = True  # for a single input size
     net = fuse(net, AMP[amp] if amp else None, pack=not compiled)
-    memory.mark()
-    x = images(net, batch, device)
+    memory.reset()
+    x = random_images(net, batch, device)
     with torch.inference_mode():
-        kept = head_outputs(net, x)
+        raw_outputs = head_outputs(net, x)
         run = _compiled(net, device) if compiled else net
-        arms: dict[str, Callable[[], Any]] = {"forward": lambda: run(x)}
-        if kept:
+        functions: dict[str, Callable[[], Any]] = {"forward": lambda: run(x)}
+        if raw_outputs:
             found = Predictions(*(part.clone() for part in run(x)))
-            rules = (threshold(found), 0.45, *net.nms_kind)
-            arms["decode"] = lambda: [head.decode(output) for head, output in kept]
-            arms["nms"] = lambda: postprocess(found, *rules)
-            arms["total"] = lambda: postprocess(run(x), *rules)
-        spent = rounds(arms, device, seconds)
-    times = {name: Timing.of(values) for name, values in spent.items()}
+            nms_options = (threshold(found), 0.45, *net.nms_kind)
+            functions["decode"] = lambda: [head.decode(output) for head, output in raw_outputs]
+            functions["nms"] = lambda: postprocess(found, *nms_options)
+            functions["total"] = lambda: postprocess(run(x), *nms_options)
+        times_by_name = time_in_turns(functions, device, seconds)
+    times = {name: Timing.of(values) for name, values in times_by_name.items()}
     total = times.get("total", times["forward"])
     return InferenceTiming(
         forward=times["forward"],
@@ -98,27 +103,27 @@ def inference(
         images_per_second=batch / total.median * 1e3,
         gflops_per_second=net.graph.bflops * batch / times["forward"].median * 1e3,
         memory=memory.peak(),
-        calls=len(spent["forward"]),
+        calls=len(times_by_name["forward"]),
     )
 
 
 def training(
     load: Callable[[], Network], batch: int, *, amp: str | None = None, seconds: float = 5.0
 ) -> TrainingTiming:
-    """A mini-batch of `batch` random images with TRUTHS boxes each, subdivisions=1, by the trainer's own step."""
+    """A mini-batch of `batch` random images with TRUTHS boxes each, by the training step of the trainer."""
     memory = PeakMemory()
     torch.backends.cudnn.benchmark = True
-    learner = make_learner(load(), batch, amp)
-    memory.mark()
-    x = images(learner.network, batch, learner.device)
-    answers = truth(learner.network, batch, learner.device)
-    spent = rounds({"step": lambda: learner.step([(x, answers)])}, learner.device, seconds)["step"]
-    times = Timing.of(spent)
-    return TrainingTiming(times, batch / times.median * 1e3, memory.peak(), len(spent))
+    step = make_train_step(load(), batch, amp)
+    memory.reset()
+    x = random_images(step.network, batch, step.device)
+    targets = random_truth(step.network, batch, step.device)
+    times_by_name = time_in_turns({"step": lambda: step.step([(x, targets)])}, step.device, seconds)["step"]
+    times = Timing.of(times_by_name)
+    return TrainingTiming(times, batch / times.median * 1e3, memory.peak(), len(times_by_name))
 
 
-def make_learner(net: Network, batch: int, amp: str | None = None) -> TrainStep:
-    """As the trainer sets it up, for mini-batches of `batch`; at a rate so small that the weights stay sane."""
+def make_train_step(net: Network, batch: int, amp: str | None = None) -> TrainStep:
+    """A training step for mini-batches of `batch`, with a learning rate too small to change the network."""
     size = {"width": net.graph.net.width, "height": net.graph.net.height}
     graph, _ = override_net(net.graph, {**size, "batch": batch, "subdivisions": 1, "learning_rate": 1e-6})
     trained = Network(graph, net.names)
@@ -127,14 +132,14 @@ def make_learner(net: Network, batch: int, amp: str | None = None) -> TrainStep:
     return TrainStep(trained, amp=amp)
 
 
-def images(net: Network, batch: int, device: torch.device) -> Tensor:
-    """(batch, C, H, W) noise, the same at every call; channels-last as the loader gives it."""
+def random_images(net: Network, batch: int, device: torch.device) -> Tensor:
+    """(batch, C, H, W) noise, the same at every call; channels-last like the images of the loader."""
     noise = torch.rand((batch, *net.graph.input), generator=torch.Generator().manual_seed(0)).to(device)
     return noise.contiguous(memory_format=torch.channels_last)
 
 
-def truth(net: Network, batch: int, device: torch.device) -> Tensor:
-    """What `Network.loss` takes: TRUTHS boxes per image for detectors, one class per image for classifiers."""
+def random_truth(net: Network, batch: int, device: torch.device) -> Tensor:
+    """Targets for `Network.loss`: TRUTHS boxes per image for detectors, one class per image for classifiers."""
     generator = torch.Generator().manual_seed(1)
     if not net.detectors:
         classes = net.graph.layers[-1].output.size
@@ -148,53 +153,57 @@ def truth(net: Network, batch: int, device: torch.device) -> Tensor:
 
 
 def _compiled(net: Network, device: torch.device) -> Callable[[Tensor], Any]:
-    """With CUDA graphs on a GPU, where starting small kernels one by one takes longer than they do."""
-    torch.compiler.reset()  # torch gives up on code that it has compiled for several networks
+    """The compiled network, on a GPU with CUDA graphs, which avoid the launch overhead of small kernels."""
+    torch.compiler.reset()  # otherwise torch stops recompiling after several networks
     return torch.compile(net, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else "default")
 
 
 def head_outputs(net: Network, x: Tensor) -> list[tuple[Any, Tensor]]:
-    """Each detection head with what it gives for x, not yet decoded."""
-    kept: list[tuple[Any, Tensor]] = []
-    hooks = [head.register_forward_hook(lambda *call: kept.append((call[0], call[2]))) for _, head in net.detectors]
+    """Each detection head with its output for x, not yet decoded."""
+    raw_outputs: list[tuple[Any, Tensor]] = []
+    hooks = [
+        head.register_forward_hook(lambda *call: raw_outputs.append((call[0], call[2]))) for _, head in net.detectors
+    ]
     net(x)
     for hook in hooks:
         hook.remove()
-    return kept
+    return raw_outputs
 
 
 def threshold(found: Predictions) -> float:
-    """The score above which CANDIDATES per image are, on the average."""
+    """The score that CANDIDATES boxes per image exceed on average."""
     scores = found.scores.flatten()
     return float(scores.topk(min(CANDIDATES * len(found.scores) + 1, len(scores))).values[-1])
 
 
-def rounds(arms: Mapping[str, Callable[[], Any]], device: torch.device, seconds: float) -> dict[str, list[float]]:
-    """Seconds of each call. Each round calls every arm once, so that a busy machine hits all alike."""
+def time_in_turns(
+    functions: Mapping[str, Callable[[], Any]], device: torch.device, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of each call. Each round calls every function once, so that a busy machine slows down all of them."""
     for _ in range(_WARM_UP):
-        for arm in arms.values():
-            arm()
-    spent: dict[str, list[float]] = {name: [] for name in arms}
+        for function in functions.values():
+            function()
+    times_by_name: dict[str, list[float]] = {name: [] for name in functions}
     end = now(device) + seconds
-    for count in range(_MOST):
-        if count >= _LEAST and now(device) > end:
+    for count in range(_MAX_ROUNDS):
+        if count >= _MIN_ROUNDS and now(device) > end:
             break
-        for name, arm in arms.items():
+        for name, function in functions.items():
             start = now(device)
-            arm()
-            spent[name].append(now(device) - start)
-    return spent
+            function()
+            times_by_name[name].append(now(device) - start)
+    return times_by_name
 
 
 def now(device: torch.device) -> float:
-    """Seconds, once the device has done all it was given."""
+    """Time in seconds after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def machine(device: torch.device) -> str:
-    """The processor or GPU, for people."""
+def machine_name(device: torch.device) -> str:
+    """Name of the GPU, or of the processor with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -204,17 +213,17 @@ def machine(device: torch.device) -> str:
 
 
 class PeakMemory:
-    """Bytes at the peak beyond what was taken when this was made: of the GPU where one is in use, else of the process.
+    """Peak memory in bytes since construction: of the GPU if one is in use, else of the process.
 
-    Only Linux lets a process set its peak back; elsewhere the making of the network counts too.
+    Only Linux can reset the peak of a process; elsewhere building the network is included.
     """
 
     def __init__(self) -> None:
         gc.collect()
-        self.before = {"cuda": _allocated(), "process": _status("VmRSS") or _highest()}
+        self.before = {"cuda": _allocated(), "process": _proc_status("VmRSS") or _max_rss()}
 
-    def mark(self) -> None:
-        """Forgets the peak so far: making a network takes more than running it."""
+    def reset(self) -> None:
+        """Resets the peak: building a network takes more memory than running it."""
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats()
@@ -226,20 +235,20 @@ class PeakMemory:
     def peak(self) -> int:
         if torch.cuda.is_initialized():
             return torch.cuda.max_memory_allocated() - self.before["cuda"]
-        return max((_status("VmHWM") or _highest()) - self.before["process"], 0)
+        return max((_proc_status("VmHWM") or _max_rss()) - self.before["process"], 0)
 
 
 def _allocated() -> int:
     return torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
 
 
-def _status(key: str) -> int:
-    """Bytes, from Linux's account of this process; 0 elsewhere."""
+def _proc_status(key: str) -> int:
+    """A value of /proc/self/status in bytes; 0 on other systems."""
     path = Path("/proc/self/status")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
 
 
-def _highest() -> int:
+def _max_rss() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -3,47 +3,87 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from darknet_py.files import write_atomically
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
 
+JsonValue = object  # anything that `json.dumps` takes
+
 
 def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights") -> None:
     """CFG, --weights, --width, --height, --device."""
-    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which holds its own")
+    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which contains its cfg")
     parser.add_argument("--weights", metavar="FILE", help=f"{weights}: a .weights file or a .pt checkpoint")
-    parser.add_argument("--width", type=positive, help="input width, instead of the cfg's")
-    parser.add_argument("--height", type=positive, help="input height, instead of the cfg's")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
+    size_arguments(parser)
+    device_argument(parser)
+
+
+def size_arguments(parser: argparse.ArgumentParser) -> None:
+    """--width, --height."""
+    parser.add_argument("--width", type=positive, help="input width (default: that of the cfg)")
+    parser.add_argument("--height", type=positive, help="input height (default: that of the cfg)")
+
+
+def device_argument(parser: argparse.ArgumentParser) -> None:
+    """--device, for `pick_device`."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
 def amp_argument(parser: argparse.ArgumentParser) -> None:
-    """--amp; the value is for `model.fuse.AMP`."""
-    parser.add_argument(
-        "--amp", choices=("bf16", "fp16"), help="reduced precision: faster where there is hardware for it"
-    )
+    """--amp; the value is a key of `inference.fuse.AMP`."""
+    parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision (faster only with hardware support)")
 
 
 def letter_box_argument(parser: argparse.ArgumentParser) -> None:
-    """--letter-box, which `load_network` looks at."""
-    parser.add_argument("--letter-box", action="store_true", help="keep the images' shape, as letter_box=1 in [net]")
+    """--letter-box, for `load_network`."""
+    parser.add_argument(
+        "--letter-box", action="store_true", help="keep the aspect ratio of images, as letter_box=1 in [net]"
+    )
 
 
 def stb_argument(parser: argparse.ArgumentParser) -> None:
     """--stb, for `data.images.load_image`."""
     parser.add_argument(
-        "--stb", action="store_true", help="read JPEGs exactly as a Darknet built without OpenCV does (extra: stb)"
+        "--stb", action="store_true", help="decode JPEGs exactly as a Darknet built without OpenCV (extra: stb)"
     )
 
 
+def json_argument(parser: argparse._ActionsContainer) -> None:
+    """--json [FILE], for `write_json`."""
+    parser.add_argument(
+        "--json", metavar="FILE", nargs="?", const="-", help="write the result as JSON to FILE.json (default: stdout)"
+    )
+
+
+def write_json(target: str, value: JsonValue) -> None:
+    """Writes JSON to a file, or to standard output where `target` is "-"."""
+    text = json.dumps(value, indent=1)
+    if target == "-":
+        print(text)
+    else:
+        write_atomically(Path(target), text.encode() + b"\n")
+
+
+def pick_device(name: str | None) -> str:
+    """The device that --device names; by default a GPU if there is one."""
+    import torch
+
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network:
-    """The network that `network_arguments` describe."""
+    """The network of the arguments of `network_arguments` (and of `letter_box_argument`)."""
     from darknet_py.model.load import load
 
-    net = load(args.cfg, args.weights, width=args.width, height=args.height, device=args.device, names=names)
+    device = pick_device(args.device)
+    net = load(args.cfg, args.weights, width=args.width, height=args.height, device=device, names=names)
     if getattr(args, "letter_box", False):
         net.graph = replace(net.graph, net=replace(net.graph.net, letter_box=True))
     return net
@@ -73,7 +113,20 @@ def fraction(text: str) -> float:
     return value
 
 
-# argparse prints the function's name when a text does not convert at all.
-_NAMES: dict[Callable[[str], float], str] = {positive: "integer", count: "integer", fraction: "number"}
-for _function, _name in _NAMES.items():
+def seconds(text: str) -> float:
+    """A number of at least 0, for argparse."""
+    value = float(text)
+    if not value >= 0:  # NaN included
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
+    return value
+
+
+# argparse prints the name of the function where a text is not a number at all.
+_TYPE_NAMES: dict[Callable[[str], int | float], str] = {
+    positive: "integer",
+    count: "integer",
+    fraction: "number",
+    seconds: "number",
+}
+for _function, _name in _TYPE_NAMES.items():
     _function.__name__ = _name

@@ -1,27 +1,34 @@
-"""`compare CFG CFG …`: what networks cost, side by side, as a table and as a picture."""
+"""`compare CFG CFG …`: cost of several networks as a table and a plot."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
+import logging
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from darknet_py.cli.common import positive
+import torch
 
-if TYPE_CHECKING:
-    from darknet_py.graph.graph import Graph
+from darknet_py.cfg.options import did_you_mean
+from darknet_py.cli.benchmark import random_images, time_in_turns
+from darknet_py.cli.common import device_argument, json_argument, pick_device, positive, write_json
+from darknet_py.errors import DarknetError, DataError
+from darknet_py.files import write_atomically
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.profile import network_profile
+from darknet_py.inference.fuse import fuse
+from darknet_py.model.load import load, read_graph
+from darknet_py.view.graph_plot import Point, scatter
 
-HELP = "parameters, BFLOPs, memory traffic, activation memory and latency of several cfgs, side by side"
+logger = logging.getLogger(__name__)
 
-# What can be an axis of the plot: key → (label, divisor, whether more is better).
+# Axes of the plot: key → (label, divisor, whether more is better).
 _AXES = {
     "parameters": ("parameters (M)", 1e6, False),
     "bflops": ("BFLOPs", 1, False),
@@ -34,9 +41,9 @@ _AXES = {
 
 @dataclass
 class Entry:
-    """A network's line. memory: bytes of activations at the worst moment. latency: milliseconds per image (median).
+    """One network. memory: peak memory of activations in bytes. latency: median in milliseconds per image.
 
-    ratio: latency against the first network's, the median over rounds that ran both, with its 95 % interval.
+    ratio: latency relative to the first network, the median over rounds that ran both, with its 95 % interval.
     """
 
     name: str
@@ -59,53 +66,51 @@ class Entry:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cfgs", metavar="CFG[@SIZE]", nargs="+", help="a cfg; @512 or @640x480: at another input size")
+    parser.add_argument("cfgs", metavar="CFG[@SIZE]", nargs="+", help="a cfg; @512 or @640x480 sets the input size")
     parser.add_argument(
         "--accuracy",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="accuracy of a network, or a CSV file: names in its first column or one called cfg or name",
+        help="accuracy of a network, or a CSV file with names in the column cfg or name, or in the first one",
     )
     parser.add_argument("--column", default="accuracy", help="column of the CSV file (default: accuracy)")
-    parser.add_argument("--measure", action="store_true", help="measure latency here, all networks in turn")
-    parser.add_argument("--device", default="cpu", help="with --measure: cpu, cuda, cuda:1 … (default: cpu)")
+    parser.add_argument("--measure", action="store_true", help="measure latency on this machine, all networks in turn")
+    device_argument(parser)
     parser.add_argument("--batch", type=positive, default=1, help="with --measure: images per forward pass")
-    parser.add_argument("--seconds", type=float, default=20.0, help="with --measure: how long (default: 20)")
-    parser.add_argument("--plot", metavar="OUT.svg", help="draw the networks as points")
+    parser.add_argument("--seconds", type=float, default=20.0, help="with --measure: duration (default: 20)")
+    parser.add_argument("--plot", metavar="OUT.svg", help="draw the networks as points (SVG)")
     parser.add_argument(
-        "--x", choices=tuple(_AXES), help="axis of the plot (default: latency if measured, else bflops)"
+        "--x", choices=tuple(_AXES), help="x axis of the plot (default: latency if measured, else bflops)"
     )
     parser.add_argument(
-        "--y", choices=tuple(_AXES), help="axis of the plot (default: accuracy if given, else parameters)"
+        "--y", choices=tuple(_AXES), help="y axis of the plot (default: accuracy if given, else parameters)"
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    form.add_argument("--csv", action="store_true", help="print comma-separated values instead of the table")
+    json_argument(form)
+    form.add_argument("--csv", action="store_true", help="print CSV instead of the table")
 
 
 def run(args: argparse.Namespace) -> int:
-    entries = [entry(*read(text)) for text in args.cfgs]
-    set_accuracy(entries, args.accuracy, args.column)
+    entries = [make_entry(*read_network(text)) for text in args.cfgs]
+    set_accuracies(entries, args.accuracy, args.column)
     if args.measure:
-        measure(entries, args.device, args.batch, args.seconds)
+        measure_latency(entries, pick_device(args.device), args.batch, args.seconds)
     if args.json:
-        print(json.dumps([asdict(line) for line in entries], indent=1))
+        write_json(args.json, [asdict(entry) for entry in entries])
     elif args.csv:
         writer = csv.DictWriter(sys.stdout, list(asdict(entries[0])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(line) for line in entries)
+        writer.writerows(asdict(entry) for entry in entries)
     else:
-        print(table(entries))
+        print(format_table(entries))
     if args.plot:
-        draw(entries, args)
+        write_plot(entries, args)
     return 0
 
 
-def read(text: str) -> tuple[str, Graph]:
+def read_network(text: str) -> tuple[str, Graph]:
     """`yolov4.cfg@608x416` → its name (yolov4@608x416) and graph."""
-    from darknet_py.model.load import read_graph
-
     match = re.fullmatch(r"(.+)@(\d+)(?:x(\d+))?", text)
     if not match or Path(text).exists():
         return Path(text).stem, read_graph(text)
@@ -115,9 +120,7 @@ def read(text: str) -> tuple[str, Graph]:
     )
 
 
-def entry(name: str, graph: Graph) -> Entry:
-    from darknet_py.graph.profile import network_profile
-
+def make_entry(name: str, graph: Graph) -> Entry:
     total = network_profile(graph)
     return Entry(
         name, graph.path, graph.net.width, graph.net.height, total.layers, total.parameters, total.bflops, total.cio,
@@ -128,34 +131,29 @@ def entry(name: str, graph: Graph) -> Entry:
 # --- accuracy
 
 
-def set_accuracy(entries: Sequence[Entry], given: Sequence[str], column: str) -> None:
-    """given: `NAME=VALUE`, or CSV files. A name is the entry's, or without @SIZE. Raises DarknetError."""
-    from darknet_py.cfg.options import did_you_mean
-    from darknet_py.errors import DarknetError
-
-    for text in given:
+def set_accuracies(entries: Sequence[Entry], arguments: Sequence[str], column: str) -> None:
+    """arguments: `NAME=VALUE`, or CSV files. Names may omit @SIZE. Raises DarknetError."""
+    for text in arguments:
         name, sign, value = text.rpartition("=")
         if not sign:
             values = _read_accuracy(text, column)
-        elif {name} & {known for line in entries for known in _names(line)}:
+        elif {name} & {known for entry in entries for known in _names(entry)}:
             values = {name: _number(value, text)}
         else:
             raise DarknetError(
                 f"--accuracy: expected one of the networks, got {name!r}"
-                f"{did_you_mean(name, [line.name for line in entries])}"
+                f"{did_you_mean(name, [entry.name for entry in entries])}"
             )
-        for line in entries:
-            for known in reversed(_names(line)):  # the full name counts
-                line.accuracy = values.get(known, line.accuracy)
+        for entry in entries:
+            for known in reversed(_names(entry)):  # the full name takes precedence
+                entry.accuracy = values.get(known, entry.accuracy)
 
 
-def _names(line: Entry) -> tuple[str, str]:
-    return line.name, line.name.partition("@")[0]
+def _names(entry: Entry) -> tuple[str, str]:
+    return entry.name, entry.name.partition("@")[0]
 
 
 def _number(text: str, where: str) -> float:
-    from darknet_py.errors import DarknetError
-
     try:
         value = float(text)
     except ValueError:
@@ -166,8 +164,6 @@ def _number(text: str, where: str) -> float:
 
 
 def _read_accuracy(path: str, column: str) -> dict[str, float]:
-    from darknet_py.errors import DataError
-
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -184,29 +180,23 @@ def _read_accuracy(path: str, column: str) -> dict[str, float]:
 # --- latency
 
 
-def measure(entries: Sequence[Entry], device: str, batch: int, seconds: float) -> None:
-    """Fills in latencies: random weights, batch norm folded, every network once per round, in turn."""
-    import torch
-
-    from darknet_py.cli.benchmark import images, rounds
-    from darknet_py.inference.fuse import fuse
-    from darknet_py.model.load import load
-
-    arms = {}
-    for at, line in enumerate(entries):
-        net = fuse(load(line.cfg, width=line.width, height=line.height, device=device))
-        arms[str(at)] = partial(net, images(net, batch, net.device))
+def measure_latency(entries: Sequence[Entry], device: str, batch: int, seconds: float) -> None:
+    """Measures latencies: random weights, folded batch norm, every network once per round."""
+    networks = {}
+    for index, entry in enumerate(entries):
+        net = fuse(load(entry.cfg, width=entry.width, height=entry.height, device=device))
+        networks[str(index)] = partial(net, random_images(net, batch, net.device))
     with torch.inference_mode():
-        spent = rounds(arms, torch.device(device), seconds)
-    for at, line in enumerate(entries):
-        times = spent[str(at)]
-        line.latency = _median(times)[0] * 1e3 / batch
-        ratios = [own / first for own, first in zip(times, spent["0"], strict=True)]
-        line.ratio, line.ratio_low, line.ratio_high = _median(ratios)
+        times_by_network = time_in_turns(networks, torch.device(device), seconds)
+    for index, entry in enumerate(entries):
+        times = times_by_network[str(index)]
+        entry.latency = _median_interval(times)[0] * 1e3 / batch
+        ratios = [own / first for own, first in zip(times, times_by_network["0"], strict=True)]
+        entry.ratio, entry.ratio_low, entry.ratio_high = _median_interval(ratios)
 
 
-def _median(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median with its 95 % interval (from the binomial distribution of ranks, whatever the values')."""
+def _median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median and its distribution-free 95 % interval (binomial distribution of ranks)."""
     ordered = sorted(values)
     half = 0.98 * math.sqrt(len(ordered))
     low, high = math.floor(len(ordered) / 2 - half), math.ceil(len(ordered) / 2 + half)
@@ -214,28 +204,30 @@ def _median(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, ordered[max(low, 0)], ordered[min(high, len(ordered) - 1)]
 
 
-# --- for people
+# --- output
 
 
-def table(entries: Sequence[Entry]) -> str:
-    """A line per network; in brackets the difference from the first."""
+def format_table(entries: Sequence[Entry]) -> str:
+    """One entry per network, with the difference from the first one in brackets."""
     first = entries[0]
-    columns: list[tuple[str, Any]] = [
-        ("input", lambda line: f"{line.width}x{line.height}"),
-        ("layers", lambda line: str(line.layers)),
-        ("parameters", lambda line: _with_change(f"{line.parameters}", line.parameters, first.parameters)),
-        ("BFLOPs", lambda line: _with_change(f"{line.bflops:.3f}", line.bflops, first.bflops)),
-        ("CIO (M)", lambda line: _with_change(f"{line.cio / 1e6:.2f}", line.cio, first.cio)),
-        ("activations (MiB)", lambda line: _with_change(f"{line.memory / 2**20:.1f}", line.memory, first.memory)),
+    columns: list[tuple[str, Callable[[Entry], str]]] = [
+        ("input", lambda entry: f"{entry.width}x{entry.height}"),
+        ("layers", lambda entry: str(entry.layers)),
+        ("parameters", lambda entry: _with_change(f"{entry.parameters}", entry.parameters, first.parameters)),
+        ("BFLOPs", lambda entry: _with_change(f"{entry.bflops:.3f}", entry.bflops, first.bflops)),
+        ("CIO (M)", lambda entry: _with_change(f"{entry.cio / 1e6:.2f}", entry.cio, first.cio)),
+        ("activations (MiB)", lambda entry: _with_change(f"{entry.memory / 2**20:.1f}", entry.memory, first.memory)),
     ]
     if first.latency is not None:
-        columns.append(("latency (ms)", lambda line: f"{line.latency:.2f}"))
-        columns.append(("ratio (95 %)", lambda line: f"{line.ratio:.3f} ({line.ratio_low:.3f}…{line.ratio_high:.3f})"))
-    if any(line.accuracy is not None for line in entries):
-        columns.append(("accuracy", lambda line: "" if line.accuracy is None else f"{line.accuracy:g}"))
+        columns.append(("latency (ms)", lambda entry: f"{entry.latency:.2f}"))
+        columns.append(
+            ("ratio (95 %)", lambda entry: f"{entry.ratio:.3f} ({entry.ratio_low:.3f}…{entry.ratio_high:.3f})")
+        )
+    if any(entry.accuracy is not None for entry in entries):
+        columns.append(("accuracy", lambda entry: "" if entry.accuracy is None else f"{entry.accuracy:g}"))
     rows = [["network", *(title for title, _ in columns)]]
-    rows += [[line.name, *(text(line) for _, text in columns)] for line in entries]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    rows += [[entry.name, *(text(entry) for _, text in columns)] for entry in entries]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
@@ -247,24 +239,20 @@ def _with_change(text: str, value: float, first: float) -> str:
     return text if value == first or not first else f"{text} ({value / first - 1:+.1%})"
 
 
-def draw(entries: Sequence[Entry], args: argparse.Namespace) -> None:
-    """Writes the plot. Raises DarknetError where an axis lacks values."""
-    from darknet_py.errors import DarknetError
-    from darknet_py.files import write_atomically
-    from darknet_py.view.graph_plot import Point, scatter
-
-    given = any(line.accuracy is not None for line in entries)
-    x, y = args.x or ("latency" if args.measure else "bflops"), args.y or ("accuracy" if given else "parameters")
+def write_plot(entries: Sequence[Entry], args: argparse.Namespace) -> None:
+    """Writes the plot. Raises DarknetError if no network has values for both axes."""
+    arguments = any(entry.accuracy is not None for entry in entries)
+    x, y = args.x or ("latency" if args.measure else "bflops"), args.y or ("accuracy" if arguments else "parameters")
     points = []
-    for line in entries:
-        values = [getattr(line, key) for key in (x, y)]
+    for entry in entries:
+        values = [getattr(entry, key) for key in (x, y)]
         if all(value is not None for value in values):
             across, up = (value / _AXES[key][1] for value, key in zip(values, (x, y), strict=True))
-            points.append(Point(line.name, line.cfg, across, up))
+            points.append(Point(entry.name, entry.cfg, across, up))
     if not points:
         missing = "--measure" if "latency" in (x, y) and not args.measure else "--accuracy"
         raise DarknetError(f"{args.plot}: no network has both {x} and {y}: add {missing}")
     label = args.column if y == "accuracy" else _AXES[y][0]
     title = f"{label} over {_AXES[x][0]}"
     write_atomically(args.plot, scatter(points, _AXES[x][0], label, title, _AXES[y][2]).encode())
-    print(f"plot in {args.plot}", file=sys.stderr)
+    logger.info("wrote %s", args.plot)

@@ -1,42 +1,39 @@
-"""`data SOURCE OUT --to FORMAT`: a data set in another format."""
+"""`data SOURCE OUT --to FORMAT`: converts a data set to another format."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+import tempfile
+from pathlib import Path
 
-HELP = "convert a data set: Darknet, COCO JSON, Pascal VOC, Ultralytics YAML, each into each"
+from tqdm import tqdm
 
-_SHOWN = 10  # problems printed
+from darknet_py.cli.common import json_argument, write_json
+from darknet_py.data.builtin.shapes import open_darknet_data
+from darknet_py.data.datafile import read_list, read_names
+from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, detect_format
+from darknet_py.data.writers import check_empty, export
+from darknet_py.errors import DataError
+from darknet_py.shipped import find
+
+_MAX_PRINTED = 10  # problems printed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help="a .data file, a COCO JSON file or folder, a VOC folder, or a data.yaml"
     )
-    parser.add_argument("out", metavar="OUT", help="a new folder; the images in it are links to the old ones")
+    parser.add_argument("out", metavar="OUT", help="new folder; its images are links to the originals")
     parser.add_argument("--to", required=True, choices=("darknet", "coco", "voc", "yolo"), help="the format to write")
-    parser.add_argument("--names", metavar="FILE", help="the classes in the order expected, one a line")
-    parser.add_argument("--images", metavar="DIR", help="where a COCO file's images are (default: found beside it)")
-    parser.add_argument("--crowd", action="store_true", help="keep COCO's boxes that are marked iscrowd")
-    parser.add_argument("--difficult", action="store_true", help="keep VOC's objects that are marked difficult")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--names", metavar="FILE", help="class names in the order to write, one per line")
+    parser.add_argument("--images", metavar="DIR", help="image folder of a COCO file (default: found next to it)")
+    parser.add_argument("--crowd", action="store_true", help="keep COCO boxes marked iscrowd")
+    parser.add_argument("--difficult", action="store_true", help="keep VOC objects marked as difficult")
+    json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    import tempfile
-    from pathlib import Path
-
-    from tqdm import tqdm
-
-    from darknet_py.data.builtin.shapes import open_darknet_data
-    from darknet_py.data.datafile import read_list, read_names
-    from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, detect_format
-    from darknet_py.data.writers import check_empty, export
-    from darknet_py.errors import DataError
-    from darknet_py.shipped import find
-
     source = DataSource(
         find(args.source, "data set"),
         tuple(read_names(args.names)) if args.names else (),
@@ -46,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     )
     data_format = detect_format(source.path)
     if data_format == DARKNET and source.names:
-        raise DataError(f"{args.source}: --names orders the classes of other formats; Darknet's have their numbers")
+        raise DataError(f"{args.source}: --names is for other formats; in Darknet's format classes are numbers")
     check_empty(args.out)
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder)
@@ -64,12 +61,13 @@ def run(args: argparse.Namespace) -> int:
     files = [str(file) for file in result.files]
     if args.json:
         summary = {"from": data_format, "to": args.to, "images": result.images, "boxes": result.boxes}
-        print(json.dumps({**summary, "problems": problems, "files": files}, indent=1))
+        write_json(args.json, {**summary, "problems": problems, "files": files})
+    if args.json == "-":
         return 0
-    for problem in problems[:_SHOWN]:
+    for problem in problems[:_MAX_PRINTED]:
         print(f"left out: {problem}", file=sys.stderr)
-    if len(problems) > _SHOWN:
-        print(f"left out: {len(problems) - _SHOWN} more (--json names them all)", file=sys.stderr)
+    if len(problems) > _MAX_PRINTED:
+        print(f"left out: {len(problems) - _MAX_PRINTED} more (--json lists all of them)", file=sys.stderr)
     print(f"{result.images} images with {result.boxes} boxes, from {data_format} to {args.to}")
     print("\n".join(files))
     return 0

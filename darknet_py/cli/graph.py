@@ -7,20 +7,29 @@ import re
 from pathlib import Path
 
 from darknet_py.cli.common import load_network, network_arguments
-
-HELP = "draw a cfg as an SVG diagram, or as an HTML page with zoom, details, search and activation maps"
+from darknet_py.data.images import load_image
+from darknet_py.errors import DarknetError
+from darknet_py.files import write_atomically
+from darknet_py.inference.detect import prepare
+from darknet_py.model.checkpoint import is_checkpoint
+from darknet_py.model.load import read_graph
+from darknet_py.view.graph_maps import NOTE, activation_maps
+from darknet_py.view.graph_page import page
+from darknet_py.view.graph_svg import svg
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    network_arguments(parser, "with --image: the weights to run it with")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="the file to write, .html or .svg (default: NAME.html)")
-    parser.add_argument("--image", metavar="FILE", help="HTML: show every layer's activation maps of this image")
-    parser.add_argument("--layers", metavar="A-B", type=_span, help="SVG: draw only these layers, with blocks open")
-    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: which blocks to draw open")
-    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: its colors")
+    network_arguments(parser, "weights for --image")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="output file, .html or .svg (default: NAME.html)")
+    parser.add_argument("--image", metavar="FILE", help="HTML: show the activation maps of every layer for this image")
+    parser.add_argument(
+        "--layers", metavar="A-B", type=_layer_range, help="SVG: draw only these layers, with all blocks open"
+    )
+    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: blocks to draw open")
+    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: colors")
 
 
-def _span(text: str) -> range:
+def _layer_range(text: str) -> range:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     if not match or int(match[2] or match[1]) < int(match[1]):
         raise argparse.ArgumentTypeError(f"expected layers like 2-19 or 7, got {text!r}")
@@ -28,36 +37,25 @@ def _span(text: str) -> range:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.errors import DarknetError
-    from darknet_py.files import write_atomically
-
     out = Path(args.out or Path(args.cfg).stem + ".html")
-    kind = out.suffix.lower()
-    if kind not in (".html", ".svg"):
+    suffix = out.suffix.lower()
+    if suffix not in (".html", ".svg"):
         raise DarknetError(f"{out}: expected a file ending in .html or .svg")
-    if kind == ".html" and args.layers:
+    if suffix == ".html" and args.layers:
         raise DarknetError(f"{out}: --layers draws an .svg; a page shows the whole network")
-    if kind == ".svg" and args.image:
+    if suffix == ".svg" and args.image:
         raise DarknetError(f"{out}: --image needs a page (.html)")
     if args.weights and not args.image:
         raise DarknetError("--weights needs --image: weights only matter for activation maps")
-    text = _page(args) if kind == ".html" else _diagram(args)
+    text = _page(args) if suffix == ".html" else _diagram(args)
     write_atomically(out, text.encode())
     print(f"wrote {out} ({out.stat().st_size} bytes)")
     return 0
 
 
 def _page(args: argparse.Namespace) -> str:
-    from darknet_py.model.load import read_graph
-    from darknet_py.view.graph_page import page
-
     if not args.image:
         return page(read_graph(args.cfg, width=args.width, height=args.height))
-    from darknet_py.data.images import load_image
-    from darknet_py.inference.detect import prepare
-    from darknet_py.model.checkpoint import is_checkpoint
-    from darknet_py.view.graph_maps import NOTE, activation_maps
-
     net = load_network(args)
     maps = activation_maps(net, prepare(net, load_image(args.image, net.graph.net.channels)))
     note = NOTE if args.weights or is_checkpoint(args.cfg) else f"{NOTE} The weights are random."
@@ -65,10 +63,6 @@ def _page(args: argparse.Namespace) -> str:
 
 
 def _diagram(args: argparse.Namespace) -> str:
-    from darknet_py.errors import DarknetError
-    from darknet_py.model.load import read_graph
-    from darknet_py.view.graph_svg import svg
-
     graph = read_graph(args.cfg, width=args.width, height=args.height)
     if args.layers and args.layers[-1] >= len(graph.layers):
         raise DarknetError(f"--layers: expected layers 0…{len(graph.layers) - 1}, got {args.layers[-1]}")

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
-from typing import TYPE_CHECKING
 
-from darknet_py.cli.common import positive
-
-if TYPE_CHECKING:
-    from darknet_py.graph.graph import Graph
-
-HELP = "print a cfg's layers, shapes, parameters, BFLOPs and memory traffic; of two cfgs, what differs"
+from darknet_py.cli.common import json_argument, size_arguments, write_json
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.profile import (
+    align_layers,
+    comparison_table,
+    layer_dict,
+    layer_profiles,
+    profile_dict,
+    profile_table,
+)
+from darknet_py.model.load import read_graph
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG")
-    parser.add_argument("other", metavar="OTHER", nargs="?", help="a second cfg, to print beside the first")
-    parser.add_argument("--width", type=positive, help="input width, instead of the cfg's")
-    parser.add_argument("--height", type=positive, help="input height, instead of the cfg's")
-    parser.add_argument("--strict", action="store_true", help="unknown keys are errors")
+    parser.add_argument("other", metavar="OTHER", nargs="?", help="a second cfg to compare with")
+    size_arguments(parser)
+    parser.add_argument("--strict", action="store_true", help="treat unknown keys as errors")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    form.add_argument("--csv", action="store_true", help="print a line of comma-separated values per layer")
+    json_argument(form)
+    form.add_argument("--csv", action="store_true", help="print one CSV row per layer")
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.graph.profile import comparison_table, profile_table
-    from darknet_py.model.load import read_graph
-
     paths = [path for path in (args.cfg, args.other) if path is not None]
     graphs = [read_graph(path, width=args.width, height=args.height, strict=args.strict) for path in paths]
     if args.json:
-        print(json.dumps(_plain(graphs), indent=1))
+        write_json(args.json, _as_json(graphs))
     elif args.csv:
         _print_csv(graphs)
     else:
@@ -42,9 +41,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plain(graphs: list[Graph]) -> dict[str, object]:
-    from darknet_py.graph.profile import align_layers, profile_dict
-
+def _as_json(graphs: list[Graph]) -> dict[str, object]:
     if len(graphs) == 1:
         return profile_dict(graphs[0])
     lines = [
@@ -59,8 +56,6 @@ def _plain(graphs: list[Graph]) -> dict[str, object]:
 
 
 def _print_csv(graphs: list[Graph]) -> None:
-    from darknet_py.graph.profile import layer_dict, layer_profiles
-
     writer = None
     for graph in graphs:
         for profile in layer_profiles(graph):

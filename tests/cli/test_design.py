@@ -18,7 +18,7 @@ def test_a_design_is_printed_and_says_how_it_was_made(capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     graph = parse_text(text, strict=True)
     assert [node.spec.classes for node in graph if node.type == "yolo"] == [20] * 3
-    assert f"`python -m darknet_py design {command}`" in text
+    assert f"`darknet-py design {command}`" in text
     assert text.startswith("# CSPPeleeNet, gamma 0.5, fusion last, split by conv, efm, yolov3.\n")
 
 
@@ -26,7 +26,7 @@ def test_every_option_reaches_the_network(tmp_path: Path):
     out = tmp_path / "my.cfg"
     options = "--csp --split groups --top rfb --head yolov4 --classes 2 --levels 2 --width 128 --height 64"
     style = "--activation mish --attention se --elastic"
-    assert main(["design", "--backbone", "resnet50", *f"{options} {style}".split(), "--out", str(out)]) == 0
+    assert main(["design", "--backbone", "resnet50", *f"{options} {style}".split(), "--write", str(out)]) == 0
     graph = parse(out, strict=True)
     assert (graph.net.width, graph.net.height) == (128, 64)
     types = [node.type for node in graph]
@@ -72,7 +72,7 @@ def test_what_there_is_is_listed(capsys: pytest.CaptureFixture[str]):
         ("--backbone darknet53 --csp --gamma 2", "gamma: expected a number between 0 and 1, got 2"),
         ("--backbone darknet53 --anchors 1,x", "--anchors: expected numbers, got '1,x'"),
         ("cfg/resnet50.cfg", "expected --csp with a cfg"),
-        ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: expected without a cfg"),
+        ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: not allowed with a cfg"),
         ("--csp csp cfg/csresnet50.cfg", "expected stages of residual blocks of one shape or dense layers"),
         ("--csp csp cfg/none.cfg", "cfg not found: cfg/none.cfg"),
     ],

@@ -127,7 +127,7 @@ def test_where_it_cannot_be_written(
 
 
 def test_sources_that_cannot_be_read(folder: Path) -> None:
-    for source, what in (("none.mp4", "got no such file"), (str(folder / "a.cfg"), "cannot be opened as a video")):
+    for source, what in (("none.mp4", "video file not found"), (str(folder / "a.cfg"), "cannot be opened as a video")):
         with pytest.raises(DataError, match=what):
             FrameReader(source)
     with pytest.raises(DataError, match="expected a network of 1 or 3 channels for a video, got 6"):

@@ -222,7 +222,7 @@ def test_command_without_a_cfg(
     monkeypatch.chdir(tmp_path)
     command = ["anchors", "--data", str(labeled), "--clusters", "6", "--width", "13"]
     assert main(command) == 1
-    assert "without a CFG expected --clusters, --width and --height" in capsys.readouterr().err
+    assert "without CFG, --clusters, --width and --height are required" in capsys.readouterr().err
     assert main([*command, "--height", "13", "--plot", "x.gif"]) == 1
     assert "x.gif: expected a file name ending in .svg, .png or .jpg" in capsys.readouterr().err
     assert not (tmp_path / "anchors.txt").exists()

@@ -214,7 +214,7 @@ def test_command(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     }  # fmt: skip
     assert report["splits"]["train"]["classes"] == [3, 3, 2] and report["errors"] == 3
 
-    assert main(["check", *arguments, "--json", "--no-pictures"]) == 1
+    assert main(["check", *arguments, "--json", "--no-images"]) == 1
     assert json.loads(capsys.readouterr().out)["files"] == [str(out / "check.json")]
 
 
@@ -222,12 +222,12 @@ def test_command_without_errors(bad: Path, tmp_path: Path, capsys: pytest.Captur
     write_list(tmp_path / "t.txt", (tmp_path / "t.txt").read_text().splitlines()[:4])
     write_list(tmp_path / "v.txt", (tmp_path / "v.txt").read_text().splitlines()[:1])
     assert main(["check", "--data", str(bad), "--out", str(tmp_path / "o")]) == 0
-    assert capsys.readouterr().out.endswith("\nnothing found\n")
+    assert capsys.readouterr().out.endswith("\nno problems found\n")
     (tmp_path / "x.cfg").write_text(CFG.replace("classes=3", "classes=2").replace("filters=8", "filters=7"))
     assert main(["check", str(tmp_path / "x.cfg"), "--data", str(bad), "--out", str(tmp_path / "o")]) == 1
     assert "has 3 classes" in capsys.readouterr().out
     assert main(["check", "--data", str(bad), "--augment", "2"]) == 1
-    assert "--augment expected a CFG" in capsys.readouterr().err
+    assert "--augment requires CFG" in capsys.readouterr().err
 
 
 def test_a_classifier_and_its_augmentation(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +269,7 @@ def test_interrupted(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_many_findings_of_a_kind(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_TILES", 2)
+    monkeypatch.setattr(command, "_MAX_TILES", 2)
     write_list(tmp_path / "t.txt", [f"nowhere {k}.png" for k in range(9)])
     assert main(["check", "--data", str(bad), "--out", str(tmp_path / "o")]) == 1
     report = json.loads((tmp_path / "o" / "check.json").read_text())

@@ -129,7 +129,7 @@ def test_refusals(darknet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert "expected a new or empty folder" in refused(darknet, tmp_path, "--to", "voc")
     assert "data set not found" in refused(tmp_path / "no", tmp_path / "o", "--to", "voc")
-    assert "--names orders the classes" in refused(
+    assert "--names is for other formats" in refused(
         darknet, tmp_path / "o", "--to", "voc", "--names", tmp_path / "x.names"
     )
     (tmp_path / "empty").mkdir()

@@ -71,7 +71,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "what": "yolov4-tiny, darknet_py / PyTorch_YOLOv4",
         "date": datetime.date.today().isoformat(),
-        "machine": measure.machine(device),
+        "machine": measure.machine_name(device),
         "load": [round(value, 2) for value in os.getloadavg()],
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "size": arguments.size,
@@ -137,8 +137,8 @@ def training(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Cal
     """A step of each, on the same images and boxes."""
     amp = "fp16" if device.type == "cuda" else None
     net = Network(parse(CFG, width=size, height=size)).to(device)
-    learner = measure.make_learner(net, MINI_BATCH, amp)
-    images, truth = measure.images(net, MINI_BATCH, device), measure.truth(net, MINI_BATCH, device)
+    learner = measure.make_train_step(net, MINI_BATCH, amp)
+    images, truth = measure.random_images(net, MINI_BATCH, device), measure.random_truth(net, MINI_BATCH, device)
     plain = images.contiguous()
     theirs, theirs_last = peer.trainer(size, device), peer.trainer(size, device, last=True)
     arms = {

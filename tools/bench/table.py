@@ -41,7 +41,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "machine": measure.machine(device),
+        "machine": measure.machine_name(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
         "rows": [],
     }
