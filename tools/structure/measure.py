@@ -29,6 +29,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -90,6 +91,7 @@ def source_facts(package: Path) -> Json:
     """What `package_source` finds, as numbers and lists."""
     modules = source.read_package(package)
     imports = source.imports(modules)
+    places = Counter(found.when for found in imports)
     others = [path for path in package.rglob("*") if path.suffix in (".js", ".css", ".html", ".jinja", ".j2")]
     longest = sorted(modules, key=lambda module: -module.lines)[:_LONGEST]
     signatures = source.parameters(modules)
@@ -99,14 +101,14 @@ def source_facts(package: Path) -> Json:
         "of which code": sum(source.code_lines(module) for module in modules),
         "lines of JavaScript, CSS and HTML": sum(len(path.read_text("utf-8").splitlines()) for path in others),
         "longest files": {module.path: module.lines for module in longest},
-        "imports at module level": sum(each.when == "module" for each in imports),
-        "imports inside functions": sum(each.when == "function" for each in imports),
-        "imports for types only": sum(each.when == "typing" for each in imports),
+        "imports at module level": places["module"],
+        "imports inside functions": places["function"],
+        "imports for types only": places["typing"],
         "import circles": source.circles(imports, "module"),
         "import circles with those inside functions": source.circles(imports, "module", "function"),
         "import circles with those for types": source.circles(imports, "module", "function", "typing"),
-        "probes by attribute name": [_place(each) for each in source.probes(modules)],
-        "Any in public signatures": [_place(each) for each in source.any_in_signatures(modules)],
+        "probes by attribute name": [_place(finding) for finding in source.probes(modules)],
+        "Any in public signatures": [_place(finding) for finding in source.any_in_signatures(modules)],
         "functions with more than 8 parameters": [f"{name} {count}" for count, name in signatures if count > 8],
         "module stems used twice": source.repeated(source.module_stems(modules)),
         "public classes defined twice": source.repeated(source.public_names(modules, ast.ClassDef)),

@@ -43,10 +43,11 @@ class Import(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something found in the source. what: short, without a line number, so that it can stand in a list."""
+    """Something found in the source. name: an attribute or a type; what: the expression or the signature around it."""
 
     path: str
     line: int
+    name: str
     what: str
 
 
@@ -128,9 +129,9 @@ def circles(found: list[Import], *when: str) -> list[list[str]]:
     The strongly connected components of the import graph with more than one module (Tarjan's algorithm).
     """
     graph: dict[str, set[str]] = defaultdict(set)
-    for each in found:
-        if each.when in when:
-            graph[each.source].add(each.target)
+    for one in found:
+        if one.when in when:
+            graph[one.source].add(one.target)
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -196,8 +197,8 @@ def probes(modules: list[Module]) -> list[Finding]:
                 and isinstance(node.args[1], ast.Constant)
             ):
                 what = f"{node.func.id}({ast.unparse(node.args[0])}, {node.args[1].value!r})"
-                found.append(Finding(module.path, node.lineno, what))
-    return sorted(found)
+                found.append(Finding(module.path, node.lineno, str(node.args[1].value), what))
+    return sorted(found, key=_order)
 
 
 def any_in_signatures(modules: list[Module]) -> list[Finding]:
@@ -207,9 +208,13 @@ def any_in_signatures(modules: list[Module]) -> list[Finding]:
         for owner, node in _public(module.tree.body, ""):
             for name, annotation in _annotations(node):
                 if _mentions_any(annotation):
-                    what = f"{owner}: {name}: {ast.unparse(annotation)}"
-                    found.append(Finding(module.path, annotation.lineno, what))
-    return sorted(found)
+                    kind = ast.unparse(annotation)
+                    found.append(Finding(module.path, annotation.lineno, kind, f"{owner}: {name}: {kind}"))
+    return sorted(found, key=_order)
+
+
+def _order(finding: Finding) -> tuple[str, int, str]:
+    return finding.path, finding.line, finding.what
 
 
 def parameters(modules: list[Module]) -> list[tuple[int, str]]:
