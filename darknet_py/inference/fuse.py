@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from darknet_py.layers.base import HeadLayer, Node
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.layers.normalize import EPS
-from darknet_py.layers.weight_transforms import binarized
+from darknet_py.layers.weight_transforms import binarize
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -91,7 +91,7 @@ def _fold(module: ConvolutionalLayer) -> None:
     """y = scale·(w∗x − mean)/sqrt(variance + eps) + bias becomes one convolution (`fuse_conv_batchnorm`)."""
     if module.owner is not module or not module.spec.batch_normalize:
         return
-    kernel = binarized(module.weight) if module.binary else module.weight
+    kernel = binarize(module.weight) if module.binary else module.weight
     # In float64, so that folding adds no rounding of its own.
     factor = module.scale.double() / torch.sqrt(module.variance.double() + EPS)
     weight = kernel.double() * factor[:, None, None, None]

@@ -1,7 +1,7 @@
 """Activation functions by Darknet's names (`activations.h`), and their table.
 
-Each function takes and returns a tensor of any shape (the normalizing ones: channels in dimension 1). Where Darknet's
-own derivative is not the true one it is reproduced only if a published network trains through it.
+Each function maps a tensor of any shape (the normalizing ones: channels in dimension 1) to one of the same shape.
+Gradients are the true ones, also where Darknet's derivative is not.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "normalize_channels_softmax_maxval": normalize_channels_softmax_maxval,
 }
 
-# The same functions writing into their argument. They are safe where nothing else reads it: in inference, and in
-# training after a layer whose backward pass does not read its own output.
+# In-place variants. They are safe where nothing else reads the argument: in inference, and in training after a layer
+# whose backward pass does not read its own output.
 IN_PLACE: dict[str, Activation] = {
     "leaky": leaky_in_place,
     "revleaky": leaky_in_place,
@@ -126,7 +126,7 @@ IN_PLACE: dict[str, Activation] = {
 
 
 def parse_activation(options: Options, default: str) -> str:
-    """Reads `activation=`. An unknown name is an error (C Darknet would silently use relu)."""
+    """Reads `activation=`. An unknown name is an error (C Darknet silently uses relu)."""
     name = options.text("activation", default)
     if name in ACTIVATIONS:
         return name

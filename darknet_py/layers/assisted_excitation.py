@@ -1,4 +1,4 @@
-"""Assisted excitation: while training, pixels inside labeled boxes are lifted by their mean over the channels."""
+"""Assisted excitation: training raises the values inside labeled boxes by their mean over the channels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from darknet_py.layers.base import StatefulLayer
 
 
 class AssistedExcitation(StatefulLayer):
-    """`assisted_excitation_forward_gpu`: y = x + alpha · inside · mean over channels, with alpha falling from 1 to 0.
+    """`assisted_excitation_forward_gpu`: y = x + alpha · mask · mean over channels, with alpha falling from 1 to 0.
 
-    until: 1 = the first half of training, N = iterations burn_in … N. As in C the added part takes no gradient.
-    C's CPU build uses twice this alpha and never stops.
+    until: 1 = the first half of training, N = iterations burn_in … N. As in C no gradient passes through the added
+    part. C's CPU build uses twice this alpha and never stops.
     """
 
     def __init__(self, until: int, burn_in: int):
@@ -27,24 +27,34 @@ class AssistedExcitation(StatefulLayer):
         if not self.training or not alpha or self.state.truth is None:
             return x
         mean = x.detach().mean(1, keepdim=True)
-        return x + alpha * inside(self.state.truth, x.shape[0], x.shape[2], x.shape[3]).to(x.dtype)[:, None] * mean
+        mask = box_mask(self.state.truth, x.shape[0], x.shape[2], x.shape[3])
+        return x + alpha * mask.to(x.dtype)[:, None] * mean
 
     def _alpha(self) -> float:
         iteration = self.state.iteration
         if self.until == 1:
             length = max(self.state.max_batches, 1)
-            on = iteration <= length // 2
+            is_active = iteration <= length // 2
         else:
             length = self.burn_in + self.until
-            on = self.burn_in <= iteration <= self.until
-        return (1 + math.cos(math.pi * iteration / length)) / 2 if on else 0.0
+            is_active = self.burn_in <= iteration <= self.until
+        return (1 + math.cos(math.pi * iteration / length)) / 2 if is_active else 0.0
 
 
-def inside(truth: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """(batch, height, width) bool: cells that a box of `truth` covers. truth: rows (image, class, cx, cy, w, h).
+def box_mask(truth: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """The cells of a feature map that labeled boxes cover.
 
-    As in C a box also covers the column after its right edge. Linear in boxes and cells: corners are marked and
-    summed up.
+    As in C a box also covers the column after its right edge. The cost is linear in boxes and cells: the corners are
+    marked and summed up.
+
+    Args:
+        truth: (N, 6) rows (image, class, cx, cy, w, h), relative to the image.
+        batch: number of images.
+        height: of the map.
+        width: of the map.
+
+    Returns:
+        (batch, height, width) bool.
     """
     image = truth[:, 0].long()
     cx, cy, w, h = truth[:, 2:6].unbind(1)

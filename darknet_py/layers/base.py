@@ -1,4 +1,4 @@
-"""The contract every layer type keeps.
+"""The contract of a layer type.
 
 A layer type is a frozen dataclass derived from `Spec`: it reads its options, says which outputs it consumes and what
 shape it gives, lists its arrays in `.weights` file order, counts its cost and builds an `nn.Module`. A module takes
@@ -102,7 +102,7 @@ class CommonOptions:
 class Spec:
     """Base of all layer specs. Subclasses are frozen dataclasses too.
 
-    Its fields are options that many sections have, with the value that stands for "this section has none".
+    The fields are options of many sections; the default is the value for a section without the option.
     """
 
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
@@ -116,27 +116,28 @@ class Spec:
     def parse(cls, options: Options, net: NetSpec, index: int) -> Spec:
         """Reads the section of layer `index`.
 
-        Problems go to `options.error` and a default takes the value's place, so that one pass finds them all.
+        Problems go to `options.error` and the default is used, so that one pass finds them all.
         """
         raise NotImplementedError
 
     def inputs(self, index: int) -> tuple[int, ...]:
-        """Absolute indices of the outputs it consumes; -1 is the network's input."""
+        """Absolute indices of the layers whose outputs it reads; -1 is the network's input."""
         return (index - 1,)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        """Its output's shape. Raises ShapeError with `expected …, got …`."""
+        """The output's shape. Raises ShapeError with `expected …, got …`."""
         return inputs[0]
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
-        """Its arrays in `.weights` file order."""
+        """The arrays in `.weights` file order."""
         return ()
 
     def workspace(self, inputs: Sequence[Shape]) -> int:
-        """Values it holds for one image while it runs, besides inputs and output; the most at once."""
+        """Peak number of temporary values for one image, without inputs and output."""
         return 0
 
     def cost(self, node: Node) -> Cost:
+        """What one image costs; by default the layer reads its inputs, writes its output and computes nothing."""
         return Cost(0.0, sum(shape.size for shape in node.inputs), node.output.size)
 
     def build(self, node: Node) -> nn.Module:
@@ -144,10 +145,10 @@ class Spec:
         raise NotImplementedError
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
-        """Called once all modules are built, for a layer that must know others. Raises ShapeError."""
+        """Called once all modules are built, for a layer that uses another one. Raises ShapeError."""
 
     def kernel(self) -> tuple[int, int, int]:
-        """(size, stride, dilation) for the receptive field and the table; (1, 1, 1) where it has none."""
+        """(size, stride, dilation) for the receptive field and the table; (1, 1, 1) without a window."""
         return (1, 1, 1)
 
 
@@ -155,13 +156,13 @@ class Spec:
 class HeadSpec(Spec):
     """Base of sections with a loss: they build a `HeadLayer`."""
 
-    filters_labels: ClassVar[bool] = False  # leaves out bad labels where [net] asks for it
+    filters_labels: ClassVar[bool] = False  # implements the [net] options that exclude bad labels
 
-    classes: int = 0  # 0: the section does not say
+    classes: int = 0  # 0: the section has no such option
     class_weights: tuple[float, ...] = ()  # factor per class, from counters_per_class; empty: all 1
     tree: str = ""  # file with the hierarchy of the classes
     map: str = ""  # file that maps the labels to classes
-    yolo_layer: int | None = None  # absolute index of the [yolo] whose objects it tells apart
+    yolo_layer: int | None = None  # absolute index of the [yolo] whose objects it embeds
 
     def channels_for(self, classes: int) -> int | None:
         """Input channels for that number of classes; None where they do not depend on it."""
@@ -190,7 +191,7 @@ class DetectionHeadSpec(HeadSpec):
 
 @dataclass(frozen=True)
 class Node:
-    """A layer at its place in the graph."""
+    """A layer of the graph."""
 
     index: int
     type: str  # section name after aliases
@@ -205,7 +206,7 @@ class Node:
 
     @property
     def parameters(self) -> int:
-        """Floats it keeps in a `.weights` file."""
+        """Number of floats in a `.weights` file."""
         return sum(array.count for array in self.spec.arrays(self))
 
     @property
@@ -215,7 +216,7 @@ class Node:
 
 
 class Predictions(NamedTuple):
-    """Decoded candidates of a detection head, nothing thresholded.
+    """Decoded candidates of a detection head, before any threshold.
 
     boxes: (B, N, 4) center x, center y, width, height relative to the network input. objectness: (B, N).
     scores: (B, N, classes) = objectness · class probability. Darknet keeps a candidate when objectness exceeds the
@@ -272,7 +273,7 @@ class StatefulLayer(nn.Module):
 
 
 class HeadLoss(NamedTuple):
-    """What a head hands back for a mini-batch.
+    """The loss of a head for a mini-batch.
 
     total: scalar whose gradient with respect to the head's input is −(Darknet's delta). cost: Darknet's `*l.cost`
     (float64 scalar tensor, detached). parts: named detached scalars for logs (iou, objectness, class, count, …).
@@ -306,16 +307,16 @@ class HeadLayer(nn.Module):
 
 
 def conv_output_size(size: int, reach: int, stride: int) -> int:
-    """How many windows of `reach` cells fit into `size` cells.
+    """The number of windows of `reach` cells in `size` cells.
 
-    C's division rounds towards zero, so that one window that sticks out by less than a stride still counts
-    (alexnet.cfg on small images).
+    C's division rounds towards zero, so that a single window may exceed the map by less than a stride (alexnet.cfg on
+    small images).
     """
     return int((size - reach) / stride) + 1
 
 
 def pad_to_window(x: Tensor, side: int) -> Tensor:
-    """x (B, C, H, W) with zeros to its right and below, so that a window of `side` that sticks out of it fits."""
+    """x (B, C, H, W), padded by zeros at the right and bottom to at least `side` x `side`."""
     height, width = x.shape[2:]
     return x if side <= min(height, width) else F.pad(x, (0, max(side - width, 0), 0, max(side - height, 0)))
 

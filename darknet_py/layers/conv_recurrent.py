@@ -1,4 +1,4 @@
-"""[crnn], [conv_lstm], [history]: layers over images with a memory."""
+"""[crnn], [conv_lstm], [history]: recurrent layers over feature maps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
 from darknet_py.layers.convolutional import ConvolutionalLayer, ConvolutionalSpec, convolution_arrays
 from darknet_py.layers.recurrent import Memory, RecurrentLayer, RnnCell
-from darknet_py.layers.weight_transforms import with_gradient
+from darknet_py.layers.weight_transforms import transform_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ConvRecurrentSpec(Spec):
-    """What [crnn] and [conv_lstm] share: a set of equal convolutions that keep width and height."""
+    """Base of [crnn] and [conv_lstm]: a set of equal convolutions that keep width and height."""
 
     channels_key: ClassVar[str] = "output"
 
@@ -35,7 +35,7 @@ class _ConvRecurrentSpec(Spec):
     time_steps: int
 
     @staticmethod
-    def common(options: Options, net: NetSpec, activation: str) -> dict[str, Any]:
+    def _parse_shared(options: Options, net: NetSpec, activation: str) -> dict[str, Any]:
         size = options.int("size", 3, 1, 1 << 12)
         padding = options.int("padding", 0, 0)
         xnor = options.flag("xnor")
@@ -76,16 +76,16 @@ class _ConvRecurrentSpec(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
         for _, channels, filters in self.layers(x.c):
-            found = self._convolution(filters).infer([x._replace(c=channels)])
-            if found[1:] != x[1:]:
+            output = self._convolution(filters).infer([x._replace(c=channels)])
+            if output[1:] != x[1:]:
                 raise ShapeError(
                     f"expected size, stride and padding that keep {x.w} x {x.h} pixels, as the state does, "
-                    f"got {found.w} x {found.h}"
+                    f"got {output.w} x {output.h}"
                 )
         return x._replace(c=self.output)
 
     def workspace(self, inputs: Sequence[Shape]) -> int:
-        """All its convolutions' outputs, or what one of them holds."""
+        """The outputs of all convolutions, or the workspace of one."""
         (x,) = inputs
         layers = [(self._convolution(filters), x._replace(c=channels)) for _, channels, filters in self.layers(x.c)]
         outputs = sum(layer.infer([shape]).size for layer, shape in layers)
@@ -122,7 +122,7 @@ class CrnnSpec(_ConvRecurrentSpec):
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> CrnnSpec:
-        return cls(**cls.common(options, net, "logistic"), hidden=options.int("hidden", 1, 1))
+        return cls(**cls._parse_shared(options, net, "logistic"), hidden=options.int("hidden", 1, 1))
 
     def layers(self, channels: int) -> tuple[tuple[str, int, int], ...]:
         hidden = self.hidden
@@ -138,7 +138,7 @@ class CrnnSpec(_ConvRecurrentSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvLstmSpec(_ConvRecurrentSpec):
-    """Darknet's `parse_conv_lstm`. peephole: the gates also read the cell. bottleneck: one convolution of state and
+    """Darknet's `parse_conv_lstm`. peephole: the gates also read the cell. bottleneck: one convolution over state and
     input together feeds the gates. bottleneck, shortcut and lstm_activation exist in C's GPU build only.
     """
 
@@ -153,7 +153,7 @@ class ConvLstmSpec(_ConvRecurrentSpec):
     def parse(cls, options: Options, net: NetSpec, index: int) -> ConvLstmSpec:
         lstm_activation = options.choice("lstm_activation", "tanh", sorted(ACTIVATIONS))
         return cls(
-            **cls.common(options, net, "linear"),
+            **cls._parse_shared(options, net, "linear"),
             peephole=options.flag("peephole"),
             bottleneck=options.flag("bottleneck"),
             lstm_activation=lstm_activation,
@@ -178,7 +178,7 @@ class ConvLstmSpec(_ConvRecurrentSpec):
 
     def cost(self, node: Node) -> Cost:
         cost = super().cost(node)
-        # Darknet counts the gates' arithmetic for the whole mini-batch.
+        # Darknet counts the operations of the gates for the whole mini-batch.
         return cost._replace(flops=cost.flops + (12 if self.peephole else 9) * node.output.size * self.mini_batch)
 
     def build(self, node: Node) -> nn.Module:
@@ -188,8 +188,8 @@ class ConvLstmSpec(_ConvRecurrentSpec):
 class ConvLstmLayer(RecurrentLayer):
     """`forward_conv_lstm_layer_gpu`.
 
-    As in `backward_conv_lstm_layer_gpu` the gradient goes back in time through the cell, and through the state only
-    with a bottleneck (times time_normalizer). C also clips the bottleneck's gradient to ±1, ours does not.
+    As in `backward_conv_lstm_layer_gpu` the gradient passes back in time through the cell, and through the state only
+    with a bottleneck (times time_normalizer). C also clips the bottleneck's gradient to ±1; this layer does not.
     """
 
     memories: ClassVar[int] = 2
@@ -210,7 +210,7 @@ class ConvLstmLayer(RecurrentLayer):
         h, c = memory
         joined = None
         if self.spec.bottleneck:
-            joined = self.activate(self.gates["wf"](torch.cat((with_gradient(h, self._through_time), x), 1)))
+            joined = self.activate(self.gates["wf"](torch.cat((transform_gradient(h, self._through_time), x), 1)))
             sums = {gate: self.gates[f"u{gate}"](joined) for gate in "figo"}
         else:
             sums = {gate: read[gate] + self.gates[f"w{gate}"](h.detach()) for gate in "figo"}
@@ -255,7 +255,7 @@ class HistorySpec(Spec):
 class HistoryLayer(RecurrentLayer):
     """As in C the gradient reaches the newest input alone.
 
-    With time_steps=1 in the cfg C remembers nothing and gives (input, 0, 0, …), right for a mini-batch of one only.
+    With time_steps=1 C keeps no history and gives (input, 0, 0, …).
     """
 
     def __init__(self, size: int, time_steps: int):
@@ -271,7 +271,6 @@ class HistoryLayer(RecurrentLayer):
     def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
         (before,) = memory
         if self.time_steps == 1:
-            blank = torch.zeros_like(before)
-            return torch.cat((x, blank[:, x.shape[1] :]), 1), memory
-        seen = torch.cat((x, before[:, : before.shape[1] - x.shape[1]].detach()), 1)
-        return seen, (seen,)
+            return torch.cat((x, torch.zeros_like(before)[:, x.shape[1] :]), 1), memory
+        history = torch.cat((x, before[:, : before.shape[1] - x.shape[1]].detach()), 1)
+        return history, (history,)

@@ -27,9 +27,9 @@ from darknet_py.layers.base import (
 )
 from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, batch_norm_arrays
 from darknet_py.layers.resample import Blur
-from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centered, signs, with_gradient
+from darknet_py.layers.weight_transforms import DeformedKernels, binarize, centralize, signs, transform_gradient
 
-_NOT_SHARED = -1_000_000_000  # Darknet's mark for a missing share_index
+_NOT_SHARED = -1_000_000_000  # Darknet's value for a missing share_index
 _DEFORMED_LIMIT = 32  # a deformation is a matrix over size² · size² pixels
 _DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 
@@ -38,12 +38,12 @@ _DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 class ConvolutionalSpec(Spec):
     """Darknet's `parse_convolutional`. `pad=1` means padding size/2; `padding=` sets it outright.
 
-    antialiasing: the strides belong to a blur after a layer of stride 1 (1: 3×3, 2: 2×2). share: index of the layer
-    whose arrays it uses. xnor: signs of filters and inputs, 0 outside the image as in training (C's bit-packed
-    inference reads −1 there). assisted_excitation, cbn, grad_centr and deformation act while training only.
+    antialiasing: the strides belong to a blur after a layer of stride 1 (1: 3×3, 2: 2×2). share_index: absolute index
+    of the layer whose arrays it uses. xnor: signs of filters and inputs, 0 outside the image as in training (C's
+    bit-packed inference reads −1 there). assisted_excitation, cbn, grad_centr and deformation only act in training.
 
-    Read but without effect, as in C's CPU build: binary (its GPU build binarises the filters; set the module's `binary`
-    to do so), coordconv (its GPU kernel writes to wrong places), dot, bin_output (which only packs bits) and reverse.
+    Read but without effect, as in C's CPU build: binary (its GPU build binarizes the filters; set the module's `binary`
+    to do so), coordconv (its GPU kernel writes to wrong positions), dot, bin_output (it only packs bits) and reverse.
     """
 
     channels_key: ClassVar[str] = "filters"
@@ -57,7 +57,7 @@ class ConvolutionalSpec(Spec):
     batch_normalize: bool
     flipped: bool
     antialiasing: int = 0
-    share: int | None = None
+    share_index: int | None = None
     xnor: bool = False
     assisted_excitation: int = 0
     cbn: bool = False
@@ -92,12 +92,12 @@ class ConvolutionalSpec(Spec):
             activation=parse_activation(options, "logistic"),
             flipped=options.flag("flipped"),
             antialiasing=options.int("antialiasing", 0, 0),
-            share=_shared(options, index),
+            share_index=_parse_share_index(options, index),
             xnor=xnor,
             assisted_excitation=int(options.float("assisted_excitation", 0.0, 0.0)),
             cbn=cbn or norm == 2,
             grad_centr=options.flag("grad_centr"),
-            deformation=_deformation(options, size),
+            deformation=_parse_deformation(options, size),
             angle=options.float("angle", 15.0),
         )
 
@@ -110,16 +110,16 @@ class ConvolutionalSpec(Spec):
         if self.deformation and self.filters * (x.c // self.groups) % DeformedKernels.stages(self.deformation):
             raise ShapeError(
                 f"{self.deformation}: expected a multiple of {DeformedKernels.stages(self.deformation)} kernels, "
-                f"found {self.filters} filters of {x.c // self.groups} channels"
+                f"got {self.filters} filters of {x.c // self.groups} channels"
             )
-        host = self._host(x)
-        output = Blur.infer(host, self.antialiasing, self.stride_x, self.stride_y)
-        if min(host.h, host.w, output.h, output.w) < 1:
+        sharp = self._sharp_output(x)
+        output = Blur.infer(sharp, self.antialiasing, self.stride_x, self.stride_y)
+        if min(sharp.h, sharp.w, output.h, output.w) < 1:
             raise ShapeError(f"expected an input of at least {self.size} x {self.size} pixels, got {x.w} x {x.h}")
         return output
 
-    def _host(self, x: Shape) -> Shape:
-        """The output before the blur."""
+    def _sharp_output(self, x: Shape) -> Shape:
+        """The shape of the output before the blur."""
         reach = self.dilation * (self.size - 1) + 1
         border = 2 * self.padding * self.dilation
         stride_y, stride_x = self.strides
@@ -133,8 +133,8 @@ class ConvolutionalSpec(Spec):
         """The padded input, or the output before the blur."""
         (x,) = inputs
         border = 2 * self.padding * self.dilation
-        reach = self.dilation * (self.size - 1) + 1  # a tiny image is filled up to it
-        return max(x.c * max(x.h + border, reach) * max(x.w + border, reach), self._host(x).size)
+        reach = self.dilation * (self.size - 1) + 1  # a smaller map is padded to it
+        return max(x.c * max(x.h + border, reach) * max(x.w + border, reach), self._sharp_output(x).size)
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -142,33 +142,35 @@ class ConvolutionalSpec(Spec):
         return (1, 1) if self.antialiasing else (self.stride_y, self.stride_x)
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
-        if self.share is not None:
+        if self.share_index is not None:
             return ()
         return convolution_arrays(self, node.inputs[0].c)
 
     def cost(self, node: Node) -> Cost:
         weights = self.filters * (node.inputs[0].c // self.groups) * self.size**2
-        host = self._host(node.inputs[0])
-        flops = 2.0 * weights * host.h * host.w / (32 if self.xnor else 1)
+        sharp = self._sharp_output(node.inputs[0])
+        flops = 2.0 * weights * sharp.h * sharp.w / (32 if self.xnor else 1)
         return Cost(flops, node.inputs[0].size, node.output.size)
 
     def build(self, node: Node) -> nn.Module:
         return ConvolutionalLayer(self, node.inputs[0].c, node.net)
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
-        if self.share is None:
+        if self.share_index is None:
             return
-        host = modules[self.share]
+        other = modules[self.share_index]
         assert isinstance(module, ConvolutionalLayer)
-        if not isinstance(host, ConvolutionalLayer) or host.layout != module.layout:
-            raise ShapeError(f"share_index: expected a [convolutional] layer of the same shape, got layer {self.share}")
-        module.owners = (host.owner,)
+        if not isinstance(other, ConvolutionalLayer) or other.layout != module.layout:
+            raise ShapeError(
+                f"share_index: expected a [convolutional] layer of the same shape, got layer {self.share_index}"
+            )
+        module.owners = (other.owner,)
 
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride_x, self.dilation)
 
 
-def _shared(options: Options, index: int) -> int | None:
+def _parse_share_index(options: Options, index: int) -> int | None:
     share = options.int("share_index", _NOT_SHARED)
     if share == _NOT_SHARED:
         return None
@@ -181,7 +183,7 @@ def _shared(options: Options, index: int) -> int | None:
     return share
 
 
-def _deformation(options: Options, size: int) -> str:
+def _parse_deformation(options: Options, size: int) -> str:
     chosen = [name for name in _DEFORMATIONS if options.flag(name)]
     if len(chosen) > 1:
         options.error(f"expected one of {', '.join(_DEFORMATIONS)}, got {' and '.join(chosen)}", chosen[1])
@@ -205,7 +207,7 @@ def convolution_arrays(spec: ConvolutionalSpec, channels: int, prefix: str = "")
 class ConvolutionalLayer(NormalizedLayer):
     """weight (filters, channels/groups, size, size), bias (filters), and scale, mean, variance with batch norm.
 
-    A layer with share_index has none of its own and uses those of `owner`.
+    A layer with share_index has no arrays and uses those of `owner`.
     """
 
     def __init__(self, spec: ConvolutionalSpec, channels: int, net: NetSpec | None = None):
@@ -215,14 +217,14 @@ class ConvolutionalLayer(NormalizedLayer):
         self.layout = (spec.filters, channels // spec.groups, spec.size, spec.batch_normalize)
         self.owners: tuple[ConvolutionalLayer, ...] = ()  # in a tuple, so that its arrays are registered once
         self.binary = spec.xnor
-        if spec.share is None:
+        if spec.share_index is None:
             self._add_arrays(channels)
         self.activation = spec.activation
         # Neither batch norm's nor the convolution's backward pass reads its own output.
         self.activate = IN_PLACE.get(spec.activation, ACTIVATIONS[spec.activation])
-        self.cross = CrossBatchNorm(spec.filters, net) if spec.cbn else None
+        self.cross_norm = CrossBatchNorm(spec.filters, net) if spec.cbn else None
         self.excite = AssistedExcitation(spec.assisted_excitation, net.burn_in) if spec.assisted_excitation else None
-        self.tie = DeformedKernels(spec.deformation, spec.size, spec.angle) if spec.deformation else None
+        self.deform = DeformedKernels(spec.deformation, spec.size, spec.angle) if spec.deformation else None
         self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
 
     def _add_arrays(self, channels: int) -> None:
@@ -242,7 +244,7 @@ class ConvolutionalLayer(NormalizedLayer):
         return x if self.blur is None else self.blur(x)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Everything but the blur of antialiasing."""
+        """The layer without the blur of antialiasing."""
         spec, owner = self.spec, self.owner
         norm = owner.spec.batch_normalize
         bias = None if norm else owner.bias
@@ -254,7 +256,7 @@ class ConvolutionalLayer(NormalizedLayer):
             pad_to_window(x, reach), self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups
         )
         if norm:
-            x = owner.batch_norm(x) if self.cross is None else self.cross(owner, x)
+            x = owner.batch_norm(x) if self.cross_norm is None else self.cross_norm(owner, x)
         x = self.activate(x)
         return x if self.excite is None else self.excite(x)
 
@@ -263,7 +265,7 @@ class ConvolutionalLayer(NormalizedLayer):
         weight: Tensor = owner.weight
         if self.training:
             if self.spec.grad_centr and self.spec.batch_normalize:
-                weight = with_gradient(weight, centered)
-            if self.tie is not None:
-                weight = self.tie(weight)
-        return binarized(weight) if self.binary else weight
+                weight = transform_gradient(weight, centralize)
+            if self.deform is not None:
+                weight = self.deform(weight)
+        return binarize(weight) if self.binary else weight

@@ -1,4 +1,4 @@
-"""[crop]: a window of the input image, moved, mirrored and recolored while training."""
+"""[crop]: a window of the input image, with augmentation in training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from darknet_py.layers.base import Node, Shape, ShapeError, Spec
 class CropSpec(Spec):
     """Darknet's `parse_crop`: the middle window, scaled to −1 … 1 unless noadjust.
 
-    In training, as in `crop_layer_kernels.cu`, each image gets its own place, mirroring, turn (± angle degrees),
-    saturation and exposure (a factor up to the option's or one over it); shift moves all colors of a mini-batch.
+    In training, as in `crop_layer_kernels.cu`, position, mirroring, rotation (± angle degrees), saturation and
+    exposure (a factor up to the option's, or its inverse) are random for each image; shift changes all colors of a
+    mini-batch.
     """
 
     height: int
@@ -63,28 +64,28 @@ class CropLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spec = self.spec
         if self.training:
-            x = self._colored(x)
+            x = self._change_colors(x)
         else:
             top, left = (x.shape[2] - spec.height) // 2, (x.shape[3] - spec.width) // 2
             x = x[:, :, top : top + spec.height, left : left + spec.width]
         x = x if spec.noadjust else x * 2 - 1
-        return self._placed(self._shifted(x)) if self.training else x
+        return self._random_window(self._shift_colors(x)) if self.training else x
 
-    def _colored(self, x: Tensor) -> Tensor:
+    def _change_colors(self, x: Tensor) -> Tensor:
         """Saturation and exposure in HSV, which are linear while the hue stays."""
         if x.shape[1] != 3 or self.spec.saturation == self.spec.exposure == 1:
             return x
-        saturation, exposure = (_factor(x, most) for most in (self.spec.saturation, self.spec.exposure))
+        saturation, exposure = (_factor(x, largest) for largest in (self.spec.saturation, self.spec.exposure))
         value = x.amax(1, keepdim=True)
         return (exposure * (value - saturation * (value - x))).clamp(0, 1)
 
-    def _shifted(self, x: Tensor) -> Tensor:
+    def _shift_colors(self, x: Tensor) -> Tensor:
         if not self.spec.shift:
             return x
         return x + (torch.rand(1, x.shape[1], 1, 1, device=x.device, dtype=x.dtype) - 0.5) * self.spec.shift
 
-    def _placed(self, x: Tensor) -> Tensor:
-        """(B, C, height, width): windows at random places, turned about the image's center, zero outside the image."""
+    def _random_window(self, x: Tensor) -> Tensor:
+        """(B, C, height, width): random windows, rotated about the image's center, zero outside the image."""
         spec = self.spec
         b, _, h, w = x.shape
         draws = torch.rand(b, 4, 1, 1, device=x.device)
@@ -100,8 +101,8 @@ class CropLayer(nn.Module):
         return F.grid_sample(x, grid.to(x.dtype), align_corners=True)
 
 
-def _factor(x: Tensor, most: float) -> Tensor:
-    """(B, 1, 1, 1): uniform in 1 … most, or one over it."""
+def _factor(x: Tensor, largest: float) -> Tensor:
+    """(B, 1, 1, 1): uniform in 1 … largest, or the inverse."""
     draws = torch.rand(2, x.shape[0], 1, 1, 1, device=x.device)
-    factor = draws[0] * (most - 1) + 1
+    factor = draws[0] * (largest - 1) + 1
     return torch.where(draws[1] > 0.5, 1 / factor, factor).to(x.dtype)

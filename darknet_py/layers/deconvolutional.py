@@ -46,7 +46,7 @@ class DeconvolutionalSpec(Spec):
         (x,) = inputs
         height, width = ((side - 1) * self.stride + self.size - 2 * self.padding for side in (x.h, x.w))
         if height < 1 or width < 1:
-            raise ShapeError(f"padding: expected some output left, got {width} x {height}")
+            raise ShapeError(f"padding: expected a non-empty output, got {width} x {height}")
         return Shape(self.filters, height, width)
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
@@ -69,9 +69,9 @@ class DeconvolutionalLayer(NormalizedLayer):
     def __init__(self, spec: DeconvolutionalSpec, node: Node):
         super().__init__()
         self.spec = spec
-        # Darknet's spread: .02, more where the layer enlarges its input.
-        spread = 0.02 * node.output.h * node.output.w / (node.inputs[0].h * node.inputs[0].w)
-        self.weight = nn.Parameter(torch.randn(spec.arrays(node)[-1].shape) * spread)
+        # Darknet's standard deviation: .02, times the factor by which the layer enlarges its input.
+        deviation = 0.02 * node.output.h * node.output.w / (node.inputs[0].h * node.inputs[0].w)
+        self.weight = nn.Parameter(torch.randn(spec.arrays(node)[-1].shape) * deviation)
         self.bias = nn.Parameter(torch.zeros(spec.filters))
         if spec.batch_normalize:
             self.add_batch_norm(spec.filters)

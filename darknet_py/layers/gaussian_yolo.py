@@ -116,10 +116,10 @@ class GaussianYoloLayer(AnchorHeadLayer):
         scale = 2 - target[:, 2:3] * target[:, 3:]
         z = (self._encode_boxes(targets, grid) - mean) / deviation
         density = (-0.5 * z**2).exp() / (math.sqrt(2 * math.pi) * (deviation + _SIGMA))
-        share = 0.5 * density / (density + _EPSILON) * scale
-        spread = share * (z**2 / deviation - 1 / (deviation + _SIGMA)) * spec.uc_normalizer
+        likelihood = 0.5 * density / (density + _EPSILON) * scale
+        spread = likelihood * (z**2 / deviation - 1 / (deviation + _SIGMA)) * spec.uc_normalizer
         if spec.iou_loss == "mse":
-            move = share * z / deviation
+            move = likelihood * z / deviation
         else:
             slope = boxes.iou_gradient(with_area(targets.predicted), target, spec.iou_loss)
             center = slope[:, :2] + _POINTS[spec.yolo_point] * slope[:, 2:]

@@ -1,4 +1,4 @@
-"""Learned vectors that depend on no input, and YOLOR's layers that add or multiply them."""
+"""[implicit]: learned vectors independent of the input; YOLOR's layers that add or multiply them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
-from darknet_py.layers.merge import MultiplyLayer, absolute
+from darknet_py.layers.merge import MultiplyLayer, parse_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class ControlChannelsSpec(Spec):
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> ControlChannelsSpec:
-        return cls(layer=absolute(options, "from", index)[0])
+        return cls(layer=parse_layers(options, "from", index)[0])
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return (index - 1, self.layer)

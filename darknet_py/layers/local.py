@@ -19,9 +19,9 @@ from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Sp
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSpec(Spec):
-    """Darknet's `parse_local`. With pad the image is padded so that every stride-th pixel gets a window.
+    """Darknet's `parse_local`. With pad the map is padded so that every stride-th pixel is the center of a window.
 
-    C pads by one pixel whatever the size, which fits a size of 3 only and reads strange places with others.
+    C pads by one pixel for every size, which is right for size 3 only and reads outside the map with others.
     """
 
     channels_key: ClassVar[str] = "filters"
@@ -49,7 +49,7 @@ class LocalSpec(Spec):
         return Shape(self.filters, conv_output_size(x.h, reach, self.stride), conv_output_size(x.w, reach, self.stride))
 
     def workspace(self, inputs: Sequence[Shape]) -> int:
-        """The padded input, or every window's pixels."""
+        """The padded input, or the pixels of all windows."""
         (x,) = inputs
         pixels = math.prod(self.infer(inputs)[1:])
         return max(x.c * (x.h + self.size) * (x.w + self.size), x.c * self.size**2 * pixels)
@@ -63,7 +63,7 @@ class LocalSpec(Spec):
         )
 
     def cost(self, node: Node) -> Cost:
-        return Cost(0.0, node.inputs[0].size, node.output.size)  # Darknet's table counts nothing here
+        return Cost(0.0, node.inputs[0].size, node.output.size)  # Darknet's table has no operations for this layer
 
     def build(self, node: Node) -> nn.Module:
         return LocalLayer(self, node)

@@ -1,4 +1,4 @@
-"""Layers that join earlier outputs: [route], [shortcut], [scale_channels], [sam]; and [activation], [empty]."""
+"""Layers that combine earlier outputs: [route], [shortcut], [scale_channels], [sam]; and [activation], [empty]."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
 
 
-def absolute(options: Options, key: str, index: int) -> tuple[int, ...]:
-    """Reads layer numbers: negative ones count back from `index`, the others are absolute. Faults name the range."""
+def parse_layers(options: Options, key: str, index: int) -> tuple[int, ...]:
+    """Absolute layer indices of an option of layer `index`; negative ones in the cfg count back from it."""
     if not options.text(key):
         options.error(f"expected {key}= with the layers to read, got none", key)
     layers = tuple(index + i if i < 0 else i for i in options.ints(key))
@@ -26,7 +26,7 @@ def absolute(options: Options, key: str, index: int) -> tuple[int, ...]:
     return layers or (index - 1,)
 
 
-def _same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
+def _check_same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
     first = inputs[0]
     for shape, source in zip(inputs, sources, strict=True):
         if shape[1:] != first[1:]:
@@ -38,7 +38,7 @@ def _same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RouteSpec(Spec):
-    """[route]: concatenates outputs along the channels; with groups each is cut first (`forward_route_layer`)."""
+    """[route]: concatenates outputs along the channels; with groups one part of each (`forward_route_layer`)."""
 
     layers: tuple[int, ...]
 
@@ -51,13 +51,13 @@ class RouteSpec(Spec):
             group_id = 0
         for key in ("stream", "wait_stream"):  # C Darknet's CUDA streams
             options.int(key)
-        return cls(layers=absolute(options, "layers", index), groups=groups, group_id=group_id)
+        return cls(layers=parse_layers(options, "layers", index), groups=groups, group_id=group_id)
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return self.layers
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        _same_size(inputs, self.layers)
+        _check_same_size(inputs, self.layers)
         for shape, source in zip(inputs, self.layers, strict=True):
             if shape.c % self.groups:
                 raise ShapeError(
@@ -91,16 +91,16 @@ class RouteLeftHalfSpec(RouteSpec):
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> RouteLeftHalfSpec:
-        return cls(layers=absolute(options, "layers", index), groups=2)
+        return cls(layers=parse_layers(options, "layers", index), groups=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShortcutSpec(Spec):
     """[shortcut]: adds outputs to the previous layer's (`shortcut_layer.c`).
 
-    Only the common channels are added where counts differ. Where width and height differ, pjreddie's meaning holds
-    (`shortcut_cpu`): the larger map is sampled every stride-th pixel, the smaller is spread out. weights_type
-    per_feature (or per_layer) has one weight per input, per_channel one per input and channel.
+    Only the common channels are added where counts differ. Where width and height differ, pjreddie's rule holds
+    (`shortcut_cpu`): of a larger map every stride-th pixel is added, a smaller one is added to every stride-th pixel.
+    weights_type per_feature (or per_layer) has one weight per input, per_channel one per input and channel.
     """
 
     layers: tuple[int, ...]
@@ -112,7 +112,7 @@ class ShortcutSpec(Spec):
         kind = options.choice("weights_type", "none", ("none", "per_feature", "per_layer", "per_channel"))
         normalization = options.choice("weights_normalization", "none", ("none", "relu", "avg_relu", "softmax"))
         return cls(
-            layers=absolute(options, "from", index),
+            layers=parse_layers(options, "from", index),
             activation=parse_activation(options, "linear"),
             weights_type={"per_layer": "per_feature"}.get(kind, kind),
             weights_normalization={"avg_relu": "relu"}.get(normalization, normalization),
@@ -154,24 +154,24 @@ class ShortcutLayer(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         if self.weight is None:
             for other in others:
-                x = x + other if other.shape == x.shape else x + _fitted(other, x)
+                x = x + other if other.shape == x.shape else x + _fit(other, x)
             return self.activate(x)
         weights = self._normalized(self.weight)[:, None, :, None, None]
         total = x * weights[0]
         for other, weight in zip(others, weights[1:], strict=True):
-            total = total + (other if other.shape == x.shape else _fitted(other, x)) * weight
+            total = total + (other if other.shape == x.shape else _fit(other, x)) * weight
         return self.activate(total)
 
     def _normalized(self, weight: Tensor) -> Tensor:
-        """Weights summing to one; Darknet's backward pass takes the normalization as constant."""
+        """Weights that sum to 1; Darknet's backward pass treats the normalization as constant."""
         if self.normalization == "none":
             return weight
         w = weight.detach()
-        share = F.relu(w) if self.normalization == "relu" else torch.exp(w - w.amax(0))
-        return share / (share.sum(0) + 1e-4) + (weight - w)
+        normalized = F.relu(w) if self.normalization == "relu" else torch.exp(w - w.amax(0))
+        return normalized / (normalized.sum(0) + 1e-4) + (weight - w)
 
 
-def _fitted(other: Tensor, x: Tensor) -> Tensor:
+def _fit(other: Tensor, x: Tensor) -> Tensor:
     """`other` (B, C2, H2, W2) on the grid and channels of x, zero where nothing is added (`shortcut_cpu`)."""
     stride = max(other.shape[3] // x.shape[3], 1)
     sample = max(x.shape[3] // other.shape[3], 1)
@@ -196,7 +196,7 @@ class ScaleChannelsSpec(Spec):
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> ScaleChannelsSpec:
         return cls(
-            layer=absolute(options, "from", index)[0],
+            layer=parse_layers(options, "from", index)[0],
             scale_wh=options.flag("scale_wh"),
             activation=parse_activation(options, "linear"),
         )
@@ -223,7 +223,7 @@ class SamSpec(Spec):
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> SamSpec:
-        return cls(layer=absolute(options, "from", index)[0], activation=parse_activation(options, "linear"))
+        return cls(layer=parse_layers(options, "from", index)[0], activation=parse_activation(options, "linear"))
 
     def inputs(self, index: int) -> tuple[int, ...]:
         return (index - 1, self.layer)
@@ -262,7 +262,7 @@ class ActivationSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class EmptySpec(Spec):
-    """[empty] or [silence]: hands its input on."""
+    """[empty] or [silence]: passes its input on."""
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> EmptySpec:

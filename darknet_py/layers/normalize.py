@@ -14,12 +14,12 @@ from darknet_py.cfg.options import Options
 from darknet_py.layers.base import LayerArray, Node, Shape, Spec, StatefulLayer
 from darknet_py.layers.sync_norm import SyncBatchNorm
 
-EPS = 1e-5  # added to the variance inside the root (`normalize_cpu`)
+EPS = 1e-5  # added to the variance, inside the root (`normalize_cpu`)
 MOMENTUM = 0.01  # of the running statistics: C Darknet's GPU build, which trained the published weights
 
 
 def batch_norm_arrays(n: int) -> tuple[LayerArray, ...]:
-    """scale, mean, variance: the order all layer types share."""
+    """scale, mean, variance, in the file order of all layer types."""
     return (
         LayerArray("scale", "scale", (n,)),
         LayerArray("mean", "mean", (n,)),
@@ -60,8 +60,8 @@ class NormalizedLayer(nn.Module):
 class CrossBatchNorm(StatefulLayer):
     """Cross-iteration batch norm (cbn=1): statistics averaged over the mini-batches of one update so far.
 
-    `fast_v_cbn_gpu`: mean and mean square are running averages over the mini-batches 1 … k of the update; earlier ones
-    take no gradient. Outside training it is batch norm with the running statistics.
+    `fast_v_cbn_gpu`: mean and mean square are running averages over the mini-batches 1 … k of the update; no gradient
+    passes to earlier ones. Outside training it is batch norm with the running statistics.
     """
 
     mean: Tensor
@@ -78,13 +78,13 @@ class CrossBatchNorm(StatefulLayer):
         """norm: the module with scale, bias, mean and variance. x: (B, C, H, W)."""
         if not self.training:
             return norm.batch_norm(x)
-        share = 1 / (self.state.seen // self.mini_batch % self.subdivisions + 1)
+        weight = 1 / (self.state.seen // self.mini_batch % self.subdivisions + 1)
         values = x.float()
         count = values.numel() // values.shape[1]
         mean = values.mean((0, 2, 3))
         square = torch.maximum(values.square().sum((0, 2, 3)) / max(count - 1, 1), mean.square())
-        mean = share * mean + (1 - share) * self.mean
-        square = share * square + (1 - share) * self.square
+        mean = weight * mean + (1 - weight) * self.mean
+        square = weight * square + (1 - weight) * self.square
         variance = (square - mean.square()).clamp(min=0)
         with torch.no_grad():
             self.mean.copy_(mean)
@@ -140,7 +140,7 @@ class LrnSpec(Spec):
         )
 
     def workspace(self, inputs: Sequence[Shape]) -> int:
-        """The squares, with channels around them."""
+        """The squares, padded along the channels."""
         (x,) = inputs
         return (x.c + self.size) * x.h * x.w
 
@@ -151,8 +151,8 @@ class LrnSpec(Spec):
 class LrnLayer(nn.Module):
     """x / (kappa + alpha · sum of squares over `size` channels)^beta.
 
-    A peculiarity of C is kept: its running sum never takes in channel size//2, yet later takes it out, so that all
-    sums lack that channel's square. Its backward pass takes the divisor as constant; ours is the true derivative.
+    C's running sum never adds channel size//2 but later subtracts it, so that all sums lack that channel's square;
+    this is reproduced. Its backward pass treats the divisor as constant; ours is the true derivative.
     """
 
     def __init__(self, spec: LrnSpec):
@@ -163,9 +163,9 @@ class LrnLayer(nn.Module):
         spec = self.spec
         squares = x.square()
         window = F.pad(squares, (0, 0, 0, 0, (spec.size - 1) // 2, spec.size // 2)).unfold(1, spec.size, 1).sum(-1)
-        lost = spec.size // 2
-        if lost < x.shape[1]:
-            window = window - squares[:, lost : lost + 1]
+        missing = spec.size // 2
+        if missing < x.shape[1]:
+            window = window - squares[:, missing : missing + 1]
         return x * (spec.kappa + spec.alpha * window) ** -spec.beta
 
 
@@ -182,7 +182,7 @@ class L2NormSpec(Spec):
 
 
 class L2NormLayer(nn.Module):
-    """C's CPU build passes the gradient through unchanged and its GPU build adds a term of its own; ours is true."""
+    """The gradient is the true one; C's CPU build passes it unchanged, and its GPU build adds another term."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=1)

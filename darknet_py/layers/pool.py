@@ -63,7 +63,7 @@ class WindowSpec(Spec):
         return (self.size, self.stride_x, 1)
 
     def pads(self, x: Tensor) -> tuple[int, int, int, int]:
-        """(left, right, top, bottom) cells to add around x (negative: cells no window reaches)."""
+        """(left, right, top, bottom) padding of x (negative: cells that no window covers)."""
         first = self.padding // 2
         height, width = x.shape[2:]
         out_h = conv_output_size(height + self.padding, self.size, self.stride_y)
@@ -75,9 +75,9 @@ class WindowSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPoolSpec(WindowSpec):
-    """Darknet's `parse_maxpool`. Cells outside the image never win.
+    """Darknet's `parse_maxpool`. Cells outside the map are ignored.
 
-    maxpool_depth=1 takes, at each pixel, the largest of the channels g, g + out_channels, … instead. antialiasing: the
+    maxpool_depth=1 takes the maximum over the channels g, g + out_channels, … of each pixel instead. antialiasing: the
     strides belong to a blur after a pool of stride 1. C's CPU build ignores maxpool_zero_nonmax, and so does this.
     """
 
@@ -96,8 +96,8 @@ class MaxPoolSpec(WindowSpec):
         return replace(window, depth=depth, out_channels=channels, antialiasing=antialiasing)
 
     @property
-    def host(self) -> MaxPoolSpec:
-        """The pool alone, without the blur that takes its strides."""
+    def sharp(self) -> MaxPoolSpec:
+        """The pool without the blur of antialiasing, with stride 1."""
         return replace(self, stride_x=1, stride_y=1, antialiasing=0) if self.antialiasing else self
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
@@ -108,19 +108,19 @@ class MaxPoolSpec(WindowSpec):
             return Shape(self.out_channels, x.h, x.w)
         if not self.antialiasing:
             return super().infer(inputs)
-        output = Blur.infer(self.host.infer(inputs), self.antialiasing, self.stride_x, self.stride_y)
+        output = Blur.infer(self.sharp.infer(inputs), self.antialiasing, self.stride_x, self.stride_y)
         if min(output) < 1:
             raise ShapeError(f"expected an input of at least {self.size} x {self.size} pixels, got {x.w} x {x.h}")
         return output
 
     def workspace(self, inputs: Sequence[Shape]) -> int:
-        """The padded input, or the output before the blur; for the depth pass the channels filled up."""
+        """The padded input or the output before the blur; for the depth pass the padded channels."""
         if self.depth:
             return inputs[0].size + self.out_channels * inputs[0].h * inputs[0].w
-        return max(super().workspace(inputs), self.host.infer(inputs).size if self.antialiasing else 0)
+        return max(super().workspace(inputs), self.sharp.infer(inputs).size if self.antialiasing else 0)
 
     def cost(self, node: Node) -> Cost:
-        output = self.host.infer(node.inputs)
+        output = self.sharp.infer(node.inputs)
         flops = self.size**2 * node.inputs[0].c * output.h * output.w
         return Cost(float(flops), node.inputs[0].size, node.output.size)
 
@@ -131,7 +131,7 @@ class MaxPoolSpec(WindowSpec):
 class MaxPoolLayer(nn.Module):
     def __init__(self, spec: MaxPoolSpec):
         super().__init__()
-        self.spec = spec.host
+        self.spec = spec.sharp
         self.blur = Blur(spec.antialiasing, spec.stride_x, spec.stride_y) if spec.antialiasing else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,19 +142,19 @@ class MaxPoolLayer(nn.Module):
         spec = self.spec
         left, right, top, bottom = spec.pads(x)
         stride = (spec.stride_y, spec.stride_x)
-        # torch pads both sides alike, up to half a window; cells beyond the last window do not matter.
+        # torch pads both sides equally, up to half a window; cells beyond the last window do not matter.
         if right <= left <= spec.size // 2 and bottom <= left:
             y = F.max_pool2d(x, spec.size, stride, left)
             height = conv_output_size(x.shape[2] + spec.padding, spec.size, spec.stride_y)
             width = conv_output_size(x.shape[3] + spec.padding, spec.size, spec.stride_x)
             return y[:, :, :height, :width]
-        # A window without any pixel gives the lowest number, as in C.
+        # A window without any pixel gives the lowest finite number, as in C.
         x = F.pad(x, (left, max(right, 0), top, max(bottom, 0)), value=torch.finfo(x.dtype).min)
         return F.max_pool2d(x, spec.size, stride)
 
 
 class DepthMaxPoolLayer(nn.Module):
-    """The largest of each out_channels-th channel (`forward_maxpool_layer`)."""
+    """The maximum over each out_channels-th channel (`forward_maxpool_layer`)."""
 
     def __init__(self, out_channels: int):
         super().__init__()
@@ -164,12 +164,12 @@ class DepthMaxPoolLayer(nn.Module):
         b, c, h, w = x.shape
         missing = -c % self.out_channels
         x = F.pad(x, (0, 0, 0, 0, 0, missing), value=float("-inf")) if missing else x
-        return x.reshape(b, -1, self.out_channels, h, w).max(1).values  # one winner, as in C
+        return x.reshape(b, -1, self.out_channels, h, w).max(1).values  # the gradient goes to one maximum, as in C
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalAvgPoolSpec(WindowSpec):
-    """Darknet's `parse_local_avgpool`: mean over the cells inside the image."""
+    """Darknet's `parse_local_avgpool`: mean over the cells inside the map."""
 
     def build(self, node: Node) -> nn.Module:
         return LocalAvgPoolLayer(self)
@@ -199,7 +199,7 @@ class _LocalAverage(torch.autograd.Function):
     """The mean, with the gradient of C's GPU build, which trained yolov4-tiny_contrastive.
 
     `backward_local_avgpool_layer_kernel` gives each cell the mean gradient of the windows around the one it starts in,
-    (size − 1)/stride to each side; so with stride = size the whole gradient of its window instead of a share.
+    (size − 1)/stride to each side; with stride = size that is the whole gradient of its window instead of a fraction.
     """
 
     @staticmethod
@@ -242,7 +242,7 @@ class AvgPoolSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutSpec(Spec):
-    """[dropout], and DropBlock with dropblock=1 (`dropout_layer_kernels.cu`; C's CPU build knows dropout only)."""
+    """[dropout], and DropBlock with dropblock=1 (`dropout_layer_kernels.cu`; C's CPU build has dropout only)."""
 
     probability: float
     dropblock: bool
@@ -265,11 +265,11 @@ class DropoutSpec(Spec):
 
 
 class DropBlockLayer(StatefulLayer):
-    """Zeroes at most one square of each channel of each image, and scales up what is left of the image.
+    """Zeroes at most one square of each channel of each image, and scales the rest of the image up.
 
     As in C, probability and side of the squares grow from 0 over the first 85 % of max_batches; each cell starts a
-    square with probability p / side², the luckiest one of a channel does, and a square that would stick out at the
-    right or bottom is moved to start `x − (width − side)`.
+    square with probability p / side², only the most probable one of a channel does, and a square that would exceed the
+    map at the right or bottom is moved to start `x − (width − side)`.
     """
 
     def __init__(self, spec: DropoutSpec):
@@ -279,18 +279,18 @@ class DropBlockLayer(StatefulLayer):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.spec.probability:
             return x
-        keep = self._mask(x)
-        kept = keep.mean((1, 2, 3), keepdim=True)
-        return x * (keep / kept.clamp(min=1e-6))
+        mask = self._mask(x)
+        fraction = mask.mean((1, 2, 3), keepdim=True)
+        return x * (mask / fraction.clamp(min=1e-6))
 
     def _mask(self, x: Tensor) -> Tensor:
         """(B, C, H, W): 0 inside the squares, 1 elsewhere."""
         spec = self.spec
         b, c, h, w = x.shape
         warm_up = self.state.max_batches * 0.85
-        grown = min(self.state.iteration / warm_up, 1.0) if warm_up else 1.0
+        growth = min(self.state.iteration / warm_up, 1.0) if warm_up else 1.0
         sides = (spec.size_rel * w, spec.size_rel * h) if spec.size_rel else (spec.size_abs, spec.size_abs)
-        side = max(min(int(sides[0] * grown), int(sides[1] * grown), w, h), 1)
+        side = max(min(int(sides[0] * growth), int(sides[1] * growth), w, h), 1)
         draws = torch.rand(b, c, h * w, device=x.device)
         lowest, cell = draws.min(2)
         column, row = cell % w, cell // w
@@ -298,7 +298,7 @@ class DropBlockLayer(StatefulLayer):
         top = torch.where(row > h - side, row - (h - side), row).clamp(0, h - side)
         in_row = self._within(h, top, side)
         in_column = self._within(w, left, side)
-        dropped = lowest < spec.probability * grown / side**2
+        dropped = lowest < spec.probability * growth / side**2
         square = in_row[..., :, None] & in_column[..., None, :] & dropped[..., None, None]
         return (~square).to(x.dtype)
 

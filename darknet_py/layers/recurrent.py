@@ -1,4 +1,4 @@
-"""[rnn], [gru], [lstm]: fully connected layers with a memory, and the base of all layers that have one."""
+"""[rnn], [gru], [lstm]: recurrent fully connected layers, and the base of all recurrent layers."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class RecurrentLayer(nn.Module):
         self.memory: Memory | None = None
 
     def readers(self) -> Mapping[str, nn.Module]:
-        """Sub-modules that read the layer's input alone, so that they can do all steps at once."""
+        """Sub-modules that depend on the layer's input alone, so that they can process all steps at once."""
         raise NotImplementedError
 
     def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
-        """One step: x (streams, …), what the readers gave for it, the memory before → output, memory after."""
+        """One step: x (streams, …), the readers' outputs, the previous memory → output, next memory."""
         raise NotImplementedError
 
     def blank(self, x: Tensor, read: Mapping[str, Tensor]) -> Tensor:
@@ -50,7 +50,7 @@ class RecurrentLayer(nn.Module):
         return torch.zeros_like(next(iter(read.values())))
 
     def reset_state(self, stream: int | None = None) -> None:
-        """Forgets everything, or one stream."""
+        """Clears the memory, or that of one stream."""
         if stream is None or self.memory is None:
             self.memory = None
             return
@@ -72,18 +72,18 @@ class RecurrentLayer(nn.Module):
         outputs = []
         for t, part in enumerate(x.chunk(steps)):
             read = {name: values[t] for name, values in reads.items()}
-            memory = memory or self._remembered(self.blank(part, read))
+            memory = memory or self._initial_memory(self.blank(part, read))
             output, memory = self.step(part, read, memory)
             outputs.append(output)
         assert memory is not None
-        self.memory = tuple(kept.detach() for kept in memory)
+        self.memory = tuple(part.detach() for part in memory)
         return outputs[0] if steps == 1 else torch.cat(outputs)
 
-    def _remembered(self, blank: Tensor) -> Memory:
-        kept = self.memory if self.carries or not self.training else None
-        if kept is None or kept[0].shape != blank.shape or kept[0].device != blank.device:
+    def _initial_memory(self, blank: Tensor) -> Memory:
+        memory = self.memory if self.carries or not self.training else None
+        if memory is None or memory[0].shape != blank.shape or memory[0].device != blank.device:
             return (blank,) * self.memories
-        return kept
+        return memory
 
 
 def reset_state(network: nn.Module, stream: int | None = None) -> None:
@@ -94,7 +94,7 @@ def reset_state(network: nn.Module, stream: int | None = None) -> None:
 
 
 def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
-    """layer(x), with each step's own statistics where it normalizes by the batch, as in C."""
+    """layer(x); batch norm has separate statistics for each step, as in C."""
     if steps > 1 and layer.training and isinstance(layer, NormalizedLayer) and layer.has_batch_norm:
         return torch.cat([layer(part) for part in x.chunk(steps)])
     output: Tensor = layer(x)
@@ -119,16 +119,16 @@ class RnnCell(RecurrentLayer):
 
     def step(self, x: Tensor, read: Mapping[str, Tensor], memory: Memory) -> tuple[Tensor, Memory]:
         (state,) = memory
-        new = read["input"] + self.self_layer(state)
-        new = new + state if self.shortcut else new
-        return self.output_layer(new), (new,)
+        next_state = read["input"] + self.self_layer(state)
+        next_state = next_state + state if self.shortcut else next_state
+        return self.output_layer(next_state), (next_state,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RnnSpec(Spec):
-    """Darknet's `parse_rnn`. logistic: activation of the recurrent part, 1 logistic, 2 loggy, 0 as the others.
+    """Darknet's `parse_rnn`. logistic: activation of the recurrent part; 1 logistic, 2 loggy, 0 that of the others.
 
-    hidden: size of the state; as in pjreddie's code that of the output where it is missing (AlexeyAB's takes 1).
+    hidden: size of the state; by default that of the output, as in pjreddie's code (AlexeyAB's takes 1).
     """
 
     vector: ClassVar[bool] = True
@@ -185,12 +185,12 @@ class RnnSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class _GatedSpec(Spec):
-    """What [gru] and [lstm] share: gates that read the input, and gates that read the state."""
+    """Base of [gru] and [lstm]: gates that read the input, and gates that read the state."""
 
     vector: ClassVar[bool] = True
     channels_key: ClassVar[str] = "output"
-    names: ClassVar[tuple[str, ...]] = ()  # of the gates in file order; the first character tells which kind
-    reading: ClassVar[str] = ""  # the kind that reads the input
+    names: ClassVar[tuple[str, ...]] = ()  # of the gates, in file order
+    reading: ClassVar[str] = ""  # prefix of the gates that read the input
 
     output: int
     batch_normalize: bool
@@ -281,7 +281,7 @@ class LstmSpec(_GatedSpec):
 class LstmLayer(RecurrentLayer):
     """`forward_lstm_layer`: c = f·c + i·g, h = o·tanh(c).
 
-    Ours is the true derivative through time; C adds to it what its buffers held from the mini-batch before.
+    The gradient is the true one through time; C adds what its buffers held from the previous mini-batch.
     """
 
     memories: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""[upsample], [reorg], [reorg3d], and the blur of antialiasing: layers that move pixels."""
+"""[upsample], [reorg], [reorg3d], and the blur of antialiasing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darknet_py.layers.base import Node, Shape, ShapeError, Spec, conv_output_si
 
 @dataclass(frozen=True, kw_only=True)
 class UpsampleSpec(Spec):
-    """[upsample] (`make_upsample_layer`): each pixel `stride` times; a negative stride sums blocks instead."""
+    """[upsample] (`make_upsample_layer`): repeats each pixel `stride` times; a negative stride sums blocks."""
 
     stride: int
     scale: float
@@ -57,7 +57,7 @@ class UpsampleLayer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ReorgExtraSpec(Spec):
-    """[reorg] with extra (pjreddie): all values of an image and `extra` zeros, go.cfg's place for passing."""
+    """[reorg] with extra (pjreddie): all values of an image and `extra` zeros, for the move "pass" of go.cfg."""
 
     vector: ClassVar[bool] = True
     extra: int
@@ -103,7 +103,7 @@ class ReorgSpec(Spec):
         return Shape(c * s**2, h // s, w // s)
 
     def multiple(self) -> int:
-        """What the number of channels must be a multiple of."""
+        """The number of channels must be a multiple of it."""
         return self.stride**2
 
     def build(self, node: Node) -> nn.Module:
@@ -122,19 +122,19 @@ class ReorgLayer(nn.Module):
         b, c, h, w = x.shape
         s = self.stride
         if self.reverse:
-            return _gathered(x, s)
-        return _spread(x.reshape(b, c // s**2, h * s, w * s), s).reshape(b, c * s**2, h // s, w // s)
+            return _gather_phases(x, s)
+        return _spread_phases(x.reshape(b, c // s**2, h * s, w * s), s).reshape(b, c * s**2, h // s, w // s)
 
 
-def _spread(x: Tensor, s: int) -> Tensor:
+def _spread_phases(x: Tensor, s: int) -> Tensor:
     """(B, C, H, W) → (B, C·s², H/s, W/s): the s² phases of the pixels one after another."""
     b, c, h, w = x.shape
     phases = x.reshape(b, c, h // s, s, w // s, s)
     return phases.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
 
 
-def _gathered(x: Tensor, s: int) -> Tensor:
-    """(B, C, H, W) → (B, C/s², H·s, W·s): the way back from `_spread`."""
+def _gather_phases(x: Tensor, s: int) -> Tensor:
+    """(B, C, H, W) → (B, C/s², H·s, W·s): the inverse of `_spread_phases`."""
     b, c, h, w = x.shape
     phases = x.reshape(b, s, s, c // s**2, h, w)
     return phases.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
@@ -144,8 +144,8 @@ def _gathered(x: Tensor, s: int) -> Tensor:
 class Reorg3dSpec(ReorgSpec):
     """[reorg3d]: each s × s block of pixels becomes s² channel groups (`reorg_cpu` of blas.c).
 
-    With reverse=1 C's function is handed the output's shape for the input's, in its GPU build too. It then unfolds
-    (C/s², H·s, W·s) as which it reads its input, and writes the result down as the same shape: not the way back.
+    With reverse=1 C's function gets the output's shape in place of the input's, in its GPU build too. It reads its
+    input as (C/s², H·s, W·s), unfolds that and writes the result as the same shape, which is not the inverse.
     """
 
     def multiple(self) -> int:
@@ -158,15 +158,15 @@ class Reorg3dSpec(ReorgSpec):
 class Reorg3dLayer(ReorgLayer):
     def forward(self, x: Tensor) -> Tensor:
         if not self.reverse:
-            return _spread(x, self.stride)
+            return _spread_phases(x, self.stride)
         b, c, h, w = x.shape
         s = self.stride
         shape = (b, c // s**2, h * s, w * s)
-        return _gathered(x.reshape(shape), s).reshape(shape)
+        return _gather_phases(x.reshape(shape), s).reshape(shape)
 
 
 class Blur(nn.Module):
-    """The low-pass filter of antialiasing, with the stride that the layer itself gave up (`make_maxpool_layer`).
+    """The low-pass filter of antialiasing, with the stride of the layer (`make_maxpool_layer`).
 
     kind: 2 is a 2 × 2 mean without padding, anything else a 3 × 3 binomial filter with zeros around the image.
     """

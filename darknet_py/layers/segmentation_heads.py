@@ -16,7 +16,7 @@ from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, S
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticSpec(HeadSpec):
-    """[logistic]: cross entropy of each value with a target of its own (`logistic_layer.c`)."""
+    """[logistic]: cross entropy of each value with its target (`logistic_layer.c`)."""
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> LogisticSpec:
@@ -64,7 +64,7 @@ class IsegSpec(HeadSpec):
 
 
 class IsegLayer(HeadLayer):
-    """Embeddings of one instance are drawn to their mean and pushed off the means of the others."""
+    """Pulls embeddings of one instance to their mean and pushes them away from the means of the others."""
 
     def __init__(self, spec: IsegSpec):
         super().__init__()
@@ -76,7 +76,7 @@ class IsegLayer(HeadLayer):
         return torch.cat((torch.sigmoid(classes), embedding), 1)
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:
-        """truth: (B, instances, 1 + H·W) or flattened: class and mask of each instance, a class below 0 ends the list.
+        """truth: (B, instances, 1 + H·W) or flattened: class and mask of each instance; a class below 0 ends the list.
 
         Cost: the sum of squared deltas.
         """
@@ -85,31 +85,31 @@ class IsegLayer(HeadLayer):
         if truth.shape[0] != x.shape[0] or truth[0].numel() % (1 + pixels):
             raise DarknetError(f"expected truth of (images, instances, {1 + pixels}), got {tuple(truth.shape)}")
         rows = truth.to(output).reshape(x.shape[0], -1, 1 + pixels)
-        delta = torch.stack([self._delta(o, t) for o, t in zip(output, rows, strict=True)])
+        delta = torch.stack([self._image_delta(*image) for image in zip(output, rows, strict=True)])
         cost = delta.square().sum(dtype=torch.float64)
         return HeadLoss(surrogate(x, delta.view(x.shape), cost), cost, {"cost": cost})
 
-    def _delta(self, output: Tensor, truth: Tensor) -> Tensor:
+    def _image_delta(self, output: Tensor, truth: Tensor) -> Tensor:
         """One image. output: (classes + ids, pixels); truth: (instances, 1 + pixels)."""
         ended = (truth[:, 0] < 0).cumsum(0) > 0
         truth = truth[~ended]
-        of_class, values = truth[:, 0].long(), truth[:, 1:]
-        if truth.numel() and int(of_class.max()) >= self.spec.classes:
-            raise DarknetError(f"expected classes 0…{self.spec.classes - 1}, got {int(of_class.max())}")
+        labels, values = truth[:, 0].long(), truth[:, 1:]
+        if truth.numel() and int(labels.max()) >= self.spec.classes:
+            raise DarknetError(f"expected classes 0…{self.spec.classes - 1}, got {int(labels.max())}")
         inside = values != 0  # (instances, pixels)
         classes, embedding = output.split([self.spec.classes, self.spec.ids], 0)
 
         # The last of several instances of a class counts at a pixel.
         order = torch.arange(1, len(truth) + 1, device=output.device)[:, None] * inside
         last = order.new_zeros(classes.shape).scatter_reduce(
-            0, of_class[:, None].expand(-1, output.shape[1]), order, "amax"
+            0, labels[:, None].expand(-1, output.shape[1]), order, "amax"
         )
         padded = torch.cat((values.new_zeros(1, output.shape[1]), values))
         class_delta = padded.gather(0, last) - classes
 
-        counts = inside.sum(1)
-        mask = inside[counts > 0].to(output.dtype)
-        means = mask @ embedding.t() / counts[counts > 0, None]  # (instances, ids)
+        pixels = inside.sum(1)
+        mask = inside[pixels > 0].to(output.dtype)
+        means = mask @ embedding.t() / pixels[pixels > 0, None]  # (instances, ids)
         signs = torch.where(means[:, :, None] - embedding < 0, -1.0, 1.0)  # (instances, ids, pixels)
         pull = 2 * torch.einsum("ip,izp->zp", mask, signs) - signs.sum(0) * mask.sum(0)
         return torch.cat((class_delta, 0.01 * 0.1 * (pull - embedding)))

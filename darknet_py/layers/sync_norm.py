@@ -13,8 +13,8 @@ from torch import Tensor
 class SyncBatchNorm(torch.autograd.Function):
     """`F.batch_norm` in training, as if the processes' mini-batches (all of one size) were one.
 
-    x: (B, C, …). mean, variance: running, updated in place, (C,). The gradients of scale and bias are this process's
-    own share, to be summed like those of all other weights. torch's own needs a GPU.
+    x: (B, C, …). mean, variance: running, updated in place, (C,). The gradients of scale and bias are those of
+    this process, to be summed like those of all other weights. torch.nn.SyncBatchNorm needs a GPU.
     """
 
     @staticmethod
@@ -22,11 +22,11 @@ class SyncBatchNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, momentum: float, eps: float
     ) -> Tensor:
         dims = [0, *range(2, x.dim())]
-        own = torch.stack(torch.var_mean(x.float(), dims, correction=0))
-        every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(every, own)
-        variances, means = torch.stack(every).unbind(1)
-        count = x.numel() // x.shape[1] * len(every)
+        local = torch.stack(torch.var_mean(x.float(), dims, correction=0))
+        gathered = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, local)
+        variances, means = torch.stack(gathered).unbind(1)
+        count = x.numel() // x.shape[1] * len(gathered)
         center = means.mean(0)
         spread = variances.mean(0) + (means - center).square().mean(0)
         mean.lerp_(center, momentum)
@@ -42,9 +42,9 @@ class SyncBatchNorm(torch.autograd.Function):
         dims = [0, *range(2, x.dim())]
         slope = gradients[0].float()
         unit = (x.float() - center.view(shape)) * factor.view(shape)
-        own = torch.stack([slope.sum(dims), (slope * unit).sum(dims)])
-        sums = own.clone()
+        local = torch.stack([slope.sum(dims), (slope * unit).sum(dims)])
+        sums = local.clone()
         dist.all_reduce(sums)
         shift, tilt = (sums / ctx.count).unbind(0)
-        back = (slope - shift.view(shape) - unit * tilt.view(shape)) * (factor * scale).view(shape)
-        return back.to(x.dtype), own[1], own[0], None, None, None, None
+        gradient = (slope - shift.view(shape) - unit * tilt.view(shape)) * (factor * scale).view(shape)
+        return gradient.to(x.dtype), local[1], local[0], None, None, None, None

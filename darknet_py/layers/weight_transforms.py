@@ -1,4 +1,4 @@
-"""What a [convolutional] layer may do to its filters: binarise them, tie them to each other, shape their gradient."""
+"""Transforms of a [convolutional] layer's filters: binarization, deformed copies, centralized gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def signs(x: Tensor) -> Tensor:
     return torch.where(x > 0, 1.0, -1.0).to(x.dtype) + (passed - passed.detach())
 
 
-def binarized(weight: Tensor) -> Tensor:
+def binarize(weight: Tensor) -> Tensor:
     """Each filter's signs times its mean magnitude (`binarize_weights`). weight: (filters, …).
 
     The gradient goes to the full weights unchanged, as in `backward_convolutional_layer_gpu`.
@@ -28,28 +28,28 @@ def binarized(weight: Tensor) -> Tensor:
     return torch.where(weight.detach() > 0, mean, -mean) + (weight - weight.detach())
 
 
-class _Reshaped(torch.autograd.Function):
+class _TransformGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.change = change
+    def forward(ctx: Any, x: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.transform = transform
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.change(grads[0]), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.transform(gradients[0]), None
 
 
-def with_gradient(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """x itself, whose gradient goes through `change` on its way back."""
-    unchanged: Tensor = _Reshaped.apply(x, change)  # type: ignore[no-untyped-call]
-    return unchanged
+def transform_gradient(x: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """x; its gradient is transformed in the backward pass."""
+    result: Tensor = _TransformGradient.apply(x, transform)  # type: ignore[no-untyped-call]
+    return result
 
 
-def centered(gradient: Tensor) -> Tensor:
-    """Gradient centralization: each filter's gradient less its mean (`gradient_centralization_gpu`).
+def centralize(gradient: Tensor) -> Tensor:
+    """Gradient centralization: each filter's gradient minus its mean (`gradient_centralization_gpu`).
 
-    As on C's GPU only where a filter has a multiple of 32 weights. C centers its momentum buffer, which also holds
-    the decay of earlier steps; here the gradient alone is centered.
+    As on C's GPU only where a filter has a multiple of 32 weights. C centralizes its momentum buffer, which includes
+    the decay of earlier steps; this function centralizes the gradient alone.
     """
     if gradient[0].numel() % 32:
         return gradient
@@ -70,27 +70,27 @@ class DeformedKernels(StatefulLayer):
     def __init__(self, kind: str, size: int, angle: float):
         super().__init__()
         # Kernels are (size²) vectors; each stage is a matrix (size², size²) that deforms them.
-        degrees = float(int(angle))  # C hands the angle on as an integer
+        degrees = float(int(angle))  # C passes the angle as an integer
         self.register_buffer("forward_maps", torch.stack(_stages(kind, size, degrees, False)), persistent=False)
         self.register_buffer("backward_maps", torch.stack(_stages(kind, size, degrees, True)), persistent=False)
         self._written = -1
 
     @staticmethod
     def stages(kind: str) -> int:
-        """How many parts the kernels of a layer are cut into."""
+        """The number of parts that the kernels of a layer are split into."""
         return 8 if kind == "stretch_sway" else 4
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.state.iteration > self.state.max_batches // 2:
             return weight
-        if self.state.iteration != self._written:  # once per update: a second forward pass must not touch the weights
+        if self.state.iteration != self._written:  # once per update: a second forward pass must not change the weights
             with torch.no_grad():
                 quarter = weight.flatten()[: weight.numel() // 4]
                 weight.copy_(self._deformed(quarter.repeat(4).view(weight.shape), self.forward_maps))
             self._written = self.state.iteration
-        return with_gradient(weight, self._shared)
+        return transform_gradient(weight, self._average_quarters)
 
-    def _shared(self, gradient: Tensor) -> Tensor:
+    def _average_quarters(self, gradient: Tensor) -> Tensor:
         parts = self._deformed(gradient, self.backward_maps).reshape(4, -1)
         return parts.mean(0).repeat(4).view(gradient.shape)
 
@@ -106,27 +106,27 @@ def _stages(kind: str, size: int, angle: float, back: bool) -> list[Tensor]:
         turns = [torch.rot90(same.view(size, size, -1), turn, (1, 0)).reshape(size**2, -1) for turn in range(4)]
         return [turn.t() for turn in turns] if back else turns
     flip = same.view(size, size, -1).flip(1).reshape(size**2, -1)
-    sway = [_rotated(size, -angle if back else angle), _rotated(size, angle if back else -angle)]
+    sway = [_rotation(size, -angle if back else angle), _rotation(size, angle if back else -angle)]
     if kind == "sway":
         return [same, *sway, flip]
     if kind == "stretch":
-        return [same, *(_stretched(size, 1 / s if back else s, True) for s in (0.65, 0.8, 1.3))]
-    stretch = [_stretched(size, 1 / s if back else s, False) for s in (0.65, 0.8, 1.2, 1.4)]
+        return [same, *(_stretching(size, 1 / s if back else s, True) for s in (0.65, 0.8, 1.3))]
+    stretch = [_stretching(size, 1 / s if back else s, False) for s in (0.65, 0.8, 1.2, 1.4)]
     return [same, *stretch, *sway, flip]
 
 
-def _rotated(size: int, degrees: float) -> Tensor:
+def _rotation(size: int, degrees: float) -> Tensor:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = _sampled(size, lambda x, y: (x * cos + y * sin, y * cos - x * sin))
+    matrix = _sampling(size, lambda x, y: (x * cos + y * sin, y * cos - x * sin))
     return matrix * (size**2 / matrix.sum())  # makes up for what fell outside the kernel
 
 
-def _stretched(size: int, scale: float, always: bool) -> Tensor:
-    matrix = _sampled(size, lambda x, y: (x / scale, y / scale))
+def _stretching(size: int, scale: float, always: bool) -> Tensor:
+    matrix = _sampling(size, lambda x, y: (x / scale, y / scale))
     return matrix / scale if always or scale > 1 else matrix
 
 
-def _sampled(size: int, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+def _sampling(size: int, source: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
     """(size², size²): row = output pixel, bilinear weights of the pixels at `source` (offsets from the center)."""
     center = size // 2
     offset = torch.arange(size) - float(center)

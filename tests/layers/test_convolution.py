@@ -11,9 +11,9 @@ import torch
 from darknet_py.errors import CfgError, CfgWarning
 from darknet_py.graph.graph import parse_text
 from darknet_py.inference.fuse import fuse
-from darknet_py.layers.assisted_excitation import AssistedExcitation, inside
+from darknet_py.layers.assisted_excitation import AssistedExcitation, box_mask
 from darknet_py.layers.base import TrainState
-from darknet_py.layers.weight_transforms import DeformedKernels, binarized, centered, signs, with_gradient
+from darknet_py.layers.weight_transforms import DeformedKernels, binarize, centralize, signs, transform_gradient
 from darknet_py.model.network import Network
 
 NET = "[net]\nwidth=8\nheight=6\nchannels=3\nbatch=4\nsubdivisions=2\nmax_batches=100\n"
@@ -93,7 +93,7 @@ def test_signs_pass_gradients_within_one() -> None:
 
 def test_binarized_filters_keep_their_mean_size() -> None:
     weight = torch.tensor([[[[1.0, -3.0]]], [[[0.5, 0.5]]]], requires_grad=True)
-    y = binarized(weight)
+    y = binarize(weight)
     (y * torch.tensor([1.0, 2.0])).sum().backward()
     assert y.flatten().tolist() == [2, -2, 0.5, 0.5]
     assert weight.grad is not None and weight.grad.flatten().tolist() == [1, 2, 1, 2]
@@ -113,7 +113,7 @@ def test_gradient_centralization() -> None:
     gradient = net.layers[1].weight.grad
     assert gradient[0].numel() == 72 and gradient.mean((1, 2, 3)).abs().max() > 1e-6  # not a multiple of 32: untouched
     weight = torch.rand(4, 32, 1, 1, requires_grad=True)
-    (with_gradient(weight, centered) * torch.rand(4, 32, 1, 1)).sum().backward()
+    (transform_gradient(weight, centralize) * torch.rand(4, 32, 1, 1)).sum().backward()
     assert weight.grad is not None and weight.grad.mean((1, 2, 3)).abs().max() < 1e-7
 
 
@@ -157,7 +157,7 @@ class TestTiedFilters:
 class TestAssistedExcitation:
     def test_cells_inside_boxes(self) -> None:
         truth = torch.tensor([[0, 2, 0.5, 0.5, 0.25, 0.5], [1, 0, 0.0, 0.0, 0.1, 0.1], [0, 1, 0.9, 0.1, 0.4, 0.4]])
-        found = inside(truth, 2, 4, 8)
+        found = box_mask(truth, 2, 4, 8)
         expected = torch.zeros(2, 4, 8, dtype=torch.bool)
         expected[0, 1:3, 3:6] = True  # columns 3, 4 and the one after
         expected[0, 0:2, 5:8] = True

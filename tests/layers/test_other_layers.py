@@ -202,7 +202,7 @@ def test_weights_come_back_bit_by_bit(name: str, tmp_path: Path) -> None:
         ("[reorg3d]\nstride=4\n", "expected width and height divisible by 4, got 8 x 6"),
         ("[reorg3d]\nstride=2\nreverse=1\n", "expected channels divisible by 16, got 4"),
         ("[local]\nsize=7\n", "expected an input of at least 7 x 7 pixels, got 8 x 6"),
-        ("[deconvolutional]\nsize=1\npadding=3\n", "padding: expected some output left, got 2 x 0"),
+        ("[deconvolutional]\nsize=1\npadding=3\n", "padding: expected a non-empty output, got 2 x 0"),
         ("[iseg]\nclasses=2\nids=1\n", r"expected classes \+ ids = 3 input channels, got 4"),
         ("[empty]\n[maxpool]\nstride=3\n[shortcut]\nfrom=0\n", "expected layer 0 at a multiple of 3 x 2, got 8 x 6"),
     ],
