@@ -6,6 +6,7 @@ Matplotlib is imported when the first figure is made, so that commands that draw
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +108,7 @@ def svg(figure: Figure) -> str:
     text = io.StringIO()
     with plot_style():
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
+    return re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', text.getvalue(), count=2)  # pixels, not points
 
 
 def save_figure(path: str | Path, figure: Figure) -> None:

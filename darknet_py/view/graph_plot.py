@@ -54,7 +54,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, mor
     style, name = ElementTree.Element(f"{{{_SVG}}}style"), ElementTree.Element(f"{{{_SVG}}}title")
     style.text, name.text = _STYLE, title
     root[:0] = [name, style]
-    root.attrib.update(width=str(WIDTH), height=str(HEIGHT), role="img")  # pixels, not matplotlib's points
+    root.set("role", "img")
     groups = {group.get("id"): group for group in root.iter(f"{{{_SVG}}}g")}
     for at, point in enumerate(points):
         values = ElementTree.SubElement(groups[f"point-{at}"], f"{{{_SVG}}}title")

@@ -37,6 +37,7 @@ def test_text_is_taken_literally(tmp_path: Path) -> None:
 
 def test_svg_is_deterministic() -> None:
     assert svg(figure_with("a")) == svg(figure_with("a"))
+    assert 'width="200" height="100" viewBox="0 0 200 100"' in svg(figure_with("a"))
 
 
 def test_saved_by_the_ending(tmp_path: Path) -> None:
