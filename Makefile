@@ -1,19 +1,19 @@
 # Two commands do everything on a fresh machine with Python 3.10+:
 #   make demo   set up, then train, evaluate and draw on built-in data (under 10 minutes on a CPU)
-#   make test   set up, then lint, types, the whole suite, and the wheel tried outside the repository
+#   make test   set up, then lint, types, the whole suite, the wheel tried outside the repository, and the docs
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test lint types fast suite wheel cfgs clean
+.PHONY: demo test lint types fast suite wheel docs cfgs clean
 
 $(VENV)/ready: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("darknet_py needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@# PyPI's opencv-python links against libGL, which a bare server lacks; the headless build of it does not.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
@@ -23,7 +23,7 @@ $(VENV)/ready: pyproject.toml setup.py constraints.txt
 demo: $(VENV)/ready
 	$(BIN)/python tools/demo.py
 
-test: lint suite wheel
+test: lint suite wheel docs
 
 # All hooks on all files: ruff, ruff format, typos and mypy. The first two mend what they can.
 lint: $(VENV)/ready
@@ -42,8 +42,12 @@ suite: $(VENV)/ready
 wheel: $(VENV)/ready
 	$(BIN)/python tools/try_wheel.py
 
+# The site, into site/, without a network. NO_MKDOCS_2_WARNING: the theme's advertisement.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 cfgs: $(VENV)/ready
 	$(BIN)/python -m darknet_py.zoo --write cfg
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build site dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,6 @@
-"""Writes docs/pictures: what `graph` and `compare` draw. Screenshots need Debian's chromium.
+"""Writes docs/images: what `graph` and `compare` draw. Screenshots need Debian's chromium.
 
-python tools/graph_pictures.py
+python tools/graph_images.py
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from darknet_py.graph.graph import parse  # noqa: E402
 from darknet_py.view.graph_page import page  # noqa: E402
 from tests.view import chromium  # noqa: E402
 
-OUT = ROOT / "docs" / "pictures"
+OUT = ROOT / "docs" / "images"
 # ImageNet top-1 as the CrossStagePartialNetworks README gives it.
 TOP1 = {
     "resnet50": 75.8,
@@ -29,7 +29,7 @@ TOP1 = {
 }
 
 
-def pictures() -> None:
+def images() -> None:
     cfg = ROOT / "cfg"
     main(["graph", str(cfg / "csresnet50.cfg"), str(OUT / "csresnet50-module.svg"), "--layers", "2-19"])
     words = ["compare", *(str(cfg / f"{name}.cfg") for name in TOP1), "--column", "ImageNet top-1 (%)"]
@@ -53,5 +53,5 @@ def screenshots() -> None:
 
 
 if __name__ == "__main__":
-    pictures()
+    images()
     screenshots()
