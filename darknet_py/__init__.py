@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from darknet_py.inference.detect import Detection
     from darknet_py.model.load import load
     from darknet_py.model.network import LossReport, Network
-    from darknet_py.training.trainer import train
+    from darknet_py.training.api import train
 
 __version__ = "0.1.0"
 
@@ -49,7 +49,7 @@ _HOMES = {
     "load": "model.load",
     "parse": "graph.graph",
     "parse_text": "graph.graph",
-    "train": "training.trainer",
+    "train": "training.api",
 }
 
 __all__ = [

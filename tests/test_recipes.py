@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.cli import main
+from darknet_py.cli import main, rnn
 from darknet_py.data import open_classification as classifier_data
 from darknet_py.data.builtin import shape_classes, shapes
 from darknet_py.data.builtin import synthetic_text as tale
@@ -33,7 +33,7 @@ def builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ensure_shape_classes",
         partial(shape_classes.ensure_shape_classes, tmp_path / "classes", train=12, valid=6),
     )
-    for module in (training_text, tale):
+    for module in (training_text, rnn):
         monkeypatch.setattr(
             module,
             "ensure_synthetic_text",

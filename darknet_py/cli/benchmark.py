@@ -125,7 +125,7 @@ def training(
 def make_train_step(net: Network, batch: int, amp: str | None = None) -> TrainStep:
     """A training step for mini-batches of `batch`, with a learning rate too small to change the network."""
     size = {"width": net.graph.net.width, "height": net.graph.net.height}
-    graph, _ = override_net(net.graph, {**size, "batch": batch, "subdivisions": 1, "learning_rate": 1e-6})
+    graph = override_net(net.graph, {**size, "batch": batch, "subdivisions": 1, "learning_rate": 1e-6})
     trained = Network(graph, net.names)
     trained.load_state_dict(net.state_dict())
     trained.to(net.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

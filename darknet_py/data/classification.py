@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment.augmentation import Size, color, random_scale
-from darknet_py.data.dataset import ImageSet
+from darknet_py.data.dataset import ImageSet, recording_copy
 from darknet_py.data.images import IMAGE_SUFFIXES, Image, center_crop
-from darknet_py.data.loader import Batch, ProblemLog, SequentialLoader, read_image
+from darknet_py.data.loader import Batch, BatchSource, ProblemLog, SequentialLoader, read_image
 from darknet_py.data.sampling import rank_samples
 from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
 from darknet_py.errors import DataError
@@ -88,7 +88,7 @@ class ClassifierDataset(ImageSet):
         return target
 
 
-class ClassifierLoader:
+class ClassifierLoader(BatchSource):
     """Endless training batches; `truth` is (B, classes). Arguments as of `TrainLoader`.
 
     net: angle, aspect, min_crop, max_crop, flip, hue, saturation, exposure, blur, mixup, label_smooth_eps and
@@ -118,7 +118,7 @@ class ClassifierLoader:
         self.cache = cache
         self.reports = ProblemLog()
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
+    def batches(self, start: int = 0) -> Generator[Batch, None, None]:
         """Mini-batches from number `start` on, without end. Raises DataError as `TrainLoader.batches`."""
         self.dataset.fill_cache(self.cache)
         work = _TrainingWork(self.dataset, self.net, self.seed)
@@ -131,6 +131,13 @@ class ClassifierLoader:
         """The samples of a mini-batch of this process."""
         first = mini_batch * self.mini_batch * self.world
         return rank_samples(first, self.mini_batch, self.rank, self.world, self.net.contrastive)
+
+    def files(self, mini_batches: range) -> list[str]:
+        recorder, paths = recording_copy(self.dataset)
+        for mini_batch in mini_batches:
+            for number in self.numbers(mini_batch):
+                classifier_sample(recorder, self.net, self.seed, number, [], [])
+        return list(dict.fromkeys(paths))
 
 
 class ClassifierEvalLoader(SequentialLoader[ClassifierDataset]):

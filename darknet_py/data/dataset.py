@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -111,6 +112,22 @@ class DetectionDataset(ImageSet):
         if labels is None:
             labels = self._labels[index] = load_labels(find_labels(self.paths[index]), self.classes)
         return labels
+
+
+Images = TypeVar("Images", bound=ImageSet)
+
+
+def recording_copy(images: Images) -> tuple[Images, list[str]]:
+    """A copy of an image set, and a list that gets the path of every image read from the copy."""
+    paths: list[str] = []
+
+    def image(index: int) -> Image:
+        paths.append(images.paths[index])
+        return images.image(index)
+
+    recorder = copy.copy(images)
+    recorder.image = image  # type: ignore[method-assign]
+    return recorder, paths
 
 
 def free_memory() -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +19,13 @@ from torch import Tensor
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment.augmentation import Augmentation, Size, draw_params, random_scale
 from darknet_py.data.augment.mosaic import compose, images_per_sample
-from darknet_py.data.dataset import DetectionDataset, ImageSet
+from darknet_py.data.dataset import DetectionDataset, Images, ImageSet, recording_copy
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
 from darknet_py.data.sampling import rank_samples, related_index, related_params
 from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
 from darknet_py.errors import DataError
 
-Images = TypeVar("Images", bound=ImageSet)
 _MAX_UNREADABLE = 20  # consecutive unreadable images before an error
 _NUMBERS_PER_MINI_BATCH = 1 << 20  # sample numbers reserved per mini-batch where its size varies
 _RESIZE_INTERVAL = 10  # iterations between changes of the input size
@@ -146,7 +146,25 @@ class ProblemLog:
         return new_lines
 
 
-class TrainLoader:
+class BatchSource(ABC):
+    """Endless mini-batches of one process.
+
+    Attributes:
+        reports: What could not be used so far.
+    """
+
+    reports: ProblemLog
+
+    @abstractmethod
+    def batches(self, start: int = 0) -> Generator[Batch, None, None]:
+        """Mini-batches from number `start` on, without end; closing the generator ends its worker processes."""
+
+    @abstractmethod
+    def files(self, mini_batches: range) -> list[str]:
+        """The files behind mini-batches of this process, found by making their samples again."""
+
+
+class TrainLoader(BatchSource):
     """Endless training batches.
 
     mini_batch: images per forward pass of this process. seed: of everything random. workers: processes (None: one per
@@ -185,7 +203,7 @@ class TrainLoader:
         """Width and height of the network input in this iteration."""
         return input_size(self.net, self.options.random, self.seed, iteration)
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
+    def batches(self, start: int = 0) -> Generator[Batch, None, None]:
         """Mini-batches from number `start` on (iteration · subdivisions + subdivision), without end.
 
         Raises DataError when images cannot be read at all or a worker process dies.
@@ -213,6 +231,13 @@ class TrainLoader:
         first = mini_batch * stride * self.world
         numbers = rank_samples(first, images, self.rank, self.world, self.options.contrastive)
         return [(number, size) for number in numbers]
+
+    def files(self, mini_batches: range) -> list[str]:
+        recorder, paths = recording_copy(self.dataset)
+        for mini_batch in mini_batches:
+            for number, size in self.numbers(mini_batch):
+                training_sample(recorder, self.options, self.seed, number, size, None, self.mini_batch * self.world)
+        return list(dict.fromkeys(paths))
 
 
 class SequentialLoader(Generic[Images]):

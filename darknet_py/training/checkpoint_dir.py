@@ -1,103 +1,138 @@
-"""The files a training leaves in its backup folder.
+"""The files that a training leaves in its output folder.
 
     NAME_last.weights    every 100 iterations        NAME_last.state   beside it: all that resuming needs
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
-    NAME_best.weights    at the best mAP or top-1    NAME_best.json    what that was
+    NAME_best.weights    at the best mAP or top-1    NAME_best.json    that score
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
     NAME_nonfinite.pt    the batch whose loss was not finite, with its files: see `CheckpointDir.save_batch`
-    NAME.cfg             what the weights go with, where `classes` changed the cfg
+    NAME.cfg             the cfg of the weights, where `classes` changed it
 
-Each is written beside its place and renamed, so that it is complete or not there. The state carries the weights too:
-whatever moment a process dies at, one file is enough to resume, and the pair is put right when it does not match.
+Each file is written under a temporary name and renamed, so that it is complete or not there. The state holds the
+weights too: whenever a process dies, one file is enough to resume, and a mismatch with NAME_last.weights is repaired.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import cast
 
 import torch
+from torch import Tensor
 
-from darknet_py.cfg.sections import Problems, parse_sections
 from darknet_py.errors import TrainError, WeightsError
 from darknet_py.files import make_folder, write_atomically
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
+from darknet_py.graph.graph import Graph
+from darknet_py.model.network import Network
+from darknet_py.training.state import TrainingState
 
 VERSION = 2
 
-MiniBatch = tuple[torch.Tensor, torch.Tensor]  # images, truth
+MiniBatch = tuple[Tensor, Tensor]  # images, truth
 
 
 def is_numbered_checkpoint(iteration: int) -> bool:
-    """True where NAME_ITER.weights is written."""
+    """Whether NAME_ITER.weights is written after this iteration, by Darknet's rule."""
     return iteration % (1000 if iteration <= 10000 else 10000) == 0
 
 
 @dataclass(frozen=True)
 class CheckpointDir:
-    """The files of one training: `name` (the cfg's) in `folder`. metric: what the best weights are best at."""
+    """The files of one training.
+
+    Attributes:
+        folder: Where they are.
+        name: What their names start with: that of the cfg.
+        metric: Key of the score in NAME_best.json.
+    """
 
     folder: Path
     name: str
     metric: str = "map"
 
-    def path(self, what: str) -> Path:
-        """what: `last.weights`, `last.state`, `best.json`, … ."""
-        return self.folder / f"{self.name}_{what}"
+    def path(self, suffix: str) -> Path:
+        """Path of NAME_suffix, for example `last.weights`."""
+        return self.folder / f"{self.name}_{suffix}"
+
+    @property
+    def cfg(self) -> Path:
+        """Path of NAME.cfg."""
+        return self.folder / f"{self.name}.cfg"
+
+    @property
+    def chart(self) -> Path:
+        """Path of chart_NAME.png."""
+        return self.folder / f"chart_{self.name}.png"
 
     def prepare(self) -> None:
-        """Makes the folder and tries it out. Raises TrainError where nothing can be written."""
+        """Makes the folder and checks that it can be written to. Raises TrainError."""
         make_folder(self.folder, TrainError)
-        trial = self.path("trial")
-        write_atomically(trial, b"", TrainError)
-        trial.unlink()
+        probe = self.path("probe")
+        write_atomically(probe, b"", TrainError)
+        probe.unlink()
 
-    def save_cfg(self, text: str) -> None:
-        """Writes NAME.cfg, which the weights go with."""
-        write_atomically(self.folder / f"{self.name}.cfg", text.encode("utf-8", "surrogateescape"), TrainError)
+    def save_cfg(self, graph: Graph) -> None:
+        """Writes NAME.cfg, the cfg of the weights."""
+        write_atomically(self.cfg, graph.document.content, TrainError)
 
-    def save_weights(self, network: Network, what: str) -> Path:
-        """Writes NAME_what.weights. Raises TrainError."""
-        path = self.path(f"{what}.weights")
+    def save_weights(self, network: Network, kind: str) -> Path:
+        """Writes NAME_kind.weights. Raises TrainError."""
+        path = self.path(f"{kind}.weights")
         try:
             network.save_weights(path)
         except WeightsError as error:
             raise TrainError(str(error)) from error
         return path
 
-    def save_last(self, network: Network, state: dict[str, Any]) -> None:
+    def save_last(self, network: Network, state: TrainingState) -> None:
         """Writes NAME_last.state, then NAME_last.weights."""
         buffer = io.BytesIO()
-        torch.save({"version": VERSION, "cfg": layers_hash(network.graph.text), **state}, buffer)
+        torch.save({"version": VERSION, "cfg": network.graph.layers_hash, **state}, buffer)
         write_atomically(self.path("last.state"), buffer.getvalue(), TrainError)
         self.save_weights(network, "last")
 
-    def load_last(self, network: Network) -> dict[str, Any] | None:
-        """The saved state, None where there is none. Raises TrainError when it is damaged or of another cfg."""
+    def load_last(self, graph: Graph) -> TrainingState | None:
+        """Reads NAME_last.state.
+
+        Args:
+            graph: The network that is to be resumed.
+
+        Returns:
+            The state; None where the file does not exist.
+
+        Raises:
+            TrainError: The file is damaged, or of a network with other layers.
+        """
         path = self.path("last.state")
         if not path.exists():
             return None
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever torch meets in a damaged file
+        except Exception as error:  # torch raises many kinds for a damaged file
             raise TrainError(f"{path}: cannot read this training state: {_first_line(error)}") from error
         if not isinstance(state, dict) or state.get("version") != VERSION:
             raise TrainError(f"{path}: expected a training state of version {VERSION}, got something else")
-        if state["cfg"] != layers_hash(network.graph.text):
-            raise TrainError(f"{path}: saved with other layers than those of {network.graph.path}")
-        return state
+        if state["cfg"] != graph.layers_hash:
+            raise TrainError(f"{path}: saved with other layers than those of {graph.path}")
+        return cast("TrainingState", state)
 
     def save_batch(self, rank: int, iteration: int, loss: float, files: list[str], batch: list[MiniBatch]) -> Path:
-        """Writes a batch that could not be trained on as a dict for `torch.load(weights_only=True)`.
+        """Writes a batch whose loss was not finite.
 
-        Keys: iteration, loss, files, images and truth, the last two as lists with a tensor per mini-batch, as
-        `Network.loss` takes them. rank: of this process; all but the first put it into the file's name.
+        The file holds a dict for `torch.load(weights_only=True)` with the keys iteration, loss, files, images and
+        truth, the last two as lists with one tensor per mini-batch, as `Network.loss` takes them.
+
+        Args:
+            rank: Of this process; all but the main process put it into the file's name.
+            iteration: Number of the iteration.
+            loss: Its loss.
+            files: The files behind the batch.
+            batch: Images and truth of each mini-batch.
+
+        Returns:
+            The path.
         """
         images, truth = ([part.cpu().contiguous() for part in parts] for parts in zip(*batch, strict=True))
         buffer = io.BytesIO()
@@ -107,28 +142,26 @@ class CheckpointDir:
         write_atomically(path, buffer.getvalue(), TrainError)
         return path
 
-    def save_best(self, network: Network, value: float, iteration: int) -> None:
-        """Writes NAME_best.weights and what they reached."""
+    def save_best(self, network: Network, score: float, iteration: int) -> None:
+        """Writes NAME_best.weights and NAME_best.json."""
         self.save_weights(network, "best")
-        row = json.dumps({self.metric: value, "iteration": iteration})
-        write_atomically(self.path("best.json"), row.encode() + b"\n", TrainError)
+        content = json.dumps({self.metric: score, "iteration": iteration})
+        write_atomically(self.path("best.json"), content.encode() + b"\n", TrainError)
 
-    def best(self) -> float:
-        """What NAME_best.weights reached; −1 where there are none."""
+    def save_list(self, name: str, lines: list[str]) -> None:
+        """Writes a list such as bad.list: the lines, each once; nothing where there is none."""
+        if lines:
+            text = "".join(f"{line}\n" for line in dict.fromkeys(lines))
+            write_atomically(self.folder / name, text.encode("utf-8", "surrogateescape"), TrainError)
+
+    def best_score(self) -> float:
+        """The score of NAME_best.weights; −1 where there are none."""
+        if not self.path("best.weights").exists():
+            return -1.0
         try:
-            return float(json.loads(self.path("best.json").read_bytes())[self.metric]) if self._has_best() else -1.0
+            return float(json.loads(self.path("best.json").read_bytes())[self.metric])
         except (OSError, ValueError, KeyError, TypeError):
             return -1.0
-
-    def _has_best(self) -> bool:
-        return self.path("best.weights").exists()
-
-
-def layers_hash(text: str) -> str:
-    """A fingerprint of a cfg's layers. [net] is left out: a resumed training may change the schedule."""
-    sections = parse_sections(text, Problems("<text>"))
-    rows = [(section.name, [(option.key, option.value) for option in section.options]) for section in sections[1:]]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,80 +1,313 @@
-"""What training needs before its first iteration: checks, data, and lines that say what will happen."""
+"""Everything that is decided before the first iteration of a training, and how it is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from darknet_py.cfg.document import CfgEdit
+from darknet_py.cfg.net import NetSpec
+from darknet_py.data.loader import largest_size
 from darknet_py.errors import TrainError
-from darknet_py.graph.graph import Graph
-from darknet_py.training.distributed import DistContext
+from darknet_py.graph.graph import Graph, build_graph, parse
+from darknet_py.graph.set_num_classes import class_edits
+from darknet_py.model import checkpoint
+from darknet_py.model.checkpoint import Checkpoint
+from darknet_py.training.checkpoint_dir import CheckpointDir
+from darknet_py.training.checks import check_schedule, check_supported, ineffective_keys
+from darknet_py.training.distributed import DistContext, LocalBatch, split_batch
+from darknet_py.training.initial_weights import InitialWeights, read_matching_weights, read_weights
+from darknet_py.training.memory import MemoryEstimate, estimate_memory
+from darknet_py.training.state import TrainingState
 from darknet_py.training.tasks.classification_task import ClassificationTask
 from darknet_py.training.tasks.detection_task import DetectionTask
 from darknet_py.training.tasks.task import Task
 from darknet_py.training.tasks.text_task import TextTask
-from darknet_py.training.train_options import TrainOptions
+from darknet_py.training.train_options import NetValue, TrainOptions, override_edits
 
 
-def make_task(graph: Graph, path: str | Path | None, options: TrainOptions) -> Task:
-    """Of a detector, a classifier or, where it takes no images, a network of texts. Raises DarknetError."""
-    detects = bool(graph.detection_specs)
-    if not detects and not graph.layers[-1].spec.vector:
-        raise TrainError(
-            f"{graph.path}: expected a detection layer such as [yolo], or [softmax] or [cost] at the end, got none"
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training before it starts. Making a plan reads files and writes none, but for a built-in data set.
+
+    Attributes:
+        source: The cfg or checkpoint that was given.
+        cfg: The cfg that the weights go with: `source`, or a file in the output folder where `classes` changed it.
+        graph: The network, with all changes to the cfg applied (`graph.document.edits` lists them).
+        task: The kind of training and its data.
+        options: Options of the run.
+        context: This process among those that train together.
+        device: Where it trains.
+        local_batch: The part of each batch that this process trains on.
+        files: The output folder.
+        weights: Weights to start from.
+        state: The state to resume from.
+        resumes: Whether it continues an earlier training, by its state or its last weights.
+        memory: Estimate of the memory it needs.
+        notes: Lines to log at the start.
+        warnings: Warnings to log at the start.
+    """
+
+    source: Path
+    cfg: Path
+    graph: Graph
+    task: Task
+    options: TrainOptions
+    context: DistContext
+    device: torch.device
+    local_batch: LocalBatch
+    files: CheckpointDir
+    weights: InitialWeights | None
+    state: TrainingState | None
+    resumes: bool
+    memory: MemoryEstimate
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def create(
+        cls,
+        cfg: str | Path,
+        data: str | Path | None = None,
+        weights: str | Path | None = None,
+        options: TrainOptions | None = None,
+        overrides: Mapping[str, NetValue] | None = None,
+        context: DistContext | None = None,
+    ) -> TrainingPlan:
+        """Decides everything about a training.
+
+        Args:
+            cfg: A cfg, or a checkpoint, which holds its own cfg and weights.
+            data: The data, as `train` takes it; None is the built-in data set.
+            weights: A .weights file or checkpoint to start from.
+            options: Options of the run.
+            overrides: New values for keys of `[net]`.
+            context: This process among others. Default: as `torchrun` started it.
+
+        Returns:
+            The plan.
+
+        Raises:
+            DarknetError: The training cannot start: CfgError, WeightsError, DataError or TrainError.
+        """
+        cfg, options, overrides = Path(cfg), options or TrainOptions(), overrides or {}
+        context = context or DistContext.from_environment()
+        stored = checkpoint.read(cfg) if checkpoint.is_checkpoint(cfg) else None
+        original = stored.graph if stored else parse(cfg)
+        graph, rewritten = _edited(original, options, overrides)
+        check_schedule(graph, overrides)
+        check_supported(graph, context)
+        task = open_task(graph, data, options)
+        files = CheckpointDir(Path(options.out or task.file.backup), cfg.stem, task.metric)
+        if rewritten and files.cfg.resolve() == cfg.resolve():
+            raise TrainError(
+                f"out: expected another folder than that of {cfg}, as the cfg for {options.classes} classes goes there"
+            )
+
+        state = files.load_last(graph) if options.resume else None
+        resumes = options.resume and (state is not None or files.path("last.weights").exists())
+        initial: InitialWeights | None = None
+        if resumes and state is None:
+            initial = read_weights(files.path("last.weights"), graph)
+        elif not resumes and (weights is not None or stored is not None):
+            initial = _initial_weights(cfg, weights, stored, graph, original, options)
+        if initial and not options.resume and initial.seen // graph.net.batch_images >= graph.net.max_batches:
+            raise TrainError(
+                f"{initial.path}: expected weights of less than max_batches={graph.net.max_batches} iterations, "
+                f"got {initial.seen // graph.net.batch_images}; clear=True (--clear) counts from 0"
+            )
+        local_batch = split_batch(graph.net, context)
+        started_anyway = weights is not None or stored is not None or options.clear
+        return cls(
+            source=cfg,
+            cfg=files.cfg if rewritten else cfg,
+            graph=graph,
+            task=task,
+            options=options,
+            context=context,
+            device=pick_device(options.device, context),
+            local_batch=local_batch,
+            files=files,
+            weights=initial,
+            state=state,
+            resumes=resumes,
+            memory=_memory(graph, local_batch, options),
+            notes=(
+                *_schedule_notes(graph.document.edits),
+                *([f"cfg for {options.classes} classes: {files.cfg}"] if rewritten else []),
+                *([str(initial)] if initial and options.classes and not resumes else []),
+                *task.notes(),
+                *ineffective_keys(graph),
+                *_resume_notes(files, graph.net, options, state, resumes, started_anyway),
+            ),
+            warnings=tuple(_warnings(graph, overrides)),
         )
-    check_supported(graph, detects)
-    read: Callable[..., Task] = DetectionTask.read if detects else ClassificationTask.read
-    task = (TextTask.read if graph.reads_text else read)(path, graph, options)
-    if options.patience and not task.measures:
-        raise TrainError(f"patience: expected a list to measure on (map, --map), got none in {task.file.path}")
+
+    @property
+    def net(self) -> NetSpec:
+        """The cfg's `[net]`, with all changes."""
+        return self.graph.net
+
+    @property
+    def first_iteration(self) -> int:
+        """Iterations that are done already."""
+        if self.state:
+            return self.state["learner"]["iteration"]
+        return self.weights.seen // self.net.batch_images if self.weights else 0
+
+    @property
+    def seed(self) -> int:
+        """Of everything random; a resumed training keeps its own."""
+        return self.state["learner"]["seed"] if self.state else self.options.seed
+
+    def to_json(self) -> dict[str, object]:
+        """The plan as plain values."""
+        net, memory, initial = self.net, self.memory, self.weights
+        return {
+            "cfg": str(self.cfg),
+            "source": str(self.source),
+            "changes": [
+                {
+                    "section": _section_name(self.graph, edit),
+                    "key": edit.key,
+                    "value": edit.value,
+                    "reason": edit.reason,
+                }
+                for edit in self.graph.document.edits
+            ],
+            "task": self.task.kind,
+            "data": {
+                "file": str(self.task.file.path),
+                "builtin": self.task.builtin,
+                "train": self.task.train_size,
+                "valid": self.task.valid_size,
+                "unit": self.task.item,
+                "classes": list(self.task.names),
+                "metric": self.task.metric,
+            },
+            "device": str(self.device),
+            "processes": self.context.size,
+            "precision": self.options.amp or "float32",
+            "input": list(self.graph.input),
+            "batch": net.mini_batch * net.subdivisions,
+            "subdivisions": net.subdivisions,
+            "mini_batch": net.mini_batch,
+            "local_batch": self.local_batch._asdict(),
+            "schedule": {
+                "first_iteration": self.first_iteration,
+                "max_batches": net.max_batches,
+                "learning_rate": net.learning_rate,
+                "policy": net.policy,
+                "burn_in": net.burn_in,
+                "steps": list(net.steps),
+                "scales": list(net.scales),
+            },
+            "optimizer": {
+                "name": "adam" if net.adam else "sgd",
+                "momentum": net.momentum,
+                "decay": net.decay,
+                "ema_alpha": net.ema_alpha,
+            },
+            "seed": self.seed,
+            "weights": str(initial.path) if initial else None,
+            "reinitialized": list(initial.reinitialized) if initial else [],
+            "resumes": self.resumes,
+            "parameters": self.graph.parameters,
+            "bflops": self.graph.bflops,
+            "memory": {**memory._asdict(), "total": memory.total},
+            "files": [str(path) for path in self.output_files],
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def output_files(self) -> list[Path]:
+        """The files that the training writes if nothing goes wrong, without numbered weights."""
+        files, evaluates, metric = self.files, self.task.evaluates, self.task.metric
+        suffixes = ["last.weights", "last.state", "final.weights", "log.csv"]
+        suffixes += ["best.weights", "best.json", f"{metric}.json"] if evaluates else []
+        suffixes += ["ema.weights"] if self.net.ema_alpha else []
+        suffixes += ["tensorboard"] if self.options.tensorboard else []
+        paths = [files.cfg] if self.cfg != self.source else []
+        paths += [files.path(suffix) for suffix in suffixes]
+        return paths + ([files.chart] if self.options.chart else [])
+
+    def __str__(self) -> str:
+        """The plan in words, one line for each decision."""
+        net, task, memory = self.net, self.task, self.memory
+        shape = self.graph.input
+        lines = [
+            f"{task.kind}: {self.source}, {len(self.graph.layers)} layers, {self.graph.parameters:,} parameters, "
+            f"{self.graph.bflops:.3f} BFLOPs",
+            f"input: {shape.w} x {shape.h} x {shape.c}",
+        ]
+        for edit in self.graph.document.edits:
+            reason = edit.reason or "requested"
+            lines.append(f"change: {_section_name(self.graph, edit)} {edit.key}={edit.value} ({reason})")
+        lines += [
+            f"data: {task.file.path}{' (built-in)' if task.builtin else ''}, {task.train_size:,} {task.item} to train "
+            f"on, {f'{task.valid_size:,} to evaluate on ({task.metric_label})' if task.evaluates else 'no evaluation'}",
+            f"classes: {len(task.names)} of {task.class_limit}{_shortened(task.names)}",
+            f"device: {self.device}, {self.options.amp or 'float32'}"
+            + (f", {self.context.size} processes" if self.context.size > 1 else ""),
+            f"batch: {net.mini_batch * net.subdivisions} = {net.subdivisions} subdivisions of {net.mini_batch}"
+            + (f", {self.local_batch.mini_batches} x {self.local_batch.images} here" if self.context.size > 1 else ""),
+            f"schedule: iterations {self.first_iteration + 1} to {net.max_batches}, learning rate "
+            f"{net.learning_rate:g}, policy {net.policy}{_steps(net)}, burn-in {net.burn_in}",
+            f"optimizer: {'Adam' if net.adam else 'SGD'}, momentum {net.momentum:g}, decay {net.decay:g}"
+            + (f", EMA {net.ema_alpha:g}" if net.ema_alpha else ""),
+            f"weights: {self._start_words()}",
+            f"memory: about {memory.total / 2**20:,.0f} MiB (weights {memory.weights / 2**20:,.0f}, gradients and "
+            f"optimizer {memory.optimizer / 2**20:,.0f}, activations {memory.activations / 2**20:,.0f})",
+            f"files: {', '.join(path.name for path in self.output_files)} in {self.files.folder}",
+            *self.notes,
+            *(f"warning: {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(lines)
+
+    def _start_words(self) -> str:
+        if self.state:
+            return f"resumed from {self.files.path('last.state')}"
+        if self.weights:
+            return str(self.weights)
+        return f"initialized with seed {self.seed}"
+
+
+def open_task(graph: Graph, data: str | Path | None, options: TrainOptions) -> Task:
+    """Opens the data as the kind of network asks for it.
+
+    Args:
+        graph: A detector, a classifier, or a network of text, which takes no images.
+        data: The data; None is the built-in data set.
+        options: Options of the run.
+
+    Returns:
+        The task.
+
+    Raises:
+        DarknetError: The network cannot be trained, or the data cannot be used.
+    """
+    task: Task
+    if graph.reads_text:
+        task = TextTask.open(data, graph, options)
+    elif graph.detection_specs:
+        task = DetectionTask.open(data, graph, options)
+    else:
+        task = ClassificationTask.open(data, graph, options)
+    if options.patience and not task.evaluates:
+        raise TrainError(f"patience: expected a validation list (map, --map), got none in {task.file.path}")
     return task
 
 
-def check_schedule(graph: Graph, changes: Mapping[str, Any]) -> None:
-    """Raises TrainError where `[net]` is for testing."""
-    if not graph.net.max_batches:
-        raise TrainError(f"{graph.path}: expected max_batches in [net] (or max_batches=N, --max-batches N), got none")
-    if graph.net.batch == 1 and "batch" not in changes:
-        raise TrainError(
-            f"{graph.path}: batch=1 is for testing, expected more in [net] "
-            "(or batch=64 subdivisions=16, --batch 64 --subdivisions 16)"
-        )
-
-
-def check_supported(graph: Graph, detects: bool) -> None:
-    """Raises TrainError for keys of `[net]` that steer training in C Darknet and that we do not have."""
-    net = graph.net
-    refused = {
-        "attention": net.attention,  # a window that shows input gradients
-        "weights_reject_freq": net.weights_reject_freq > 0,
-        "unsupervised": net.unsupervised and detects,
-        "track": net.track and not detects,
-        "dynamic_minibatch": net.dynamic_minibatch and not detects,
-    }
-    kind = "a detector" if detects else "a classifier"
-    for key in (key for key, expected in refused.items() if expected):
-        raise TrainError(f"{graph.path}: [net] {key} is not supported for {kind}; remove it (or --set {key}=0)")
-    if net.contrastive and net.mini_batch < 2:
-        raise TrainError(f"{graph.path}: contrastive=1 wants mini-batches of at least 2 images, got {net.mini_batch}")
-    if net.dynamic_minibatch and (net.time_steps > 1 or net.track):
-        raise TrainError(f"{graph.path}: dynamic_minibatch=1 is not supported with time_steps or track; remove it")
-    changing = any(scale != 1 for scale in net.seq_scales)
-    if net.track and (net.sequential_subdivisions != net.subdivisions or changing):
-        raise TrainError(
-            f"{graph.path}: track=1 is supported with one sequence per subdivision only: expected "
-            f"sequential_subdivisions={net.subdivisions} and no seq_scales"
-        )
-
-
-def pick_device(name: str | None, team: DistContext) -> torch.device:
-    """The one asked for, else a GPU of its own for each process, else the CPU. Raises TrainError."""
+def pick_device(name: str | None, context: DistContext) -> torch.device:
+    """The device asked for; else a GPU for each process, else the CPU. Raises TrainError."""
     if name is None:
-        name = f"cuda:{team.local_rank}" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{context.local_rank}" if torch.cuda.is_available() else "cpu"
     elif name == "cuda":
-        name = f"cuda:{team.local_rank}"
+        name = f"cuda:{context.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -86,35 +319,92 @@ def pick_device(name: str | None, team: DistContext) -> torch.device:
     return device
 
 
-def notes(graph: Graph, task: Task) -> list[str]:
-    """Lines to print before training starts."""
-    net, lines = graph.net, [*task.notes(), *_idle(graph)]
+def _edited(original: Graph, options: TrainOptions, overrides: Mapping[str, NetValue]) -> tuple[Graph, bool]:
+    """The graph with all changes to the cfg, and whether its number of classes changed."""
+    for_classes = class_edits(original, options.classes) if options.classes else []
+    document = original.document.with_edits([*for_classes, *override_edits(original, overrides)])
+    return original if document is original.document else build_graph(document), bool(for_classes)
+
+
+def _initial_weights(
+    cfg: Path,
+    weights: str | Path | None,
+    stored: Checkpoint | None,
+    graph: Graph,
+    original: Graph,
+    options: TrainOptions,
+) -> InitialWeights:
+    """Weights that were given, or those of a checkpoint given as the cfg."""
+    path = cfg if weights is None else Path(weights)
+    content = stored if weights is None else None
+    if options.classes:
+        return read_matching_weights(path, graph, original, options.cutoff, content)
+    initial = read_weights(path, graph, options.cutoff, content)
+    return InitialWeights(path, 0, initial.tensors) if options.clear or options.cutoff else initial
+
+
+def _memory(graph: Graph, local_batch: LocalBatch, options: TrainOptions) -> MemoryEstimate:
+    heads = graph.detection_specs
+    factor = heads[-1].random if heads and not heads[-1].vector else 0.0
+    width, height = largest_size(graph.net, factor)
+    scale = width * height / max(graph.net.width * graph.net.height, 1) if factor else 1.0
+    images = local_batch.images * graph.net.time_steps
+    return estimate_memory(graph, images, scale, options.amp is not None)
+
+
+def _schedule_notes(edits: tuple[CfgEdit, ...]) -> list[str]:
+    """What followed from another max_batches."""
+    followed = [edit for edit in edits if edit.section == 0 and edit.reason.startswith("max_batches=")]
+    if not followed:
+        return []
+    return [f"{followed[0].reason}, so {' and '.join(f'{edit.key}={edit.value}' for edit in followed)}"]
+
+
+def _resume_notes(
+    files: CheckpointDir, net: NetSpec, options: TrainOptions, state: TrainingState | None, resumes: bool, given: bool
+) -> list[str]:
+    """Where a training resumes. given: whether weights or --clear were given, which a resumed training ignores."""
+    if not options.resume:
+        return []
+    if state:
+        lines = [f"resuming at iteration {state['learner']['iteration']} of {net.max_batches}"]
+        if given or options.seed not in (0, state["learner"]["seed"]):
+            lines.append("note: --weights, --clear and --seed are ignored with --resume")
+        return lines
+    if resumes:
+        last = files.path("last.weights")
+        return [f"{files.path('last.state')} not found: continuing from {last} with a new optimizer"]
+    return [f"nothing to resume in {files.folder}: starting from the beginning"]
+
+
+def _warnings(graph: Graph, overrides: Mapping[str, NetValue]) -> list[str]:
+    net = graph.net
+    lines = [
+        str(warning) for key in overrides for warning in graph.warnings if f"unknown key {key!r}" in warning.message
+    ]
     if net.batch % net.subdivisions:
-        found = net.mini_batch * net.subdivisions
         lines.append(
-            f"note: batch={net.batch} is no multiple of subdivisions={net.subdivisions}: {found} images are taken"
+            f"batch={net.batch} is not divisible by subdivisions={net.subdivisions}; "
+            f"using {net.mini_batch * net.subdivisions} images"
         )
     if net.burn_in >= net.max_batches:
-        lines.append(f"warning: burn_in={net.burn_in} is not over when training ends at max_batches={net.max_batches}")
+        lines.append(f"burn_in={net.burn_in} is not over when training ends at max_batches={net.max_batches}")
     return lines
 
 
-def _idle(graph: Graph) -> list[str]:
-    """A line for each key of `[net]` that has no effect in this network, in C Darknet neither."""
-    net, heads = graph.net, graph.detection_specs
-    rejecting = any(head.filters_labels for head in heads)
-    idle = {
-        "badlabels_rejection_percentage": (net.badlabels_rejection_percentage and not rejecting, "only [yolo] has it"),
-        "num_sigmas_reject_badlabels": (net.num_sigmas_reject_badlabels and not rejecting, "only [yolo] has it"),
-        "equidistant_point": (net.equidistant_point and not rejecting, "only [yolo] has it"),
-        "seq_scales": (any(scale != 1 for scale in net.seq_scales) and not net.track, "track=1 is not set"),
-        "dynamic_minibatch": (net.dynamic_minibatch and not any(head.random for head in heads), "random=1 is not set"),
-        "contrastive_jit_flip": (net.contrastive_jit_flip and not net.contrastive, "contrastive=1 is not set"),
-        "contrastive_color": (net.contrastive_color and not net.contrastive, "contrastive=1 is not set"),
-        "cutmix": (net.mixup in (2, 4) and heads, "it is for classifiers"),
-        "angle": (net.angle and heads, "it is for classifiers"),
-        "gaussian_noise": (net.gaussian_noise and not heads, "it is for detectors"),
-        "letter_box": (net.letter_box and not heads, "it is for detectors"),
-        "mosaic_bound": (net.mosaic_bound and net.mixup not in (3, 4), "mosaic=1 is not set"),
-    }
-    return [f"note: [net] {key} has no effect: {reason}" for key, (is_idle, reason) in idle.items() if is_idle]
+def _section_name(graph: Graph, edit: CfgEdit) -> str:
+    if edit.section == 0:
+        return "[net]"
+    node = graph.layers[edit.section - 1]
+    return f"[{node.type}] #{node.index}"
+
+
+def _steps(net: NetSpec) -> str:
+    steps = ", ".join(f"{step} (x {scale:g})" for step, scale in zip(net.steps, net.scales, strict=True))
+    return f" {steps}" if steps else ""
+
+
+def _shortened(names: list[str], limit: int = 10) -> str:
+    if not names:
+        return ""
+    return ": " + ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

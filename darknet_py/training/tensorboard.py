@@ -1,20 +1,21 @@
-"""What a training tells TensorBoard (extra `tensorboard`)."""
+"""Training metrics for TensorBoard (extra `tensorboard`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from darknet_py.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from darknet_py.training.tasks.task import EvalScore
-    from darknet_py.training.train_log import LogRow
+    from torch.utils.tensorboard import SummaryWriter
+
+    from darknet_py.training.train_log import EvalRow, LogRow
 
 
 class TensorBoardWriter:
-    """Scalars in `folder`; iterations are the steps. Raises MissingExtra where TensorBoard is not installed."""
+    """Writes scalars to `folder`; iterations are the steps. Raises MissingExtra where TensorBoard is not installed."""
 
     def __init__(self, folder: Path):
         try:
@@ -22,29 +23,33 @@ class TensorBoardWriter:
         except ImportError as error:
             raise MissingExtra("tensorboard", "tensorboard", "--tensorboard") from error
         self.folder = folder
-        self._kind = SummaryWriter
-        self._writer: Any = None
+        self._type = SummaryWriter
+        self._writer: SummaryWriter | None = None
 
     def open(self, iteration: int) -> None:
-        """iteration: the last one done; what an earlier run wrote about later ones is hidden."""
-        self._writer = self._kind(str(self.folder), purge_step=iteration + 1)
+        """Starts to write after `iteration`; what an earlier run wrote about later iterations is hidden."""
+        self._writer = self._type(str(self.folder), purge_step=iteration + 1)
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
 
-    def trained(self, rows: Iterable[LogRow], speed: float) -> None:
-        """speed: images per second."""
+    def add_iterations(self, rows: Iterable[LogRow], images_per_second: float) -> None:
+        """Writes loss, running average and rate of iterations."""
         for row in rows:
-            for name in ("loss", "average", "rate"):
-                self._writer.add_scalar(f"train/{name}", getattr(row, name), row.iteration)
-            self._writer.add_scalar("train/images_per_second", speed, row.iteration)
+            values = {"loss": row.loss, "average": row.average, "rate": row.rate}
+            self._add("train", {**values, "images_per_second": images_per_second}, row.iteration)
 
-    def measured(self, iteration: int, metric: str, score: EvalScore) -> None:
-        """metric: what is measured. Of each class its AP; a classifier's has its recall instead."""
-        self._writer.add_scalar(f"valid/{metric}", score.value, iteration)
-        self._writer.add_scalar("valid/loss", score.loss, iteration)
-        for row in score.figures.get("classes", ()):
-            key = "ap" if "ap" in row else "recall"
-            self._writer.add_scalar(f"{key}/{row['name']}", row[key], iteration)
-        self._writer.flush()
+    def add_evaluation(self, metric: str, row: EvalRow) -> None:
+        """Writes an evaluation: its score, the validation loss, and per class the AP (of a classifier the recall)."""
+        self._add("valid", {metric: row.value, "loss": row.loss}, row.iteration)
+        for each in row.classes:
+            key = "ap" if "ap" in each else "recall"
+            self._add(key, {str(each["name"]): float(each[key])}, row.iteration)
+        if self._writer is not None:
+            self._writer.flush()
+
+    def _add(self, group: str, values: Mapping[str, float], iteration: int) -> None:
+        assert self._writer is not None, "open() comes first"
+        for name, value in values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, iteration)

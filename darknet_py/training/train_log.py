@@ -1,11 +1,11 @@
-"""What a training tells while it runs: progress, log lines, its tables and its pictures.
+"""The record of a training while it runs: progress, log lines, tables and plots.
 
     NAME_log.csv        a row per iteration          chart_NAME.png    loss, mAP, validation loss
-    NAME_map.json       a line per measurement (of a classifier NAME_top1.json): all of its figures
-    NAME_classes.csv    a row per measurement and class
-    NAME_confusion.png, NAME_precision_recall.png    of the best measurement
+    NAME_map.json       a line per evaluation (of a classifier NAME_top1.json) with all of its metrics
+    NAME_classes.csv    a row per evaluation and class
+    NAME_confusion.png, NAME_precision_recall.png    of the best evaluation
 
-Losses stay on the device until `flush`, so that a GPU is not made to wait at every iteration.
+Losses stay on the device until `flush`, so that a GPU does not wait at every iteration.
 """
 
 from __future__ import annotations
@@ -13,34 +13,47 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
+from darknet_py.cfg.net import NetSpec
 from darknet_py.errors import TrainError
 from darknet_py.files import write_atomically
 from darknet_py.training.checkpoint_dir import CheckpointDir
+from darknet_py.training.state import LogState
+from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_step import StepResult
-from darknet_py.view.draw import save_picture
+from darknet_py.view.figure import save_figure
 from darknet_py.view.loss_chart import LossChart
+from darknet_py.view.plots import confusion_plot, precision_recall_plot
 
-if TYPE_CHECKING:
-    from darknet_py.cfg.net import NetSpec
-    from darknet_py.training.tasks.task import EvalScore
+logger = logging.getLogger(__name__)
 
 _COLUMNS = ("iteration", "loss", "average", "rate", "images", "seconds")
 
 
 class LogRow(NamedTuple):
-    """A line of NAME_log.csv. images, seconds: since iteration 0, time spent in training only."""
+    """A row of NAME_log.csv.
+
+    Attributes:
+        iteration: Number of the iteration, from 1.
+        loss: Darknet's printed loss.
+        average: Darknet's running average of it.
+        rate: Learning rate.
+        images: Images since iteration 0.
+        seconds: Time spent in training since iteration 0, without evaluations and saving.
+    """
 
     iteration: int
     loss: float
@@ -50,174 +63,243 @@ class LogRow(NamedTuple):
     seconds: float
 
 
-class TrainLogger:
-    """Rows of all iterations, mAPs, and where they are shown.
+class EvalRow(NamedTuple):
+    """An evaluation during training.
 
-    images: of an iteration. loud: whether this process prints and writes. average: Darknet's running average.
-    board: for TensorBoard, of a process that is loud.
+    Attributes:
+        iteration: When it took place.
+        value: The score, 0 … 1.
+        loss: The validation loss; NaN where it is not known.
+        metrics: All numbers, as JSON has them.
+    """
+
+    iteration: int
+    value: float
+    loss: float
+    metrics: Mapping[str, object]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, object], metric: str) -> EvalRow:
+        """Reads a row of NAME_map.json. metric: key of the score."""
+        iteration, value, loss = (cast("float", row.get(key, math.nan)) for key in ("iteration", metric, "loss"))
+        return cls(int(iteration), value, loss, row)
+
+    def to_json(self, metric: str) -> dict[str, object]:
+        """A row of NAME_map.json. metric: key of the score."""
+        return {"iteration": self.iteration, metric: self.value, "loss": self.loss, **self.metrics}
+
+    @property
+    def classes(self) -> Sequence[Mapping[str, float | str]]:
+        """Metrics of each class."""
+        return cast("Sequence[Mapping[str, float | str]]", self.metrics.get("classes", ()))
+
+
+class TrainLogger:
+    """Rows of all iterations and evaluations, and where they are shown.
+
+    Args:
+        files: The folder that the tables and plots are written to.
+        net: The cfg's `[net]`.
+        metric_label: The score's name in messages.
+        is_main_process: Whether this process logs and writes.
+        quiet: Log nothing and show no progress bar.
+        tensorboard: Where to write scalars; of the main process only.
     """
 
     def __init__(
         self,
-        backup: CheckpointDir,
+        files: CheckpointDir,
         net: NetSpec,
-        images: int,
-        map_label: str,
+        metric_label: str,
         *,
-        loud: bool,
-        quiet: bool,
-        board: TensorBoardWriter | None = None,
+        is_main_process: bool = True,
+        quiet: bool = False,
+        tensorboard: TensorBoardWriter | None = None,
     ):
-        self.backup = backup
+        self.files = files
         self.net = net
-        self.images = images
-        self.loud = loud
-        self.quiet = quiet or not loud
-        self.map_label = map_label
-        self.board = board
+        self.metric_label = metric_label
+        self.is_main_process = is_main_process
+        self.quiet = quiet or not is_main_process
+        self.tensorboard = tensorboard
         self.average = math.nan
         self.rows: list[LogRow] = []
-        self.maps: list[dict[str, Any]] = []
+        self.evaluations: list[EvalRow] = []
         self.seconds = 0.0
         self._pending: list[StepResult] = []
         self._bar: tqdm[Any] | None = None
+        self._exit = ExitStack()
         self._clock = time.perf_counter()
 
     def start(self, iteration: int) -> None:
-        """Shows the bar and opens the log, with what was restored."""
-        if self.loud:
-            write_atomically(self._csv, _table(self.rows, header=True), TrainError)
-        if self.board:
-            self.board.open(iteration)
+        """Shows the progress bar and opens the log, with the rows that were restored."""
+        if self.is_main_process:
+            write_atomically(self._csv, _log_table(self.rows, header=True), TrainError)
+        if self.tensorboard:
+            self.tensorboard.open(iteration)
+            self._exit.callback(self.tensorboard.close)
         if not self.quiet and sys.stderr.isatty():
-            self._bar = tqdm(
-                total=self.net.max_batches, initial=iteration, unit="it", dynamic_ncols=True, smoothing=0.1
+            self._bar = self._exit.enter_context(
+                tqdm(total=self.net.max_batches, initial=iteration, unit="it", dynamic_ncols=True, smoothing=0.1)
             )
-        self._clock = time.perf_counter()
+            self._exit.enter_context(logging_redirect_tqdm(_console_loggers()))
+        self.restart_clock()
 
     def close(self) -> None:
-        if self._bar:
-            self._bar.close()
-        if self.board:
-            self.board.close()
+        """Ends the progress bar and the TensorBoard files."""
+        self._exit.close()
 
-    def say(self, line: str) -> None:
-        """Prints a line without disturbing the bar."""
+    def info(self, message: str) -> None:
+        """Logs a line, unless quiet."""
         if not self.quiet:
-            tqdm.write(line, file=sys.stderr) if self._bar else print(line, file=sys.stderr, flush=True)
+            logger.info(message)
+
+    def warning(self, message: str) -> None:
+        """Logs a warning, unless quiet."""
+        if not self.quiet:
+            logger.warning(message)
 
     def add(self, step: StepResult) -> None:
+        """Adds an iteration; `flush` reads its loss."""
         self._pending.append(step)
 
-    def flush(self, keep: Callable[[StepResult, float], list[str]]) -> None:
+    def flush(self, save_batch: Callable[[StepResult, float], list[str]]) -> None:
         """Reads the losses of the iterations since the last call and shows them.
 
-        keep: called with an iteration whose loss is not finite, saves its batch and gives lines about it. Raises
-        TrainError then.
+        Args:
+            save_batch: Called with an iteration whose loss is not finite; saves its batch and returns lines about it.
+
+        Raises:
+            TrainError: A loss is not finite.
         """
         pending, self._pending = self._pending, []
         if not pending:
             return
         losses = torch.stack([step.loss for step in pending]).tolist()
         now = time.perf_counter()
-        spent, self._clock = now - self._clock, now
+        elapsed, self._clock = now - self._clock, now
         first = len(self.rows)
         for number, (step, loss) in enumerate(zip(pending, losses, strict=True), 1):
             if not math.isfinite(loss):
-                raise TrainError("\n".join([*_not_finite(step, loss), *keep(step, loss)]))
+                raise TrainError("\n".join([*_loss_report(step, loss), *save_batch(step, loss)]))
             # Darknet takes the first loss as the average, and again after a NaN.
             self.average = loss if math.isnan(self.average) else self.average * 0.9 + loss * 0.1
-            at = self.seconds + spent * number / len(pending)
-            images = step.iteration * self.images
-            self.rows.append(LogRow(step.iteration, loss, self.average, step.rate, images, at))
-        self.seconds += spent
+            seconds = self.seconds + elapsed * number / len(pending)
+            images = step.iteration * self.net.batch_images
+            self.rows.append(LogRow(step.iteration, loss, self.average, step.rate, images, seconds))
+        self.seconds += elapsed
         new = self.rows[first:]
-        if self.loud:
-            speed = len(new) * self.images / max(spent, 1e-9)
+        if self.is_main_process:
+            speed = len(new) * self.net.batch_images / max(elapsed, 1e-9)
             self._append(new)
-            self._show(new[-1], speed, spent / len(new))
-            if self.board:
-                self.board.trained(new, speed)
+            self._show(new[-1], speed, elapsed / len(new))
+            if self.tensorboard:
+                self.tensorboard.add_iterations(new, speed)
 
-    def pause(self) -> None:
-        """Call after work that is not training, so that its time is not counted."""
+    def restart_clock(self) -> None:
+        """Call after work that is not training, so that its time does not count."""
         self._clock = time.perf_counter()
 
-    def measured(self, iteration: int, score: EvalScore, best: float, draw: bool) -> None:
-        """Notes an evaluation in the tables; draw: and draws it."""
-        self.maps.append({"iteration": iteration, self.backup.metric: score.value, "loss": score.loss, **score.figures})
-        standing = f"best = {best:.2%}, validation loss = {score.loss:.4f}"
-        self.say(f" {iteration}: {self.map_label} = {score.value:.2%}, {standing}")
-        if not self.loud:
+    def add_evaluation(self, iteration: int, score: EvalScore, best: float, *, plot: bool) -> None:
+        """Adds an evaluation to the tables.
+
+        Args:
+            iteration: When it took place.
+            score: Its result.
+            best: The best score so far.
+            plot: Draw the confusion matrix and the precision-recall curves too.
+        """
+        self.evaluations.append(EvalRow(iteration, score.value, score.loss, score.to_json()))
+        self.info(
+            f" {iteration}: {self.metric_label} = {score.value:.2%}, best = {best:.2%}, "
+            f"validation loss = {score.loss:.4f}"
+        )
+        if not self.is_main_process:
             return
-        lines = ",\n".join(json.dumps(row) for row in self.maps)
-        write_atomically(self.backup.path(f"{self.backup.metric}.json"), f"[{lines}]\n".encode(), TrainError)
-        table = _class_table(self.maps)
+        lines = ",\n".join(json.dumps(row.to_json(self.files.metric)) for row in self.evaluations)
+        write_atomically(self.files.path(f"{self.files.metric}.json"), f"[{lines}]\n".encode(), TrainError)
+        table = _class_table(self.evaluations)
         if table:
-            write_atomically(self.backup.path("classes.csv"), table, TrainError)
-        if self.board:
-            self.board.measured(iteration, self.backup.metric, score)
-        for name, picture in score.draw().items() if draw else ():
-            save_picture(self.backup.path(f"{name}.png"), picture)
+            write_atomically(self.files.path("classes.csv"), table, TrainError)
+        if self.tensorboard:
+            self.tensorboard.add_evaluation(self.files.metric, self.evaluations[-1])
+        if plot:
+            self._plot(score)
 
     @property
     def scores(self) -> list[float]:
-        """All measurements so far."""
-        return [row[self.backup.metric] for row in self.maps]
-
-    @property
-    def chart(self) -> Path:
-        return self.backup.folder / f"chart_{self.backup.name}.png"
+        """All scores so far."""
+        return [row.value for row in self.evaluations]
 
     def draw_chart(self) -> None:
         """Writes chart_NAME.png."""
-        chart = LossChart(self.backup.name, self.net.max_batches, self.net.max_chart_loss, self.map_label)
+        chart = LossChart(self.files.name, self.net.max_batches, self.net.max_chart_loss, self.metric_label)
         chart.losses = [(row.iteration, row.loss) for row in self.rows]
         chart.averages = [(row.iteration, row.average) for row in self.rows]
         chart.rates = [(row.iteration, row.rate) for row in self.rows]
-        chart.validation = [(row["iteration"], row["loss"]) for row in self.maps if "loss" in row]
-        chart.maps = [(row["iteration"], score) for row, score in zip(self.maps, self.scores, strict=True)]
-        chart.save(self.chart)
+        chart.validation = [(row.iteration, row.loss) for row in self.evaluations if not math.isnan(row.loss)]
+        chart.maps = [(row.iteration, row.value) for row in self.evaluations]
+        chart.save(self.files.chart)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": torch.tensor(self.rows, dtype=torch.float64), "maps": self.maps}
+    def state_dict(self) -> LogState:
+        """All rows, for NAME_last.state."""
+        return {
+            "rows": torch.tensor(self.rows, dtype=torch.float64),
+            "maps": [row.to_json(self.files.metric) for row in self.evaluations],
+        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: LogState) -> None:
+        """Restores the rows that `state_dict` gave."""
         self.rows = [LogRow(int(i), loss, avg, rate, int(n), s) for i, loss, avg, rate, n, s in state["rows"].tolist()]
-        self.maps = state["maps"]
+        self.evaluations = [EvalRow.from_json(row, self.files.metric) for row in state["maps"]]
         self.average = self.rows[-1].average if self.rows else math.nan
         self.seconds = self.rows[-1].seconds if self.rows else 0.0
 
     @property
     def _csv(self) -> Path:
-        return self.backup.path("log.csv")
+        return self.files.path("log.csv")
 
     def _append(self, rows: list[LogRow]) -> None:
         try:
             with open(self._csv, "ab") as file:
-                file.write(_table(rows))
+                file.write(_log_table(rows))
         except OSError as error:
             raise TrainError(f"{self._csv}: cannot write: {error.strerror}") from error
 
     def _show(self, row: LogRow, speed: float, seconds: float) -> None:
-        if self._bar:
-            last = f", {self.map_label} {self.scores[-1]:.2%}" if self.maps else ""
+        if self._bar is not None:
+            last = f", {self.metric_label} {self.scores[-1]:.2%}" if self.evaluations else ""
             self._bar.set_postfix_str(
                 f"loss {row.loss:.4g}, avg {row.average:.4g}, rate {row.rate:.3g}, {speed:.1f} images/s{last}", False
             )
             self._bar.update(row.iteration - self._bar.n)
-        elif not self.quiet:
-            hours = (self.net.max_batches - row.iteration) * seconds / 3600
-            # Darknet's own line, so that scripts that read it go on working.
-            print(
-                f" {row.iteration}: {row.loss:.6f}, {row.average:.6f} avg loss, {row.rate:.6f} rate, "
-                f"{seconds:.6f} seconds, {row.images} images, {hours:.6f} hours left",
-                file=sys.stderr,
-                flush=True,
-            )
+            return
+        hours = (self.net.max_batches - row.iteration) * seconds / 3600
+        # Darknet's own line, so that scripts that read it still work.
+        self.info(
+            f" {row.iteration}: {row.loss:.6f}, {row.average:.6f} avg loss, {row.rate:.6f} rate, "
+            f"{seconds:.6f} seconds, {row.images} images, {hours:.6f} hours left"
+        )
+
+    def _plot(self, score: EvalScore) -> None:
+        title = f"{self.metric_label} = {score.value:.2%}"
+        if score.confusion is not None:
+            save_figure(self.files.path("confusion.png"), confusion_plot(title, score.names, score.confusion))
+        if score.curves:
+            curves = [(name, c.precision, c.recall) for name, c in zip(score.names, score.curves, strict=True)]
+            save_figure(self.files.path("precision_recall.png"), precision_recall_plot(title, curves))
 
 
-def _table(rows: list[LogRow], header: bool = False) -> bytes:
+def _console_loggers() -> list[logging.Logger]:
+    """The loggers that write our lines to the terminal, which must not disturb the progress bar."""
+    return [
+        each
+        for each in (logging.getLogger(), logging.getLogger("darknet_py"))
+        if any(isinstance(h, logging.StreamHandler) and h.stream in (sys.stdout, sys.stderr) for h in each.handlers)
+    ]
+
+
+def _log_table(rows: list[LogRow], header: bool = False) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if header:
@@ -227,11 +309,11 @@ def _table(rows: list[LogRow], header: bool = False) -> bytes:
     return text.getvalue().encode()
 
 
-def _class_table(maps: list[dict[str, Any]]) -> bytes:
+def _class_table(evaluations: list[EvalRow]) -> bytes:
     rows = [
-        {"iteration": row["iteration"], "class": number} | each
-        for row in maps
-        for number, each in enumerate(row.get("classes", ()))
+        {"iteration": evaluation.iteration, "class": number, **row}
+        for evaluation in evaluations
+        for number, row in enumerate(evaluation.classes)
     ]
     if not rows:
         return b""
@@ -242,14 +324,11 @@ def _class_table(maps: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _not_finite(step: StepResult, loss: float) -> list[str]:
-    lines = [f"iteration {step.iteration}: the loss is {loss} (rate {step.rate:.6g}); no weights of it were saved"]
+def _loss_report(step: StepResult, loss: float) -> list[str]:
+    """Lines about a loss that is not finite, part by part."""
+    lines = [f"iteration {step.iteration}: the loss is {loss} (rate {step.rate:.6g}); its weights were not saved"]
     for number, heads in enumerate(step.parts):
-        for layer, figures in heads.items():
-            shown = ", ".join(f"{name} {_number(value)}" for name, value in figures.items())
-            lines.append(f"  mini-batch {number}, layer {layer}: {shown}")
+        for layer, parts in heads.items():
+            values = ", ".join(f"{name} {float(value):.6g}" for name, value in parts.items())
+            lines.append(f"  mini-batch {number}, layer {layer}: {values}")
     return lines
-
-
-def _number(value: Tensor) -> str:
-    return f"{float(value):.6g}"

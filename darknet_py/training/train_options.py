@@ -6,36 +6,58 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from darknet_py.cfg.document import CfgEdit
-from darknet_py.cfg.net import UNUSED_KEYS
+from darknet_py.cfg.net import UNUSED_KEYS, NetSpec
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import DetectionHeadSpec
 
+NetValue = bool | int | float | str | Sequence[int] | Sequence[float]
+
 _ALIASES = {"ema": "ema_alpha"}
-# What a detection section says about augmentation; a new value goes into all of them.
+# Augmentation keys of detection layers; a new value goes into all of them.
 _HEAD_KEYS = ("jitter", "random", "resize")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of the run; what they leave out is the cfg's.
+    """Options of a training run. What they leave out is decided by the cfg.
 
-    out: folder for weights, state, log and chart (default: `backup` of the .data file). resume: go on from
-    NAME_last.state there, as if training had never stopped. clear: count iterations from 0, whatever the weights say.
-    cutoff: load the weights of the first N layers only, and count from 0. classes: fine-tuning: the cfg is rewritten
-    for so many classes (into `out`, with the weights), takes over what fits of the weights, and counts from 0. map: mAP
-    on the validation list every N iterations; True is Darknet's cadence (`map_epochs`), False never, None Darknet's
-    cadence where the validation list is not the training list. iou_thresh, points, thresh: of that mAP. save_every:
-    NAME_last every N iterations. log_every: read losses back from the device, and print a line where there is no
-    terminal, every N iterations. patience: end after so many measurements in a row without a better one. limit: the
-    first N images of each list only. amp: bf16 or fp16. bn_momentum: of the running statistics (None:
-    `schedule.statistics_momentum`). sync_bn: batch norm over the mini-batches of all processes. workers: processes
-    that load images (None: by the machine). cache: keep the training images in memory, decoded (None: where all of
-    them take at most 2 GiB and a quarter of what is free). tensorboard: write NAME_tensorboard too.
+    Attributes:
+        out: Folder for weights, state, log and chart. Default: `backup` of the .data file.
+        device: `cpu`, `cuda`, `cuda:1` …. Default: a GPU if there is one.
+        seed: Of everything random.
+        workers: Processes that load images. Default: by the machine.
+        cache: Keep decoded training images in memory, all that fit in half of the free memory. Default: where all of
+            them take at most 2 GiB and a quarter of the free memory.
+        resume: Continue from NAME_last.state in `out` as if training had never stopped.
+        clear: Count iterations from 0, whatever the weights file says.
+        cutoff: Load the weights of the first N layers only, and count from 0.
+        classes: Fine-tune for this number of classes: the cfg is rewritten into `out`, matching weights are loaded,
+            and iterations count from 0.
+        map: Evaluate on the validation list every N iterations. True: at Darknet's intervals (`map_epochs`). False:
+            never. Default: at Darknet's intervals where the validation list is not the training list.
+        map_epochs: Epochs between evaluations, by Darknet's rule.
+        iou_thresh: IoU of a correct detection, for mAP.
+        points: Recall points of the AP: 0 is the area under the curve.
+        thresh: Confidence threshold for precision and recall.
+        save_every: Write NAME_last every N iterations. Default: `savelast` of the .data file, else 100.
+        log_every: Log every N iterations. Default: 10 on a GPU, 1 on a CPU.
+        patience: Stop early after so many evaluations without a better score.
+        limit: Use the first N images of each list only.
+        amp: `bf16` or `fp16` for mixed precision.
+        bn_momentum: Momentum of batch norm's running statistics. Default: see `schedule.statistics_momentum`.
+        sync_bn: Batch norm over the mini-batches of all processes.
+        chart: Draw chart_NAME.png and the plots of the best evaluation.
+        tensorboard: Write NAME_tensorboard too.
+        quiet: Log nothing and show no progress bar.
+        skip_bad_labels: List wrong label rows and train without them.
+
+    Raises:
+        TrainError: A value is out of range.
     """
 
     out: str | Path | None = None
@@ -71,84 +93,164 @@ class TrainOptions:
             raise TrainError(f"bn_momentum: expected a number above 0 and up to 1, got {self.bn_momentum}")
         if self.points < 0 or self.points == 1:
             raise TrainError(f"points: expected 0 or at least 2, got {self.points}")
-        for name in ("iou_thresh", "thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
-        for name in ("map", "map_epochs", "save_every", "log_every", "limit", "cutoff", "classes", "patience"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, bool) and (not isinstance(value, int) or value < 1):
-                raise TrainError(f"{name}: expected an integer of at least 1, got {value!r}")
-        for name in ("seed", "workers"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 0):
-                raise TrainError(f"{name}: expected an integer of at least 0, got {value!r}")
+        for name, fraction in {"iou_thresh": self.iou_thresh, "thresh": self.thresh}.items():
+            if not 0 <= fraction <= 1:
+                raise TrainError(f"{name}: expected a number from 0 to 1, got {fraction}")
+        _check_integers(
+            1,
+            map=None if isinstance(self.map, bool) else self.map,
+            map_epochs=self.map_epochs,
+            save_every=self.save_every,
+            log_every=self.log_every,
+            limit=self.limit,
+            cutoff=self.cutoff,
+            classes=self.classes,
+            patience=self.patience,
+        )
+        _check_integers(0, seed=self.seed, workers=self.workers)
 
 
-def split_options(overrides: Mapping[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
-    """Options of the run, and keys of `[net]`. A value of None counts as not given."""
-    given = {_ALIASES.get(key, key): value for key, value in overrides.items() if value is not None}
-    own = {field.name for field in dataclasses.fields(TrainOptions)}
-    return TrainOptions(**{k: given[k] for k in given if k in own}), {k: given[k] for k in given if k not in own}
+def _check_integers(minimum: int, **values: object) -> None:
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or value < minimum):
+            raise TrainError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
 
 
-def override_net(graph: Graph, values: Mapping[str, Any]) -> tuple[Graph, list[str]]:
-    """The graph with new values in `[net]` (jitter, random, resize: in its heads), and lines that tell what followed.
+class NetOverrides(TypedDict, total=False):
+    """Less common keys of `[net]` that `train` takes by name; the common ones are its own parameters.
 
-    Sequences become comma separated lists. Where max_batches is new and `steps` or `burn_in` are not, these follow in
-    proportion, as Darknet's users do by hand: a schedule for 500,000 iterations teaches nothing in 500. Raises
-    TrainError for a key that `[net]` does not have.
+    jitter, random and resize go into all detection layers that know them.
     """
-    if not values:
-        return graph, []
-    changes = dict(values)
-    told = _follow(graph, changes)
-    known = _keys_read(graph)
-    for key in values:
-        if key not in known and key not in _HEAD_KEYS:
-            own = {field.name for field in dataclasses.fields(TrainOptions)}
-            hint = did_you_mean(key, sorted(known | own | set(_HEAD_KEYS)))
-            raise TrainError(f"expected an option of training or a key of [net], got {key!r}{hint}")
-    changed = build_graph(graph.document.with_edits(_places(graph, changes)))
-    lines = [str(warning) for warning in changed.warnings]
-    told += [f"warning: {line}" for key in values for line in lines if f"unknown key {key!r}" in line]
-    return changed, told
+
+    channels: int
+    inputs: int
+    time_steps: int
+    learning_rate_min: float
+    power: float
+    step: int
+    scale: float
+    gamma: float
+    seq_scales: float | str | Sequence[float]
+    sgdr_cycle: int
+    sgdr_mult: int
+    sequential_subdivisions: int
+    adam: bool
+    B1: float
+    B2: float
+    eps: float
+    ema_alpha: float
+    loss_scale: float
+    dynamic_minibatch: bool
+    flip: bool
+    angle: float
+    aspect: float
+    saturation: float
+    exposure: float
+    hue: float
+    blur: int
+    gaussian_noise: int
+    mixup: int
+    cutmix: bool
+    mosaic: bool
+    mosaic_bound: bool
+    letter_box: bool
+    max_crop: int
+    min_crop: int
+    resize_step: int
+    label_smooth_eps: float
+    adversarial_lr: float
+    attention: bool
+    contrastive: bool
+    contrastive_jit_flip: bool
+    contrastive_color: bool
+    unsupervised: bool
+    track: bool
+    augment_speed: int
+    try_fix_nan: bool
+    weights_reject_freq: int
+    equidistant_point: int
+    badlabels_rejection_percentage: float
+    num_sigmas_reject_badlabels: float
+    max_chart_loss: float
+    show_receptive_field: bool
+    optimized_memory: int
+    workspace_size_limit_MB: int
+    use_cuda_graph: bool
+    jitter: float
+    random: float
+    resize: float
 
 
-def _follow(graph: Graph, changes: dict[str, Any]) -> list[str]:
-    net = graph.net
-    told: list[str] = []
-    last = atoi(str(changes.get("max_batches", "")))
-    if not last or not net.max_batches:
-        return told
-    factor = last / net.max_batches
-    if net.steps and "steps" not in changes and factor != 1:
-        changes["steps"] = [round(step * factor) for step in net.steps]
-        told.append(f"steps={_text(changes['steps'])}")
-    if "burn_in" not in changes and net.burn_in and factor < 1:
-        changes["burn_in"] = max(round(net.burn_in * factor), min(net.burn_in, last // 10))
-        told.append(f"burn_in={changes['burn_in']}")
-    return [f"max_batches={last}, so {' and '.join(told)}"] if told else []
+def given_overrides(values: Mapping[str, NetValue | None]) -> dict[str, NetValue]:
+    """Overrides under Darknet's names; None counts as not given."""
+    return {_ALIASES.get(key, key): value for key, value in values.items() if value is not None}
 
 
-def _keys_read(graph: Graph) -> set[str]:
-    """The keys that `[net]` may have: all fields of NetSpec, and Darknet's names where they differ."""
-    return {field.name for field in dataclasses.fields(graph.net)} | {"cutmix", "mosaic", *UNUSED_KEYS}
+def override_edits(graph: Graph, values: Mapping[str, NetValue]) -> list[CfgEdit]:
+    """The cfg edits for new values in `[net]` (jitter, random, resize: in the detection layers).
 
+    Sequences become comma-separated lists. Where max_batches changes and `steps` or `burn_in` are not given, they
+    change in proportion, as Darknet's users do by hand: a schedule for 500,000 iterations trains nothing in 500.
 
-def _places(graph: Graph, changes: Mapping[str, Any]) -> list[CfgEdit]:
-    """Where new values go: those of head keys into all detection layers that know the key, the others into `[net]`."""
-    places = []
-    for key, value in changes.items():
-        sections = [0]
+    Args:
+        graph: The network before the changes.
+        values: New values by key.
+
+    Returns:
+        The edits, in the order of `values`; what follows from max_batches comes last, with its reason.
+
+    Raises:
+        TrainError: `[net]` does not have a key.
+    """
+    known = net_keys()
+    edits: list[CfgEdit] = []
+    for key, value in values.items():
         if key in _HEAD_KEYS:
-            sections = [node.index + 1 for node in graph.layers if isinstance(node.spec, DetectionHeadSpec)]
-            if not sections:
-                raise TrainError(f"{graph.path}: {key}: expected a detection layer that has it, got none")
-        places += [CfgEdit(section, key, _text(value)) for section in sections]
-    return places
+            edits += [CfgEdit(section, key, _text(value)) for section in _sections_with(graph, key)]
+        elif key in known:
+            edits.append(CfgEdit(0, key, _text(value)))
+        else:
+            options = {field.name for field in dataclasses.fields(TrainOptions)}
+            hint = did_you_mean(key, sorted(known | options | set(_HEAD_KEYS)))
+            raise TrainError(f"expected an option of training or a key of [net], got {key!r}{hint}")
+    return edits + _schedule_edits(graph.net, values)
 
 
-def _text(value: Any) -> str:
+def override_net(graph: Graph, values: Mapping[str, NetValue]) -> Graph:
+    """The same network with new values in `[net]`; see `override_edits`."""
+    return build_graph(graph.document.with_edits(override_edits(graph, values)))
+
+
+def net_keys() -> set[str]:
+    """The keys that `[net]` may have: all fields of NetSpec, and Darknet's names where they differ."""
+    return {field.name for field in dataclasses.fields(NetSpec)} | {"cutmix", "mosaic", *UNUSED_KEYS}
+
+
+def _schedule_edits(net: NetSpec, values: Mapping[str, NetValue]) -> list[CfgEdit]:
+    """`steps` and `burn_in` for another max_batches."""
+    last = atoi(str(values.get("max_batches", "")))
+    if not last or not net.max_batches:
+        return []
+    factor = last / net.max_batches
+    reason = f"max_batches={last}"
+    edits = []
+    if net.steps and "steps" not in values and factor != 1:
+        edits.append(CfgEdit(0, "steps", _text([round(step * factor) for step in net.steps]), reason))
+    if "burn_in" not in values and net.burn_in and factor < 1:
+        burn_in = max(round(net.burn_in * factor), min(net.burn_in, last // 10))
+        edits.append(CfgEdit(0, "burn_in", str(burn_in), reason))
+    return edits
+
+
+def _sections_with(graph: Graph, key: str) -> list[int]:
+    """Sections of the detection layers that know an augmentation key."""
+    sections = [node.index + 1 for node in graph.layers if isinstance(node.spec, DetectionHeadSpec)]
+    if not sections:
+        raise TrainError(f"{graph.path}: {key}: expected a detection layer that has it, got none")
+    return sections
+
+
+def _text(value: NetValue) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,12 +1,14 @@
-"""Training, from a cfg to weights: reads top-down, one thing after the other."""
+"""The training loop. `TrainingPlan` decides what it does; `run` reads top-down."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,41 +16,36 @@ from torch import Tensor
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
-from darknet_py.files import write_atomically
-from darknet_py.graph.set_num_classes import set_num_classes
-from darknet_py.layers.base import Node
-from darknet_py.model.checkpoint import is_checkpoint
-from darknet_py.model.load import read_graph
 from darknet_py.model.network import Network
-from darknet_py.model.transfer import load_matching
-from darknet_py.training.checkpoint_dir import CheckpointDir, is_numbered_checkpoint
-from darknet_py.training.distributed import (
-    DistContext,
-    any_rank,
-    average_statistics,
-    broadcast_parameters,
-    process_group,
-)
+from darknet_py.training.checkpoint_dir import is_numbered_checkpoint
+from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
 from darknet_py.training.optimizer import set_statistics_momentum
-from darknet_py.training.plan import check_schedule, make_task, notes, pick_device
-from darknet_py.training.schedule import next_measurement, statistics_momentum
+from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.schedule import next_evaluation, statistics_momentum
 from darknet_py.training.shutdown import GracefulShutdown
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_log import TrainLogger
-from darknet_py.training.train_options import TrainOptions, override_net, split_options
 from darknet_py.training.train_step import StepResult, TrainStep
 
-PathLike = str | Path
-
-_SHOWN = 10  # bad images and labels that are printed; all of them are listed in a file
+_PROBLEM_LIMIT = 10  # bad images and labels that are logged; all of them are listed in a file
 
 
 class TrainResult(NamedTuple):
-    """What a training left behind.
+    """The result of a training.
 
-    weights: NAME_final.weights. best, chart: None where there is none. loss: the last iteration's. average: Darknet's
-    running average. map: the last one measured (of a classifier: its top-1 accuracy), 0 … 1, None where none was;
-    best_map: of `best`. label: what it is. cfg: what the weights go with; the one given, unless `classes` made another.
+    Attributes:
+        weights: NAME_final.weights.
+        best: NAME_best.weights; None without an evaluation.
+        state: NAME_last.state.
+        log: NAME_log.csv.
+        chart: chart_NAME.png; None without charts.
+        iterations: Number of iterations done.
+        loss: Loss of the last iteration.
+        average: Darknet's running average of the loss.
+        map: The last score, 0 … 1 (of a classifier its top-1 accuracy); None without an evaluation.
+        best_map: The score of `best`.
+        label: Name of the score.
+        cfg: The cfg that the weights go with: the one given, unless `classes` made another.
     """
 
     weights: Path
@@ -65,295 +62,259 @@ class TrainResult(NamedTuple):
     cfg: Path
 
 
-def train(
-    cfg: PathLike, data: PathLike | None = None, weights: PathLike | None = None, **overrides: Any
-) -> TrainResult:
-    """Trains a detector, a classifier or a network of texts as Darknet does.
+class _Due(NamedTuple):
+    """What is to be done after an iteration."""
 
-    cfg: path of a cfg, or of a .pt checkpoint, which holds its own, and the weights to start from. data: of a detector
-    see `data.formats`, of a classifier `data.classifier_data`, else a text; None: a built-in set.
-    weights: a .weights file or checkpoint to start from. overrides: see `TrainOptions`; besides, any key of `[net]`
-    (batch, learning_rate, max_batches, width …) with a new value.
-
-    The files it writes are named in `training.checkpoint`. Ctrl-C and SIGTERM save after the current iteration and
-    then raise KeyboardInterrupt. Under `torchrun` the processes share each batch. Raises DarknetError: CfgError,
-    WeightsError, DataError, or TrainError when training cannot start or go on.
-    """
-    options, changes = split_options(overrides)
-    with process_group(options.device) as team, GracefulShutdown() as stop:
-        training = Trainer(Path(cfg), data, weights, options, changes, team)
-        try:
-            training.run(stop)
-        finally:
-            training.close()
-        return training.result()
+    log: bool
+    evaluate: bool
+    save: bool
+    save_numbered: bool
 
 
 class Trainer:
-    """Everything a training holds. `run` is the loop."""
+    """Trains a network as its plan says.
 
-    def __init__(
-        self,
-        cfg: Path,
-        data: PathLike | None,
-        weights: PathLike | None,
-        options: TrainOptions,
-        changes: dict[str, Any],
-        team: DistContext,
-    ):
-        self.options, self.team = options, team
-        if weights is None and is_checkpoint(cfg):
-            weights = cfg
-        source = read_graph(cfg)
-        fitted = set_num_classes(source, options.classes) if options.classes else source
-        graph, followed = override_net(fitted, changes)
-        self.net = graph.net
-        check_schedule(graph, changes)
-        self.task = make_task(graph, data, options)
-        self.backup = CheckpointDir(Path(options.out or self.task.file.backup), cfg.stem, self.task.metric)
-        self.cfg = cfg if fitted is source else self.backup.folder / f"{cfg.stem}.cfg"
-        if fitted is not source and self.cfg.resolve() == cfg.resolve():
-            raise TrainError(f"out: expected another folder than that of {cfg}, as the cfg for new classes goes there")
-        if fitted is not source:
-            followed.append(f"the cfg for {options.classes} classes: {self.cfg}")
-        if team.leads:
-            self.backup.prepare()
+    Args:
+        plan: All decisions. Making the trainer builds the network and loads weights; `run` writes files.
 
-        torch.manual_seed(options.seed)
-        self.network = Network(graph, self.task.names)
-        if weights is not None and options.classes:
-            anew = load_matching(self.network, Path(weights), source, options.cutoff)
-            followed.append(f"{weights}: {_started_anew(anew)}")
-        elif weights is not None:
-            self.network.load_weights(Path(weights), options.cutoff)
-        if options.clear or options.cutoff:
-            self.network.state.seen = 0
-        self.device = pick_device(options.device, team)
-        self.network.to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        set_statistics_momentum(self.network, options.bn_momentum or statistics_momentum(self.net))
-        if options.sync_bn:
-            broadcast_parameters(self.network, team)
-        self.learner = TrainStep(self.network, seed=options.seed, amp=options.amp, team=team)
+    Attributes:
+        plan: The plan, without the arrays that it was started from.
+        network: The network on its device.
+        train_step: What an iteration does, with the optimizer.
+        log: Rows of all iterations and evaluations.
+        best: The best score so far; −1 before the first.
+    """
 
-        images = self.net.batch_images
-        board = TensorBoardWriter(self.backup.path("tensorboard")) if options.tensorboard and team.leads else None
-        self.journal = TrainLogger(
-            self.backup, self.net, images, self.task.label, loud=team.leads, quiet=options.quiet, board=board
+    def __init__(self, plan: TrainingPlan):
+        options, state = plan.options, plan.state
+        # The arrays are copied below; the plan is kept for the whole training and lets them go.
+        self.plan = dataclasses.replace(plan, weights=None, state=None)
+        self.network = build_network(plan)
+        self.train_step = TrainStep(self.network, seed=plan.seed, amp=options.amp, context=plan.context)
+        is_main = plan.context.is_main_process
+        tensorboard = TensorBoardWriter(plan.files.path("tensorboard")) if options.tensorboard and is_main else None
+        self.log = TrainLogger(
+            plan.files,
+            plan.net,
+            plan.task.metric_label,
+            is_main_process=is_main,
+            quiet=options.quiet,
+            tensorboard=tensorboard,
         )
-        for line in followed + notes(graph, self.task):
-            self.journal.say(line)
-        self.best = -1.0 if self.learner.iteration == 0 else self.backup.best()
-        self.measured = self.learner.iteration
-        if options.resume:
-            self._resume(weights is not None or options.clear)
-        elif self.learner.iteration >= self.net.max_batches:
-            raise TrainError(
-                f"{weights}: expected weights of less than max_batches={self.net.max_batches} iterations, "
-                f"found {self.learner.iteration}; clear=True (--clear) counts from 0"
-            )
-        if team.leads and fitted is not source:  # not before what the weights that lie there may belong to was read
-            self.backup.save_cfg(graph.text)
-        self.loader = self.task.loader(self.learner.share, team, self.learner.seed, self.device)
-        self.batches: Iterator[Batch] = self.loader.batches(self.learner.iteration * self.learner.share.mini_batches)
+        self.best = plan.files.best_score() if plan.first_iteration or plan.resumes else -1.0
+        self.last_evaluation = plan.first_iteration
+        self._restored = state is not None
+        if state:
+            self.train_step.load_state_dict(state["learner"])
+            self.log.load_state_dict(state["journal"])
+            self.best, self.last_evaluation = max(state["best"], self.best), state["measured"]
+        self.loader = plan.task.loader(plan.local_batch, plan.context, plan.seed, plan.device)
 
-    def run(self, stop: GracefulShutdown) -> None:
-        """The loop, up to max_batches or until `stop` is asked for (then KeyboardInterrupt, all saved)."""
-        learner, journal, last = self.learner, self.journal, self.net.max_batches
-        save_every = self.options.save_every or self.task.file.savelast or 100
-        log_every = self.options.log_every or (10 if self.device.type == "cuda" else 1)
-        journal.start(learner.iteration)
-        while learner.iteration < last:
-            step = learner.step(self._mini_batches())
-            journal.add(step)
+    def run(self) -> TrainResult:
+        """Trains up to max_batches.
 
-            iteration = step.iteration
-            measuring = self.task.measures and iteration >= self._due()
-            saving = iteration % save_every == 0 or iteration == last or measuring
-            numbered = self._numbered(iteration)
-            alone_and_stopped = self.team.size == 1 and stop.asked
-            if not (iteration % log_every == 0 or saving or numbered or alone_and_stopped):
-                continue
+        Returns:
+            The files and the last values.
 
-            journal.flush(self._keep_batch)
-            stopping = any_rank(stop.asked, self.team, self.device) and iteration < last
-            if saving or numbered or stopping:
-                self._check_weights(step)
-            tired = False
-            if measuring:
-                self._measure(iteration)
-                tired = any_rank(self._tired(), self.team, self.device)
-            if saving or stopping:
-                self._save()
-            if numbered and self.team.leads:
-                self.backup.save_weights(self.network, str(iteration))
-            journal.pause()
-            if stopping:
-                journal.say(
-                    f"saved iteration {iteration} in {self.backup.path('last.state')}; --resume continues from it"
-                )
-                raise KeyboardInterrupt
-            if tired:
-                journal.say(f"no better {self.task.label} in {self.options.patience} measurements: done")
-                break
-        if self.team.leads:
-            self.backup.save_weights(self.network, "final")
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM asked to stop; everything is saved.
+            DarknetError: The training cannot continue.
+        """
+        plan, step = self.plan, self.train_step
+        with process_group(plan.context, plan.device), GracefulShutdown() as shutdown, closing(self.log):
+            self._start()
+            with closing(self.loader.batches(step.iteration * plan.local_batch.mini_batches)) as batches:
+                while step.iteration < plan.net.max_batches:
+                    result = step.step(self._mini_batches(batches))
+                    self.log.add(result)
+                    due = self._due(result.iteration, shutdown)
+                    if not any(due):
+                        continue
+                    self.log.flush(self._save_batch)
+                    stopping = self._any_rank(shutdown.requested) and result.iteration < plan.net.max_batches
+                    if due.save or due.save_numbered or stopping:
+                        self._check_weights(result)
+                    if due.evaluate:
+                        self._evaluate(result.iteration)
+                    if due.save or stopping:
+                        self._save()
+                    if due.save_numbered and plan.context.is_main_process:
+                        plan.files.save_weights(self.network, str(result.iteration))
+                    self.log.restart_clock()
+                    if stopping:
+                        self._interrupt(result.iteration)
+                    if due.evaluate and self._any_rank(self._should_stop_early()):
+                        self.log.info(
+                            f"early stopping: {plan.task.metric_label} has not improved for "
+                            f"{plan.options.patience} evaluations"
+                        )
+                        break
+            if plan.context.is_main_process:
+                plan.files.save_weights(self.network, "final")
+        return self._result()
 
-    def close(self) -> None:
-        """Ends the loader's processes and the progress bar."""
-        _close(self.batches)
-        self.journal.close()
+    def _start(self) -> None:
+        """Prepares the output folder and tells what was decided."""
+        plan = self.plan
+        if plan.context.is_main_process:
+            plan.files.prepare()
+        for note in plan.notes:
+            self.log.info(note)
+        for warning in plan.warnings:
+            self.log.warning(warning)
+        for line in plan.task.prepare():
+            self.log.info(line)
+        if plan.context.is_main_process:
+            if plan.cfg != plan.source:
+                plan.files.save_cfg(plan.graph)
+            if self._restored:  # a crash may have come between NAME_last.state and NAME_last.weights
+                plan.files.save_weights(self.network, "last")
+        self.log.start(self.train_step.iteration)
 
-    def result(self) -> TrainResult:
-        backup, journal = self.backup, self.journal
-        best, chart, row = backup.path("best.weights"), journal.chart, journal.rows[-1] if journal.rows else None
-        return TrainResult(
-            backup.path("final.weights"),
-            best if self.best >= 0 else None,
-            backup.path("last.state"),
-            backup.path("log.csv"),
-            chart if self.options.chart else None,
-            self.learner.iteration,
-            row.loss if row else math.nan,
-            row.average if row else math.nan,
-            journal.scores[-1] if journal.maps else None,
-            self.best if self.best >= 0 else None,
-            self.task.label,
-            self.cfg,
-        )
-
-    def _mini_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in islice(self.batches, self.learner.share.mini_batches):
+    def _mini_batches(self, batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in islice(batches, self.plan.local_batch.mini_batches):
             if batch.skipped:
-                self._tell_bad(batch.skipped)
-            yield batch.images, self.task.truth(batch, self.network).to(self.device, non_blocking=True)
+                self._log_problems(batch.skipped)
+            yield batch.images, self.plan.task.truth(batch, self.network).to(self.plan.device, non_blocking=True)
+
+    def _due(self, iteration: int, shutdown: GracefulShutdown) -> _Due:
+        plan, options, file = self.plan, self.plan.options, self.plan.task.file
+        save_every = options.save_every or file.savelast or 100
+        log_every = options.log_every or (10 if plan.device.type == "cuda" else 1)
+        evaluate = plan.task.evaluates and iteration >= self._next_evaluation()
+        if file.saveweights:
+            numbered = iteration % file.saveweights == 0
+        else:
+            numbered = is_numbered_checkpoint(iteration)
+        save = iteration % save_every == 0 or iteration == plan.net.max_batches or evaluate
+        stops = plan.context.size == 1 and shutdown.requested  # several processes agree when they log
+        return _Due(iteration % log_every == 0 or stops, evaluate, save, numbered)
+
+    def _next_evaluation(self) -> int:
+        options = self.plan.options
+        every = True if options.map is None else options.map
+        return next_evaluation(
+            self.plan.net, self.last_evaluation, self.plan.task.train_size, every, options.map_epochs
+        )
 
     def _check_weights(self, step: StepResult) -> None:
-        """Raises TrainError where they are no numbers any more. The loss need not show it: heads leave out what is not
-        finite, as C's do."""
-        found = self.network.state_dict().items()
-        bad = [name for name, tensor in found if tensor.is_floating_point() and not tensor.isfinite().all()]
-        if any_rank(bool(bad), self.team, self.device):
+        """Raises TrainError where arrays are not finite. The loss need not show it: heads leave such values out, as
+        C's do."""
+        state = self.network.state_dict().items()
+        bad = [name for name, tensor in state if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if self._any_rank(bool(bad)):
             raise TrainError(
-                f"iteration {step.iteration}: expected finite weights, got others in {', '.join(bad[:3])} "
-                f"(rate {step.rate:.6g}); they were not saved"
+                f"iteration {step.iteration}: non-finite weights in {', '.join(bad[:3])} (rate {step.rate:.6g}); "
+                "checkpoint not written"
             )
 
-    def _measure(self, iteration: int) -> None:
-        """The task's score on the validation list; NAME_best.weights at the best so far (the later of equals)."""
-        average_statistics(self.network, self.team)
-        self.measured = iteration
-        score = self.task.measure(self.network, self.team)
-        self._tell_bad(self.loader.reports.new([], list(score.skipped)))
-        if not self.team.leads:
+    def _evaluate(self, iteration: int) -> None:
+        """Evaluates the validation list; NAME_best.weights is written at the best score (the later of equals)."""
+        plan = self.plan
+        average_statistics(self.network, plan.context)
+        self.last_evaluation = iteration
+        score = plan.task.evaluate(self.network, plan.context)
+        self._log_problems(self.loader.reports.new([], list(score.skipped)))
+        if not plan.context.is_main_process:
             return
-        better = score.value >= self.best
-        if better:
+        is_best = score.value >= self.best
+        if is_best:
             self.best = score.value
-            self.backup.save_best(self.network, score.value, iteration)
-        self.journal.measured(iteration, score, self.best, draw=better and self.options.chart)
+            plan.files.save_best(self.network, score.value, iteration)
+        self.log.add_evaluation(iteration, score, self.best, plot=is_best and plan.options.chart)
 
-    def _tired(self) -> bool:
-        """Whether `patience` measurements have passed since the last best one."""
-        scores, patience = self.journal.scores, self.options.patience
+    def _should_stop_early(self) -> bool:
+        """Whether `patience` evaluations have passed since the last best one."""
+        scores, patience = self.log.scores, self.plan.options.patience
         return patience is not None and len(scores) > patience and max(scores[-patience:]) < max(scores[:-patience])
 
     def _save(self) -> None:
-        average_statistics(self.network, self.team)
-        reports = all_gather(self.loader.reports, self.team.size)
-        if not self.team.leads:
+        """Writes NAME_last, the averages, the chart, and the lists of bad images and labels."""
+        plan = self.plan
+        average_statistics(self.network, plan.context)
+        reports = all_gather(self.loader.reports, plan.context.size)
+        if not plan.context.is_main_process:
             return
-        state = {
-            "learner": self.learner.state_dict(),
-            "journal": self.journal.state_dict(),
-            "best": self.best,
-            "measured": self.measured,
-        }
-        self.backup.save_last(self.network, state)
-        with self.learner.averaged() as averaged:
+        plan.files.save_last(
+            self.network,
+            {
+                "learner": self.train_step.state_dict(),
+                "journal": self.log.state_dict(),
+                "best": self.best,
+                "measured": self.last_evaluation,
+            },
+        )
+        with self.train_step.averaged() as averaged:
             if averaged:
-                self.backup.save_weights(self.network, "ema")
-        if self.options.chart:
-            self.journal.draw_chart()
-        for name, kind in (("bad.list", "images"), ("bad_label.list", "labels")):
-            lines = list(dict.fromkeys(line for each in reports for line in getattr(each, kind)))
-            if lines:
-                text = "".join(f"{line}\n" for line in lines)
-                write_atomically(self.backup.folder / name, text.encode("utf-8", "surrogateescape"), TrainError)
+                plan.files.save_weights(self.network, "ema")
+        if plan.options.chart:
+            self.log.draw_chart()
+        plan.files.save_list("bad.list", [line for report in reports for line in report.images])
+        plan.files.save_list("bad_label.list", [line for report in reports for line in report.labels])
 
-    def _resume(self, given: bool) -> None:
-        """Takes up NAME_last.state; without one NAME_last.weights (of Darknet, say); without either, from the start.
+    def _interrupt(self, iteration: int) -> None:
+        path = self.plan.files.path("last.state")
+        self.log.info(f"saved iteration {iteration} in {path}; --resume continues from it")
+        raise KeyboardInterrupt
 
-        given: whether something was said about the beginning.
-        """
-        state = self.backup.load_last(self.network)
-        last = self.backup.path("last.weights")
-        if state:
-            self.learner.load_state_dict(state["learner"])
-            self.journal.load_state_dict(state["journal"])
-            self.best, self.measured = max(state["best"], self.backup.best()), state["measured"]
-            if self.team.leads:
-                self.backup.save_weights(self.network, "last")  # a crash may have come between the two files
-            self.journal.say(f"resuming at iteration {self.learner.iteration} of {self.net.max_batches}")
-            if given or self.options.seed not in (0, self.learner.seed):
-                self.journal.say("note: weights, clear and seed only count where a training begins")
-        elif last.exists():
-            self.network.load_weights(last)
-            self.learner.iteration = self.measured = self.network.state.seen // self.net.batch_images
-            self.best = self.backup.best()
-            self.journal.say(f"no {self.backup.path('last.state')}: going on from {last} with a new optimizer")
-        else:
-            self.journal.say(f"nothing to resume in {self.backup.folder}: starting from the beginning")
-
-    def _due(self) -> int:
-        every = True if self.options.map is None else self.options.map
-        images, batch = self.task.images, self.net.batch_images
-        return next_measurement(self.net, self.measured, images, batch, every, self.options.map_epochs)
-
-    def _numbered(self, iteration: int) -> bool:
-        every = self.task.file.saveweights
-        return iteration % every == 0 if every else is_numbered_checkpoint(iteration)
-
-    def _keep_batch(self, step: StepResult, loss: float) -> list[str]:
-        """Makes the batch of an iteration once more and saves it; lines that say where, and which images it is of."""
-        count = self.learner.share.mini_batches
-        numbers = range((step.iteration - 1) * count, step.iteration * count)
-        files = self.task.files(self.loader, numbers)
-        loader = self.task.loader(self.learner.share, self.team, self.learner.seed, self.device)
-        found = loader.batches(numbers.start)
-        batch = [(each.images, self.task.truth(each, self.network)) for each in islice(found, count)]
-        _close(found)
-        path = self.backup.save_batch(self.team.rank, step.iteration, loss, files, batch)
+    def _save_batch(self, step: StepResult, loss: float) -> list[str]:
+        """Makes the batch of an iteration again and saves it; lines that name the file and the images."""
+        plan = self.plan
+        count = plan.local_batch.mini_batches
+        mini_batches = range((step.iteration - 1) * count, step.iteration * count)
+        files = self.loader.files(mini_batches)
+        loader = plan.task.loader(plan.local_batch, plan.context, plan.seed, plan.device)
+        with closing(loader.batches(mini_batches.start)) as batches:
+            batch = [(each.images, plan.task.truth(each, self.network)) for each in islice(batches, count)]
+        path = plan.files.save_batch(plan.context.rank, step.iteration, loss, files, batch)
         return [f"  the batch: {path}", "  its images:", *(f"    {file}" for file in files)]
 
-    def _tell_bad(self, lines: list[str]) -> None:
-        before = len(self.loader.reports.images) + len(self.loader.reports.labels) - len(lines)
-        for line in lines[: max(_SHOWN - before, 0)]:
-            self.journal.say(f"warning: {line}")
-        if before < _SHOWN <= before + len(lines):
-            self.journal.say(
-                f"more bad images and labels are only listed, in {self.backup.folder}/bad.list and bad_label.list"
+    def _log_problems(self, lines: list[str]) -> None:
+        """Logs the first bad images and labels. lines: new ones, which the loader's reports hold already."""
+        reports = self.loader.reports
+        earlier = len(reports.images) + len(reports.labels) - len(lines)
+        for line in lines[: max(_PROBLEM_LIMIT - earlier, 0)]:
+            self.log.warning(line)
+        if earlier < _PROBLEM_LIMIT <= earlier + len(lines):
+            self.log.warning(
+                f"further bad images and labels are listed in {self.plan.files.folder} only (bad.list, bad_label.list)"
             )
 
+    def _any_rank(self, flag: bool) -> bool:
+        return any_rank(flag, self.plan.context, self.plan.device)
 
-def _close(batches: Iterator[Batch]) -> None:
-    """Ends the loader's processes."""
-    if isinstance(batches, Generator):
-        batches.close()
+    def _result(self) -> TrainResult:
+        files, rows, scores = self.plan.files, self.log.rows, self.log.scores
+        return TrainResult(
+            weights=files.path("final.weights"),
+            best=files.path("best.weights") if self.best >= 0 else None,
+            state=files.path("last.state"),
+            log=files.path("log.csv"),
+            chart=files.chart if self.plan.options.chart else None,
+            iterations=self.train_step.iteration,
+            loss=rows[-1].loss if rows else math.nan,
+            average=rows[-1].average if rows else math.nan,
+            map=scores[-1] if scores else None,
+            best_map=self.best if self.best >= 0 else None,
+            label=self.plan.task.metric_label,
+            cfg=self.plan.cfg,
+        )
 
 
-def _started_anew(nodes: list[Node]) -> str:
-    """A line about layers that took nothing over."""
-    if not nodes:
-        return "all layers loaded"
-    runs: list[list[Node]] = []
-    for node in nodes:
-        if runs and runs[-1][-1].index + 1 == node.index:
-            runs[-1].append(node)
-        else:
-            runs.append([node])
-    named = (
-        f"{run[0].index} [{run[0].type}]" + (f" to {run[-1].index} [{run[-1].type}]" if len(run) > 1 else "")
-        for run in runs
-    )
-    return f"loaded but for what starts anew: layer{'s' * (len(nodes) > 1)} {', '.join(named)}"
+def build_network(plan: TrainingPlan) -> Network:
+    """The network of a plan on its device, with its initial weights.
+
+    Raises:
+        TrainError: sync_bn was asked for with a network that does not support it.
+    """
+    torch.manual_seed(plan.options.seed)
+    network = Network(plan.graph, plan.task.names)
+    if plan.weights:
+        plan.weights.copy_to(network)
+        network.state.seen = plan.weights.seen
+    network.to(plan.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_statistics_momentum(network, plan.options.bn_momentum or statistics_momentum(plan.net))
+    if plan.options.sync_bn:
+        synchronize_batch_norm(network, plan.context)
+    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "few.data"
     path.write_text(f"classes = 6\ntrain = {data.train}\nvalid = {data.valid}\nnames = {data.names}\n")
     return path
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Catches what the package logs, from level INFO on."""
+    caplog.set_level(logging.INFO, logger="darknet_py")
+    return caplog
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_without_the_package(
     monkeypatch: pytest.MonkeyPatch, cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
-    with pytest.raises(MissingExtra, match=r"--tensorboard needs .* pip install 'darknet_py\[tensorboard\]'"):
+    with pytest.raises(MissingExtra, match=r"--tensorboard needs .* pip install 'darknet-torch\[tensorboard\]'"):
         darknet_py.train(cfg, shapes, out=tmp_path, **OPTIONS)
     run = ["train", str(cfg), "--data", str(shapes), "--out", str(tmp_path), "--tensorboard", "--quiet"]
     assert main([*run, "--workers", "0", "--device", "cpu"]) == 1

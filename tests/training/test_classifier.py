@@ -138,7 +138,11 @@ def test_what_is_missing_is_told(cfg: Path, folder: Path, tmp_path: Path) -> Non
 
 
 def test_without_data_it_trains_on_the_built_in_set(
-    cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cfg: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     few = partial(shape_classes.ensure_shape_classes, tmp_path / "set", train=12, valid=6)
     monkeypatch.setattr(classifier_data, "ensure_shape_classes", few)
@@ -147,9 +151,9 @@ def test_without_data_it_trains_on_the_built_in_set(
     cfg.write_text(CFG.replace("filters=3", "filters=6"))
     result = darknet_py.train(cfg, out=tmp_path / "out", workers=0, device="cpu", max_batches=2, map=2)
     assert result.map is not None
-    said = capsys.readouterr().err
+    said = "\n".join(log.messages)
     assert f"training on the built-in shapes, 12 images ({tmp_path / 'set'}); on your own" in said
-    assert f"python -m darknet_py train {cfg} --data FOLDER" in said
+    assert f"darknet-py train {cfg} --data FOLDER" in said
     assert main(["evaluate", str(cfg), "--weights", str(result.weights), "--workers", "0"]) == 0
     assert capsys.readouterr().out.startswith("6 images: top-1 ")
 
@@ -181,7 +185,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     cfg: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.5, 0.4, 0.9])
-    monkeypatch.setattr(ClassificationTask, "measure", lambda self, network, team: EvalScore(next(scores), 0.0, {}))
+    monkeypatch.setattr(ClassificationTask, "evaluate", lambda self, network, context: EvalScore(next(scores), 0.0, {}))
     result = train(cfg, folder, tmp_path / "out", map=2, patience=2)
     assert (result.iterations, result.map, result.best_map) == (10, 0.4, 0.6)
     assert result.weights.exists()

@@ -25,7 +25,7 @@ from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.distributed import DistContext, LocalBatch, without_loss
+from darknet_py.training.distributed import DistContext, LocalBatch, layers_without_loss
 from darknet_py.training.tasks.detection_task import DetectionTask
 from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.train_step import TrainStep
@@ -84,7 +84,7 @@ def die_once() -> None:
     step = TrainStep.step
 
     def dies(self: TrainStep, mini_batches: Any) -> Any:
-        if self.iteration == 5 and self.team.rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        if self.iteration == 5 and self.context.rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, mini_batches)
 
@@ -168,7 +168,11 @@ def test_a_killed_process_ends_the_other_and_resume_goes_on(shapes: Path, tmp_pa
     for process in team:
         process.join(60)
     assert [process.exitcode for process in team] == [1, -signal.SIGKILL]
-    assert "--resume goes on from the last checkpoint" in said.read_text() and "Traceback" not in said.read_text()
+    assert (
+        "rank 0: a peer process terminated unexpectedly; --resume continues from the last checkpoint"
+        in said.read_text()
+        and "Traceback" not in said.read_text()
+    )
     assert (out / "tiny_last.state").exists() and not (out / "tiny_final.weights").exists()
     assert "resuming at iteration 4 of 10" in together(cfg, shapes, out, *options, "--resume")
     np.testing.assert_array_equal(weights(out), weights(tmp_path / "whole"))
@@ -197,7 +201,7 @@ def test_the_images_of_a_batch_are_those_of_this_process(keys: str, shapes: Path
     graph = parse_text(NORMED.replace("decay=", f"mosaic=1\n{keys}\ndecay=", 1))
     named: list[list[str]] = []
     for rank in (0, 1):
-        task = DetectionTask.read(shapes, graph, TrainOptions(workers=0, map=False, cache=False))
+        task = DetectionTask.open(shapes, graph, TrainOptions(workers=0, map=False, cache=False))
         loader = task.loader(LocalBatch(2, 2), DistContext(rank, 2), 0, torch.device("cpu"))
         seen: list[str] = []
 
@@ -210,7 +214,7 @@ def test_the_images_of_a_batch_are_those_of_this_process(keys: str, shapes: Path
         batches = loader.batches(4)
         next(batches), next(batches)
         loader.dataset = task.train
-        named.append(task.files(loader, range(4, 6)))
+        named.append(loader.files(range(4, 6)))
         assert named[-1] == list(dict.fromkeys(seen)) and len(named[-1]) > 1
     assert named[0] != named[1]
 
@@ -257,7 +261,7 @@ HEAD = "[convolutional]\nfilters=6\nsize=1\n[yolo]\nmask=0\nnum=1\nanchors=3,3\n
 )
 def test_the_layers_that_get_no_gradient_are_known(body: str, idle: list[int]) -> None:
     net = Network(parse_text("[net]\nbatch=2\nwidth=8\nheight=8\nchannels=3\n" + body)).train()
-    assert [list(net.layers).index(layer) for layer in without_loss(net)] == idle
+    assert [list(net.layers).index(layer) for layer in layers_without_loss(net)] == idle
     net.loss(torch.rand(2, 3, 8, 8), torch.rand(2, 3) if "softmax" in body else torch.zeros(0, 6)).total.backward()
     for index, layer in enumerate(net.layers):
         assert all((parameter.grad is None) == (index in idle) for parameter in layer.parameters())

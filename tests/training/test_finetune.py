@@ -17,8 +17,8 @@ from darknet_py.errors import TrainError, WeightsError
 from darknet_py.model import checkpoint
 from darknet_py.model.network import Network
 from darknet_py.model.weights import read_header
-from darknet_py.training.distributed import DistContext
-from darknet_py.training.train_options import split_options
+from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.trainer import Trainer
 
 NET = "[net]\nbatch=4\nsubdivisions=2\nwidth=32\nheight=32\nchannels=3\nlearning_rate=.001\nmax_batches=2\n"
@@ -98,7 +98,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
 def start(cfg: Path, data: Path | None, weights: Path | None, out: Path, **overrides: Any) -> Trainer:
     """A training that has not begun."""
     settings = {"out": out, "workers": 0, "quiet": True, "device": "cpu", "chart": False, **overrides}
-    return Trainer(cfg, data, weights, *split_options(settings), DistContext())
+    return Trainer(TrainingPlan.create(cfg, data, weights, TrainOptions(**settings)))
 
 
 @pytest.mark.parametrize("source", CASES, indirect=True)
@@ -116,7 +116,7 @@ def test_what_fits_is_kept_bit_by_bit(kind: str, source: tuple[Path, Path], data
     for name, tensor in training.network.state_dict().items():
         same = name.rpartition(".")[0] not in anew
         assert torch.equal(tensor, state[name] if same else fresh[name]), name
-    assert training.learner.iteration == 0
+    assert training.train_step.iteration == 0
 
 
 @pytest.mark.parametrize("source", CASES, indirect=True)
@@ -162,7 +162,7 @@ def test_the_command_says_what_starts_anew(
     run = ["train", str(cfg), "--data", str(data), "--weights", str(weights), "--classes", "3", *arguments]
     assert main(run) == 0
     printed = capsys.readouterr()
-    assert "loaded but for what starts anew: layers 3 [convolutional], 8 [convolutional]\n" in printed.err
+    assert "old.weights: weights loaded; layers 3, 8 re-initialized\n" in printed.err
     assert printed.out.splitlines()[0] == str(tmp_path / "out" / "tiny.cfg")
     assert main([*run, "--json", "--clear"]) == 0
     assert json.loads(capsys.readouterr().out)["cfg"] == str(tmp_path / "out" / "tiny.cfg")
@@ -180,13 +180,11 @@ def test_partial_weights_and_cutoff(source: tuple[Path, Path], data: Path, tmp_p
 
 
 @pytest.mark.parametrize("source", ["gaussian"], indirect=True)
-def test_as_many_classes_as_before(
-    source: tuple[Path, Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_as_many_classes_as_before(source: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
     cfg, weights = source
     training = start(cfg, data, weights, tmp_path / "out", classes=9, quiet=False)
-    assert training.cfg == cfg and training.learner.iteration == 0
-    assert "old.weights: all layers loaded\n" in capsys.readouterr().err
+    assert training.plan.cfg == cfg and training.train_step.iteration == 0
+    assert f"{weights}: all layers loaded" in training.plan.notes
     assert torch.equal(training.network.layers[2].weight, darknet_py.load(cfg, weights).layers[2].weight)
 
 

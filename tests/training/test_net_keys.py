@@ -12,7 +12,7 @@ import torch
 import darknet_py
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.plan import _idle
+from darknet_py.training.checks import ineffective_keys
 from darknet_py.training.train_options import override_net
 from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
@@ -114,14 +114,14 @@ def test_labels_are_rejected_late_and_not_before(key: str) -> None:
     ],
 )
 def test_a_key_without_effect_is_told(text: str, changes: dict[str, Any], said: str | None) -> None:
-    lines = _idle(override_net(parse_text(text), changes)[0])
+    lines = ineffective_keys(override_net(parse_text(text), changes))
     assert not lines if said is None else len(lines) == 1 and re.search(said, lines[0])
 
 
-def test_the_trainer_prints_it(cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_trainer_prints_it(cfg: Path, shapes: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     options: dict[str, Any] = {"workers": 0, "device": "cpu", "max_batches": 1, "map": False, "seq_scales": 0.5}
     darknet_py.train(cfg, shapes, out=tmp_path, **options)
-    assert "note: [net] seq_scales has no effect: track=1 is not set\n" in capsys.readouterr().err
+    assert "note: [net] seq_scales has no effect: track=1 is not set" in log.messages
 
 
 @pytest.mark.parametrize("changes", [{}, {"adam": 1}, {"ema": 0.5}, {"amp": "bf16"}, {"amp": "fp16", "try_fix_nan": 1}])

@@ -10,7 +10,7 @@ import torch
 
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.optimizer import Ema, frozen_layers, make_optimizer, set_trainable, stopped
+from darknet_py.training.optimizer import Ema, frozen_layers, last_stopped_layer, make_optimizer, set_trainable
 
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
 
@@ -32,7 +32,7 @@ def forward_backward(net: Network, seed: int) -> None:
 def train(net: Network, steps: int, rate: float = 0.1) -> None:
     optimizer = make_optimizer(net)
     for iteration in range(1, steps + 1):
-        set_trainable(net, stopped(net.graph, iteration))
+        set_trainable(net, last_stopped_layer(net.graph, iteration))
         forward_backward(net, iteration)
         optimizer.step(rate=rate, batch=2, iteration=iteration)
         optimizer.zero_grad()
@@ -46,7 +46,7 @@ def test_sgd_is_darknets_update() -> None:
     rate, batch = 0.1 * 0.5, 2
     optimizer = make_optimizer(net)
     for iteration in (1, 2, 3):
-        set_trainable(net, stopped(net.graph, iteration))
+        set_trainable(net, last_stopped_layer(net.graph, iteration))
         forward_backward(net, iteration)
         for name, p in net.named_parameters():
             updates[name] += -p.grad.double().numpy()  # Darknet's delta
@@ -69,7 +69,7 @@ def test_adam_is_darknets_update() -> None:
     v = {name: np.zeros_like(value) for name, value in w.items()}
     optimizer = make_optimizer(net)
     for t in (5, 6, 7):  # the iteration number counts, not the updates made
-        set_trainable(net, stopped(net.graph, t))
+        set_trainable(net, last_stopped_layer(net.graph, t))
         forward_backward(net, t)
         for name, p in net.named_parameters():
             d = -p.grad.double().numpy() - 0.01 * 2 * w[name]  # biases and scales decay too
@@ -86,7 +86,7 @@ def test_state_dict_continues_exactly() -> None:
     net = network("", "learning_rate=2")
     optimizer = make_optimizer(net)
     for iteration in (1, 2):
-        set_trainable(net, stopped(net.graph, iteration))
+        set_trainable(net, last_stopped_layer(net.graph, iteration))
         forward_backward(net, iteration)
         optimizer.step(rate=0.1, batch=2, iteration=iteration)
         optimizer.zero_grad()
@@ -139,8 +139,8 @@ def test_without_decay_the_stopping_layer_keeps_its_weights() -> None:
 
 def test_stopbackward_above_one_holds_for_that_many_iterations() -> None:
     graph = network("", "stopbackward=2", "").graph
-    assert [stopped(graph, i) for i in (1, 2, 3)] == [1, 1, -1]
-    assert frozen_layers(graph).still == frozenset()
+    assert [last_stopped_layer(graph, i) for i in (1, 2, 3)] == [1, 1, -1]
+    assert frozen_layers(graph).frozen == frozenset()
     assert moved(network("", "stopbackward=2", "", net="decay=0"), 2)[0] == (False, True)
     assert moved(network("", "stopbackward=2", "", net="decay=0"), 3)[0] == (True, True)
 

@@ -96,7 +96,7 @@ def test_shares_of_a_batch() -> None:
     assert of(64, 16, 8) == LocalBatch(2, 4)
     assert of(64, 1, 8) == LocalBatch(1, 8)
     assert of(64, 4, 8) == LocalBatch(1, 8)
-    with pytest.raises(TrainError, match="expected a batch that 3 processes can share"):
+    with pytest.raises(TrainError, match="expected a batch that divides evenly among 3 processes"):
         of(64, 16, 3)
     with pytest.raises(TrainError, match="contrastive=1: expected at least 2 images per process"):
         split_batch(NetSpec(batch=4, subdivisions=2, contrastive=True), DistContext(0, 4))

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cli import main
+from darknet_py.cli import main, rnn
 from darknet_py.data.builtin import synthetic_text as tale
+from darknet_py.data.text_streams import TextStreams
 from darknet_py.errors import DarknetError, DataError, TrainError
 from darknet_py.evaluation.text import evaluate_text
+from darknet_py.inference.generate import generate
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training.tasks import text_task as training_text
-from darknet_py.training.tasks.text_task import TextStreams, TextTask, generate
 from darknet_py.training.trainer import TrainResult
 
 CFG = """
@@ -80,8 +81,8 @@ def test_resumed_it_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
 
 
 def test_streams_go_on_through_the_text_and_jump_now_and_then() -> None:
-    text = TextTask(Path("x"), np.arange(100, dtype=np.uint8), 100, 4)
-    streams = TextStreams(text, 3, 0, torch.device("cpu"))
+    text = np.arange(100, dtype=np.uint8)
+    streams = TextStreams(Path("x"), text, inputs=100, steps=4, streams=3, seed=0, device=torch.device("cpu"))
     batches = list(islice(streams.batches(), 40))
     jumps = 0
     for before, batch in pairwise(batches):
@@ -112,7 +113,7 @@ def test_without_a_text_it_learns_the_built_in_one(
 ) -> None:
     few = partial(tale.ensure_synthetic_text, tmp_path / "tale", train=3000, valid=400)
     monkeypatch.setattr(training_text, "ensure_synthetic_text", few)
-    monkeypatch.setattr(tale, "ensure_synthetic_text", few)
+    monkeypatch.setattr(rnn, "ensure_synthetic_text", few)
     cfg = tmp_path / "lstm.cfg"
     cfg.write_text(CFG.format(layer=LAYERS["lstm"]))
     out = tmp_path / "out"

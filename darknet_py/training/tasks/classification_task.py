@@ -1,111 +1,123 @@
-"""Training of classifiers: one class per image, and the share of images whose class is found (top-1, top-5)."""
+"""Training of classifiers: one class per image, and top-1 accuracy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from darknet_py.data.classification import ClassifierDataset, ClassifierLoader, classifier_sample
-from darknet_py.data.datafile import DataFile
+from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
 from darknet_py.data.loader import Batch
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.classifier import evaluate_classifier
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import HeadSpec
-from darknet_py.training.tasks.task import (
-    BatchSource,
-    EvalScore,
-    check_classes,
-    notes_on_data,
-    recorded,
-    with_confusion,
-)
+from darknet_py.model.network import Network
+from darknet_py.training.distributed import DistContext, LocalBatch
+from darknet_py.training.tasks.task import EvalScore, ImageTask, check_classes
 from darknet_py.training.train_options import TrainOptions
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
-    from darknet_py.training.distributed import DistContext, LocalBatch
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
-    """outputs: values the network gives per image. valid: None where accuracy is not measured. builtin: whether it is
-    the built-in set."""
+class ClassificationTask(ImageTask):
+    """Training of a classifier.
 
-    graph: Graph
-    options: TrainOptions
-    file: DataFile
-    names: list[str]
+    Attributes:
+        train: Images to train on.
+        valid: Images to evaluate on; None where accuracy is not computed.
+    """
+
     train: ClassifierDataset
     valid: ClassifierDataset | None
-    outputs: int
-    builtin: bool
-    metric: str = "top1"
-    label: str = "top-1"
+
+    kind: ClassVar[str] = "classifier"
+    metric: ClassVar[str] = "top1"
 
     @classmethod
-    def read(cls, path: str | Path | None, graph: Graph, options: TrainOptions) -> ClassificationTask:
-        """Raises DataError, and TrainError where the data has more classes than the network."""
+    def open(cls, data: str | Path | None, graph: Graph, options: TrainOptions) -> ClassificationTask:
+        """Opens the data.
+
+        Args:
+            data: As `data.open_classification.open_classifier_data` takes it; None is the built-in set.
+            graph: The network to train.
+            options: Options of the run.
+
+        Raises:
+            DataError: The data cannot be used.
+            TrainError: The data has more classes than the network has outputs.
+        """
         if any(isinstance(node.spec, HeadSpec) and node.spec.tree for node in graph.layers):
             raise TrainError(f"{graph.path}: training a classifier on a tree of classes (tree=) is not supported")
-        data = open_classifier_data(path, graph.net.channels, options.limit)
-        outputs = graph.layers[-1].output.size
-        check_classes(graph, data.file, outputs, len(data.names), options)
-        measured = data.separate if options.map is None else options.map is not False
-        valid = data.valid if measured else None
-        return cls(graph, options, data.file, data.names, data.train, valid, outputs, path is None)
+        found = open_classifier_data(data, graph.net.channels, options.limit)
+        check_classes(graph, found.file.path, graph.layers[-1].output.size, len(found.names), options)
+        evaluates = found.separate if options.map is None else options.map is not False
+        valid = found.valid if evaluates else None
+        return cls(graph, options, found.file, found.names, data is None, found.train, valid)
 
     @property
-    def measures(self) -> bool:
-        return self.valid is not None
+    def metric_label(self) -> str:
+        return "top-1"
 
     @property
-    def images(self) -> int:
+    def train_size(self) -> int:
         return len(self.train)
 
-    def notes(self) -> list[str]:
-        lines = []
-        if self.builtin:
-            lines.append(
-                f"no data given: training on the built-in shapes, {self.images} images ({self.file.path}); "
-                f"on your own, in a folder per class: python -m darknet_py train {self.graph.path} --data FOLDER"
-            )
-        return lines + notes_on_data(self.train, self.options, self.outputs, len(self.names))
+    @property
+    def valid_size(self) -> int:
+        return len(self.valid) if self.valid else 0
 
-    def loader(self, share: LocalBatch, team: DistContext, seed: int, device: torch.device) -> ClassifierLoader:
-        """Mini-batches of this process; their numbers are iteration · share.mini_batches + k."""
+    @property
+    def class_limit(self) -> int:
+        return self.graph.layers[-1].output.size
+
+    def notes(self) -> list[str]:
+        lines = super().notes()
+        if self.builtin:
+            lines.insert(
+                0,
+                f"no data given: training on the built-in shapes, {self.train_size} images ({self.file.path}); "
+                f"on your own, in a folder per class: darknet-py train {self.graph.path} --data FOLDER",
+            )
+        return lines
+
+    def prepare(self) -> list[str]:
+        return self.fill_cache(self.train)
+
+    def loader(self, local: LocalBatch, context: DistContext, seed: int, device: torch.device) -> ClassifierLoader:
         return ClassifierLoader(
             self.train,
             self.graph.net,
-            mini_batch=share.images * self.graph.net.time_steps,
+            mini_batch=local.images * self.graph.net.time_steps,
             seed=seed,
             workers=self.options.workers,
             cache=self.options.cache,
-            rank=team.rank,
-            world=team.size,
+            rank=context.rank,
+            world=context.size,
             device=device,
         )
 
     def truth(self, batch: Batch, network: Network) -> Tensor:
         """(B, outputs): 0 for classes that the data does not have."""
-        return torch.nn.functional.pad(batch.truth, (0, self.outputs - batch.truth.shape[1]))
+        return F.pad(batch.truth, (0, self.class_limit - batch.truth.shape[1]))
 
-    def measure(self, network: Network, team: DistContext) -> EvalScore:
+    def evaluate(self, network: Network, context: DistContext) -> EvalScore:
         assert self.valid is not None
-        share: dict[str, Any] = {"workers": self.options.workers, "rank": team.rank, "world": team.size}
-        batch = self.graph.net.mini_batch
-        result = evaluate_classifier(network, self.valid, batch, names=self.names, loss=True, **share)
-        return with_confusion(result.top(1), result.to_json(), result.confusion(), result.pictures, result.skipped)
-
-    def files(self, loader: BatchSource, mini_batches: range) -> list[str]:
-        assert isinstance(loader, ClassifierLoader)
-        recorder, asked = recorded(loader.dataset)
-        for number in mini_batches:
-            for sample in loader.numbers(number):
-                classifier_sample(recorder, loader.net, loader.seed, sample, [], [])
-        return list(dict.fromkeys(asked))
+        result = evaluate_classifier(
+            network,
+            self.valid,
+            self.graph.net.mini_batch,
+            names=self.names,
+            loss=True,
+            workers=self.options.workers,
+            rank=context.rank,
+            world=context.size,
+        )
+        assert result.loss is not None
+        return EvalScore(
+            result.top(1), result.loss, result.to_json(), result.names, result.confusion(), skipped=result.skipped
+        )

@@ -1,148 +1,151 @@
-"""What differs between kinds of training: the data, the truth of a mini-batch, and what is measured."""
+"""What differs between kinds of training: the data, the truth of a mini-batch, and the evaluation."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import ImageSet
-from darknet_py.data.images import Image
-from darknet_py.data.loader import Batch, ProblemLog
+from darknet_py.data.loader import Batch, BatchSource
 from darknet_py.errors import TrainError
+from darknet_py.evaluation.darknet_map import Curve
+from darknet_py.evaluation.types import Ints
+from darknet_py.graph.graph import Graph
+from darknet_py.model.network import Network
+from darknet_py.training.distributed import DistContext, LocalBatch
+from darknet_py.training.train_options import TrainOptions
 
-if TYPE_CHECKING:
-    import torch
-
-    from darknet_py.evaluation.types import Ints
-    from darknet_py.graph.graph import Graph
-    from darknet_py.model.network import Network
-    from darknet_py.training.distributed import DistContext, LocalBatch
-    from darknet_py.training.train_options import TrainOptions
-    from darknet_py.view.draw import Picture
-
-Images = TypeVar("Images", bound=ImageSet)
-
-_MATRIX = 101  # rows of a confusion matrix that is kept at each measurement
+_MATRIX_LIMIT = 101  # rows of a confusion matrix that is kept for each evaluation
 
 
-class EvalScore(NamedTuple):
-    """A measurement on the validation list.
+@dataclass(frozen=True)
+class EvalScore:
+    """One evaluation of the validation list, as plain data.
 
-    value: 0 … 1, by which NAME_best is chosen. loss: Darknet's cost per image there. figures: all, for JSON; `classes`
-    has a dict for each class. draw: pictures of it, by their names. skipped: lines about what could not be used.
+    Attributes:
+        value: The score by which NAME_best is chosen, 0 … 1.
+        loss: Darknet's cost per image (per byte of a text).
+        metrics: All numbers, ready for JSON; `classes` holds one dict per class.
+        names: Class names, for the plots.
+        confusion: Confusion matrix, (classes, classes) or, of a detector, (classes + 1, classes + 1) counts.
+        curves: Precision over recall of each class of a detector.
+        skipped: One line for each image or label that could not be used.
     """
 
     value: float
     loss: float
-    figures: dict[str, Any]
-    draw: Callable[[], dict[str, Picture]] = dict
+    metrics: Mapping[str, object]
+    names: Sequence[str] = ()
+    confusion: Ints | None = None
+    curves: Sequence[Curve] = ()
     skipped: Sequence[str] = ()
 
-
-def with_confusion(
-    value: float,
-    figures: dict[str, Any],
-    matrix: Ints,
-    draw: Callable[[Ints], dict[str, Picture]],
-    skipped: Sequence[str],
-) -> EvalScore:
-    """figures: with a loss. matrix: goes into the figures, unless it is large, and to `draw`."""
-    kept = matrix.tolist() if len(matrix) <= _MATRIX else None
-    return EvalScore(value, figures["loss"], figures | {"confusion": kept}, lambda: draw(matrix), skipped)
+    def to_json(self) -> dict[str, object]:
+        """The metrics, with the confusion matrix unless it is large."""
+        if self.confusion is None:
+            return dict(self.metrics)
+        small = len(self.confusion) <= _MATRIX_LIMIT
+        return {**self.metrics, "confusion": self.confusion.tolist() if small else None}
 
 
-def check_classes(graph: Graph, file: DataFile, most: int, found: int, options: TrainOptions) -> None:
-    """Raises TrainError where the data has more classes than the network."""
-    if found > most:
-        whose = "asked for" if options.classes else f"{graph.path} has"
-        raise TrainError(
-            f"{file.path}: expected at most {most} classes, as {whose}, got {found}; "
-            f"classes={found} (--classes {found}) rewrites the cfg for them"
-        )
+@dataclass(frozen=True)
+class Task(ABC):
+    """The data of a training and all that depends on the kind of network.
 
-
-def notes_on_data(train: ImageSet, options: TrainOptions, most: int, found: int) -> list[str]:
-    """Lines about classes that stay unused, and about images kept in memory.
-
-    most, got: classes of the network and of the data.
+    Attributes:
+        graph: The network that is trained.
+        options: Options of the run.
+        file: The data file; for other formats, what it would say.
+        names: Class names in the order of the classes.
+        builtin: Whether this is the built-in data set, because none was given.
     """
-    lines = []
-    if found < most:
-        lines.append(
-            f"note: the network has {most} classes, the data {found}; the others stay unused "
-            f"(classes={found}, --classes {found}, rewrites the cfg)"
-        )
-    if options.cache:
-        lines.append(train.fill_cache(True, show=not options.quiet))
-    return lines
 
+    graph: Graph
+    options: TrainOptions
+    file: DataFile
+    names: list[str]
+    builtin: bool
 
-def recorded(dataset: Images) -> tuple[Images, list[str]]:
-    """A copy of the data set, and a list that gets the path of each image that is asked of the copy."""
-    asked: list[str] = []
-
-    def image(index: int) -> Image:
-        asked.append(dataset.paths[index])
-        return dataset.image(index)
-
-    recorder = copy.copy(dataset)
-    recorder.image = image  # type: ignore[method-assign]
-    return recorder, asked
-
-
-class BatchSource(Protocol):
-    """A loader: endless mini-batches of this process, and what could not be used."""
-
-    reports: ProblemLog
-
-    def batches(self, start: int = 0) -> Iterator[Batch]: ...
-
-
-class Task(Protocol):
-    @property
-    def file(self) -> DataFile: ...
+    kind: ClassVar[str]  # of network, in words
+    metric: ClassVar[str]  # key of the score in NAME_best.json
+    item: ClassVar[str] = "images"  # what the data consists of
 
     @property
-    def names(self) -> list[str]: ...
+    @abstractmethod
+    def metric_label(self) -> str:
+        """The score's name in messages and charts."""
 
     @property
-    def metric(self) -> str:
-        """What is measured: its key in NAME_best.json."""
-        ...
+    @abstractmethod
+    def train_size(self) -> int:
+        """Number of items to train on."""
 
     @property
-    def label(self) -> str:
-        """What is measured, for people."""
-        ...
+    @abstractmethod
+    def valid_size(self) -> int:
+        """Number of items to evaluate on; 0 where no evaluation was asked for."""
 
     @property
-    def measures(self) -> bool:
-        """Whether there is a validation list to use."""
-        ...
+    @abstractmethod
+    def class_limit(self) -> int:
+        """Number of classes of the network."""
 
     @property
-    def images(self) -> int:
-        """In the training list."""
-        ...
+    def evaluates(self) -> bool:
+        """Whether the network is evaluated during training."""
+        return self.valid_size > 0
+
+    @abstractmethod
+    def notes(self) -> list[str]:
+        """Lines to log before training starts."""
+
+    @abstractmethod
+    def prepare(self) -> list[str]:
+        """Work that must be done before the first batch, such as filling the image cache; lines about it."""
+
+    @abstractmethod
+    def loader(self, local: LocalBatch, context: DistContext, seed: int, device: torch.device) -> BatchSource:
+        """Mini-batches of this process, numbered iteration · local.mini_batches + k."""
+
+    @abstractmethod
+    def truth(self, batch: Batch, network: Network) -> Tensor:
+        """The truth as `Network.loss` takes it; called before each mini-batch."""
+
+    @abstractmethod
+    def evaluate(self, network: Network, context: DistContext) -> EvalScore:
+        """Score on the validation list; all processes evaluate together and get the same."""
+
+
+@dataclass(frozen=True)
+class ImageTask(Task):
+    """A task on images with classes."""
 
     def notes(self) -> list[str]:
-        """Lines to print before training starts."""
-        ...
+        count = len(self.names)
+        if count == self.class_limit:
+            return []
+        return [
+            f"note: the network has {self.class_limit} classes, the data {count}; the others stay unused "
+            f"(classes={count}, --classes {count}, rewrites the cfg)"
+        ]
 
-    def loader(self, share: LocalBatch, team: DistContext, seed: int, device: torch.device) -> BatchSource: ...
+    def fill_cache(self, images: ImageSet) -> list[str]:
+        """Fills the image cache where that was asked for."""
+        return [images.fill_cache(True, show=not self.options.quiet)] if self.options.cache else []
 
-    def truth(self, batch: Batch, network: Network) -> Tensor:
-        """As `Network.loss` takes it; called before each mini-batch."""
-        ...
 
-    def measure(self, network: Network, team: DistContext) -> EvalScore:
-        """All processes measure together and get the same."""
-        ...
-
-    def files(self, loader: BatchSource, mini_batches: range) -> list[str]:
-        """The images behind mini-batches, got by making their samples once more."""
-        ...
+def check_classes(graph: Graph, data: Path, limit: int, count: int, options: TrainOptions) -> None:
+    """Raises TrainError where the data has more classes (`count`) than the network (`limit`)."""
+    if count > limit:
+        origin = "asked for" if options.classes else f"{graph.path} has"
+        raise TrainError(
+            f"{data}: expected at most {limit} classes, as {origin}, got {count}; "
+            f"classes={count} (--classes {count}) rewrites the cfg for them"
+        )
