@@ -77,7 +77,7 @@ def write_classes(
 
 
 def focal_slope(p: Tensor) -> Tensor:
-    """Half of the derivative of the focal loss with gamma 2, as Darknet writes it."""
+    """−p / 2 times the derivative of the focal loss −(1 − p)² · log p, as Darknet writes it (`delta_yolo_class`)."""
     p = p + 1e-15
     return -(1 - p) * (2 * p * torch.log(p) + p - 1) * 0.5
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -88,3 +90,22 @@ def check(kind: type[Spec], name: str) -> None:
     np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(float(report.cost), case["cost"], rtol=1e-4)
     assert abs(float(report.total.detach()) - case["cost"]) <= 1e-3 * abs(case["cost"])
+
+
+def rows(*values: tuple[float, ...]) -> Tensor:
+    """Truth rows (image, class, cx, cy, w, h)."""
+    return torch.tensor(values).reshape(-1, 6)
+
+
+def reference_case(
+    kind: type[Spec], case: dict[str, Any], arrays: Mapping[str, np.ndarray], name: str, probe: ModuleType
+) -> tuple[HeadLoss, np.ndarray, np.ndarray]:
+    """(report, our delta, C's delta) of a case of the reference folder."""
+    expected, truth = arrays[f"{name}/delta"], arrays[f"{name}/truth"]
+    batch, channels, height, width = expected.shape
+    x = (probe.image(case["x_seed"], (batch, channels, 2 * height, 2 * width)) * 2 - 1) * case["scale"]
+    x = (1 / (1 + np.exp(-x)) if case["logistic"] else x)[:, :, ::2, ::2]
+    labels = [(b, t[4], *t[:4]) for b in range(batch) for t in truth[b] if t[0]]
+    head = build(kind, case["cfg"], (channels, height, width))
+    report, delta = run(head, torch.tensor(x.astype(np.float32)), torch.tensor(labels).reshape(-1, 6))
+    return report, delta, expected

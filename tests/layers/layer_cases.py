@@ -79,11 +79,11 @@ def network(case: dict[str, Any], tmp_path: Path) -> Network:
 def outputs(net: Network, case: dict[str, Any]) -> list[Tensor | None]:
     """What each layer gives: after `calls` calls, or for all steps of one, with C's order of rows."""
     rows = inputs(net.graph, case["batch"] * case["steps"] * case["calls"], case["seed"])
-    kept: list[list[Tensor | None]] = []
+    calls: list[list[Tensor | None]] = []
     with torch.no_grad():
         for part in torch.from_numpy(rows).split(case["batch"]):
-            kept.append(net.eval().outputs(part))
-    last = kept[-case["steps"] :]
+            calls.append(net.eval().outputs(part))
+    last = calls[-case["steps"] :]
     return [None if parts[0] is None else torch.cat(parts) for parts in zip(*last, strict=True)]  # type: ignore[arg-type]
 
 
@@ -93,14 +93,14 @@ def gradients(net: Network, case: dict[str, Any]) -> dict[str, Tensor]:
     x = torch.from_numpy(inputs(net.graph, rows, case["seed"]))
     truth = torch.from_numpy(targets(net.graph, rows, case["seed"]))
     net.train().loss(x, truth).total.backward()
-    found = {}
+    result = {}
     for key in case["gradients"]:
         index, name = key.split(".")
         layer = net.layers[int(index)]
         grad = getattr(getattr(layer, "owner", layer), name).grad
         assert grad is not None
-        found[key] = -grad
-    return found
+        result[key] = -grad
+    return result
 
 
 def targets(graph: Graph, rows: int, seed: int) -> np.ndarray:

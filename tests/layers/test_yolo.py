@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from darknet_py.errors import CfgError
-from darknet_py.layers.base import Shape, ShapeError, Spec, TrainState
-from darknet_py.layers.gaussian_yolo import GaussianYoloSpec
+from darknet_py.layers.base import Shape, ShapeError, TrainState
 from darknet_py.layers.yolo import YoloSpec
 from tests.layers import head_cases
+from tests.layers.head_cases import reference_case, rows
 
 NET = "[net]\nbatch=2\nwidth=64\nheight=48\nchannels=16\n"
 BODY = "mask=1,2\nanchors=3,4, 8,7, 10,16\nnum=3\nclasses=3\n"
@@ -26,48 +25,26 @@ def yolo(options: str = "", section: str = "[yolo]\n"):
     return head_cases.build(YoloSpec, NET + section + BODY + options, SHAPE)
 
 
-def rows(*values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).reshape(-1, 6)
-
-
 @pytest.mark.parametrize("name", head_cases.cases("yolo"))
 def test_delta_and_cost_equal_c(name: str) -> None:
     head_cases.check(YoloSpec, name)
-
-
-@pytest.mark.parametrize("name", head_cases.cases("Gaussian_yolo"))
-def test_gaussian_delta_and_cost_equal_c(name: str) -> None:
-    head_cases.check(GaussianYoloSpec, name)
 
 
 @pytest.mark.reference
 def test_reference_heads(reference: Path, probe: ModuleType) -> None:
     with np.load(reference / "heads" / "heads.npz") as arrays:
         for name, case in json.loads((reference / "heads" / "heads.json").read_text()).items():
-            kind: dict[str, type[Spec]] = {"yolo": YoloSpec, "gaussian": GaussianYoloSpec}
-            if name.partition("_")[0] not in kind:
-                continue
-            report, delta, expected = reference_case(kind[name.partition("_")[0]], case, arrays, name, probe)
-            np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-7, err_msg=name)
-            assert float(report.cost) == pytest.approx(case["cost"], rel=1e-5), name
-
-
-def reference_case(kind: type[Spec], case: dict, arrays, name: str, probe: ModuleType):
-    expected, truth = arrays[f"{name}/delta"], arrays[f"{name}/truth"]
-    batch, channels, height, width = expected.shape
-    x = (probe.image(case["x_seed"], (batch, channels, 2 * height, 2 * width)) * 2 - 1) * case["scale"]
-    x = (1 / (1 + np.exp(-x)) if case["logistic"] else x)[:, :, ::2, ::2]
-    labels = [(b, t[4], *t[:4]) for b in range(batch) for t in truth[b] if t[0]]
-    head = head_cases.build(kind, case["cfg"], (channels, height, width))
-    report, delta = head_cases.run(head, torch.tensor(x.astype(np.float32)), torch.tensor(labels).reshape(-1, 6))
-    return report, delta, expected
+            if name.partition("_")[0] == "yolo":
+                report, delta, expected = reference_case(YoloSpec, case, arrays, name, probe)
+                np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-7, err_msg=name)
+                assert float(report.cost) == pytest.approx(case["cost"], rel=1e-5), name
 
 
 def test_decode_on_a_net_that_is_not_square() -> None:
     head = yolo("scale_x_y=1.2\n")
     x = torch.randn(2, *SHAPE)
     output = head(x)
-    found = head.decode(output)
+    predictions = head.decode(output)
     slots = x.view(2, 2, 8, 6, 8)
     image, anchor, row, column = 1, 1, 4, 7
     tx, ty, tw, th, objectness, *classes = slots[image, anchor, :, row, column].tolist()
@@ -76,8 +53,8 @@ def test_decode_on_a_net_that_is_not_square() -> None:
     def logistic(v: float) -> float:
         return 1 / (1 + math.exp(-v))
 
-    assert found.boxes.shape == (2, 2 * 6 * 8, 4)
-    assert found.boxes[image, at].tolist() == pytest.approx(
+    assert predictions.boxes.shape == (2, 2 * 6 * 8, 4)
+    assert predictions.boxes[image, at].tolist() == pytest.approx(
         [
             (column + logistic(tx) * 1.2 - 0.1) / 8,
             (row + logistic(ty) * 1.2 - 0.1) / 6,
@@ -86,8 +63,10 @@ def test_decode_on_a_net_that_is_not_square() -> None:
         ],
         rel=1e-5,
     )
-    assert found.objectness[image, at].item() == pytest.approx(logistic(objectness))
-    assert found.scores[image, at].tolist() == pytest.approx([logistic(objectness) * logistic(c) for c in classes])
+    assert predictions.objectness[image, at].item() == pytest.approx(logistic(objectness))
+    assert predictions.scores[image, at].tolist() == pytest.approx(
+        [logistic(objectness) * logistic(c) for c in classes]
+    )
 
 
 def test_the_input_size_may_change() -> None:
@@ -98,7 +77,7 @@ def test_the_input_size_may_change() -> None:
     assert torch.allclose(head.decode(output).boxes * torch.tensor([1.0, 1, 2, 1]), small)
 
 
-def test_new_coords_takes_values_as_they_are() -> None:
+def test_new_coords_skips_the_logistic() -> None:
     head = yolo("new_coords=1\n")
     x = torch.rand(1, *SHAPE)
     assert torch.equal(head(x), x)
@@ -150,7 +129,7 @@ def test_half_precision_inputs_stay_finite() -> None:
         assert head(x).dtype == torch.float32
 
 
-def test_one_nan_among_the_values_spoils_only_itself() -> None:
+def test_a_nan_affects_only_its_own_slot() -> None:
     head = yolo("iou_loss=giou\n")
     x = torch.randn(1, *SHAPE)
     clean = head_cases.run(head, x, rows((0, 1, 0.3, 0.4, 0.2, 0.3)))[1]
@@ -164,7 +143,7 @@ def test_one_nan_among_the_values_spoils_only_itself() -> None:
     assert delta[0, 4, 5, 7] == 0
 
 
-def test_noise_is_rejected_with_figures_that_run_on() -> None:
+def test_bad_labels_are_filtered_with_running_statistics() -> None:
     net = NET + "max_batches=1000\nnum_sigmas_reject_badlabels=1\nbadlabels_rejection_percentage=1\n"
     head = head_cases.build(YoloSpec, net + "[yolo]\n" + BODY, SHAPE)
     x, given, state = torch.randn(2, *SHAPE), rows((0, 1, 0.3, 0.4, 0.2, 0.3)), TrainState(iteration=750)
@@ -184,7 +163,7 @@ class _Waiting(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.operations: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         masked = "index" in str(func) and any(
@@ -194,7 +173,7 @@ class _Waiting(TorchDispatchMode):
             for i in arg
         )
         if masked or any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "unique", "masked_select")):
-            self.found.append(str(func))
+            self.operations.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
@@ -206,7 +185,7 @@ def test_the_loss_never_waits_for_the_device(options: str) -> None:
     x = torch.randn(2, *SHAPE, requires_grad=True)
     with _Waiting() as waiting:
         head.loss(x, rows((0, 1, 0.3, 0.4, 0.2, 0.3), (1, 0, 0.7, 0.2, 0.1, 0.1)), TrainState()).total.backward()
-    assert waiting.found == []
+    assert waiting.operations == []
 
 
 def test_delta_normalizer_counts_only_on_request() -> None:
@@ -228,36 +207,7 @@ def test_class_map(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("mask=0,3\n", "mask: expected different anchors from 0 to 0 (num=1), got '0,3'"),
-        ("mask=0\nanchors=3,4\niou_loss=siou\n", "expected one of mse, iou, giou, diou, ciou, got 'siou'"),
-        ("anchors=3,4\ncounters_per_class=1,2\n", "counters_per_class: expected 20 numbers, one per class, got 2"),
-        ("anchors=3,-4\n", "anchors: expected sizes above zero"),
-        ("", "anchors: expected 2 numbers (num=1), got 0"),
-    ],
-)
-def test_faults_are_named(options: str, message: str) -> None:
-    with pytest.raises(CfgError) as caught:
-        head_cases.spec_of(YoloSpec, NET + "[yolo]\n" + options)
-    assert message in str(caught.value)
-
-
-def test_wrong_number_of_filters_is_named() -> None:
+def test_wrong_number_of_filters_is_reported() -> None:
     spec, _ = head_cases.spec_of(YoloSpec, NET + "[yolo]\n" + BODY)
     with pytest.raises(ShapeError, match=r"expected 16 input channels \(2 anchors x \(3 classes \+ 5\)\), got 18"):
         spec.infer([Shape(18, 6, 8)])
-
-
-def test_gaussian_scores_fall_with_the_deviation() -> None:
-    head = head_cases.build(GaussianYoloSpec, NET + "[Gaussian_yolo]\n" + BODY + "yolo_point=left_top\n", (24, 6, 8))
-    x = torch.randn(1, 24, 6, 8)
-    found = head.decode(head(x))
-    slot = x.view(2, 12, 6, 8)[1, :, 2, 3]
-    deviation = slot[1:8:2].sigmoid().mean()
-    at = (6 + 2) * 8 + 3
-    expected = slot[8].sigmoid() * slot[9:].sigmoid() * (1 - deviation)
-    assert torch.allclose(found.scores[0, at], expected)
-    left = (3 + slot[0].sigmoid()) / 8
-    assert found.boxes[0, at, 0].item() == pytest.approx(float(left + slot[4].exp() * 10 / 64 / 2), rel=1e-5)

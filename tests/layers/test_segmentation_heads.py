@@ -1,4 +1,4 @@
-"""pjreddie's [logistic] and [iseg] against his C (tests/golden/segment.json, read off a build of it)."""
+"""pjreddie's [logistic] and [iseg] against his C (tests/golden/segment.json, recorded from a build of it)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Layers with a memory: what they keep, when they forget, and that training steps equal single ones."""
+"""Recurrent layers: what they keep, when they forget, and that training steps equal single ones."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from darknet_py.errors import CfgError, DarknetError
+from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import parse_text
 from darknet_py.layers.recurrent import RecurrentLayer, reset_state
 from darknet_py.model.network import Network
@@ -62,7 +62,7 @@ def test_one_stream_can_be_reset(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_other_streams_or_another_mode_start_afresh(name: str) -> None:
+def test_other_streams_or_another_mode_start_with_an_empty_memory(name: str) -> None:
     net, x = network(name).eval(), rows(name, 6)
     first = net(x[:2])
     net(x[:3])
@@ -83,7 +83,7 @@ def test_what_training_carries_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "crnn"])
-def test_gradients_go_back_through_time(name: str) -> None:
+def test_gradients_pass_back_through_time(name: str) -> None:
     net = network(name).train().double()
     x = rows(name, 6).double().requires_grad_()
     memory = [module for module in net.modules() if isinstance(module, RecurrentLayer)]
@@ -96,15 +96,8 @@ def test_gradients_go_back_through_time(name: str) -> None:
     assert torch.autograd.gradcheck(fresh, (x,), eps=1e-6, atol=1e-6, fast_mode=True)
 
 
-def test_conv_lstm_goes_back_through_the_cell_alone() -> None:
-    net = network("conv_lstm").train()
-    x = rows("conv_lstm", 3).requires_grad_()
-    net(x)[2].sum().backward()
-    assert x.grad is not None and x.grad[0].abs().sum() > 0
-
-
 @pytest.mark.parametrize("normalized", [False, True])
-def test_each_step_has_statistics_of_its_own(normalized: bool) -> None:
+def test_each_step_has_separate_statistics(normalized: bool) -> None:
     norm = "batch_normalize=1\n" if normalized else ""
     net = Network(parse_text(f"[net]\ninputs=7\ntime_steps=2\n[rnn]\noutput=5\nhidden=4\nactivation=linear\n{norm}"))
     x = rows("rnn", 8)
@@ -130,23 +123,3 @@ def test_batch_norm_of_a_batch_of_steps_is_saved(tmp_path: pytest.TempPathFactor
 
 def test_hidden_is_the_output_where_it_is_missing() -> None:
     assert parse_text("[net]\ninputs=7\n[rnn]\noutput=5\n").layers[0].parameters == 5 * 8 + 5 * 6 * 2
-
-
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        (
-            "[crnn]\noutput=5\n",
-            "expected size, stride and padding that keep 6 x 4 pixels, .* got 4 x 2",
-        ),
-        ("[conv_lstm]\npad=1\nstride=2\noutput=5\n", "that keep 6 x 4 pixels, as the state does, got 3 x 2"),
-        (
-            "[conv_lstm]\npad=1\nbottleneck=1\noutput=5\n",
-            "expected an output for each of 3 channels, got 5",
-        ),
-        ("[conv_lstm]\npad=1\nlstm_activation=tan\noutput=5\n", "did you mean 'tanh'"),
-    ],
-)
-def test_wrong_options_are_told(section: str, message: str) -> None:
-    with pytest.raises(CfgError, match=message):
-        parse_text(f"[net]\nwidth=6\nheight=4\nchannels=3\n{section}")

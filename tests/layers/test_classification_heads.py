@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from darknet_py.errors import CfgError, DarknetError
-from darknet_py.layers.base import HeadLayer, Node, Shape, ShapeError, TrainState
+from darknet_py.errors import DarknetError
+from darknet_py.layers.base import Shape, ShapeError, TrainState
 from darknet_py.layers.classification_heads import CostSpec, SoftmaxSpec
-from darknet_py.layers.contrastive import ContrastiveSpec
-from darknet_py.layers.yolo import YoloSpec
 from tests.layers import head_cases
 
 NET = "[net]\nwidth=8\nheight=8\nchannels=3\n"
@@ -47,7 +44,7 @@ def test_softmax_delta_is_truth_minus_output() -> None:
     assert float(report.cost) == pytest.approx(float(-p[truth > 0].log().sum()))
 
 
-def test_a_cost_after_a_softmax_reaches_through_it_unchanged() -> None:
+def test_a_cost_after_a_softmax_passes_through_it_unchanged() -> None:
     x = torch.randn(2, 6, 1, 1, requires_grad=True)
     truth = torch.eye(6)[:2]
     first, second = softmax(), cost("scale=.5\n")
@@ -78,7 +75,7 @@ def test_softmax_over_a_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted_delta", "wanted_cost"),
+    ("options", "expected_delta", "expected_cost"),
     [
         ("", [0.5, -2.0, 0, 1237.0], 0.25 + 4 + 1237.0**2),
         ("type=masked\nscale=2\n", [1.0, -4.0, 0, 0], 0.25 + 4),
@@ -88,61 +85,23 @@ def test_softmax_over_a_tree(tmp_path: Path) -> None:
         ("type=wgan\n", [1, -1, 1, 1], -1 + 2 - 3 - 4),
     ],
 )
-def test_cost_types(options: str, wanted_delta: list[float], wanted_cost: float) -> None:
+def test_cost_types(options: str, expected_delta: list[float], expected_cost: float) -> None:
     head = head_cases.build(CostSpec, NET + "[cost]\n" + options, (4, 1, 1))
     x, truth = torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[1.5, 0, 3, 1241]])
     if "masked" in options:
         truth[0, 3] = -1234
     report, delta = head_cases.run(head, x[:, :, None, None], truth)
-    assert delta.flatten().tolist() == pytest.approx(wanted_delta)
-    assert float(report.cost) == pytest.approx(wanted_cost)
+    assert delta.flatten().tolist() == pytest.approx(expected_delta)
+    assert float(report.cost) == pytest.approx(expected_cost)
 
 
-def test_cost_hands_its_input_on() -> None:
+def test_cost_passes_its_input_on() -> None:
     x = torch.randn(2, 6, 1, 1)
     assert torch.equal(cost()(x), x)
 
 
-def test_faults_are_named() -> None:
+def test_errors_are_reported() -> None:
     with pytest.raises(ShapeError, match="expected inputs that divide into 4 groups, got 6"):
         head_cases.spec_of(SoftmaxSpec, NET + "[softmax]\ngroups=4\n")[0].infer([Shape(6, 1, 1)])
     with pytest.raises(DarknetError, match=r"expected truth of \(2, 6\) \(images, outputs\), got \(2, 5\)"):
         softmax().loss(torch.randn(2, 6, 1, 1), torch.zeros(2, 5), TrainState())
-
-
-def contrastive_cases() -> list[str]:
-    return list(json.loads((head_cases.GOLDEN / "heads_contrastive.json").read_text()))
-
-
-@pytest.mark.parametrize("name", contrastive_cases())
-def test_contrastive_delta_and_cost_equal_c(name: str) -> None:
-    case = json.loads((head_cases.GOLDEN / "heads_contrastive.json").read_text())[name]
-    x, truth, state = torch.tensor(case["x"]), torch.tensor(case["truth"]), TrainState()
-    if "yolo" in case:
-        spec, net_spec = head_cases.spec_of(YoloSpec, case["net"] + case["yolo"])
-        shape = Shape(*case["yolo_shape"][1:])
-        yolo = spec.build(Node(1, "yolo", 1, spec, None, (0,), (shape,), shape, net=net_spec))
-        assert isinstance(yolo, HeadLayer)
-        yolo.loss(torch.zeros(case["yolo_shape"]), truth, state)
-    head = head_cases.build(ContrastiveSpec, case["net"] + case["contrastive"], tuple(x.shape[1:]), index=2)
-    report, delta = head_cases.run(head, x, truth, state)
-    np.testing.assert_allclose(delta, np.array(case["delta"]), rtol=1e-3, atol=1e-5)
-    assert float(report.cost) == pytest.approx(case["cost"], rel=1e-3)
-
-
-def test_contrastive_without_tracks_teaches_nothing() -> None:
-    text = NET + "[contrastive]\nyolo_layer=-1\n"
-    head = head_cases.build(ContrastiveSpec, text, (8, 2, 3), index=2)
-    report, delta = head_cases.run(head, torch.randn(2, 8, 2, 3), torch.zeros(0, 6))
-    assert float(report.cost) == 0
-    assert not delta.any()
-
-
-def test_contrastive_faults_are_named() -> None:
-    with pytest.raises(CfgError, match=r"yolo_layer: expected a \[yolo\] before layer 1, got '7'"):
-        head_cases.spec_of(ContrastiveSpec, NET + "[contrastive]\nyolo_layer=7\n")
-    with pytest.raises(ShapeError, match="expected one embedding per image"):
-        head_cases.spec_of(ContrastiveSpec, NET + "[contrastive]\n")[0].infer([Shape(8, 4, 4)])
-    head = head_cases.build(ContrastiveSpec, NET + "[contrastive]\nclasses=3\n", (8, 1, 1))
-    with pytest.raises(DarknetError, match="expected truth of 2 images, got 3"):
-        head.loss(torch.randn(2, 8, 1, 1), torch.eye(3), TrainState())
