@@ -1,10 +1,10 @@
-"""Every exception the package raises on purpose.
+"""The exceptions of the package.
 
     DarknetError
     ├── CfgError          a cfg that cannot be read or does not fit together (carries every problem found)
     ├── WeightsError      a weights or checkpoint file that does not fit its network
     ├── DataError         a .data file, list, label or image that cannot be used
-    ├── TrainError        training that cannot start or go on
+    ├── TrainError        training that cannot start or continue
     └── MissingExtra      an optional package that is not installed
 
 A command turns each into one line on stderr and exit code 1.
@@ -19,24 +19,24 @@ DISTRIBUTION = "darknet-torch"  # what pip installs; `darknet-py` on PyPI is ano
 
 
 class DarknetError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all exceptions of the package."""
 
 
 class Problem(NamedTuple):
-    """One fault of a cfg, with the place it was found in."""
+    """One problem of a cfg and its location."""
 
     path: str
     line: int
-    where: str  # "[section] #index", or "" where no section is concerned
+    where: str  # "[section] #index", or "" if it concerns no section
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}: " if self.line else f"{self.path}: "
-        return place + (f"{self.where}: " if self.where else "") + self.message
+        location = f"{self.path}:{self.line}: " if self.line else f"{self.path}: "
+        return location + (f"{self.where}: " if self.where else "") + self.message
 
 
 class CfgError(DarknetError):
-    """A cfg is wrong. `problems` lists every fault, in file order."""
+    """A cfg is not valid. `problems` lists every problem, in file order."""
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems)
@@ -44,11 +44,11 @@ class CfgError(DarknetError):
 
 
 class CfgWarning(UserWarning):
-    """Something in a cfg that Darknet would ignore silently (an unknown key, a duplicate)."""
+    """Something in a cfg that Darknet ignores silently, such as an unknown key or a duplicate."""
 
 
 class WeightsError(DarknetError):
-    """A weights file or checkpoint does not fit."""
+    """A weights file or checkpoint does not fit the network."""
 
 
 class DataError(DarknetError):
@@ -56,11 +56,11 @@ class DataError(DarknetError):
 
 
 class TrainError(DarknetError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class MissingExtra(DarknetError):
-    """An optional package is needed. `extra` is what to install."""
+    """An optional package is not installed; `extra` is the extra that contains it."""
 
     def __init__(self, package: str, extra: str, purpose: str):
         self.extra = extra

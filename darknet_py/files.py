@@ -1,4 +1,4 @@
-"""Writing files so that they are complete or not there, and reading those that a cfg names."""
+"""Atomic writing of files, and reading of text files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from pathlib import Path
 
 from darknet_py.errors import DarknetError, DataError
 
-_LOOK = 1024
+_INSPECTED = 1024  # characters in which a zero byte means that a file is not text
 
 
 def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: type[DarknetError] = DataError) -> None:
-    """Writes beside `path`, syncs and renames, so that a reader or a crash never meets half a file.
+    """Writes a temporary file beside `path`, syncs and renames it, so that the file is complete or unchanged.
 
-    An existing file is replaced and stays whole when writing fails; a device or a pipe is written to. Raises `error`
-    with the path and the reason.
+    Args:
+        path: The file, which is replaced if it exists. Devices and pipes are written to directly.
+        chunks: The contents.
+        error: Type of the exception.
+
+    Raises:
+        error: The file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -37,10 +42,19 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
 
 
 def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
-    """A regular file's text; bytes that are not UTF-8 become U+FFFD. Raises DataError: path, `what` and the reason.
+    """Reads a regular text file.
 
-    keep_bytes: line endings stay, and bytes that are not UTF-8 become surrogate escapes, so that the text can be
-    written back unchanged.
+    Args:
+        path: The file.
+        what: What the file is, for messages.
+        keep_bytes: Whether the text can be written back unchanged: line endings stay, and bytes that are not UTF-8
+            become surrogate escapes. Otherwise such bytes become U+FFFD.
+
+    Returns:
+        The text.
+
+    Raises:
+        DataError: The file cannot be read or is not a text file.
     """
     path = Path(path)
     try:
@@ -50,26 +64,31 @@ def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
         with path.open(encoding="utf-8", errors=errors, newline=newline) as file:
             text = file.read()
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
-        raise DataError(f"{path}: cannot read the {what}: {getattr(problem, 'strerror', None) or problem}") from problem
+        raise DataError(f"{path}: cannot read the {what}: {_reason(problem)}") from problem
     return checked_text(text, path, f"the {what}")
 
 
 def checked_text(text: str, path: str | Path, what: str) -> str:
-    """The text that was read from `path`, unless it is none: a picture, weights, UTF-16. Raises DataError."""
-    if "\0" in text[:_LOOK]:  # further on it ends a line, as in C
+    """Returns a text read from `path`; raises DataError if it is binary data, such as an image, weights or UTF-16."""
+    if "\0" in text[:_INSPECTED]:  # later zero bytes end a line, as in C
         raise DataError(f"{path}: cannot read {what}: not a text file")
     return text
 
 
+def _reason(problem: OSError | ValueError) -> str:
+    """Why a file could not be read, without its path."""
+    return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+
+
 def _is_device(path: Path) -> bool:
-    """/dev/null, /dev/stdout and the like, which must not be replaced by a file."""
+    """Whether the path is a device such as /dev/null or /dev/stdout, which must not be replaced by a file."""
     return path.parent in (Path("/dev"), Path("/dev/fd")) or (
         path.exists() and not path.is_file() and not path.is_dir()
     )
 
 
 def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path:
-    """The folder, made with its parents where missing. Raises `error`."""
+    """Creates the folder and its parents if missing and returns it; raises `error` if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -28,8 +28,8 @@ from darknet_py.files import make_folder, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.model.load import read_graph
 from darknet_py.view.class_histogram import class_histogram
-from darknet_py.view.contact_sheet import MARKED, Box, Tile, class_box, contact_sheet
-from darknet_py.view.draw import save_picture
+from darknet_py.view.contact_sheet import MARKED, Tile, TileBox, class_box, contact_sheet
+from darknet_py.view.draw import save_image
 from darknet_py.view.figure import save_figure
 
 _MAX_PRINTED = 3  # printed per kind
@@ -200,7 +200,7 @@ def _contact_sheets(out: Path, report: AuditReport, names: Sequence[str], rules:
         tiles = [tile for finding in matching[:_MAX_TILES] for tile in _tiles(finding, names, rules)]
         if tiles:
             more = f", the first {_MAX_TILES} of {len(matching)}" if len(matching) > _MAX_TILES else ""
-            save_picture(path, contact_sheet(title + more, tiles))
+            save_image(path, contact_sheet(title + more, tiles))
             files.append(path)
     return files
 
@@ -214,7 +214,7 @@ def _tiles(finding: Finding, names: Sequence[str], rules: AuditRules) -> list[Ti
         with suppress(DataError):
             image = load_image(path, rules.channels)
         named = len(finding.rows) <= _MAX_NAMED_BOXES
-        boxes = [Box((x, y, w, h), _name(k, names) if named else "", MARKED) for k, x, y, w, h in finding.rows]
+        boxes = [TileBox((x, y, w, h), _name(k, names) if named else "", MARKED) for k, x, y, w, h in finding.rows]
         tiles.append(Tile(image, boxes, (path, "the other" if number else finding.text)))
     return tiles
 
@@ -242,7 +242,7 @@ def _samples(
         batch = next(loader.batches())
         tiles = [_sample_tile(batch, number, names) for number in range(len(batch.images))]
         files.append(out / f"{name}.jpg")
-        save_picture(files[-1], contact_sheet(f"{Path(graph.path).name}: samples {title}", tiles, side=320))
+        save_image(files[-1], contact_sheet(f"{Path(graph.path).name}: samples {title}", tiles, side=320))
     return files
 
 
@@ -264,5 +264,5 @@ def _classifier_samples(
         text = ", ".join(f"{names[k]} {value:.2f}" for value, k in zip(*map(list, best), strict=True) if value > 0.01)
         tiles.append(Tile((image.permute(1, 2, 0) * 255).round().byte().numpy(), (), (text,)))
     path = out / "augment.jpg"
-    save_picture(path, contact_sheet(f"{Path(graph.path).name}: samples with the augmentation of the cfg", tiles))
+    save_image(path, contact_sheet(f"{Path(graph.path).name}: samples with the augmentation of the cfg", tiles))
     return path

@@ -1,4 +1,4 @@
-"""How often each class occurs."""
+"""A histogram of the classes of a data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from darknet_py.view.draw import color
+from darknet_py.view.draw import class_color
 from darknet_py.view.figure import TITLE, add_axes, add_text, new_figure, plot_style, rgb_fraction
 
 if TYPE_CHECKING:
@@ -44,12 +44,11 @@ def class_histogram(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -
         axes.grid(False)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         thickness = (1 - 6 / row) / max(len(counts), 1)
-        for place, split in enumerate(counts):
-            where = np.arange(len(order)) + thickness * (place - (len(counts) - 1) / 2)
-            label = f"{split}: {values[place].sum()}"
-            bars = axes.barh(
-                where, values[place, order], thickness * 0.9, color=rgb_fraction(color(1 + 3 * place)), label=label
-            )
+        for number, (split, split_values) in enumerate(zip(counts, values, strict=True)):
+            y = np.arange(len(order)) + thickness * (number - (len(counts) - 1) / 2)
+            label = f"{split}: {split_values.sum()}"
+            fill = rgb_fraction(class_color(1 + 3 * number))
+            bars = axes.barh(y, split_values[order], thickness * 0.9, color=fill, label=label)
             axes.bar_label(bars, padding=4, fontsize=min(11, row * thickness))
         if counts:
             figure.legend(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from darknet_py.view.draw import INK, Picture, save_picture
-from darknet_py.view.figure import TITLE, add_axes, add_text, new_figure, plot_style, render, rgb_fraction
+from darknet_py.data.images import Image
+from darknet_py.view.draw import INK, save_image
+from darknet_py.view.figure import TITLE, add_axes, add_text, new_figure, plot_style, render_figure, rgb_fraction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ Points = Sequence[tuple[float, float]]
 
 LOSS, AVERAGE, VALIDATION, MAP, RATE = "#a5c3f0", "#1955c8", "#148c6e", "#cd2828", "#b4b9c3"
 LEFT, RIGHT, TOP, BOTTOM = 76, 76, 74, 62  # pixels around the plot area
-_COLUMNS = 1000  # a curve of more points keeps the lowest and the highest of each of so many parts
+_COLUMNS = 1000  # of a longer curve, the minimum and the maximum of each of 1000 parts are drawn
 
 
 @dataclass
@@ -50,7 +51,7 @@ class LossChart:
     validation: Points = field(default_factory=list)
     rates: Points = field(default_factory=list)
 
-    def draw(self, width: int = 1200, height: int = 800) -> Picture:
+    def draw(self, width: int = 1200, height: int = 800) -> Image:
         """Draws the chart.
 
         Args:
@@ -90,11 +91,18 @@ class LossChart:
             )
             for line in legend.get_lines():
                 line.set_linewidth(2.4)
-        return render(figure)
+        return render_figure(figure)
 
     def save(self, path: str | Path) -> None:
-        """Writes the chart in one step. Raises DataError when it cannot."""
-        save_picture(path, self.draw())
+        """Writes the chart to an image file.
+
+        Args:
+            path: The file.
+
+        Raises:
+            DataError: The file cannot be written.
+        """
+        save_image(path, self.draw())
 
     def _axes(self, axes: Axes, limit: float) -> None:
         from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -157,9 +165,9 @@ def _curve(
     dots: bool = False,
     style: str = "-",
 ) -> None:
-    """A line through the points, interrupted where one is not finite; values beyond 0 … limit lie on the axis's end.
+    """Draws a line through the points with gaps for non-finite values; values are clipped to 0 … limit.
 
-    dots: a dot for each point; without it only those between two gaps get one.
+    dots: whether every point gets a dot; otherwise only points between two gaps.
     """
     values = _thinned(_finite(points))
     values[:, 1] = values[:, 1].clip(0, limit)
@@ -170,7 +178,7 @@ def _curve(
 
 
 def _finite(points: Points | NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2); nan for points with a value that is not finite."""
+    """The points as (N, 2); points with a non-finite value become nan."""
     values = np.array(points, float).reshape(-1, 2)
     values[~np.isfinite(values).all(1)] = np.nan
     return values
@@ -183,7 +191,7 @@ def _maximum(points: Points, default: float = 0.0) -> float:
 
 
 def _thinned(points: NDArray[np.float64], columns: int = _COLUMNS) -> NDArray[np.float64]:
-    """At most about two points for each of so many parts, the lowest and the highest, so that peaks stay."""
+    """Thins a curve to the minimum and the maximum of each of `columns` parts, so that peaks stay visible."""
     run = math.ceil(len(points) / columns)
     if run <= 2:
         return points
@@ -194,7 +202,7 @@ def _thinned(points: NDArray[np.float64], columns: int = _COLUMNS) -> NDArray[np
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 1.5, 2, 3, 4, 5, 6, 8, 10 times a power of ten."""
+    """Rounds up to 1, 1.5, 2, 3, 4, 5, 6, 8 or 10 times a power of ten."""
     if not value > 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

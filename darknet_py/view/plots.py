@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from darknet_py.data.anchors import AnchorQuality, Sizes, best_anchor
-from darknet_py.view.draw import GRID, INK, color
+from darknet_py.view.draw import GRID, INK, class_color
 from darknet_py.view.figure import TITLE, add_axes, add_text, new_figure, plot_style, rgb_fraction
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _LEGEND = 20  # classes that a legend names
 _MAX_CLASSES = 50  # of a confusion matrix
-_MATRIX_LEFT, _MATRIX_TOP, _MATRIX = 210, 96, 640  # pixels; the last unless its cells would be too small or too large
-_FULL = (25, 85, 200)  # of a cell that has all of its row
-_MAX_COUNTED = 26  # rows up to which the counts are written into the cells
+_MATRIX_LEFT, _MATRIX_TOP, _MATRIX = 210, 96, 640  # pixels; the side is larger or smaller to keep cells legible
+_FULL = (25, 85, 200)  # color of a cell with 100 % of its row
+_MAX_COUNTED = 26  # rows; with more, the counts are not written into the cells
 _MAX_DOTS = 3000  # box sizes; more are sampled
 _SIZES_LEFT, _SIZES_TOP, _SIZES, _SIZES_RIGHT = 78, 60, 640, 350  # pixels
 
@@ -44,7 +44,7 @@ def precision_recall_plot(
         for k, (name, precision, recall) in enumerate(curves):
             label = name if k < _LEGEND else None
             values = np.asarray(recall, float), np.asarray(precision, float)
-            axes.plot(*values, color=rgb_fraction(color(k)), lw=2, label=label, clip_on=False)
+            axes.plot(*values, color=rgb_fraction(class_color(k)), lw=2, label=label, clip_on=False)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
         axes.set_xticks(np.linspace(0, 1, 11))
         axes.set_yticks(np.linspace(0, 1, 11))
@@ -55,7 +55,7 @@ def precision_recall_plot(
 
 
 def confusion_plot(title: str, names: Sequence[str], matrix: ArrayLike) -> Figure:
-    """Draws a cell per (label, predicted class), the darker the larger its share of the label's row.
+    """Draws a cell per (label, predicted class), the darker the larger its fraction of the row.
 
     Args:
         title: The title.
@@ -73,17 +73,17 @@ def confusion_plot(title: str, names: Sequence[str], matrix: ArrayLike) -> Figur
     order = np.sort(np.argsort(-counts[:classes].sum(1), kind="stable")[:_MAX_CLASSES])
     rows = np.append(order, np.arange(classes, len(counts)))
     cells = counts[np.ix_(rows, rows)]
-    share = cells / counts[rows].sum(1, keepdims=True).clip(min=1)
+    fraction = cells / counts[rows].sum(1, keepdims=True).clip(min=1)
     cell = min(max(_MATRIX / len(rows), 14), 80)
     edge = cell * len(rows)
     more = f" (the {_MAX_CLASSES} most frequent of {classes})" if classes > _MAX_CLASSES else ""
     with plot_style():
         figure = new_figure(_MATRIX_LEFT + max(round(edge), 480) + 40, _MATRIX_TOP + round(edge) + 40)
         add_text(figure, title + more, 14, 28, TITLE)
-        add_text(figure, "rows: labels, columns: predicted classes; darker: a larger share of the row", 14, 52)
+        add_text(figure, "rows: labels, columns: predicted classes; darker: a larger fraction of the row", 14, 52)
         axes = add_axes(figure, _MATRIX_LEFT, _MATRIX_TOP, edge, edge)
-        colors = LinearSegmentedColormap.from_list("share", [(1.0, 1.0, 1.0), rgb_fraction(_FULL)], 1024)
-        axes.imshow(share, colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        colors = LinearSegmentedColormap.from_list("fraction", [(1.0, 1.0, 1.0), rgb_fraction(_FULL)], 1024)
+        axes.imshow(fraction, colors, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         labels = [f"{number}: {names[number]}"[:26] if number < classes else "background" for number in rows.tolist()]
         heads = [str(number) if number < classes else "missed" if cell > 50 else "–" for number in rows.tolist()]
         axes.xaxis.tick_top()
@@ -99,7 +99,7 @@ def confusion_plot(title: str, names: Sequence[str], matrix: ArrayLike) -> Figur
         if len(rows) <= _MAX_COUNTED:
             for (row, column), count in np.ndenumerate(cells):
                 if count:
-                    ink = "white" if share[row, column] > 0.5 else rgb_fraction(INK)
+                    ink = "white" if fraction[row, column] > 0.5 else rgb_fraction(INK)
                     size = min(13.0, 1.5 * cell / len(str(count)))
                     axes.text(column, row, str(count), color=ink, fontsize=size, ha="center", va="center")
     return figure
@@ -132,8 +132,8 @@ def anchor_plot(
     with plot_style():
         figure = new_figure(round(_SIZES_LEFT + width + _SIZES_RIGHT), round(_SIZES_TOP + below + 60))
         add_text(figure, title, _SIZES_LEFT, 26, TITLE)
-        fact = f"{len(sizes)} boxes, average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}"
-        add_text(figure, fact, _SIZES_LEFT, 46)
+        summary = f"{len(sizes)} boxes, average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}"
+        add_text(figure, summary, _SIZES_LEFT, 46)
         axes = add_axes(figure, _SIZES_LEFT, _SIZES_TOP, width, height)
         axes.set(xlim=(0, limits[0]), ylim=(0, limits[1]), xlabel="box width", ylabel="box height")
         axes.set_xticks(np.linspace(0, limits[0], 5))
@@ -141,7 +141,7 @@ def anchor_plot(
         for number, ((w, h), count) in enumerate(zip(anchors.tolist(), quality.counts, strict=True)):
             label = f"{number}: {w:.5g} × {h:.5g}, {count} boxes, {count / max(len(sizes), 1):.1%}"
             dots = shown[owner == number].clip(0, limits)
-            axes.plot(*dots.T, "o", color=rgb_fraction(color(number)), ms=3.4, mew=0, label=label, clip_on=False)
+            axes.plot(*dots.T, "o", color=rgb_fraction(class_color(number)), ms=3.4, mew=0, label=label, clip_on=False)
         for ms, mew, ink in ((14.0, 5.0, "white"), (12.0, 2.0, rgb_fraction(INK))):
             axes.plot(*anchors.clip(0, limits).T, "x", color=ink, ms=ms, mew=mew, clip_on=False)
         for number, anchor in enumerate(anchors.clip(0, limits).tolist()):

@@ -1,4 +1,4 @@
-"""Pictures to a video file, through OpenCV."""
+"""Writes images to a video file through OpenCV."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from darknet_py.data.images import Image
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder
-from darknet_py.view.draw import Picture
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v"}
 
 
 class VideoFile:
-    """Takes pictures of one size. rate: pictures per second. The ending of the path chooses the codec (`CODECS`).
+    """A video file; close it with `close` or use it in a `with` statement.
 
-    Raises DataError for another ending and for a place that cannot be written. To be closed (`with`).
+    Args:
+        path: The file; its extension chooses the codec (`CODECS`).
+        rate: Frames per second.
+
+    Raises:
+        DataError: An unknown extension, or a path that cannot be written.
     """
 
     def __init__(self, path: str | Path, rate: float):
@@ -37,16 +42,16 @@ class VideoFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write(self, picture: Picture) -> None:
-        """picture: uint8 (H, W, 3) RGB; one of another size than the first is resized."""
+    def write(self, frame: Image) -> None:
+        """Writes a frame, uint8 (H, W, 3) RGB; it is resized if its size differs from the first frame's."""
         if self._writer is None:
-            self._size = picture.shape[1], picture.shape[0]
+            self._size = frame.shape[1], frame.shape[0]
             self._writer = cv2.VideoWriter(str(self.path), self._codec, self._rate, self._size)
             if not self._writer.isOpened():
-                raise DataError(f"{self.path}: cannot write a video there")
-        if picture.shape[1::-1] != self._size:
-            picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+                raise DataError(f"{self.path}: cannot write the video")
+        if frame.shape[1::-1] != self._size:
+            frame = np.asarray(cv2.resize(frame, self._size), np.uint8)
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
         """Finishes the file."""

@@ -1,17 +1,17 @@
-"""Writes the cfgs in `cfg/` from their architecture: backbone × stages × neck × head.
+"""Writes the cfgs in `cfg/` from their architecture: backbone, CSP stages, neck and heads.
 
 `build("yolov4")` returns the text of a network. `python -m darknet_py.zoo` lists the names, prints one network or
-writes all files of `cfg/`. Other combinations: `Design` (design.py), and `darknet-py design` on the command line. Each
-module uses only those above it:
+writes all files of `cfg/`. For other combinations see `Design` (design.py) and `darknet-py design`. Each module uses
+only those listed above it:
 
-    cfg_writer.py     CfgWriter: one call per section; layers are named by the index that the call returned
+    cfg_writer.py     CfgWriter: one call per section; each call returns the layer index for later calls
     net_sections.py   [net]: input size, training, augmentation
     blocks.py         residual and dense blocks, attention, sets of convolutions, pooling
-    stages.py         Csp: how the channels of a stage are split (γ) and joined (fusion)
+    stages.py         Csp: how the channels of a stage are split (γ) and concatenated again (fusion)
     residual.py dense.py mobile.py plain_backbones.py      backbones: stem and stages; they return stride → layer
     heads.py          [yolo] per stride, [region], classifier; anchors and loss options
-    necks.py          FPN, PANet, PRN, GFM, EFM: they join the strides that the heads read
-    classifiers.py detectors.py builtin_networks.py        the tables name → function
+    necks.py          FPN, PANet, PRN, GFM, EFM: they fuse the features of several strides for the heads
+    classifiers.py detectors.py builtin_networks.py        the tables: name → function
     backbones.py      the backbones available to a design
     design.py         a network from the names of its parts; csp_transform.py converts a given plain cfg
 
@@ -19,15 +19,14 @@ To add a network, write the block, backbone or neck that is missing, a function 
 parts, and its row in the table:
 
     def _my_detector(classes: int = 80) -> CfgWriter:
-        cfg = CfgWriter("What it is and where it comes from.", net_sections.detector(416, 8))
+        cfg = CfgWriter("What it is and where it comes from.", net_sections.detector_net(416, 8))
         features = darknet53(cfg, Csp(gamma=0.25))
         head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
         necks.panet(cfg, features, head)
         return cfg
 
-`make cfgs` then writes its file. The values of C Darknet for it go into `tests/golden/zoo.json`
-(tools/zoo/c_darknet.py). A published network is compared with the published cfg: same sections, same meaning of every
-option.
+`make cfgs` then writes its file. `tools/zoo/c_darknet.py` adds C Darknet's values for it to `tests/golden/zoo.json`. A
+published network is compared with the published cfg: the same sections, and the same meaning of every option.
 """
 
 from __future__ import annotations

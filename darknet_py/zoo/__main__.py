@@ -13,8 +13,8 @@ from darknet_py.zoo import ZOO, build
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m darknet_py.zoo", description="Darknet cfgs, written from parts.")
-    parser.add_argument("name", nargs="?", help="the network to print; without it the names are listed")
-    parser.add_argument("--classes", type=int, help="number of classes, if not the published one")
+    parser.add_argument("name", nargs="?", help="network to print (default: list the names)")
+    parser.add_argument("--classes", type=int, help="number of classes (default: as published)")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write every network to FOLDER/NAME.cfg")
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""The backbones that a design can name: each writes its layers, plain or cross stage partial."""
+"""The backbones of a design. Each writes its layers, plain or cross stage partial."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ class BackboneWriter(Protocol):
 
 
 class Backbone(NamedTuple):
-    """title: for comments. light: its necks are half as wide. elastic: whether it can be. activation: its authors'.
-    stride: its largest."""
+    """A backbone of a design.
+
+    Attributes:
+        title: Name for comments.
+        write: Writes the layers.
+        light: Whether its necks are half as wide.
+        elastic: Whether its blocks have an elastic version.
+        activation: Activation of the original network.
+        stride: Largest stride.
+    """
 
     title: str
     write: BackboneWriter

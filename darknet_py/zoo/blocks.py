@@ -1,6 +1,6 @@
-"""What stages and necks are made of. Each block continues from the last layer and returns the index of its output.
+"""Building blocks of stages and necks. Each continues from the last layer and returns the index of its output.
 
-The blocks of stages end with the attention that the Cfg asks for, and are elastic where it says so.
+The blocks of stages end with `CfgWriter.attention` and are elastic if `CfgWriter.elastic` is set.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def bottleneck(
 ) -> int:
     """Residual block of ResNet: narrow to `inner`, 3x3, widen to `width`, add, activate. ResNeXt: 3x3 in groups.
 
-    project: what is added goes through a 1x1 convolution, as it must where it has another shape; AlexeyAB's Darknet
+    project: the skip connection goes through a 1x1 convolution. It has to where the shapes differ: AlexeyAB's Darknet
     refuses to add outputs of different sizes.
     """
 
@@ -76,12 +76,12 @@ def _sum(cfg: CfgWriter, x: int, width: int, stride: int, project: bool) -> int:
 
 
 def elastic(cfg: CfgWriter, body: Callable[[], None], activation: str) -> int:
-    """Elastic (Wang et al., 2018): half of the channels is worked on at half of the resolution. Needs even sides."""
+    """Elastic (Wang et al., 2018): half of the channels is processed at half the resolution, which needs even sides."""
     x = cfg.last
     cfg.slice(x, 2, 0)
     body()
     fine = cfg.last
-    cfg.note("The other half at half of the resolution")
+    cfg.note("The other half, at half the resolution")
     cfg.slice(x, 2, 1)
     cfg.maxpool(2, 2)
     body()
@@ -92,9 +92,9 @@ def elastic(cfg: CfgWriter, body: Callable[[], None], activation: str) -> int:
 
 
 def inverted(cfg: CfgWriter, width: int, expanded: int, stride: int = 1, size: int = 3, squeeze: int = 0) -> int:
-    """Block of MobileNet-v2: widen to `expanded`, filter each channel by itself, narrow to `width`.
+    """Block of MobileNet-v2: widen to `expanded`, depthwise convolution, narrow to `width`.
 
-    EfficientNet's has squeeze and excitation, down to `squeeze` channels, before it narrows.
+    EfficientNet's block has squeeze and excitation, down to `squeeze` channels, before it narrows.
     """
     cfg.conv(expanded)
     cfg.depthwise(expanded, size, stride)
@@ -106,7 +106,7 @@ def inverted(cfg: CfgWriter, width: int, expanded: int, stride: int = 1, size: i
 def inverted_residual(
     cfg: CfgWriter, width: int, expanded: int, *, size: int = 3, squeeze: int = 0, dropout: float | None = None
 ) -> int:
-    """An inverted block whose input is added, after dropout where there is a probability for it."""
+    """An inverted block with a skip connection; with dropout before the sum if `dropout` is given."""
     x = cfg.last
     inverted(cfg, width, expanded, size=size, squeeze=squeeze)
     attend(cfg)
@@ -116,7 +116,7 @@ def inverted_residual(
 
 
 def res2(cfg: CfgWriter, width: int, groups: int = 2) -> int:
-    """Residual block of Res2NetLite: quarters of the channels, each filtered together with the one before it."""
+    """Residual block of Res2NetLite: quarters of the channels; each one adds the result of the previous quarter."""
     x = cfg.last
     wide = cfg.conv(width)
     parts = [cfg.slice(wide, 4, 0)]
@@ -135,7 +135,7 @@ def res2(cfg: CfgWriter, width: int, groups: int = 2) -> int:
 
 
 def dense(cfg: CfgWriter, growth: int, inner: int) -> int:
-    """Layer of DenseNet: narrow to `inner` channels (0: not at all), 3x3 to `growth`, beside all that came before."""
+    """Layer of DenseNet: narrow to `inner` channels (0: not at all), 3x3 to `growth`, concatenate with the input."""
     x = cfg.last
     if inner:
         cfg.conv(inner)
@@ -145,7 +145,7 @@ def dense(cfg: CfgWriter, growth: int, inner: int) -> int:
 
 
 def two_way_dense(cfg: CfgWriter, growth: int, inner: int) -> int:
-    """Layer of PeleeNet: half of the growth sees 3x3 pixels, the other half 5x5."""
+    """Layer of PeleeNet: half of the growth has a receptive field of 3x3 pixels, the other half of 5x5."""
     x = cfg.last
     cfg.conv(inner)
     near = cfg.conv(growth // 2, 3)
@@ -161,7 +161,7 @@ def two_way_dense(cfg: CfgWriter, growth: int, inner: int) -> int:
 
 
 def elastic_dense(cfg: CfgWriter, growth: int, inner: int, *, halved: bool = True) -> int:
-    """Layer of an elastic DenseNet: the sum of two paths, one of them at half of the resolution (if `halved`)."""
+    """Layer of an elastic DenseNet: the sum of two paths, one of them at half the resolution (if `halved`)."""
     x = cfg.last
     cfg.conv(inner)
     fine = cfg.conv(growth, 3)
@@ -178,7 +178,7 @@ def elastic_dense(cfg: CfgWriter, growth: int, inner: int, *, halved: bool = Tru
 
 
 def elan(cfg: CfgWriter, width: int) -> int:
-    """YOLOv7-tiny's block: two parts and two convolutions on one of them, all four joined to twice the width."""
+    """Block of YOLOv7-tiny: two 1x1 parts, two 3x3 convolutions on one of them; all four are concatenated."""
     x = cfg.last
     parts = [cfg.conv(width)]
     cfg.route(x)
@@ -191,14 +191,14 @@ def elan(cfg: CfgWriter, width: int) -> int:
 
 
 def attend(cfg: CfgWriter, ratio: int = 16) -> int:
-    """The attention that the Cfg asks for, on the last layer. ratio: of its channels to the squeezed ones."""
+    """Adds `cfg.attention` to the last layer. ratio: its channels divided by the squeezed channels."""
     if cfg.attention == "se":
         return excite(cfg, max(cfg.width() // ratio, 8))
     return sam(cfg) if cfg.attention == "sam" else cfg.last
 
 
 def excite(cfg: CfgWriter, squeeze: int) -> int:
-    """Squeeze and excitation: each channel is scaled by what all of them are on average over the image."""
+    """Squeeze and excitation: scales each channel by a function of the channel means."""
     x, width = cfg.last, cfg.width()
     cfg.section("avgpool")
     cfg.conv(squeeze, norm=False)
@@ -207,7 +207,7 @@ def excite(cfg: CfgWriter, squeeze: int) -> int:
 
 
 def sam(cfg: CfgWriter) -> int:
-    """YOLOv4's spatial attention: each value is scaled by a convolution's opinion of it."""
+    """Spatial attention of YOLOv4: scales each value by the output of a logistic 1x1 convolution."""
     x = cfg.last
     cfg.conv(cfg.width(), activation="logistic")
     return cfg.section("sam", **{"from": x - cfg.last - 1})
@@ -217,37 +217,37 @@ def sam(cfg: CfgWriter) -> int:
 
 
 def spp(cfg: CfgWriter, sizes: Sequence[int] = (5, 9, 13)) -> int:
-    """Spatial pyramid pooling: maxima over windows of several sizes, beside the input itself."""
+    """Spatial pyramid pooling: max pooling over several window sizes, concatenated with the input."""
     x = cfg.last
     pools: list[int] = []
     for size in sizes:
         if pools:
             cfg.route(x)
         else:
-            cfg.note(f"Spatial pyramid pooling over windows of {', '.join(map(str, sizes))}")
+            cfg.note(f"Spatial pyramid pooling, window sizes {', '.join(map(str, sizes))}")
         pools.append(cfg.maxpool(size, 1))
     return cfg.route(*reversed(pools), x)
 
 
 def rfb(cfg: CfgWriter, width: int) -> int:
-    """Receptive field block (Liu et al., 2018): small windows close by, dilated ones around, added to a projection."""
+    """Receptive field block (Liu et al., 2018): branches of growing dilation, added to a projection of the input."""
     x = cfg.last
-    cfg.note("Receptive field block: windows of 3 x 3 pixels, 1, 3 and 5 pixels apart")
+    cfg.note("Receptive field block: 3x3 convolutions with dilation 1, 3 and 5")
     project = cfg.conv(width, activation="linear")
     branches: list[int] = []
-    for reach in (1, 3, 5):
+    for dilation in (1, 3, 5):
         cfg.route(x)
         cfg.conv(width // 4)
-        if reach > 1:
+        if dilation > 1:
             cfg.conv(width // 4, 3)
-        branches.append(cfg.conv(width // 4, 3, dilation=reach))
+        branches.append(cfg.conv(width // 4, 3, dilation=dilation))
     cfg.route(*branches)
     cfg.conv(width, activation="linear")
     return cfg.shortcut(project, cfg.activation)
 
 
 def conv_set(cfg: CfgWriter, width: int, count: int = 5) -> int:
-    """`count` convolutions, in turn 1x1 to `width` channels and 3x3 to twice as many."""
+    """`count` convolutions, alternating 1x1 to `width` channels and 3x3 to twice as many."""
     for number in range(count):
         if number % 2:
             cfg.conv(2 * width, 3)
@@ -271,7 +271,7 @@ def rfb_set(cfg: CfgWriter, width: int) -> int:
 
 
 def csp_set(cfg: CfgWriter, width: int, pairs: int = 2) -> int:
-    """What a CSP neck has in place of `conv_set`: pairs of 1x1 and 3x3 convolutions on one part."""
+    """Cross stage partial version of `conv_set`: pairs of 1x1 and 3x3 convolutions on one part."""
     x = cfg.conv(width)
     cfg.note("Split: the part that skips the convolutions")
     skipped = cfg.conv(width)
@@ -284,7 +284,7 @@ def csp_set(cfg: CfgWriter, width: int, pairs: int = 2) -> int:
 
 
 def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1) -> int:
-    """Spatial pyramid pooling inside one of two parts, split from the last layer. pairs: of convolutions after it."""
+    """Cross stage partial version of `spp_set`. pairs: pairs of convolutions after the pooling."""
     x = cfg.last
     cfg.note("Split: the part that skips the pooling")
     skipped = cfg.conv(width)
@@ -300,7 +300,7 @@ def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1) -> int:
 
 
 def tiny_csp_spp(cfg: CfgWriter, width: int) -> int:
-    """YOLOv7-tiny's pooling: one of two parts through maxima alone."""
+    """Pooling block of YOLOv7-tiny: max pooling on one of two parts."""
     x = cfg.last
     skipped = cfg.conv(width)
     cfg.route(x)

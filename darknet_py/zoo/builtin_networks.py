@@ -1,4 +1,4 @@
-"""Small networks, by name, that learn the built-in data within minutes on one CPU core (docs/recipes.md)."""
+"""Small networks that learn the built-in data within minutes on one CPU core (docs/recipes.md)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.plain_backbones import csp_darknet_tiny
 from darknet_py.zoo.residual import plural
 
-CLASSES = 6  # shapes of the built-in sets
+CLASSES = 6  # of the built-in data sets
 # k-means on IoU over the built-in detection set, at 160 x 160 pixels
 _CELLS = (0.6, 0.6, 1.6, 1.6, 2.4, 2.3, 3.3, 3.3, 4.4, 4.7)  # of 16 pixels each
 _PIXELS = (9, 9, 25, 25, 36, 37, 55, 44, 47, 59, 72, 74)
-_AT_224 = (11, 11, 17, 15, 34, 32, 42, 46, 60, 48, 53, 64, 84, 66, 66, 85, 101, 105)  # three for each stride
+_AT_224 = (11, 11, 17, 15, 34, 32, 42, 46, 60, 48, 53, 64, 84, 66, 66, 85, 101, 105)  # three per stride
 _AT_320 = (15, 15, 24, 22, 48, 46, 60, 65, 87, 68, 75, 92, 119, 94, 95, 122, 145, 151)
 
 _V4_LOSS: dict[str, Value] = {**heads.V4_LOSS, "jitter": 0.1, "random": 0}
 
 
 def _darknet(cfg: CfgWriter, stem: int, stages: Sequence[tuple[int, int]], stride: int = 2) -> None:
-    """A small Darknet: a 3x3 convolution, then stages (channels, residual blocks) that a strided one opens.
-
-    stride: of the first convolution.
-    """
+    """A small Darknet: a 3x3 convolution of the given stride, then stages (channels, residual blocks) of stride 2."""
     cfg.chapter("Backbone: small Darknet")
     cfg.part(f"stem, stride {stride}")
     cfg.conv(stem, 3, stride)
@@ -40,8 +37,8 @@ def _darknet(cfg: CfgWriter, stem: int, stages: Sequence[tuple[int, int]], strid
 
 def _cifar(classes: int = CLASSES) -> CfgWriter:
     cfg = CfgWriter(
-        "A classifier of CIFAR's size, 32 x 32 pixels, for the built-in set of shapes.",
-        net_sections.small(
+        "A classifier of 32 x 32 pixels (the size of CIFAR images) for the built-in shape classes.",
+        net_sections.small_net(
             32, 32, rate=0.003, batches=1800, min_crop=32, max_crop=36, angle=10, aspect=1.1, **_colors(0.1, 1.5)
         ),
     )
@@ -51,8 +48,8 @@ def _cifar(classes: int = CLASSES) -> CfgWriter:
 
 
 def _trunk(title: str, *, batches: int, size: int = 160) -> tuple[CfgWriter, int]:
-    """A detector up to its head at stride 16, and the layer that the head reads."""
-    cfg = CfgWriter(title, net_sections.small(size, 16, rate=0.002, batches=batches, **_colors(0.02, 1.3)))
+    """A detector without its head, and the index of the layer at stride 16 that the head reads."""
+    cfg = CfgWriter(title, net_sections.small_net(size, 16, rate=0.002, batches=batches, **_colors(0.02, 1.3)))
     _darknet(cfg, 16, ((32, 0), (64, 1), (128, 2)))
     cfg.chapter("Head")
     cfg.part("stride 16")
@@ -60,9 +57,12 @@ def _trunk(title: str, *, batches: int, size: int = 160) -> tuple[CfgWriter, int
 
 
 def _yolov1(classes: int = CLASSES) -> CfgWriter:
-    """[detection] reads a vector: all cells' classes, then their objectness, then their boxes, cell by cell. Version 1
-    fills it by a fully connected layer, which learns each cell by itself; three convolutions, each brought into that
-    order by [reorg3d], share what they learn."""
+    """YOLO version 1 with convolutions instead of the fully connected layer.
+
+    [detection] reads a vector: the classes of all cells, then their objectness, then their boxes. YOLO version 1 fills
+    it by a fully connected layer, which learns each cell separately. Three convolutions, reordered by [reorg3d], share
+    their weights between cells.
+    """
     side, boxes = 10, 2
     cfg, x = _trunk(
         "YOLO version 1 (Redmon et al., 2015), small and convolutional: one [detection] head on a 10 x 10 grid.",
@@ -71,12 +71,12 @@ def _yolov1(classes: int = CLASSES) -> CfgWriter:
     )
     parts: list[int] = []
     for what, channels in (("classes", classes), ("objectness", boxes), ("boxes", 4 * boxes)):
-        cfg.part(f"{what}: {channels} of each cell, cell by cell")
+        cfg.part(f"{what}: {channels} values per cell")
         if parts:
             cfg.route(x)
         cfg.conv(channels, activation="linear", norm=False)
         parts.append(cfg.section("reorg3d", channels * side**2, stride=side))
-    cfg.part(f"{side} x {side} cells x ({classes} classes + {boxes} boxes x (objectness + 4 of the box))")
+    cfg.part(f"{side} x {side} cells x ({classes} classes + {boxes} boxes x (objectness + 4 coordinates))")
     cfg.route(*parts)
     cfg.section(
         "detection",
@@ -103,10 +103,10 @@ def _yolov2(classes: int = CLASSES) -> CfgWriter:
 
 
 def _gaussian(classes: int = CLASSES) -> CfgWriter:
-    title = "Gaussian YOLOv3 (Choi et al., 2019), small: one head, whose boxes say how sure they are."
+    title = "Gaussian YOLOv3 (Choi et al., 2019), small: one head that predicts a variance for each coordinate."
     cfg, _ = _trunk(title, batches=1600)
     anchors = len(_PIXELS) // 2
-    cfg.note(f"{anchors} anchors x (4 of the box and how sure each is + objectness + {classes} classes)")
+    cfg.note(f"{anchors} anchors x (4 coordinates and their variances + objectness + {classes} classes)")
     cfg.conv(anchors * (9 + classes), activation="linear", norm=False)
     cfg.section(
         "Gaussian_yolo",
@@ -129,10 +129,10 @@ def _gaussian(classes: int = CLASSES) -> CfgWriter:
 
 
 def _yolov4_tiny(classes: int = CLASSES) -> CfgWriter:
-    """The published network with heads at three strides, so that tiny shapes are found too; anchors of the shapes."""
+    """The published network with a third head at stride 8 for tiny shapes, and with anchors for the shapes."""
     cfg = CfgWriter(
         "YOLOv4-tiny (Wang et al., 2020) with heads at 3 strides, for the built-in shapes.",
-        net_sections.small(320, 8, rate=0.0015, batches=2500, **_colors(0.02, 1.5)),
+        net_sections.small_net(320, 8, rate=0.0015, batches=2500, **_colors(0.02, 1.5)),
     )
     head = YoloHeads(classes, _AT_320, heads.THREE_SCALES, {**_V4_LOSS, "scale_x_y": 1.05})
     necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), head)
@@ -140,22 +140,22 @@ def _yolov4_tiny(classes: int = CLASSES) -> CfgWriter:
 
 
 def _csresnext50(classes: int = CLASSES) -> CfgWriter:
-    """The published network; loss as in YOLOv4, anchors of the shapes."""
+    """The published network with the loss of YOLOv4 and with anchors for the shapes."""
     cfg = CfgWriter(
         "CSPResNeXt50-PANet-SPP (CSPNet, Wang et al., 2019), for the built-in shapes.",
-        net_sections.small(224, 8, rate=0.002, batches=2500, **_colors(0.02, 1.5)),
+        net_sections.small_net(224, 8, rate=0.002, batches=2500, **_colors(0.02, 1.5)),
     )
-    reach: dict[int, dict[str, Value]] = {8: {"scale_x_y": 1.2}, 16: {"scale_x_y": 1.1}, 32: {"scale_x_y": 1.05}}
-    necks.panet(cfg, CSP_RESNEXT50(cfg), YoloHeads(classes, _AT_224, heads.THREE_SCALES, _V4_LOSS, reach))
+    scales: dict[int, dict[str, Value]] = {8: {"scale_x_y": 1.2}, 16: {"scale_x_y": 1.1}, 32: {"scale_x_y": 1.05}}
+    necks.panet(cfg, CSP_RESNEXT50(cfg), YoloHeads(classes, _AT_224, heads.THREE_SCALES, _V4_LOSS, scales))
     return cfg
 
 
 def _lstm(symbols: int = 256) -> CfgWriter:
     cfg = CfgWriter(
-        "A long short-term memory that learns to continue a text, byte by byte.",
-        net_sections.text(symbols, 16, 64, rate=0.01, batches=2000),
+        "An LSTM language model: predicts the next byte of a text.",
+        net_sections.text_net(symbols, 16, 64, rate=0.01, batches=2000),
     )
-    cfg.part("memory, and a score for each byte that may come next")
+    cfg.part("LSTM and the scores of the next byte")
     cfg.section("lstm", output=128)
     cfg.section("connected", output=symbols, activation="linear")
     cfg.section("softmax")
@@ -163,7 +163,7 @@ def _lstm(symbols: int = 256) -> CfgWriter:
 
 
 def _colors(hue: float, strength: float) -> dict[str, Value]:
-    """Where shapes mostly wear their class's color, hues are to stay nearly what they are."""
+    """Augmentation of colors. The hue range should be small: most shapes have the color of their class."""
     return {"hue": hue, "saturation": strength, "exposure": strength}
 
 

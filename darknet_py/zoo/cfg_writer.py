@@ -1,4 +1,4 @@
-"""Cfg text under construction: one call, one section."""
+"""Writes the text of a cfg, one call per section."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ class _Part:
 
 
 class CfgWriter:
-    """Writes a cfg. Each call that adds a section returns its layer index, by which later calls name it.
+    """Writes a cfg. Each call that adds a section returns its layer index, which later calls take as argument.
 
-    A chapter (backbone, neck and heads) holds parts (a stage, one step of a pyramid), and each part opens with a
-    banner that says what it is and which layers it has. Inside a chapter layers are written by distance (`-3`), so
-    that a layer can be put in before it; layers of another chapter by number (`61`).
+    A chapter (backbone, neck and heads) consists of parts (a stage, one step of a pyramid). Each part starts with a
+    banner comment that names it and its layers. Layers of the same chapter are referenced by distance (`-3`), so that a
+    layer can be inserted before the chapter; layers of another chapter by number (`61`).
 
-    activation, attention and elastic are the style of what is written next: the activation of every convolution and
-    shortcut that is not given another, and what every block has besides (blocks.py).
+    Attributes:
+        activation: Default activation of the next convolutions and shortcuts.
+        attention: Attention of the next blocks (blocks.py): "se", "sam" or "".
+        elastic: Whether the next blocks are elastic.
+        last: Index of the last layer, -1 before the first.
     """
 
     def __init__(
@@ -34,9 +37,12 @@ class CfgWriter:
         net: Mapping[str, Mapping[str, Value]],
         by: str = "darknet_py.zoo: change it there, then `make cfgs`.",
     ):
-        """about: what the network is; opens the file as a comment. net: comment → options of `[net]` (net_sections.py).
+        """Starts a cfg.
 
-        by: what wrote it.
+        Args:
+            about: Description of the network, the comment at the top of the file.
+            net: Comment → options of `[net]` (net_sections.py).
+            by: What writes the file.
         """
         self.activation = "leaky"
         self.attention = ""  # "se" or "sam"
@@ -52,14 +58,14 @@ class CfgWriter:
 
     @classmethod
     def verbatim(cls, head: str) -> CfgWriter:
-        """A Cfg for layers that are given as text. head: the text before the first of them."""
+        """A writer for layers that are given as text (`raw`). head: the text before the first layer."""
         cfg = cls("", {})
         cfg._head = head
         cfg.part("")
         return cfg
 
     def width(self, layer: int | None = None) -> int:
-        """Channels of a layer, the last one unless named; 3 before the first."""
+        """Number of channels of a layer (default: the last one); 3 before the first layer."""
         return self._widths[self.last if layer is None else layer] if self._widths else 3
 
     def chapter(self, title: str) -> None:
@@ -69,11 +75,11 @@ class CfgWriter:
         self._parts.append(_Part(title, self._chapter, self.last + 1))
 
     def note(self, text: str) -> None:
-        """A comment above the next section."""
+        """Sets the comment above the next section."""
         self._note = text
 
     def section(self, name: str, channels: int | None = None, /, **options: Value) -> int:
-        """Adds a section; returns its layer index. channels: of its output; default: as the last layer."""
+        """Adds a section and returns its layer index. channels: of its output; default: those of the last layer."""
         self._widths.append(self.width() if channels is None else channels)
         self._parts[-1].sections.append(_comment(self._note) + f"[{name}]\n" + _options(options))
         self._note = ""
@@ -81,13 +87,13 @@ class CfgWriter:
         return self.last
 
     def raw(self, text: str, channels: int) -> int:
-        """Adds the text of a section unchanged; returns its layer index. channels: of its output."""
+        """Adds the text of a section unchanged and returns its layer index. channels: of its output."""
         self.section("", channels)
         self._parts[-1].sections[-1] = text
         return self.last
 
     def also(self, **options: Value) -> None:
-        """More options for the last section."""
+        """Adds options to the last section."""
         self._parts[-1].sections[-1] += _options(options)
 
     def conv(
@@ -101,7 +107,7 @@ class CfgWriter:
         activation: str | None = None,
         norm: bool = True,
     ) -> int:
-        """A convolution that keeps width and height, divided by the stride; batch-normalized unless `norm` is off."""
+        """A convolution with padding, so that the output has the input size divided by the stride."""
         options: dict[str, Value] = {"batch_normalize": 1} if norm else {}
         options.update(filters=filters, size=size, stride=stride, pad=1)
         if groups > 1:
@@ -111,36 +117,36 @@ class CfgWriter:
         return self.section("convolutional", filters, **options, activation=activation or self.activation)
 
     def depthwise(self, channels: int, size: int = 3, stride: int = 1) -> int:
-        """A convolution that filters each channel by itself, several times if there are more `channels` than before."""
+        """A depthwise convolution; with several filters per input channel if `channels` is a multiple of the input."""
         return self.conv(channels, size, stride, groups=min(self.width(), channels))
 
     def maxpool(self, size: int, stride: int) -> int:
         return self.section("maxpool", size=size, stride=stride)
 
     def maxout(self, channels: int) -> int:
-        """At each pixel the largest of the channels g, g + channels, …: fewer channels without weights."""
+        """Maxout: output channel g is the maximum of the input channels g, g + channels, … at each pixel."""
         return self.section("maxpool", channels, maxpool_depth=1, out_channels=channels, size=1, stride=1)
 
     def upsample(self) -> int:
-        """Doubles width and height by repetition."""
+        """Nearest-neighbor upsampling by 2."""
         return self.section("upsample", stride=2)
 
     def route(self, *layers: int) -> int:
-        """The channels of the given layers, one after the other; of a single one: go back to it."""
+        """Concatenates the given layers; with a single one: continues from it."""
         width = sum(self.width(layer) for layer in layers)
-        return self.section("route", width, layers=[self._named(layer) for layer in layers])
+        return self.section("route", width, layers=[self._reference(layer) for layer in layers])
 
     def slice(self, layer: int, groups: int, group: int) -> int:
-        """One of `groups` equal slices of a layer's channels."""
+        """One of `groups` equal slices of the channels of a layer."""
         width = self.width(layer) // groups
-        return self.section("route", width, layers=self._named(layer), groups=groups, group_id=group)
+        return self.section("route", width, layers=self._reference(layer), groups=groups, group_id=group)
 
     def shortcut(self, layer: int, activation: str = "linear") -> int:
         """Adds a layer to the last one, over the channels that both have."""
-        return self.section("shortcut", **{"from": self._named(layer)}, activation=activation)
+        return self.section("shortcut", **{"from": self._reference(layer)}, activation=activation)
 
     def text(self) -> str:
-        """The whole file."""
+        """The text of the cfg."""
         blocks, chapter = [self._head], ""
         for part in self._parts:
             if part.chapter != chapter:
@@ -153,7 +159,7 @@ class CfgWriter:
             blocks.extend(part.sections)
         return "\n".join(blocks)
 
-    def _named(self, layer: int) -> int:
+    def _reference(self, layer: int) -> int:
         return layer - self.last - 1 if layer >= self._chapter_first or layer == self.last else layer
 
 

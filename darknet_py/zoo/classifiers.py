@@ -1,4 +1,4 @@
-"""The classifiers, by name. A row of the table at the end is a network."""
+"""The classifiers: one row of the table at the end per network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from darknet_py.zoo.plain_backbones import darknet19, reference
 from darknet_py.zoo.residual import csp_resnet, darknet53, res2netlite72, resnet, small_resnet
 from darknet_py.zoo.stages import Csp
 
-CSPNET = "CSPNet (Wang et al., 2019): of a stage's features one part goes through its blocks, the other skips them."
+CSPNET = (
+    "CSPNet (Wang et al., 2019): one part of the features goes through the blocks of a stage, the other skips them."
+)
 
 CSP_DARKNET53 = partial(darknet53, csp=Csp())
 CSP_RESNET50 = partial(csp_resnet, csp=Csp(), linear=(1, 2))
 CSP_RESNEXT50 = partial(csp_resnet, csp=Csp(), linear=(1, 2), groups=32)
-_HALVES = Csp(split="groups")  # dense layers start from half of the channels as they are
+_HALVES = Csp(split="groups")  # the dense layers start from half of the channels, without a convolution
 
 
 def _classifier(
@@ -35,13 +37,13 @@ def _classifier(
     pool_first: bool = True,
     cost: bool = False,
 ) -> CfgWriter:
-    """omega: mish, label smoothing, mosaic and cutmix, in a longer training. cost: a [cost] section at the end."""
+    """omega: mish, label smoothing, mosaic and CutMix, a longer schedule. cost: adds a [cost] section at the end."""
     if omega:
         about = f"{name} with mish and stronger augmentation, as an ImageNet classifier."
-        net = net_sections.classifier(subdivisions, batches=1200000, label_smooth_eps=0.1, mosaic=1, cutmix=1)
+        net = net_sections.classifier_net(subdivisions, batches=1200000, label_smooth_eps=0.1, mosaic=1, cutmix=1)
     else:
         about = f"{name}, as an ImageNet classifier."
-        net = net_sections.classifier(subdivisions, size=size)
+        net = net_sections.classifier_net(subdivisions, size=size)
     cfg = CfgWriter(f"{about}\n{CSPNET}" if name.startswith("CSP") else about, net)
     cfg.activation = "mish" if omega else activation
     cfg.attention, cfg.elastic = attention, elastic
@@ -53,7 +55,7 @@ def _classifier(
 
 
 def _darknet19(classes: int = 1000) -> CfgWriter:
-    cfg = CfgWriter("Darknet-19, the backbone of YOLOv2, as an ImageNet classifier.", net_sections.darknet19())
+    cfg = CfgWriter("Darknet-19, the backbone of YOLOv2, as an ImageNet classifier.", net_sections.darknet19_net())
     darknet19(cfg)
     heads.classifier(cfg, classes, pool_first=False)
     cfg.section("cost", type="sse")
@@ -61,7 +63,7 @@ def _darknet19(classes: int = 1000) -> CfgWriter:
 
 
 def _enetb0(classes: int = 1000) -> CfgWriter:
-    cfg = CfgWriter("EfficientNet-B0 (Tan and Le, 2019), as an ImageNet classifier.", net_sections.efficientnet())
+    cfg = CfgWriter("EfficientNet-B0 (Tan and Le, 2019), as an ImageNet classifier.", net_sections.efficientnet_net())
     cfg.activation = "swish"
     efficientnet_b0(cfg)
     heads.classifier(cfg, classes, dropout=0.2)

@@ -197,7 +197,7 @@ class _CspRewriter:
         self.new_index_in_stage: dict[int, int] = {}  # the same within a stage, where it differs
         net, *self.sections = graph.document.sections
         self.lines = graph.text.removeprefix("\ufeff").splitlines()
-        self.next_line = 0  # the first line that is not taken yet
+        self.next_line = 0  # the first line that has not been used yet
         self.cfg = CfgWriter.verbatim(self._take_lines(net))
 
     def text(self) -> str:
@@ -255,21 +255,20 @@ class _CspRewriter:
         skip_channels, block_channels = csp.parts(self.graph.layers[stage.source].output.c if stage.dense else out)
         transition = self._transition(stage)
         if transition is None:
-            # No next stage: as wide as its first convolution would be (last stage of CSPResNet-50).
+            # Without a next stage: the channels that its first convolution would have (last stage of CSPResNet-50).
             inner = self._first_conv(stage).filters
             csp.join(cfg, skipped, out - skip_channels, min(2 * inner, out) if stage.bottleneck else out)
             return -1
         # The convolution of the plain network is the last transition; fusion "last" has none.
         if csp.fusion != "first":
-            cfg.note("Transition of that part")
+            cfg.note("Transition of this part")
             cfg.conv(transition.filters - skip_channels if stage.dense and csp.fusion == "last" else block_channels)
-        cfg.note("Both are joined")
+        cfg.note("Concatenate both parts")
         cfg.route(cfg.last, skipped)
         return stage.last + 1 if csp.fusion == "last" else -1
 
     def _transition(self, stage: Stage) -> ConvolutionalSpec | None:
-        """The 1x1 convolution that follows the stage already: DenseNet's transition, or the way into ResNet's next
-        stage."""
+        """The 1x1 convolution after the stage: a DenseNet transition, or the first layer of the next ResNet stage."""
         index = stage.last + 1
         spec = _conv(self.graph, index) if index < len(self.graph.layers) else None
         if spec is None or spec.size > 1 or self.graph.layers[index].sources != (stage.last,):

@@ -1,4 +1,4 @@
-"""Backbones of dense layers: DenseNet and PeleeNet, and the small reference networks. Plain or cross stage partial.
+"""Backbones of dense layers: DenseNet, PeleeNet and the small reference networks, plain or cross stage partial.
 
 Each returns its features: stride → index of the layer that necks read.
 """
@@ -15,10 +15,10 @@ from darknet_py.zoo.stages import Csp
 
 
 def densenet201(cfg: CfgWriter, csp: Csp | None = None) -> Features:
-    """DenseNet-201 as Darknet has it, with few channels after the transitions; elastic as Elastic's authors have it.
+    """DenseNet-201 as in Darknet, with few channels after the transitions; elastic as in the Elastic paper.
 
-    Cross stage partial: the first transition leaves as many channels as the split gave the dense layers, so that both
-    parts are joined as wide as they were cut.
+    Cross stage partial: the first transition leaves as many channels as the dense layers got from the split, so that
+    both parts are concatenated with the widths of the split.
     """
     counts, outs = ((10, 20, 40, 30), (192, 416, 848)) if cfg.elastic else ((6, 12, 48, 32), (128, 256, 512))
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}DenseNet-201{' with Elastic' if cfg.elastic else ''}")
@@ -27,7 +27,7 @@ def densenet201(cfg: CfgWriter, csp: Csp | None = None) -> Features:
     cfg.maxpool(2, 2)
 
     def layer(stage: int) -> int:
-        if cfg.elastic:  # nothing is left to halve at the last stage's 7 x 7 pixels
+        if cfg.elastic:  # the 7 x 7 pixels of the last stage cannot be halved
             return blocks.elastic_dense(cfg, 32, 64, halved=stage < 3)
         return blocks.dense(cfg, 32, 128)
 
@@ -43,7 +43,7 @@ def peleenet(
 ) -> Features:
     """PeleeNet (Wang et al., 2018): a stem of two branches, two-way dense layers, transitions that keep the channels.
 
-    Its mean poolings are maxima here, as Darknet's authors had them.
+    Max pooling replaces average pooling, as in the published Darknet cfgs.
     """
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}PeleeNet")
     cfg.part("stem, stride 4")
@@ -58,22 +58,22 @@ def peleenet(
 
 
 def pelee_reference(cfg: CfgWriter, csp: Csp | None = None, *, top: int = 3) -> Features:
-    """PeleeNet's layers behind the first two convolutions of Darknet's reference network.
+    """The layers of PeleeNet after the first two convolutions of Darknet's reference network.
 
-    top: size of the convolution that ends it; 1 is the variant "b".
+    top: kernel size of the last convolution; 1 is the variant "b".
     """
     _reference_stem(cfg, "PeleeNet", csp)
     return _stages(cfg, csp, (3, 5, 5, 5), _two_way(cfg, 32), 32, close=448, size=top)
 
 
 def dense_reference(cfg: CfgWriter, csp: Csp | None = None, *, top: int = 3) -> Features:
-    """Dense layers behind the first two convolutions of Darknet's reference network. top: as in `pelee_reference`."""
+    """Dense layers after the first two convolutions of Darknet's reference network. top: as in `pelee_reference`."""
     _reference_stem(cfg, "DenseNet", csp)
     return _stages(cfg, csp, (1, 4, 5, 5), lambda _: blocks.dense(cfg, 32, 32), 32, close=512, size=top)
 
 
 def _two_way(cfg: CfgWriter, growth: int) -> Callable[[int], int]:
-    """PeleeNet's layer for each stage: what it narrows to grows from half of the growth to twice as much."""
+    """Writer of a PeleeNet layer, given the stage. The bottleneck has half of the growth to twice the growth."""
     inner = (growth // 2, growth, 2 * growth, 2 * growth)
     return lambda stage: blocks.two_way_dense(cfg, growth, inner[stage])
 
@@ -98,11 +98,11 @@ def _stages(
     close: int | None = None,
     size: int = 1,
 ) -> Features:
-    """Stages of dense layers from stride 4 on, between them 1x1 convolutions (transitions) and maxima.
+    """Stages of dense layers from stride 4 on, with 1x1 convolutions (transitions) and max pooling between them.
 
-    layer: writes one layer, given the stage's number. outs: channels that the transitions leave, if not all. close:
-    the same of the last stage; 0: it has none, if plain. size: of that transition. Cross stage partial: the last
-    transition of a stage works behind the maximum.
+    layer: writes one layer, given the index of the stage. outs: channels after the transitions (default: all). close:
+    channels after the transition of the last stage (0: a plain last stage has none); size: its kernel size. Cross stage
+    partial: the last transition of a stage follows the max pooling.
     """
     features: Features = {}
     for stage, count in enumerate(counts):

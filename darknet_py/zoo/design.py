@@ -1,4 +1,4 @@
-"""A network from the names of its parts: what `python -m darknet_py design` writes."""
+"""Builds a network from the names of its parts (`darknet-py design`)."""
 
 from __future__ import annotations
 
@@ -29,18 +29,29 @@ NECKS: dict[str, Callable[..., None]] = {
     "efm": necks.efm,
 }
 TOPS = {"spp": blocks.spp_set, "rfb": blocks.rfb_set}
-_WITH_TOP = ("fpn", "panet")  # these have it inside; the others behind it
-_NARROW = ("prn", "gfm", "efm")  # their levels are as wide for every backbone
+_WITH_TOP = ("fpn", "panet")  # necks that contain the top block; for others it comes before the neck
+_NARROW = ("prn", "gfm", "efm")  # necks whose width does not depend on the backbone
 _LEVELS = 3
 
 
 @dataclass(frozen=True)
 class Design:
-    """A choice of parts. `text()` raises DarknetError for what there is not, or what does not go together.
+    """A choice of parts.
 
-    neck, anchors, activation: the usual ones if not given. levels: strides with a head, from the coarsest on. classes:
-    80, of a classifier 1000. size: (width, height) of the input; 416, or 448 where that does not fit, and 256 of a
-    classifier.
+    Attributes:
+        backbone: A key of `BACKBONES`.
+        csp: How its stages are made cross stage partial; None: plain stages.
+        neck: A key of `NECKS`; default: "fpn".
+        top: A key of `TOPS`, the block at the coarsest level; default: none.
+        head: One of `HEADS`.
+        classes: Number of classes; default: 80, of a classifier 1000.
+        anchors: Anchor widths and heights in pixels of the input (yolov2: in cells); default: those of COCO.
+        levels: Number of strides with a head, starting from the coarsest.
+        activation: Activation of the convolutions; default: that of the backbone.
+        attention: One of `ATTENTIONS`, after each block; default: none.
+        elastic: Whether blocks process half of the channels at half the resolution.
+        size: (width, height) of the input in pixels; default: 416, or the next multiple of the stride; of a classifier
+            256.
     """
 
     backbone: str
@@ -57,17 +68,27 @@ class Design:
     size: tuple[int, int] = (0, 0)
 
     def text(self, by: str = "darknet_py.zoo.design.") -> str:
-        """The cfg. by: what it says wrote it."""
+        """Writes the cfg.
+
+        Args:
+            by: What writes the file, for the comment at its top.
+
+        Returns:
+            The text of the cfg.
+
+        Raises:
+            DarknetError: An unknown part, or parts that do not fit together.
+        """
         backbone = self._checked()
         classify = self.head == "classifier"
         step = max(backbone.stride, 64 if self.elastic else 0)
         width, height = (side or (256 if classify else -(-416 // step) * step) for side in self.size)
         if width % step or height % step:
-            raise DarknetError(f"size: expected a width and height that {step} divides, got {width} x {height}")
+            raise DarknetError(f"size: expected a width and height divisible by {step}, got {width} x {height}")
         if classify:
-            net = net_sections.classifier(4, size=width, height=height)
+            net = net_sections.classifier_net(4, size=width, height=height)
         else:
-            net = net_sections.detector(width, 8, height=height, mosaic=int(self.head == "yolov4"))
+            net = net_sections.detector_net(width, 8, height=height, mosaic=int(self.head == "yolov4"))
         cfg = CfgWriter(self._about(backbone), net, by)
         cfg.activation = self.activation or backbone.activation
         cfg.attention, cfg.elastic = self.attention, self.elastic
@@ -106,7 +127,7 @@ class Design:
         return f"{', '.join(parts)}, {self.head}."
 
     def _finish(self, cfg: CfgWriter, features: Features, width: int) -> None:
-        """Neck and head. width: channels of a level per pixel of its stride, as an FPN has them."""
+        """Writes the neck and the heads. width: channels of an FPN level divided by its stride."""
         if self.head == "classifier":
             heads.classifier(cfg, self.classes or 1000)
             return
@@ -135,7 +156,7 @@ class Design:
         anchors = self._anchors(default)
         if len(anchors) // 2 % len(strides):
             raise DarknetError(
-                f"anchors: expected as many for each of {len(strides)} levels, got {len(anchors) // 2} in all"
+                f"anchors: expected the same number for each of {len(strides)} levels, got {len(anchors) // 2} in total"
             )
         masks = heads.masks(strides, len(anchors) // 2)
         loss = heads.V4_LOSS if v4 else heads.V3_LOSS

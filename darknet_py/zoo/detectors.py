@@ -1,4 +1,4 @@
-"""The detectors, by name. A function writes a family; a row of the table at the end is a network."""
+"""The detectors: one function per family, one row of the table at the end per network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from darknet_py.zoo.stages import Csp
 Neck = Callable[[CfgWriter, Features, YoloHeads], None]
 
 
-# --- CSPNet's
+# --- CSPNet
 
 
 def _cspnet(
@@ -32,8 +32,8 @@ def _cspnet(
     subdivisions: int = 4,
 ) -> CfgWriter:
     cfg = CfgWriter(
-        f"{name}-{neck_name}: a CSP backbone, with the heads and the training of YOLOv3.\n{CSPNET}",
-        net_sections.detector(size, subdivisions, batches=500500),
+        f"{name}-{neck_name}: a CSP backbone with the heads and the training settings of YOLOv3.\n{CSPNET}",
+        net_sections.detector_net(size, subdivisions, batches=500500),
     )
     neck(cfg, backbone(cfg), YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS))
     return cfg
@@ -41,22 +41,22 @@ def _cspnet(
 
 def _cspnet_panet_optimal(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
-        "CSPResNeXt50-PANet-SPP, trained in YOLOv4's way: mosaic, loss by complete IoU, other anchors.\n" + CSPNET,
-        net_sections.detector(608, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
+        "CSPResNeXt50-PANet-SPP with the training settings of YOLOv4: mosaic, CIoU loss, other anchors.\n" + CSPNET,
+        net_sections.detector_net(608, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
     )
     head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, heads.V4_LOSS, heads.V4_SCALES)
     necks.panet(cfg, CSP_RESNEXT50(cfg), head)
     return cfg
 
 
-# --- PeleeNet's and the partial residual networks
+# --- PeleeNet and the partial residual networks
 
 
 def _pelee(
     classes: int = 80, *, neck: Neck, name: str, csp: Csp | None = None, attention: str = "", levels: int = 2
 ) -> CfgWriter:
-    about = f"{name}: PeleeNet, heads at {levels} strides, YOLOv3's training."
-    cfg = CfgWriter(f"{about}\n{CSPNET}" if csp else about, net_sections.detector(416, 8))
+    about = f"{name}: PeleeNet with heads at {levels} strides and the training settings of YOLOv3."
+    cfg = CfgWriter(f"{about}\n{CSPNET}" if csp else about, net_sections.detector_net(416, 8))
     features = peleenet(cfg, csp)
     cfg.attention = attention
     if levels == 2:
@@ -70,12 +70,12 @@ def _pelee(
 def _enet_coco(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "EfficientNet-B0-PRN (Wang et al., 2019): EfficientNet-B0 with a partial residual neck.",
-        net_sections.detector(416, 8),
+        net_sections.detector_net(416, 8),
     )
     cfg.activation = "swish"
     features = efficientnet_b0(cfg, dropout=0.0)
     cfg.activation = "leaky"
-    features[16] += 1  # the neck reads what the next stage's first block widens them to
+    features[16] += 1  # the neck reads the features after the expansion of the next block
     loss = {**heads.V3_LOSS, "random": 0}
     necks.prn(cfg, features, YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, loss))
     return cfg
@@ -83,8 +83,8 @@ def _enet_coco(classes: int = 80) -> CfgWriter:
 
 def _yolov3_tiny_prn(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
-        "YOLOv3-tiny-PRN (Wang et al., 2019): YOLOv3-tiny with a partial residual neck, at half of its size.",
-        net_sections.detector(416, 8),
+        "YOLOv3-tiny-PRN (Wang et al., 2019): YOLOv3-tiny with a partial residual neck, half of its size.",
+        net_sections.detector_net(416, 8),
     )
     features = darknet_tiny(cfg, 512)
     cfg.shortcut(features[32], cfg.activation)
@@ -97,8 +97,8 @@ def _yolov3_tiny_prn(classes: int = 80) -> CfgWriter:
 
 def _yolov2(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
-        "YOLOv2 (Redmon and Farhadi, 2016): Darknet-19, one head that also reads the stride 16.",
-        net_sections.detector(416, 8),
+        "YOLOv2 (Redmon and Farhadi, 2016): Darknet-19, one head that also reads the features of stride 16.",
+        net_sections.detector_net(416, 8),
     )
     necks.passthrough(cfg, darknet19(cfg))
     heads.region(cfg, classes)
@@ -106,7 +106,7 @@ def _yolov2(classes: int = 80) -> CfgWriter:
 
 
 def _yolov2_tiny(classes: int = 80) -> CfgWriter:
-    cfg = CfgWriter("YOLOv2-tiny: nine convolutions, one head.", net_sections.detector(416, 2))
+    cfg = CfgWriter("YOLOv2-tiny: nine convolutions, one head.", net_sections.detector_net(416, 2))
     darknet_tiny(cfg, 1024)
     cfg.chapter("Head")
     cfg.part("stride 32")
@@ -119,7 +119,7 @@ def _yolov3(classes: int = 80, *, spp: bool = False) -> CfgWriter:
     name = "YOLOv3 with spatial pyramid pooling" if spp else "YOLOv3"
     cfg = CfgWriter(
         f"{name} (Redmon and Farhadi, 2018): Darknet-53, a feature pyramid, heads at three strides.",
-        net_sections.detector(608 if spp else 416, 16),
+        net_sections.detector_net(608 if spp else 416, 16),
     )
     head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     features = darknet53(cfg)
@@ -131,7 +131,9 @@ def _yolov3(classes: int = 80, *, spp: bool = False) -> CfgWriter:
 
 
 def _yolov3_tiny(classes: int = 80) -> CfgWriter:
-    cfg = CfgWriter("YOLOv3-tiny: convolutions and maxima, heads at two strides.", net_sections.detector(416, 2))
+    cfg = CfgWriter(
+        "YOLOv3-tiny: convolutions and max pooling, heads at two strides.", net_sections.detector_net(416, 2)
+    )
     head = YoloHeads(classes, heads.COCO_TINY, heads.TWO_SCALES, heads.V3_LOSS)
     necks.tiny_fpn(cfg, darknet_tiny(cfg, 1024), head)
     return cfg
@@ -140,7 +142,7 @@ def _yolov3_tiny(classes: int = 80) -> CfgWriter:
 def _yolov3_tiny_3l(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv3-tiny with heads at three strides.",
-        net_sections.detector(608, 16, batches=200000, steps=(180000, 190000)),
+        net_sections.detector_net(608, 16, batches=200000, steps=(180000, 190000)),
     )
     head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
     necks.tiny_fpn(cfg, darknet_tiny(cfg, 1024), head, narrow=(256, 128, 128))
@@ -153,7 +155,7 @@ def _yolov3_tiny_3l(classes: int = 80) -> CfgWriter:
 def _yolov4(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
         "YOLOv4 (Bochkovskiy et al., 2020): CSPDarknet-53 with mish, pooling on top, PANet.",
-        net_sections.detector(608, 8, rate=0.0013, batches=500500, momentum=0.949, mosaic=1),
+        net_sections.detector_net(608, 8, rate=0.0013, batches=500500, momentum=0.949, mosaic=1),
     )
     cfg.activation = "mish"
     features = CSP_DARKNET53(cfg)
@@ -174,10 +176,10 @@ def _yolov4_tiny(classes: int = 80, *, levels: int = 2) -> CfgWriter:
         **heads.CIOU,
     }
     if levels == 2:
-        net = net_sections.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000))
+        net = net_sections.detector_net(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000))
         head = YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, loss)
     else:
-        net = net_sections.detector(608, 1, rate=0.00261)
+        net = net_sections.detector_net(608, 1, rate=0.00261)
         head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
     cfg = CfgWriter(f"YOLOv4-tiny (Wang et al., 2020): small CSP stages, heads at {len(head.strides)} strides.", net)
     necks.tiny_fpn(cfg, csp_darknet_tiny(cfg), head)
@@ -195,10 +197,10 @@ def _scaled_yolov4(
     average: float = 0.0,
     by_stride: Mapping[int, Mapping[str, Value]],
 ) -> CfgWriter:
-    """average: of the weights. by_stride: options of the loss at each stride."""
+    """average: decay of the moving average of the weights. by_stride: stride → loss options."""
     cfg = CfgWriter(
-        f"{name} (Scaled-YOLOv4, Wang et al., 2020): CSP stages in the neck too, mish throughout.",
-        net_sections.detector(size, 8, batches=500500, momentum=0.949, average=average, mosaic=1, letter_box=1),
+        f"{name} (Scaled-YOLOv4, Wang et al., 2020): CSP stages in backbone and neck, mish activations.",
+        net_sections.detector_net(size, 8, batches=500500, momentum=0.949, average=average, mosaic=1, letter_box=1),
     )
     cfg.activation = "mish"
     masks = heads.masks(list(by_stride), len(anchors) // 2)
@@ -208,8 +210,8 @@ def _scaled_yolov4(
 
 def _yolov4_pacsp(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
-        "YOLOv4-PACSP: the layers of YOLOv4-CSP with leaky activations, trained in YOLOv4's way.",
-        net_sections.detector(512, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
+        "YOLOv4-PACSP: the layers of YOLOv4-CSP with leaky activations and the training settings of YOLOv4.",
+        net_sections.detector_net(512, 8, rate=0.00261, batches=500500, momentum=0.949, mosaic=1),
     )
     loss = {**heads.V4_LOSS, "random": 1, "scale_x_y": 1.05}
     head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, loss)
@@ -219,8 +221,8 @@ def _yolov4_pacsp(classes: int = 80) -> CfgWriter:
 
 def _yolov7_tiny(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
-        "YOLOv7-tiny (Wang et al., 2022): blocks that keep every convolution's output, in the backbone and in PANet.",
-        net_sections.detector(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000)),
+        "YOLOv7-tiny (Wang et al., 2022): ELAN blocks, which concatenate all convolutions, in backbone and PANet.",
+        net_sections.detector_net(416, 1, rate=0.00261, batches=2000200, steps=(1600000, 1800000)),
     )
     loss = {**heads.CSP_LOSS, "obj_normalizer": 1.0, "objectness_smooth": 1, "max_delta": 2}
     head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, loss, activation="logistic")
@@ -233,8 +235,8 @@ def _yolov7_tiny(classes: int = 80) -> CfgWriter:
 
 def _yolo_fastest(classes: int = 80) -> CfgWriter:
     cfg = CfgWriter(
-        "Yolo-Fastest 1.1: inverted residual blocks, a third of a million parameters, heads at two strides.",
-        net_sections.detector(320, 1, batch=32, burn_in=4000, batches=500000, momentum=0.949),
+        "Yolo-Fastest 1.1: inverted residual blocks, 0.3 million parameters, heads at two strides.",
+        net_sections.detector_net(320, 1, batch=32, burn_in=4000, batches=500000, momentum=0.949),
     )
     _fastest_layers(cfg, classes, _FASTEST_LOSS)
     return cfg
@@ -242,8 +244,10 @@ def _yolo_fastest(classes: int = 80) -> CfgWriter:
 
 def _yolo_fastest_bccd(classes: int = 3) -> CfgWriter:
     cfg = CfgWriter(
-        "Yolo-Fastest 1.1 for a short fine-tuning on BCCD (blood cells): 200 updates from COCO's weights.",
-        net_sections.detector(320, 1, batch=16, rate=0.0005, burn_in=30, batches=200, steps=(160, 180), momentum=0.949),
+        "Yolo-Fastest 1.1 for fine-tuning on BCCD (blood cells): 200 iterations from the COCO weights.",
+        net_sections.detector_net(
+            320, 1, batch=16, rate=0.0005, burn_in=30, batches=200, steps=(160, 180), momentum=0.949
+        ),
     )
     _fastest_layers(cfg, classes, {**_FASTEST_LOSS, "max_delta": 2})
     return cfg

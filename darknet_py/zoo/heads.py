@@ -1,4 +1,4 @@
-"""Heads: what turns features into boxes or classes."""
+"""Detection and classification heads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWO_SCALES = {16: (0, 1, 2), 32: (3, 4, 5)}
 OVERLAPPING = {16: (1, 2, 3), 32: (3, 4, 5)}  # as published: anchor 3 at both strides, anchor 0 at none
 
 V3_LOSS: Mapping[str, Value] = {"jitter": 0.3, "ignore_thresh": 0.7, "truth_thresh": 1, "random": 1}
-# YOLOv4: boxes by complete IoU, more than one anchor for an object, suppression that also looks at centers
+# YOLOv4: CIoU loss, more than one anchor per object, NMS by DIoU
 CIOU: Mapping[str, Value] = {
     "iou_loss": "ciou",
     "iou_normalizer": 0.07,
@@ -32,7 +32,7 @@ V4_SCALES: dict[int, dict[str, Value]] = {
     16: {"scale_x_y": 1.1},
     32: {"scale_x_y": 1.05, "random": 1},  # Darknet reads `random` of the last head only
 }
-# Scaled-YOLOv4: the convolution before it is logistic already, and sides are (2 sigma)^2 times the anchor's
+# Scaled-YOLOv4: the convolution before the head is logistic; box sides are (2 sigma)^2 times the anchor
 CSP_LOSS: Mapping[str, Value] = {
     "new_coords": 1,
     "scale_x_y": 2.0,
@@ -51,10 +51,15 @@ CSP_LOSS: Mapping[str, Value] = {
 
 @dataclass(frozen=True)
 class YoloHeads:
-    """`[yolo]` heads, one for each stride.
+    """`[yolo]` heads, one per stride.
 
-    masks: stride → which of the anchors its head predicts. options: of the loss, the same everywhere; at: stride →
-    those that differ. activation: of the convolution before it.
+    Attributes:
+        classes: Number of classes.
+        anchors: Widths and heights of all anchors, in pixels.
+        masks: Stride → indices of the anchors of its head.
+        options: Loss options of all heads.
+        at: Stride → loss options of one head.
+        activation: Activation of the convolution before the head.
     """
 
     classes: int
@@ -66,12 +71,14 @@ class YoloHeads:
 
     @property
     def strides(self) -> list[int]:
-        """Finest first."""
+        """The strides of the heads, finest first."""
         return sorted(self.masks)
 
     def write(self, cfg: CfgWriter, stride: int) -> None:
         mask = self.masks[stride]
-        cfg.note(f"Head at stride {stride}: {len(mask)} anchors x (4 of the box + objectness + {self.classes} classes)")
+        cfg.note(
+            f"Head at stride {stride}: {len(mask)} anchors x (4 coordinates + objectness + {self.classes} classes)"
+        )
         cfg.conv(len(mask) * (5 + self.classes), activation=self.activation, norm=False)
         cfg.section(
             "yolo",
@@ -85,9 +92,9 @@ class YoloHeads:
 
 
 def masks(strides: Sequence[int], anchors: int) -> dict[int, tuple[int, ...]]:
-    """As many of the anchors for each stride, the smallest for the finest."""
-    share = anchors // len(strides)
-    return {stride: tuple(range(i * share, (i + 1) * share)) for i, stride in enumerate(sorted(strides))}
+    """Divides the anchors equally: stride → indices, the smallest anchors for the finest stride."""
+    count = anchors // len(strides)
+    return {stride: tuple(range(i * count, (i + 1) * count)) for i, stride in enumerate(sorted(strides))}
 
 
 def region(
@@ -99,9 +106,9 @@ def region(
     rescore: int = 1,
     random: int = 1,
 ) -> None:
-    """YOLOv2's head: anchors in cells, one class of a softmax for each box."""
+    """Head of YOLOv2: anchors in cells, classes by softmax."""
     boxes = len(anchors) // 2
-    cfg.note(f"{boxes} anchors x (4 of the box + objectness + {classes} classes)")
+    cfg.note(f"{boxes} anchors x (4 coordinates + objectness + {classes} classes)")
     cfg.conv(boxes * (5 + classes), activation="linear", norm=False)
     cfg.section(
         "region",
@@ -124,7 +131,7 @@ def region(
 
 
 def classifier(cfg: CfgWriter, classes: int, *, pool_first: bool = True, dropout: float = 0.0) -> None:
-    """Mean over the image, a score for each class, softmax. The mean may follow the scores: it is the same."""
+    """Average pooling, a 1x1 convolution to the classes, softmax. Pooling may also follow the convolution."""
     cfg.chapter("Classifier")
     cfg.part(f"{classes} classes")
     if pool_first:

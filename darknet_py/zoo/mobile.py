@@ -1,4 +1,4 @@
-"""Backbones of inverted residual blocks: MobileNet-v2, EfficientNet-B0, Yolo-Fastest. Plain or cross stage partial.
+"""Backbones of inverted residual blocks: MobileNet-v2, EfficientNet-B0, Yolo-Fastest, plain or cross stage partial.
 
 Each returns its features: stride → index of the layer that necks read.
 """
@@ -16,14 +16,14 @@ from darknet_py.zoo.stages import Csp, residual
 
 
 class _Stage(NamedTuple):
-    """An opening block, of stride `stride`, and `depth` − 1 residual ones."""
+    """One block of stride `stride` and `depth` - 1 residual blocks."""
 
-    expanded: int  # channels inside of the opening block
+    expanded: int  # channels inside the first block
     stride: int
     width: int
     depth: int
     size: int = 3
-    opening_squeeze: int = 0
+    first_squeeze: int = 0
     squeeze: int = 0
 
 
@@ -48,17 +48,17 @@ _EFFICIENTNET = (
 
 
 def mobilenet_v2(cfg: CfgWriter, csp: Csp | None = None) -> Features:
-    """MobileNet-v2 with Darknet's stage at 14 x 14 pixels done at 28 x 28. Meant for relu.
+    """MobileNet-v2 as in Darknet, whose fourth stage has 28 x 28 pixels instead of 14 x 14. Use with relu.
 
-    Cross stage partial: a stage's residual blocks work on one part, six times as wide inside. The published
-    CSPMobileNet-v2 is another network: `csp_mobilenet_v2`.
+    Cross stage partial: the residual blocks of a stage process one part, with an expansion of six. The published
+    CSPMobileNet-v2 is a different network: `csp_mobilenet_v2`.
     """
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}MobileNet-v2")
     return _inverted_stages(cfg, csp, _MOBILENET, None)
 
 
 def efficientnet_b0(cfg: CfgWriter, csp: Csp | None = None, *, dropout: float = 0.2) -> Features:
-    """EfficientNet-B0 as Darknet's authors have it: expansion by less than six at some stages. Meant for swish."""
+    """EfficientNet-B0 as in Darknet, with an expansion below six at some stages. Use with swish."""
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}EfficientNet-B0")
     return _inverted_stages(cfg, csp, _EFFICIENTNET, dropout)
 
@@ -70,14 +70,14 @@ def _inverted_stages(cfg: CfgWriter, csp: Csp | None, stages: Sequence[_Stage], 
     stride = 2
     for number, stage in enumerate(stages):
         stride *= stage.stride
-        crossing = csp if stage.depth > 1 else None
-        kind = "cross stage partial, " if crossing else ""
+        partial_csp = csp if stage.depth > 1 else None
+        kind = "cross stage partial, " if partial_csp else ""
         cfg.part(f"stage at stride {stride}, {stage.width} channels: {kind}{plural(stage.depth, 'inverted block')}")
-        blocks.inverted(cfg, stage.width, stage.expanded, stage.stride, stage.size, stage.opening_squeeze)
+        blocks.inverted(cfg, stage.width, stage.expanded, stage.stride, stage.size, stage.first_squeeze)
         block = partial(blocks.inverted_residual, size=stage.size, squeeze=stage.squeeze, dropout=dropout)
-        if crossing:
+        if partial_csp:
             partial_block = partial(_sixfold, cfg, block)
-            residual(cfg, crossing, partial_block, stage.depth - 1, stage.width, stage.width)
+            residual(cfg, partial_csp, partial_block, stage.depth - 1, stage.width, stage.width)
         elif stage.depth > 1:
             blocks.repeat(cfg, partial(block, cfg, stage.width, stages[number + 1].expanded), stage.depth - 1)
         features[stride] = cfg.last
@@ -91,9 +91,11 @@ def _sixfold(cfg: CfgWriter, block: partial[int], width: int) -> int:
 
 
 def csp_mobilenet_v2(cfg: CfgWriter) -> Features:
-    """The published CSPMobileNet-v2: a stage expands to half; one filtering of that is a part of its own.
+    """The published CSPMobileNet-v2.
 
-    The blocks double the channels inside of their filters, so that half as many are expanded by 1x1 convolutions.
+    A stage expands its input to half of the channels; a depthwise convolution of them is the part that skips the
+    blocks. The depthwise convolutions of the blocks double the channels, so that the 1x1 convolutions expand half as
+    far.
     """
     cfg.chapter("Backbone: CSPMobileNet-v2")
     cfg.part("stem, stride 2")
@@ -112,10 +114,10 @@ def csp_mobilenet_v2(cfg: CfgWriter) -> Features:
     ):
         cfg.part(f"stage at stride {stride}")
         x = cfg.conv(groups[0][0])
-        cfg.note("Split: the part that skips the blocks ...")
+        cfg.note("Split: the part that skips the blocks")
         skipped = cfg.depthwise(groups[0][0], 3, 2)
         cfg.route(x)
-        cfg.note("... and the part that goes through them")
+        cfg.note("The part that goes through the blocks")
         for number, (expanded, width, count) in enumerate(groups):
             for _ in range(count):
                 before = cfg.last
@@ -125,7 +127,7 @@ def csp_mobilenet_v2(cfg: CfgWriter) -> Features:
                 cfg.conv(width, activation="linear")
                 if number and cfg.width(before) == width:
                     cfg.shortcut(before)
-        cfg.note("Both are joined")
+        cfg.note("Concatenate both parts")
         features[stride] = cfg.route(cfg.last, skipped)
     cfg.part("top, stride 32, 640 channels")
     features[32] = cfg.conv(640)
@@ -133,14 +135,14 @@ def csp_mobilenet_v2(cfg: CfgWriter) -> Features:
 
 
 def fastest(cfg: CfgWriter) -> Features:
-    """Backbone of Yolo-Fastest 1.1: inverted residual blocks of few channels."""
+    """Backbone of Yolo-Fastest 1.1: inverted residual blocks with few channels."""
     cfg.chapter("Backbone: inverted residual blocks")
     cfg.part("stem, stride 2")
     cfg.conv(8, 3, 2)
     features: Features = {}
     stride = 2
-    # channels of the opening block, its stride, channels of the stage, residual blocks and their inner channels
-    for opening, step, width, count, expanded in (
+    # inner channels of the first block, its stride, channels of the stage, residual blocks, their inner channels
+    for first, step, width, count, expanded in (
         (8, 1, 4, 1, 8),
         (24, 2, 8, 2, 32),
         (32, 2, 8, 2, 48),
@@ -150,7 +152,7 @@ def fastest(cfg: CfgWriter) -> Features:
     ):
         stride *= step
         cfg.part(f"stage at stride {stride}, {width} channels: {plural(count, 'inverted residual block')}")
-        blocks.inverted(cfg, width, opening, step)
+        blocks.inverted(cfg, width, first, step)
         block = partial(blocks.inverted_residual, cfg, width, expanded, dropout=0.15)
         features[stride] = blocks.repeat(cfg, block, count)
     return features

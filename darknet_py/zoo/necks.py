@@ -1,14 +1,13 @@
-"""Necks: how the features of several strides are joined. Each writes the heads as it comes to them.
+"""Necks: they fuse the features of several strides and write the heads.
 
-All start from the last layer, the features of the largest stride. width: channels of a level per pixel of its
-stride; 16 for the big networks (512 channels at stride 32), 8 for the light ones.
+All start from the last layer, which has the features of the largest stride. width: channels of a level divided by its
+stride: 16 for large networks (512 channels at stride 32), 8 for light ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from darknet_py.zoo import blocks
 from darknet_py.zoo.cfg_writer import CfgWriter
@@ -28,10 +27,10 @@ def fpn(
     width: int = 16,
     lateral: bool = False,
 ) -> None:
-    """YOLOv3's feature pyramid: from coarse to fine, each level joins the upsampled coarser one (concatenation).
+    """Feature pyramid of YOLOv3: from coarse to fine, concatenates each level with the upsampled coarser level.
 
-    top: works on the coarsest level, where the others have a set of convolutions. lateral: the backbone's features
-    are narrowed before they are joined.
+    top: the block at the coarsest level, instead of a set of convolutions. lateral: 1x1 convolutions narrow the
+    features of the backbone before the concatenation.
     """
     cfg.chapter(f"{_CHAPTER}feature pyramid")
     branch = -1
@@ -40,13 +39,13 @@ def fpn(
         _top_down_part(cfg, stride)
         if branch >= 0:
             upsampled = _up(cfg, branch, channels)
-            joined = features[stride]
+            skip = features[stride]
             if lateral:
-                cfg.route(joined)
-                joined = upsampled
+                cfg.route(skip)
+                skip = upsampled
                 cfg.conv(channels)
-            cfg.note("Joined with the coarser level")
-            cfg.route(cfg.last, joined)
+            cfg.note("Concatenate with the coarser level")
+            cfg.route(cfg.last, skip)
             branch = blocks.conv_set(cfg, channels)
         else:
             branch = top(cfg, channels)
@@ -55,17 +54,17 @@ def fpn(
 
 
 def spp_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, lateral: bool = False) -> None:
-    """YOLOv3-SPP's pyramid: pooling on top. lateral: the backbone's features are narrowed before they are joined."""
+    """Feature pyramid of YOLOv3-SPP, with pooling on top. lateral: as in `fpn`."""
     fpn(cfg, features, head, top=blocks.spp_set, lateral=lateral)
 
 
 def tiny_fpn(
     cfg: CfgWriter, features: Features, head: YoloHeads, *, narrow: Sequence[int] = (256, 128, 64), wide: int = 16
 ) -> None:
-    """The pyramid of the tiny networks: one convolution at each level.
+    """Feature pyramid of the tiny networks: one convolution per level.
 
-    narrow: channels of a level before it is upsampled, the coarsest first. wide: of its 3x3 convolution, per pixel of
-    its stride.
+    narrow: channels of each level before upsampling, coarsest first. wide: channels of the 3x3 convolutions divided by
+    the stride.
     """
     cfg.chapter(f"{_CHAPTER}small feature pyramid")
     branch = -1
@@ -82,13 +81,13 @@ def tiny_fpn(
 
 
 def added_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 256) -> None:
-    """The first feature pyramid (Lin et al., 2017): levels of one width, joined by addition, then 3x3."""
-    cfg.chapter(f"{_CHAPTER}feature pyramid, joined by addition")
+    """The original feature pyramid (Lin et al., 2017): levels of the same width, added, then a 3x3 convolution."""
+    cfg.chapter(f"{_CHAPTER}feature pyramid with addition")
     level = -1
     for stride in reversed(head.strides):
         _top_down_part(cfg, stride)
         if level >= 0:
-            cfg.note("Back to the coarser level, before its head")
+            cfg.note("Branch off the coarser level, before its head")
             cfg.route(level)
             upsampled = cfg.upsample()
             cfg.route(features[stride])
@@ -101,13 +100,13 @@ def added_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int
 
 
 def passthrough(cfg: CfgWriter, features: Features, *, width: int = 1024) -> None:
-    """YOLOv2's neck: cells of the finer stride, 2 x 2 as channels of one, beside two convolutions of the largest."""
+    """Neck of YOLOv2: space-to-depth of the finer stride, concatenated with two convolutions of the largest stride."""
     cfg.chapter("Neck and head")
     fine, coarse = sorted(features)[-2:]
     cfg.part(f"stride {coarse}")
     cfg.conv(width, 3)
     top = cfg.conv(width, 3)
-    cfg.part(f"passthrough: 2 x 2 cells of stride {fine} as channels of one cell")
+    cfg.part(f"passthrough: stride {fine}, 2 x 2 cells to channels")
     cfg.route(features[fine])
     cfg.conv(width // 16)
     cells = cfg.section("reorg", width // 4, stride=2)
@@ -116,7 +115,7 @@ def passthrough(cfg: CfgWriter, features: Features, *, width: int = 1024) -> Non
 
 
 def light_fpn(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
-    """Yolo-Fastest's pyramid of two levels: pooling on top, then depthwise separable 5x5 convolutions."""
+    """Feature pyramid of Yolo-Fastest: two levels, pooling on top, depthwise separable 5x5 convolutions."""
     cfg.chapter(f"{_CHAPTER}light feature pyramid")
     fine, coarse = head.strides
     _top_down_part(cfg, coarse)
@@ -133,9 +132,9 @@ def light_fpn(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
 
 
 def prn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
-    """Partial residual network: levels are joined by adding what channels they share, instead of concatenation."""
+    """Partial residual network: adds levels over their common channels instead of concatenating them."""
     cfg.chapter(f"{_CHAPTER}partial residual")
-    active = cfg.activation
+    activation = cfg.activation
     branch = -1
     for stride in reversed(head.strides):
         channels = width * max(stride, 16)
@@ -143,24 +142,24 @@ def prn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
         if branch < 0:
             x = cfg.conv(channels)
             branch = cfg.conv(channels, 3)
-            cfg.shortcut(x, active)
+            cfg.shortcut(x, activation)
         else:
-            cfg.note("Back to the coarser level, before its sum")
+            cfg.note("Branch off the coarser level, before its sum")
             cfg.route(branch)
             cfg.conv(channels)
             x = cfg.upsample()
-            cfg.note(f"The first {channels} channels of the backbone's features are added, here and again below")
-            cfg.shortcut(features[stride], active)
+            cfg.note(f"Add the first {channels} channels of the backbone, here and once more below")
+            cfg.shortcut(features[stride], activation)
             branch = cfg.conv(channels, 3)
-            cfg.shortcut(x, active)
-            cfg.shortcut(features[stride], active)
+            cfg.shortcut(x, activation)
+            cfg.shortcut(features[stride], activation)
         head.write(cfg, stride)
 
 
 def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
-    """Global fusion model (ThunderNet, Qin et al., 2019): all scales are added at once, every head reads the sum.
+    """Global fusion model (ThunderNet, Qin et al., 2019): adds all scales; every head reads the sum.
 
-    The sum has the resolution of the middle stride, and `width` times 32 channels.
+    The sum has the resolution of the middle stride and 32 times `width` channels.
     """
     cfg.chapter(f"{_CHAPTER}global fusion")
     channels = 32 * width
@@ -169,7 +168,7 @@ def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
     coarsest = cfg.last
     scaled: list[int] = []
     for stride in strides:
-        cfg.part(f"stride {stride} to the common size")
+        cfg.part(f"stride {stride} resized to stride {middle}")
         _back(cfg, coarsest if stride == strides[-1] else features[stride])
         cfg.conv(channels, activation="linear")
         _resize(cfg, stride, middle)
@@ -188,11 +187,11 @@ def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
 
 
 def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
-    """Exact fusion model (CSPNet): a head sees its own scale, the next finer and the next coarser one, and no other.
+    """Exact fusion model (CSPNet): each head reads its own scale, the next finer and the next coarser one.
 
-    First every two neighboring scales are fused, the coarser one upsampled; then, bottom-up, every level with the
-    finer one below it. What is handed to a neighbor is compressed by Maxout before it is concatenated. As a level's
-    channels grow with its stride, each 3x3 convolution costs the same.
+    First each scale is fused with the upsampled coarser one; then, bottom-up, each level with the finer one. Maxout
+    compresses features before they are concatenated. Channels grow with the stride, so that all 3x3 convolutions have
+    the same cost.
     """
     cfg.chapter(f"{_CHAPTER}exact fusion")
     strides = head.strides
@@ -205,7 +204,7 @@ def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
         levels[stride] = cfg.maxout(width * stride)
     scales = dict(levels)
     for coarse, stride in zip(strides[1:], strides, strict=False):
-        cfg.part(f"stride {stride} with the coarser scale")
+        cfg.part(f"stride {stride} fused with the coarser scale")
         _back(cfg, scales[coarse])
         cfg.maxout(width * stride)
         _resize(cfg, coarse, stride)
@@ -216,7 +215,7 @@ def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
         cfg.part(f"bottom-up, stride {stride}")
         _back(cfg, levels[finer or stride])
         if finer:
-            cfg.note("The finer level, compressed")
+            cfg.note("Compress the finer level by Maxout")
             cfg.maxout(width * finer // 2)
             _resize(cfg, finer, stride)
             cfg.route(cfg.last, levels[stride])
@@ -227,7 +226,7 @@ def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
 
 
 def panet(cfg: CfgWriter, features: Features, head: YoloHeads, *, top: Body = blocks.spp_set, width: int = 16) -> None:
-    """PANet, with pooling on top as YOLOv4 has it."""
+    """PANet of YOLOv4, with pooling on top."""
     widths = {stride: width * stride for stride in head.strides}
     _path_aggregation(cfg, features, head, top, blocks.conv_set, "PANet", widths)
 
@@ -241,20 +240,45 @@ def csp_panet(
     widths: Mapping[int, int] | None = None,
     pairs: int = 2,
     top_pairs: int = 1,
-    **layout: Any,
+    heads_last: bool = False,
+    wide: Mapping[int, int] | None = None,
+    attention: bool = False,
+    stop_backward: int = 0,
 ) -> None:
-    """PANet whose sets of convolutions are cross stage partial (Scaled-YOLOv4).
+    """PANet with cross stage partial sets of convolutions (Scaled-YOLOv4).
 
-    widths: stride → channels, where they are not `width` times the stride. pairs: of convolutions in a set, and after
-    the pooling. layout: of `_path_aggregation`.
+    Args:
+        cfg: The cfg.
+        features: Stride → index of the features of the backbone.
+        head: The heads.
+        width: Channels of a level divided by its stride.
+        widths: Stride → channels of the level; default: by `width`.
+        pairs: Pairs of convolutions in a set.
+        top_pairs: Pairs of convolutions after the pooling at the coarsest level.
+        heads_last: Whether the heads follow both paths instead of the bottom-up steps.
+        wide: Stride → channels of the convolution before a head; default: twice the channels of the level.
+        attention: Whether two 1x1 convolutions with SAM between them replace the 3x3 convolution before a head.
+        stop_backward: Iterations during which the top-down path and the backbone are frozen.
     """
     widths = widths or {stride: width * stride for stride in head.strides}
     body, top = partial(blocks.csp_set, pairs=pairs), partial(blocks.csp_spp, pairs=top_pairs)
-    _path_aggregation(cfg, features, head, top, body, "CSP PANet with spatial pyramid pooling", widths, **layout)
+    _path_aggregation(
+        cfg,
+        features,
+        head,
+        top,
+        body,
+        "CSP PANet with spatial pyramid pooling",
+        widths,
+        heads_last=heads_last,
+        wide=wide,
+        attention=attention,
+        stop_backward=stop_backward,
+    )
 
 
 def elan_panet(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
-    """YOLOv7-tiny's PANet: its backbone's blocks at each level."""
+    """PANet of YOLOv7-tiny: an ELAN block per level."""
     widths = {stride: 8 * stride for stride in head.strides}
     name = "PANet of ELAN blocks"
     _path_aggregation(cfg, features, head, blocks.tiny_csp_spp, _half_elan, name, widths, heads_last=True)
@@ -278,12 +302,10 @@ def _path_aggregation(
     attention: bool = False,
     stop_backward: int = 0,
 ) -> None:
-    """Coarse to fine as in a feature pyramid, then fine to coarse again; the heads are on the second way.
+    """Top-down as in a feature pyramid, then bottom-up; the heads are on the bottom-up path.
 
-    top, body: what works on the coarsest level, and on the joined ones; given the number of channels. heads_last: the
-    heads follow both ways. wide: stride → channels of the convolution before a head, if not twice the level's.
-    attention: there are two 1x1 ones with SAM between them instead of one 3x3. stop_backward: updates after which the
-    first way and the backbone learn too.
+    top, body: the blocks at the coarsest level and after each concatenation, given the number of channels. Other
+    arguments: as in `csp_panet`.
     """
     cfg.chapter(_CHAPTER + name)
     *finer, coarsest = head.strides
@@ -294,7 +316,7 @@ def _path_aggregation(
         upsampled = _up(cfg, cfg.last, widths[stride])
         cfg.route(features[stride])
         cfg.conv(widths[stride])
-        cfg.note("Joined with the coarser level")
+        cfg.note("Concatenate with the coarser level")
         cfg.route(cfg.last, upsampled)
         levels[stride] = body(cfg, widths[stride])
     if stop_backward:
@@ -318,7 +340,7 @@ def _path_aggregation(
             if not heads_last:
                 cfg.route(level)
             cfg.conv(widths[stride], 3, 2)
-            cfg.note("Joined with the same level of the way down")
+            cfg.note("Concatenate with the same level of the top-down path")
             cfg.route(cfg.last, levels[stride])
             level = body(cfg, widths[stride])
         outputs[stride] = level
@@ -335,7 +357,7 @@ def _top_down_part(cfg: CfgWriter, stride: int) -> None:
 
 
 def _back(cfg: CfgWriter, layer: int) -> None:
-    """Goes on from a layer, wherever the last one is."""
+    """Continues from a layer."""
     if layer != cfg.last:
         cfg.route(layer)
 
@@ -343,25 +365,25 @@ def _back(cfg: CfgWriter, layer: int) -> None:
 def _up(cfg: CfgWriter, layer: int, width: int) -> int:
     """Narrows a layer to `width` channels and upsamples it."""
     if layer != cfg.last:
-        cfg.note("Back to the coarser level, before its head")
+        cfg.note("Branch off the coarser level, before its head")
         cfg.route(layer)
     cfg.conv(width)
     return cfg.upsample()
 
 
-def _resize(cfg: CfgWriter, stride: int, expected: int) -> int:
-    """The last layer from one stride to another: repeated pixels to the finer, maxima to the coarser."""
-    while stride > expected:
+def _resize(cfg: CfgWriter, stride: int, target: int) -> int:
+    """Resizes the last layer from one stride to another, by upsampling or max pooling."""
+    while stride > target:
         cfg.upsample()
         stride //= 2
-    while stride < expected:
+    while stride < target:
         cfg.maxpool(2, 2)
         stride *= 2
     return cfg.last
 
 
 def _separable(cfg: CfgWriter, channels: int) -> None:
-    """Two 5x5 convolutions, each as a depthwise and a 1x1 one."""
+    """Two depthwise separable 5x5 convolutions."""
     for _ in range(2):
         cfg.depthwise(channels, 5)
         cfg.conv(channels, activation="linear")

@@ -1,4 +1,4 @@
-"""The `[net]` sections: input and training. Each function returns comment → options, in the order of the text."""
+"""The `[net]` sections: input and training. Each function returns comment → options, in the order of the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from darknet_py.zoo.cfg_writer import Value
 Net = Mapping[str, Mapping[str, Value]]
 
 
-def detector(
+def detector_net(
     size: int,
     subdivisions: int,
     *,
@@ -25,8 +25,18 @@ def detector(
 ) -> Net:
     """Training of the YOLO detectors on COCO.
 
-    size: of the input, in pixels; height: if it is not square. average: decay of the moving average of the weights, 0
-    for none. extras: more augmentation.
+    Args:
+        size: Width of the input in pixels.
+        subdivisions: Forward passes per iteration.
+        height: Height of the input in pixels; default: `size`.
+        batch: Images per iteration.
+        rate: Learning rate.
+        burn_in: Iterations of the warm-up.
+        batches: Number of iterations.
+        steps: Iterations at which the learning rate is divided by ten.
+        momentum: Momentum of SGD.
+        average: Decay of the moving average of the weights; 0: none.
+        extras: More options of the augmentation.
     """
     optimizer: dict[str, Value] = {"momentum": momentum, "decay": 0.0005}
     if average:
@@ -34,14 +44,14 @@ def detector(
     return {
         _INPUT: _input(size, batch, subdivisions, height),
         _OPTIMIZER: optimizer,
-        "Augmentation: no rotation; saturation and exposure by a factor of up to 1.5, hue by .1 of the circle": {
+        "Augmentation: no rotation; saturation and exposure by a factor of up to 1.5, hue shift of up to 0.1": {
             "angle": 0,
             "saturation": 1.5,
             "exposure": 1.5,
             "hue": 0.1,
             **extras,
         },
-        "Schedule: the rate grows over burn_in updates, stays, and is multiplied by a scale at each step": {
+        "Schedule: warm-up over burn_in iterations; the rate is multiplied by scales at steps": {
             "learning_rate": rate,
             "burn_in": burn_in,
             "max_batches": batches,
@@ -52,14 +62,14 @@ def detector(
     }
 
 
-def classifier(
+def classifier_net(
     subdivisions: int, *, size: int = 256, height: int | None = None, batches: int = 800000, **extras: Value
 ) -> Net:
-    """Training on ImageNet. height: if it is not `size`. extras: more augmentation."""
+    """Training on ImageNet. height: default: `size`. extras: more options of the augmentation."""
     return {
         _INPUT: _input(size, 128, subdivisions, height),
         _OPTIMIZER: {"momentum": 0.9, "decay": 0.0005},
-        "Augmentation: a crop of a copy whose shorter side is min_crop to max_crop pixels, turned and colored": {
+        "Augmentation: resize the shorter side to min_crop ... max_crop pixels, rotate, crop, change colors": {
             "min_crop": 128,
             "max_crop": 448,
             "angle": 7,
@@ -69,7 +79,7 @@ def classifier(
             "aspect": 0.75,
             **extras,
         },
-        "Schedule: after burn_in the rate falls to zero as (1 - done)^power": {
+        "Schedule: warm-up over burn_in iterations, then the rate decays as (1 - iteration / max_batches)^power": {
             "learning_rate": 0.1,
             "burn_in": 1000,
             "max_batches": batches,
@@ -79,13 +89,13 @@ def classifier(
     }
 
 
-def darknet19() -> Net:
+def darknet19_net() -> Net:
     """Training of Darknet-19 on ImageNet: 224 x 224, crops only, no burn-in."""
     return {
         _INPUT: _input(224, 128, 1),
         _OPTIMIZER: {"momentum": 0.9, "decay": 0.0005},
-        "Augmentation: a crop of a copy whose shorter side is 224 to max_crop pixels": {"max_crop": 448},
-        "Schedule: the rate falls to zero as (1 - done)^power": {
+        "Augmentation: resize the shorter side to 224 ... max_crop pixels, crop": {"max_crop": 448},
+        "Schedule: the rate decays as (1 - iteration / max_batches)^power": {
             "learning_rate": 0.1,
             "max_batches": 1600000,
             "policy": "poly",
@@ -94,12 +104,12 @@ def darknet19() -> Net:
     }
 
 
-def efficientnet() -> Net:
-    """Training of EfficientNet-B0 on ImageNet: 224 x 224, a rate that falls step by step."""
+def efficientnet_net() -> Net:
+    """Training of EfficientNet-B0 on ImageNet: 224 x 224, step decay of the learning rate."""
     return {
         _INPUT: _input(224, 120, 4),
         _OPTIMIZER: {"momentum": 0.9, "decay": 0.0005},
-        "Augmentation: a crop of a copy whose shorter side is 224 to max_crop pixels, turned and colored": {
+        "Augmentation: resize the shorter side to 224 ... max_crop pixels, rotate, crop, change colors": {
             "max_crop": 256,
             "angle": 7,
             "hue": 0.1,
@@ -107,7 +117,7 @@ def efficientnet() -> Net:
             "exposure": 0.75,
             "aspect": 0.75,
         },
-        "Schedule: after burn_in the rate is multiplied by scale every `step` updates": {
+        "Schedule: warm-up over burn_in iterations; the rate is multiplied by scale every `step` iterations": {
             "learning_rate": 0.256,
             "burn_in": 1000,
             "max_batches": 1600000,
@@ -118,41 +128,41 @@ def efficientnet() -> Net:
     }
 
 
-def small(size: int, batch: int, *, rate: float, batches: int, **augmentation: Value) -> Net:
-    """Training from scratch that takes minutes."""
+def small_net(size: int, batch: int, *, rate: float, batches: int, **augmentation: Value) -> Net:
+    """A short training from scratch."""
     return {
         _INPUT: _input(size, batch, 1),
         _ADAM: {"adam": 1, "decay": 0.0005},
-        "Augmentation: little, as the training is short": augmentation,
-        _FALLING: _falling(rate, batches),
+        "Augmentation: weak, because the training is short": augmentation,
+        _LINEAR_DECAY: _linear_decay(rate, batches),
     }
 
 
-def text(symbols: int, streams: int, steps: int, *, rate: float, batches: int) -> Net:
-    """Training of a network that reads one of `symbols` at a time."""
+def text_net(symbols: int, streams: int, steps: int, *, rate: float, batches: int) -> Net:
+    """Training of a language model over an alphabet of `symbols`."""
     return {
-        "Input: a mini-batch is time_steps bytes of each of `batch` streams through the text": {
+        "Input: a mini-batch is time_steps bytes of each of `batch` streams of the text": {
             "inputs": symbols,
             "batch": streams,
             "subdivisions": 1,
             "time_steps": steps,
         },
         _ADAM: {"adam": 1, "decay": 0},
-        _FALLING: _falling(rate, batches),
+        _LINEAR_DECAY: _linear_decay(rate, batches),
     }
 
 
-def _falling(rate: float, batches: int) -> dict[str, Value]:
+def _linear_decay(rate: float, batches: int) -> dict[str, Value]:
     return {"learning_rate": rate, "burn_in": 50, "max_batches": batches, "policy": "poly", "power": 1}
 
 
-_INPUT = "Input: an update sees `batch` images, in `subdivisions` passes that fit into memory"
+_INPUT = "Input: `batch` images per iteration, in `subdivisions` forward passes"
 
-_ADAM = "Optimizer: Adam, as plain descent learns too slowly for so short a training"
+_ADAM = "Optimizer: Adam, because SGD is too slow for a short training"
 
-_FALLING = "Schedule: after burn_in the rate falls to zero in a straight line"
+_LINEAR_DECAY = "Schedule: warm-up over burn_in iterations, then linear decay to zero"
 
-_OPTIMIZER = "Optimizer: gradient descent with momentum and weight decay"
+_OPTIMIZER = "Optimizer: SGD with momentum and weight decay"
 
 
 def _input(width: int, batch: int, subdivisions: int, height: int | None = None) -> Mapping[str, Value]:

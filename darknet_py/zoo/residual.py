@@ -1,8 +1,8 @@
-"""Backbones of residual blocks: Darknet-53, ResNet, ResNeXt, Res2Net. Plain or cross stage partial.
+"""Backbones of residual blocks: Darknet-53, ResNet, ResNeXt, Res2Net, plain or cross stage partial.
 
-Each returns its features: stride → index of the layer that necks read; the last layer written is the one of the
-largest stride. Where a stage is cross stage partial, its blocks have the channels of their part, while the channels
-inside of a block stay those of the plain network ("no need for a bottleneck any more").
+Each returns its features: stride → index of the layer that necks read; the last layer written has the largest stride.
+In a cross stage partial stage the blocks have the channels of their part, but inside a block the channels are those of
+the plain network (CSPNet needs no bottleneck).
 """
 
 from __future__ import annotations
@@ -26,10 +26,18 @@ def darknet53(
     base: int = 64,
     first: int = 128,
 ) -> Features:
-    """Darknet-53 (YOLOv3): a strided 3x3 convolution opens each stage of residual blocks.
+    """Darknet-53 (YOLOv3): each stage is a strided 3x3 convolution and residual blocks.
 
-    stem: channels of the first convolution. base: of the first stage; they double up to 16 times as many. first:
-    channels of both parts of the first stage together, if it is cross stage partial; 0 for a plain one.
+    Args:
+        cfg: The cfg.
+        csp: How stages are made cross stage partial; None: plain stages.
+        counts: Number of blocks of each stage.
+        stem: Channels of the first convolution.
+        base: Channels of the first stage; they double per stage, up to 16 times as many.
+        first: Channels of both parts of the first stage if it is cross stage partial; 0: it is plain.
+
+    Returns:
+        Stride → index of the features.
     """
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}Darknet-{2 * sum(counts) + len(counts) + 2}")
     cfg.part("stem, stride 1")
@@ -38,12 +46,12 @@ def darknet53(
     for stage, count in enumerate(counts):
         stride, width = 2 << stage, min(base << stage, 16 * base)
         inner = width // 2
-        crossing = csp if stage or first else None
-        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(crossing)}{plural(count, 'darknet block')}")
+        partial_csp = csp if stage or first else None
+        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(partial_csp)}{plural(count, 'darknet block')}")
         cfg.conv(width, 3, 2)
-        if crossing:
+        if partial_csp:
             block = partial(blocks.darknet, cfg, inner=inner)
-            features[stride] = residual(cfg, crossing, block, count, width if stage else first, width)
+            features[stride] = residual(cfg, partial_csp, block, count, width if stage else first, width)
         else:
             features[stride] = blocks.repeat(cfg, partial(blocks.darknet, cfg, width, inner), count)
     return features
@@ -59,8 +67,8 @@ def resnet(
 ) -> Features:
     """ResNet-50 and deeper; with groups=32 ResNeXt, whose 3x3 convolutions are twice as wide.
 
-    project: the first block of a stage projects its input; else that is added where it has a value, as pjreddie's
-    Darknet does between outputs of different sizes. Cross stage partial: see `csp_resnet`.
+    project: the first block of a stage projects its input. Otherwise outputs of different sizes are added over the
+    values that both have, as in pjreddie's Darknet. Cross stage partial: see `csp_resnet`.
     """
     if csp:
         return csp_resnet(cfg, csp, counts=(counts[0], *(count - 1 for count in counts[1:])), groups=groups)
@@ -83,8 +91,8 @@ def csp_resnet(
 ) -> Features:
     """CSPResNet-50, with groups=32 CSPResNeXt-50.
 
-    What is a stage's first bottleneck in ResNet is here the way into the stage: the last transition narrows, a
-    strided 3x3 convolution and the split follow. linear: stages whose split has no activation.
+    The last transition of the previous stage, a strided 3x3 convolution and the split replace the first bottleneck of a
+    ResNet stage. linear: indices of the stages whose split has no activation.
     """
     depth = 3 * (sum(counts) + len(counts) - 1) + 2
     cfg.chapter(f"Backbone: CSPResNe{'X' if groups > 1 else ''}t-{depth}")
@@ -103,7 +111,7 @@ def csp_resnet(
             count,
             width,
             2 * inner,
-            # The first stage's blocks start from as many channels as the stem has.
+            # The blocks of the first stage start from the channels of the stem.
             through=None if stage or cfg.elastic else 64,
             activation="linear" if stage in linear else None,
         )
@@ -115,8 +123,8 @@ def small_resnet(
 ) -> Features:
     """ResNet-10, -18 and -34: blocks of two 3x3 convolutions. project: as in `resnet`.
 
-    Cross stage partial: the split widens to the stage's channels, the last transition to the next stage's, before the
-    maximum that halves the resolution; the parts of the first stage have all 64 channels, as in CSPDarknet-53.
+    Cross stage partial: the split widens to the channels of the stage; the last transition widens to those of the next
+    stage, before the max pooling. Both parts of the first stage have 64 channels, as in CSPDarknet-53.
     """
     cfg.chapter(f"Backbone: {'CSP' if csp else ''}ResNet-{2 * sum(counts) + 2}")
     _stem(cfg)
@@ -133,16 +141,16 @@ def small_resnet(
         if stage:
             cfg.maxpool(2, 2)
         last = stage == len(counts) - 1
-        # Nothing follows the last stage that its last transition could widen for.
-        crossing = Csp(csp.gamma, "last", csp.split) if last and csp.fusion == "csp" else csp
+        # The last stage has no last transition, because no stage follows.
+        partial_csp = Csp(csp.gamma, "last", csp.split) if last and csp.fusion == "csp" else csp
         block = partial(blocks.basic, cfg)
         out = width if last else 2 * width
-        features[stride] = residual(cfg, crossing, block, count, width if stage else 128, out)
+        features[stride] = residual(cfg, partial_csp, block, count, width if stage else 128, out)
     return features
 
 
 def res2netlite72(cfg: CfgWriter) -> Features:
-    """Res2NetLite-72: bottlenecks whose middle works on quarters of the channels, one after the other."""
+    """Res2NetLite-72: bottlenecks that process quarters of the channels one after the other."""
     cfg.chapter("Backbone: Res2NetLite-72")
     cfg.part("stem, stride 4")
     cfg.conv(32, 3, 2)

@@ -1,4 +1,4 @@
-"""Cross stage partial (CSPNet, Wang et al., 2019): how a stage's channels are divided and joined again.
+"""Cross stage partial (CSPNet, Wang et al., 2019): how the channels of a stage are split and concatenated again.
 
 x ─┬─ γ of the channels ──────────────────────────────┐
    └─ the others ── blocks ── transition ─ concatenate ┴─ transition      fusion "csp": both transitions
@@ -18,16 +18,21 @@ from darknet_py.zoo.cfg_writer import CfgWriter
 
 FUSIONS = ("csp", "first", "last")
 SPLITS = ("conv", "groups")
+_SKIP_NOTE = "Split: the part that skips the blocks"
+_BLOCKS_NOTE = "The part that goes through the blocks"
 
 
 @dataclass(frozen=True)
 class Csp:
     """How stages are made cross stage partial.
 
-    gamma: the share of the channels that skips the blocks. split: "conv", by two 1x1 convolutions, or "groups", by
-    `[route] groups=…`, which needs gamma to be a number of eighths. A backbone whose stages are plain has None for it.
+    Attributes:
+        gamma: Fraction of the channels that skips the blocks.
+        fusion: One of `FUSIONS`.
+        split: "conv", by two 1x1 convolutions, or "groups", by `[route] groups=…`, where gamma is a multiple of 1/8.
 
-    Raises DarknetError for what it is not.
+    Raises:
+        DarknetError: A value is out of range.
     """
 
     gamma: float = 0.5
@@ -46,55 +51,68 @@ class Csp:
 
     @property
     def _eighths(self) -> Fraction | None:
-        share = Fraction(self.gamma).limit_denominator(8)
-        return share if 8 % share.denominator == 0 and abs(share - self.gamma) < 1e-6 else None
+        fraction = Fraction(self.gamma).limit_denominator(8)
+        return fraction if 8 % fraction.denominator == 0 and abs(fraction - self.gamma) < 1e-6 else None
 
     def parts(self, width: int) -> tuple[int, int]:
-        """Channels that skip the blocks, and those that go through them. Multiples of 8 where there are enough."""
+        """Channels that skip the blocks and channels that go through them; multiples of 8 from 32 channels on."""
         step = 8 if width >= 32 else 1
         skipped = min(max(round(self.gamma * width / step), 1) * step, width - step)
         return skipped, width - skipped
 
     def divide(self, cfg: CfgWriter, width: int, *, through: int | None = None, activation: str | None = None) -> int:
-        """Splits the last layer, with `width` channels in both parts together. Gives the part that skips the blocks.
+        """Splits the last layer; afterwards the last layer is the part that goes through the blocks.
 
-        The last layer is then the other part. through: its channels, where the blocks start from another number.
-        activation: of the splitting convolutions.
+        Args:
+            cfg: The cfg.
+            width: Channels of both parts together.
+            through: Channels of the part that goes through the blocks; default: by `parts`.
+            activation: Activation of the 1x1 convolutions; default: `cfg.activation`.
+
+        Returns:
+            Index of the part that skips the blocks.
         """
         x = cfg.last
         if self.split == "groups":
             return self._slice(cfg, x if cfg.width(x) == width else cfg.conv(width))
-        skipping, going = self.parts(width)
-        cfg.note("Split: the part that skips the blocks ...")
-        skipped = cfg.conv(skipping, activation=activation)
+        skip_width, block_width = self.parts(width)
+        cfg.note(_SKIP_NOTE)
+        skipped = cfg.conv(skip_width, activation=activation)
         cfg.route(x)
-        cfg.note("... and the part that goes through them")
-        cfg.conv(through or going, activation=activation)
+        cfg.note(_BLOCKS_NOTE)
+        cfg.conv(through or block_width, activation=activation)
         return skipped
 
     def _slice(self, cfg: CfgWriter, x: int) -> int:
-        share = self._eighths
-        assert share is not None
-        if cfg.width(x) % share.denominator:
-            expected = f"a multiple of {share.denominator} channels to split by groups"
+        fraction = self._eighths
+        assert fraction is not None
+        if cfg.width(x) % fraction.denominator:
+            expected = f"a multiple of {fraction.denominator} channels to split by groups"
             raise DarknetError(f"gamma={self.gamma:g}: expected {expected}, got {cfg.width(x)}")
-        cfg.note("Split: the part that skips the blocks ...")
-        skipped = _slices(cfg, x, share.denominator, range(share.numerator))
-        cfg.note("... and the part that goes through them")
-        _slices(cfg, x, share.denominator, range(share.numerator, share.denominator))
+        cfg.note(_SKIP_NOTE)
+        skipped = _slices(cfg, x, fraction.denominator, range(fraction.numerator))
+        cfg.note(_BLOCKS_NOTE)
+        _slices(cfg, x, fraction.denominator, range(fraction.numerator, fraction.denominator))
         return skipped
 
     def join(self, cfg: CfgWriter, skipped: int, narrow: int, out: int, *, pool: bool = False, size: int = 1) -> int:
-        """Joins the last layer, where the blocks end, with the part that skipped them.
+        """Concatenates the last layer, the output of the blocks, with the part that skipped them.
 
-        narrow: channels after the first transition. out: after the last one, a convolution of `size`. pool: the last
-        one works behind a maximum that halves width and height. Gives the stage's features: the last layer, or the
-        joined ones that the maximum reads.
+        Args:
+            cfg: The cfg.
+            skipped: Index of the part that skipped the blocks.
+            narrow: Channels after the first transition.
+            out: Channels after the last transition.
+            pool: Whether the last transition follows a max pooling that halves width and height.
+            size: Kernel size of the last transition.
+
+        Returns:
+            Index of the features of the stage: the last layer or, with `pool`, the concatenation before the pooling.
         """
         if self.fusion != "first":
-            cfg.note("Transition of that part")
+            cfg.note("Transition of this part")
             cfg.conv(narrow)
-        cfg.note("Both are joined")
+        cfg.note("Concatenate both parts")
         joined = cfg.route(cfg.last, skipped)
         if pool:
             cfg.maxpool(2, 2)
@@ -120,9 +138,20 @@ def residual(
     through: int | None = None,
     activation: str | None = None,
 ) -> int:
-    """A cross stage partial stage of residual blocks: each has the channels of its part, `width` is that of both.
+    """A cross stage partial stage of residual blocks.
 
-    block: writes one block, given its channels. out: channels of the stage's result, where it ends in a transition.
+    Args:
+        cfg: The cfg.
+        csp: How the stage is split and concatenated.
+        block: Writes one block, given its number of channels.
+        count: Number of blocks.
+        width: Channels of both parts together.
+        out: Channels after the last transition.
+        through: As in `Csp.divide`.
+        activation: As in `Csp.divide`.
+
+    Returns:
+        Index of the features of the stage.
     """
     skipped = csp.divide(cfg, width, through=through, activation=activation)
     part = csp.parts(width)[1]

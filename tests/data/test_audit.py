@@ -17,7 +17,7 @@ from darknet_py.data.audit import AuditRules, audit
 from darknet_py.data.classification import ClassifierDataset
 from darknet_py.data.datafile import write_list
 from darknet_py.data.duplicates import DuplicateIndex, fingerprint
-from darknet_py.view.contact_sheet import Box, Tile, class_box, contact_sheet
+from darknet_py.view.contact_sheet import Tile, TileBox, class_box, contact_sheet
 
 CFG = (
     "[net]\nwidth=64\nheight=32\nchannels=3\nbatch=2\nhue=.1\nexposure=1.5\n[convolutional]\nfilters=8\nsize=1\nstride=8\n"
@@ -278,11 +278,13 @@ def test_many_findings_of_a_kind(bad: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_sheet() -> None:
     image = np.full((40, 80, 3), 90, np.uint8)
-    inside = contact_sheet("one", [Tile(image, [Box((0.5, 0.5, 0.5, 0.5), "é", (255, 0, 0))], ["a" * 99])], side=160)
+    inside = contact_sheet(
+        "one", [Tile(image, [TileBox((0.5, 0.5, 0.5, 0.5), "é", (255, 0, 0))], ["a" * 99])], side=160
+    )
     assert inside.dtype == np.uint8 and inside.shape[1] == 420 and (inside == (255, 0, 0)).all(2).any()
-    beyond = contact_sheet("one", [Tile(image, [Box((1.2, 0.5, 0.1, 0.2), "", (255, 0, 0))], [])], side=160)
+    beyond = contact_sheet("one", [Tile(image, [TileBox((1.2, 0.5, 0.1, 0.2), "", (255, 0, 0))], [])], side=160)
     assert (beyond == (255, 0, 0)).all(2).any()  # there is room beside the image
-    wild = [Box((float("nan"), 0, 1, 1), "", (1, 2, 3)), Box((1e30, 0.5, 1e30, 1), "", (1, 2, 3))]
+    wild = [TileBox((float("nan"), 0, 1, 1), "", (1, 2, 3)), TileBox((1e30, 0.5, 1e30, 1), "", (1, 2, 3))]
     for odd in (image[:, :, :1], np.concatenate([image, image], 2), None):
         contact_sheet("odd", [Tile(odd, wild, ["x"])] * 5)
     assert contact_sheet("none", []).shape[0] == 40

@@ -12,7 +12,7 @@ import pytest
 from darknet_py.errors import DataError
 from darknet_py.evaluation.darknet_map import Curve, average_precision, darknet_map
 from darknet_py.evaluation.types import Found, GroundTruth, iou_matrix
-from tests.effort import calls
+from tests.call_count import count_calls
 from tests.evaluation import make, oracle
 
 NAMES = ["a", "b", "c", "d"]
@@ -151,5 +151,5 @@ def test_to_json_is_plain_and_labeled() -> None:
 
 def test_work_grows_linearly() -> None:
     hits, labels = make.dataset(1, images=50)
-    once, often = (calls(lambda k=k: darknet_map(hits * k, labels * k, NAMES)) for k in (1, 20))
+    once, often = (count_calls(lambda k=k: darknet_map(hits * k, labels * k, NAMES)) for k in (1, 20))
     assert often < 20 * 1.2 * once

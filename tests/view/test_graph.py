@@ -19,7 +19,7 @@ from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import ENTRY, EXIT, Placed, Sum, name, path_text, place, rounded
 from darknet_py.view.graph_svg import Diagram, fitted, svg
 from darknet_py.view.graph_tree import CATEGORIES, INPUT, Block, Leaf, blocks, build, leaves
-from tests.effort import calls
+from tests.call_count import count_calls
 from tests.view.networks import Writer, scattered
 
 CFG = Path(__file__).parents[2] / "cfg"
@@ -191,7 +191,7 @@ def test_a_large_network_takes_moments() -> None:
     graph = parse(CFG / "yolov4-p7.cfg")
     assert len(graph.layers) == 375
     diagram, text = Diagram(graph), svg(graph, "all")  # compiles the templates, once per process
-    assert calls(lambda: svg(graph, "all")) < 2000 * len(graph.layers)
+    assert count_calls(lambda: svg(graph, "all")) < 2000 * len(graph.layers)
     assert text.count('class="item leaf') == 376
     assert len(diagram.root.children) < 45
 

@@ -14,12 +14,12 @@ import pytest
 
 from darknet_py.view import loss_chart
 from darknet_py.view.loss_chart import LossChart
-from tests.effort import calls
+from tests.call_count import count_calls
 
 
-def pixels(picture: np.ndarray, ink: str, tolerance: int = 12) -> np.ndarray:
-    """Rows and columns of pixels of that color, below the legend."""
-    below = np.where(np.arange(len(picture))[:, None, None] < 70, 999, picture.astype(int))
+def pixels(image: np.ndarray, ink: str, tolerance: int = 12) -> np.ndarray:
+    """Rows and columns of the pixels of this color, below the legend."""
+    below = np.where(np.arange(len(image))[:, None, None] < 70, 999, image.astype(int))
     return np.argwhere((np.abs(below - list(bytes.fromhex(ink[1:]))) < tolerance).all(-1))
 
 
@@ -28,27 +28,27 @@ def filled(n: int = 300) -> LossChart:
     return LossChart("test", 400, losses=losses, averages=losses, maps=[(i, i / 400) for i in range(50, n + 1, 50)])
 
 
-def test_curves_run_where_they_should() -> None:
-    made = filled()
-    picture = made.draw()
-    assert picture.shape == (800, 1200, 3) and picture.dtype == np.uint8
-    average = pixels(picture, loss_chart.AVERAGE)
+def test_curves_have_the_right_position() -> None:
+    chart = filled()
+    image = chart.draw()
+    assert image.shape == (800, 1200, 3) and image.dtype == np.uint8
+    average = pixels(image, loss_chart.AVERAGE)
     assert average[:, 1].max() == pytest.approx(76 + 300 / 400 * 1048, abs=4)
     first, last = average[average[:, 1].argmin()][0], average[average[:, 1].argmax()][0]
     limit, height = 15, 800 - 62 - 74
     assert first == pytest.approx(738 - 10 / limit * height, abs=5)
     assert last == pytest.approx(738 - 2.5 / limit * height, abs=5)
-    assert len(pixels(picture, loss_chart.MAP)) > 500
+    assert len(pixels(image, loss_chart.MAP)) > 500
 
 
 def test_validation_loss_is_on_the_axis_of_the_loss() -> None:
-    made = filled()
-    assert not len(pixels(made.draw(), loss_chart.VALIDATION))
-    made.validation = [(100, 7.5), (300, 3.0)]
-    found = pixels(made.draw(), loss_chart.VALIDATION)
+    chart = filled()
+    assert not len(pixels(chart.draw(), loss_chart.VALIDATION))
+    chart.validation = [(100, 7.5), (300, 3.0)]
+    drawn = pixels(chart.draw(), loss_chart.VALIDATION)
     height = 800 - 62 - 74
-    assert found[found[:, 1].argmin()].tolist() == pytest.approx([738 - 7.5 / 15 * height, 76 + 1048 / 4], abs=6)
-    assert found[found[:, 1].argmax()].tolist() == pytest.approx([738 - 3 / 15 * height, 76 + 1048 * 3 / 4], abs=6)
+    assert drawn[drawn[:, 1].argmin()].tolist() == pytest.approx([738 - 7.5 / 15 * height, 76 + 1048 / 4], abs=6)
+    assert drawn[drawn[:, 1].argmax()].tolist() == pytest.approx([738 - 3 / 15 * height, 76 + 1048 * 3 / 4], abs=6)
 
 
 def test_saved_chart_reads_back(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_saved_chart_reads_back(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "chart_test.png")).shape == (800, 1200, 3)
 
 
-def test_edges() -> None:
+def test_unusual_values() -> None:
     LossChart("empty", 0).draw()
     LossChart("not a number", 10, losses=[(1, 2.0)], validation=[(1, math.nan)]).draw()
     LossChart("one", 10, losses=[(1, 2.0)], averages=[(1, 2.0)], maps=[(1, 1.0)]).draw()
@@ -76,20 +76,20 @@ def test_learning_rate_is_drawn_below_its_maximum() -> None:
     chart = filled()
     assert not len(pixels(chart.draw()[:736, 78:1122], loss_chart.RATE))
     chart.rates = [(i, 0.001 if i < 200 else 0.0001) for i in range(1, 301)]
-    found = pixels(chart.draw()[:736, 78:1122], loss_chart.RATE, 30)
+    drawn = pixels(chart.draw()[:736, 78:1122], loss_chart.RATE, 30)
     height = 800 - 62 - 74
-    assert found[:, 0].min() == pytest.approx(74 + 0.02 * height, abs=3)
-    assert found[:, 0].max() == pytest.approx(74 + (1 - 0.098) * height, abs=3)
+    assert drawn[:, 0].min() == pytest.approx(74 + 0.02 * height, abs=3)
+    assert drawn[:, 0].max() == pytest.approx(74 + (1 - 0.098) * height, abs=3)
 
 
-def test_half_a_million_points_draw_with_a_few_calls_each() -> None:
-    made = LossChart("long", 500_500)
-    made.losses = [(i, 1.0 + i % 7) for i in range(1, 500_001)]
-    made.averages = [(i, 4.0) for i in range(1, 500_001)]
-    assert calls(made.draw) < 5 * 500_000
+def test_half_a_million_points_need_few_calls_per_point() -> None:
+    chart = LossChart("long", 500_500)
+    chart.losses = [(i, 1.0 + i % 7) for i in range(1, 500_001)]
+    chart.averages = [(i, 4.0) for i in range(1, 500_001)]
+    assert count_calls(chart.draw) < 5 * 500_000
 
 
-def test_drawing_is_deterministic_and_keeps_nothing() -> None:
+def test_drawing_is_deterministic_and_leaks_nothing() -> None:
     chart = filled(3000)
     first = chart.draw()
     settings = dict(matplotlib.rcParams)

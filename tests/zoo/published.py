@@ -1,4 +1,4 @@
-"""What published networks are known by here: fingerprints of their layers, not their files."""
+"""Fingerprints of the layers of published networks; the files are not part of the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from darknet_py.graph.graph import Graph
 
 
 def fingerprint(graph: Graph) -> str:
-    """Of section, inputs, window, groups, activation, output and parameters of every layer."""
+    """Hash of section, inputs, window, groups, activation, output and parameters of every layer."""
     lines = []
     for node in graph:
         options = [getattr(node.spec, name, "") for name in ("groups", "group_id", "activation")]

@@ -1,4 +1,4 @@
-"""The files of cfg/ are what the zoo writes, and have C Darknet's figures."""
+"""The files of cfg/ are what the zoo writes, and have the layers, parameters and BFLOPs of C Darknet."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "zoo.json").read_text())
 
 
-def test_every_network_has_its_file_and_no_file_is_left_over():
+def test_every_network_has_one_file():
     assert {path.stem for path in (ROOT / "cfg").glob("*.cfg")} == set(ZOO) == set(GOLDEN["networks"])
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_the_file_is_up_to_date(name: str):
+def test_file_is_up_to_date(name: str):
     assert (ROOT / "cfg" / f"{name}.cfg").read_text() == build(name), "python -m darknet_py.zoo --write cfg"
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_figures_are_those_of_c_darknet(name: str):
-    figures = GOLDEN["networks"][name]
-    size = {} if figures.get("own_size") else {"width": GOLDEN["width"], "height": GOLDEN["height"]}
+def test_values_equal_c_darknet(name: str):
+    values = GOLDEN["networks"][name]
+    size = {} if values.get("own_size") else {"width": GOLDEN["width"], "height": GOLDEN["height"]}
     graph = parse_text(build(name), strict=True, **size)
-    assert len(graph.layers) == figures["layers"]
-    assert graph.parameters == figures["parameters"]
-    # C prints three digits for each layer, and the figure is their sum.
-    assert graph.bflops == pytest.approx(figures["bflops"], abs=0.0005 * len(graph.layers))
+    assert len(graph.layers) == values["layers"]
+    assert graph.parameters == values["parameters"]
+    # C prints three digits per layer; the golden value is their sum.
+    assert graph.bflops == pytest.approx(values["bflops"], abs=0.0005 * len(graph.layers))
 
 
-def test_c_darknet_refuses_the_published_resnets_only():
-    refused = {name for name, figures in GOLDEN["networks"].items() if figures.get("asserts")}
+def test_c_darknet_rejects_only_the_published_resnets():
+    refused = {name for name, values in GOLDEN["networks"].items() if values.get("asserts")}
     assert refused == {"resnet10", "resnet50", "resnet101", "resnext50"}
 
 
 @pytest.mark.parametrize(
     "name", ["yolov3", "yolov4-csp", "yolo-fastest-1.1", "yolov2", "darknet53", "yolov4-tiny-3l", "cspeleenet-efm"]
 )
-def test_another_number_of_classes(name: str):
+def test_number_of_classes_can_be_changed(name: str):
     graph = parse_text(build(name, classes=7), strict=True)
     boxes = {"region": 5, "softmax": 1}
     for node in graph.layers:
@@ -53,7 +53,7 @@ def test_another_number_of_classes(name: str):
             assert node.inputs[0].c == boxes.get(node.type, 3) * entries
 
 
-def test_an_unknown_name_is_answered_with_a_near_one(capsys: pytest.CaptureFixture[str]):
+def test_unknown_name_suggests_a_similar_one(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(DarknetError, match="got 'yolov44'; did you mean 'yolov4'"):
         build("yolov44")
     assert main(["yolov44"]) == 1
@@ -62,7 +62,7 @@ def test_an_unknown_name_is_answered_with_a_near_one(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "classes: expected at least 1, got 0\n"
 
 
-def test_the_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     assert capsys.readouterr().out.split() == list(ZOO)
     assert main(["yolov4-tiny", "--classes", "3"]) == 0

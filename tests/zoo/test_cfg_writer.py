@@ -26,24 +26,24 @@ def small() -> CfgWriter:
 
 def sections(cfg: CfgWriter) -> list[Section]:
     problems = Problems("<test>")
-    found = parse_sections(cfg.text(), problems)
+    sections = parse_sections(cfg.text(), problems)
     problems.raise_errors()
-    return found
+    return sections
 
 
-def test_layers_are_numbered_from_0():
+def test_layer_indices_start_at_0():
     cfg = CfgWriter("", {})
     cfg.part("")
     assert [cfg.conv(8), cfg.maxpool(2, 2), cfg.route(0)] == [0, 1, 2]
     assert cfg.last == 2
 
 
-def test_layers_are_named_by_distance_inside_a_chapter_and_by_number_outside():
+def test_references_are_relative_inside_a_chapter_and_absolute_outside():
     routes = [section.options[0].value for section in sections(small()) if section.name == "route"]
     assert routes == ["-2", "-1,0"]
 
 
-def test_the_layer_before_is_minus_1_even_across_chapters():
+def test_previous_layer_is_minus_1_across_chapters():
     cfg = CfgWriter("", {})
     cfg.chapter("one")
     cfg.part("")
@@ -54,7 +54,7 @@ def test_the_layer_before_is_minus_1_even_across_chapters():
     assert sections(cfg)[-1].options[0].value == "-1"
 
 
-def test_text_has_comments_for_parts_with_their_layers():
+def test_text_has_comments_with_layer_ranges_for_parts():
     comments = [line for line in small().text().splitlines() if line.startswith("#")]
     assert comments[:2] == ["# A test.", "# Of two lines."]
     assert [line.strip("# =") for line in comments[3:]] == [
@@ -69,7 +69,7 @@ def test_text_has_comments_for_parts_with_their_layers():
     ]
 
 
-def test_options_that_are_off_are_not_written():
+def test_disabled_options_are_not_written():
     cfg = CfgWriter("", {})
     cfg.part("")
     cfg.conv(255, norm=False, activation="linear")
@@ -79,7 +79,7 @@ def test_options_that_are_off_are_not_written():
     assert depthwise["groups"] == depthwise["filters"] == "16"
 
 
-def test_the_width_of_every_layer_is_known():
+def test_width_of_every_layer_is_known():
     cfg = CfgWriter("", {})
     cfg.part("")
     assert cfg.width() == 3
@@ -103,7 +103,7 @@ def test_options_can_be_added_to_the_last_section():
     assert sections(cfg)[-1].options[-1][:2] == ("stopbackward", "800")
 
 
-def test_sections_as_they_are_written_between_others():
+def test_raw_sections_are_written_unchanged():
     cfg = CfgWriter.verbatim("# mine\n[net]\nwidth=8\n")
     assert cfg.raw("# stem\n[convolutional]\nfilters = 8\n", 8) == 0
     cfg.conv(4)

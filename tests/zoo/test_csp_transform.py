@@ -1,4 +1,4 @@
-"""A given plain cfg made cross stage partial."""
+"""Conversion of plain cfgs to cross stage partial ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from darknet_py.zoo.stages import FUSIONS, SPLITS, Csp
 
 
 @pytest.fixture
-def crossed(tmp_path: Path):
+def converted(tmp_path: Path):
     def make(text: str, csp: Csp | None = None) -> Graph:
         path = tmp_path / "plain.cfg"
         path.write_text(text)
@@ -30,19 +30,19 @@ def shapes(graph: Graph) -> list[tuple]:
     return [(node.type, node.sources, tuple(node.output), node.parameters) for node in graph]
 
 
-def test_resnext50_becomes_the_published_csresnext50(crossed):
-    ours, published = shapes(crossed(build("resnext50"))), shapes(parse_text(build("csresnext50")))
+def test_resnext50_becomes_the_published_csresnext50(converted):
+    ours, published = shapes(converted(build("resnext50"))), shapes(parse_text(build("csresnext50")))
     assert ours[:-3] == published[:-3]
     assert sum(row[3] for row in ours) == sum(row[3] for row in published)
 
 
-def test_resnet50_becomes_the_published_csresnet50(crossed):
+def test_resnet50_becomes_the_published_csresnet50(converted):
     # All but the order of mean and scores at the end.
-    assert shapes(crossed(build("resnet50")))[:-3] == shapes(parse_text(build("csresnet50")))[:-3]
+    assert shapes(converted(build("resnet50")))[:-3] == shapes(parse_text(build("csresnet50")))[:-3]
 
 
-def test_darknet53_becomes_csdarknet53_but_for_the_width_of_the_first_stage(crossed):
-    ours, published = shapes(crossed(build("darknet53"))), shapes(parse_text(build("csdarknet53")))
+def test_darknet53_becomes_csdarknet53_except_for_the_width_of_the_first_stage(converted):
+    ours, published = shapes(converted(build("darknet53"))), shapes(parse_text(build("csdarknet53")))
     assert len(ours) == len(published)
     assert [row[:2] for row in ours] == [row[:2] for row in published]
     assert ours[12:] == published[12:]
@@ -53,9 +53,9 @@ def test_darknet53_becomes_csdarknet53_but_for_the_width_of_the_first_stage(cros
 )
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_kind_of_plain_network_takes_less_computation(crossed, name: str, fusion: str, split: str):
+def test_every_kind_of_plain_network_gets_cheaper(converted, name: str, fusion: str, split: str):
     plain = parse_text(build(name))
-    csp = crossed(build(name), Csp(0.5, fusion, split))
+    csp = converted(build(name), Csp(0.5, fusion, split))
     assert csp.bflops < 0.96 * plain.bflops
     assert [tuple(node.output) for node in csp if node.type == "yolo"] == [
         tuple(node.output) for node in plain if node.type == "yolo"
@@ -63,21 +63,21 @@ def test_every_kind_of_plain_network_takes_less_computation(crossed, name: str, 
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnext50"])
-def test_projecting_resnets_too(crossed, backbone: str):
+def test_resnets_with_projections_can_be_converted(converted, backbone: str):
     plain = Design(backbone, head="classifier").text()
-    assert crossed(plain).bflops < 0.9 * parse_text(plain).bflops
+    assert converted(plain).bflops < 0.9 * parse_text(plain).bflops
 
 
-def test_gamma_divides_the_channels(crossed):
-    graph = crossed(build("darknet53"), Csp(0.25, "last"))
+def test_gamma_divides_the_channels(converted):
+    graph = converted(build("darknet53"), Csp(0.25, "last"))
     joined = [node for node in graph if node.type == "route" and len(node.sources) == 2]
     assert [tuple(shape.c for shape in node.inputs) for node in joined] == [
         (3 * width // 4, width // 4) for width in (64, 128, 256, 512, 1024)
     ]
 
 
-def test_layers_that_are_named_further_on_follow(crossed):
-    plain, csp = parse_text(build("yolov3")), crossed(build("yolov3"))
+def test_later_layer_references_are_renumbered(converted):
+    plain, csp = parse_text(build("yolov3")), converted(build("yolov3"))
 
     def laterals(graph: Graph) -> list[tuple[int, ...]]:
         return [tuple(shape.c for shape in node.inputs) for node in graph if node.type == "route"][-4:]
@@ -85,7 +85,7 @@ def test_layers_that_are_named_further_on_follow(crossed):
     assert laterals(csp) == laterals(plain)
 
 
-def test_text_is_kept_but_for_what_changes(crossed, tmp_path: Path):
+def test_other_text_is_unchanged(converted, tmp_path: Path):
     text = (
         "# mine\n[net]\nwidth=32\nheight=32\nchannels=3\n\n# stem\n[convolutional]\nfilters=32\nsize=3\npad=1\n"
         "activation=mish\n\n[convolutional]\nbatch_normalize=1\nfilters=16\nsize=1\nactivation=mish\n\n"
@@ -103,7 +103,7 @@ def test_text_is_kept_but_for_what_changes(crossed, tmp_path: Path):
     assert result.changes[-1].startswith("parameters ")
 
 
-def test_banners_of_the_zoo_are_numbered_again(crossed, tmp_path: Path):
+def test_banner_comments_of_the_zoo_are_renumbered(converted, tmp_path: Path):
     path = tmp_path / "darknet53.cfg"
     path.write_text(build("darknet53"))
     text = to_csp(path, Csp()).text
@@ -112,9 +112,9 @@ def test_banners_of_the_zoo_are_numbered_again(crossed, tmp_path: Path):
     assert "# ---- Layers 105-107: 1000 classes" in text
 
 
-def test_a_crossed_network_learns(crossed):
+def test_converted_network_learns(converted):
     plain = Design("resnet18", head="classifier", classes=10, size=(64, 64)).text()
-    network = Network(crossed(plain, Csp(0.25, "last", "groups")))
+    network = Network(converted(plain, Csp(0.25, "last", "groups")))
     network.train()
     report = network.loss(torch.rand(2, 3, 64, 64), torch.eye(10)[[3, 5]])
     report.total.backward()
@@ -122,14 +122,14 @@ def test_a_crossed_network_learns(crossed):
 
 
 @pytest.mark.parametrize("name", ["csdarknet53", "yolov3-tiny-prn", "yolov4", "darknet19", "enetb0"])
-def test_what_has_no_plain_stages_is_said(crossed, name: str):
+def test_cfg_without_plain_stages_is_an_error(converted, name: str):
     with pytest.raises(DarknetError, match="expected stages of residual blocks of one shape or dense layers"):
-        crossed(build(name))
+        converted(build(name))
 
 
-def test_groups_that_do_not_divide_are_said(crossed):
+def test_indivisible_groups_are_an_error(converted):
     with pytest.raises(DarknetError, match="expected a multiple of 8 channels to split by groups, got 20"):
-        crossed(
+        converted(
             "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=20\n[convolutional]\nfilters=8\n"
             "[convolutional]\nfilters=20\n[shortcut]\nfrom=-3\n",
             Csp(0.125, split="groups"),

@@ -1,4 +1,4 @@
-"""Networks put together from the names of their parts."""
+"""Networks built from the names of their parts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_neck_with_every_top_and_number_of_levels(neck: str):
         assert heads == [7, 14, 28][:levels]  # of 448 pixels: strides 64, 32 and 16
 
 
-def test_neck_options_have_their_layers():
+def test_neck_options_change_the_layers():
     def types(**parts: object) -> set[str]:
         return {node.type for node in graph_of("darknet53", **parts)}
 
@@ -50,7 +50,7 @@ def test_neck_options_have_their_layers():
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("gamma", [0.25, 0.5, 0.75])
-def test_gamma_is_the_share_that_skips_the_blocks(split: str, gamma: float):
+def test_gamma_is_the_fraction_that_skips_the_blocks(split: str, gamma: float):
     graph = graph_of("darknet53", Csp(gamma, "last", split), head="classifier")
     block = next(node for node in graph if node.type == "shortcut" and node.output.w == 8)
     assert block.output.c == (1 - gamma) * 1024
@@ -74,7 +74,7 @@ def test_fusions_differ_by_their_transitions():
 @pytest.mark.parametrize(
     "parts", [{"neck": "efm"}, {"neck": "gfm", "attention": "se"}, {"head": "yolov4", "top": "rfb"}]
 )
-def test_a_design_learns(parts: dict[str, str]):
+def test_design_learns(parts: dict[str, str]):
     graph = graph_of("peleenet", Csp(0.25, "last", "groups"), classes=2, size=(64, 96), **parts)
     torch.manual_seed(0)
     network = Network(graph)
@@ -86,7 +86,7 @@ def test_a_design_learns(parts: dict[str, str]):
     assert all(value.grad is not None for value in network.parameters())
 
 
-def test_classes_and_anchors_are_those_asked_for():
+def test_classes_and_anchors_are_as_requested():
     graph = graph_of("resnet10", classes=5, levels=2, anchors=(10, 20, 30, 40, 50.5, 60, 70, 80))
     heads = [node.spec for node in graph if node.type == "yolo"]
     assert [(head.mask, head.classes) for head in heads] == [((2, 3), 5), ((0, 1), 5)]
@@ -97,7 +97,7 @@ def test_classes_and_anchors_are_those_asked_for():
     assert region.anchors == ((1, 1.5), (2, 3))
 
 
-def test_elastic_and_attention_of_the_blocks_only():
+def test_elastic_and_attention_apply_to_blocks_only():
     graph = graph_of("darknet53", Csp(), elastic=True, attention="sam")
     assert graph.net.width == 448  # 64 divides it
     assert sum(node.type == "upsample" for node in graph) == 1 + 2 + 8 + 8 + 4 + 2
@@ -115,15 +115,15 @@ def test_elastic_and_attention_of_the_blocks_only():
         ({"levels": 4}, "levels: expected 1 … 3, got 4"),
         ({"classes": -1}, "classes: expected a positive number"),
         ({"anchors": (1, 2, 3)}, "anchors: expected pairs"),
-        ({"anchors": (1, 2, 3, 4)}, "anchors: expected as many for each of 3 levels, got 2"),
-        ({"size": (400, 416)}, "a width and height that 32 divides, got 400 x 416"),
+        ({"anchors": (1, 2, 3, 4)}, "anchors: expected the same number for each of 3 levels, got 2"),
+        ({"size": (400, 416)}, "a width and height divisible by 32, got 400 x 416"),
         ({"elastic": True}, "elastic: expected one of resnet50"),
         ({"head": "yolov2", "neck": "efm"}, "neck: expected none for the head yolov2"),
         ({"head": "classifier", "top": "spp"}, "top: expected none for classifier"),
         ({"activation": "lekay"}, "leaky"),
     ],
 )
-def test_what_does_not_go_together_is_said(parts: dict[str, object], message: str):
+def test_incompatible_parts_are_an_error(parts: dict[str, object], message: str):
     with pytest.raises(DarknetError, match=message):
         Design(**{"backbone": "peleenet", **parts}).text()  # type: ignore[arg-type]
 
@@ -137,10 +137,10 @@ def test_what_does_not_go_together_is_said(parts: dict[str, object], message: st
         ({"split": "half"}, "split: expected one of conv, groups"),
     ],
 )
-def test_a_csp_that_is_none_is_said(csp: dict[str, object], message: str):
+def test_invalid_csp_options_are_an_error(csp: dict[str, object], message: str):
     with pytest.raises(DarknetError, match=message):
         Csp(**csp)  # type: ignore[arg-type]
 
 
-def test_attentions_are_all_named():
+def test_every_attention_is_listed():
     assert ATTENTIONS == ("se", "sam")

@@ -1,4 +1,4 @@
-"""The zoo's networks are the published ones, layer by layer."""
+"""The networks of the zoo equal the published ones, layer by layer."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ pytestmark = pytest.mark.filterwarnings(f"ignore::{CfgWarning.__module__}.CfgWar
 
 
 @pytest.mark.parametrize("name", FINGERPRINTS)
-def test_layers_are_those_of_the_published_file(name: str):
-    """tools/zoo/originals.py took the fingerprints, and found every option of every layer equal."""
+def test_layers_equal_the_published_file(name: str):
+    """tools/zoo/originals.py writes the fingerprints and compares every option of every layer."""
     entry = FINGERPRINTS[name]
     assert fingerprint(parse_text(build(name, entry.get("classes")))) == entry["layers"], entry["file"]
 
 
 def training_settings(text: str) -> str:
-    """A published cfg with its commented batch and subdivisions instead of a batch of one image."""
+    """A published cfg with its commented-out training batch and subdivisions instead of batch=1."""
     without = re.sub(r"^(batch|subdivisions)=1$", "", text, flags=re.MULTILINE)
     return re.sub(r"^#\s*(batch|subdivisions)=", r"\1=", without, flags=re.MULTILINE)
 
@@ -83,7 +83,7 @@ def assert_same(ours: Graph, theirs: Graph) -> None:
 
 @pytest.mark.reference
 @pytest.mark.parametrize("published", PUBLISHED)
-def test_same_meaning_of_every_option(reference: Path, published: str):
+def test_every_option_has_the_same_meaning(reference: Path, published: str):
     text = (reference / "forward" / "cfg" / f"{published}.cfg").read_text()
     if published in TESTED_ONE_BY_ONE:
         text = training_settings(text)
@@ -91,14 +91,14 @@ def test_same_meaning_of_every_option(reference: Path, published: str):
 
 
 @pytest.mark.reference
-def test_the_fine_tuning_cfg_is_c_darknets(reference: Path):
+def test_fine_tuning_cfg_equals_c_darknet(reference: Path):
     text = (reference / "bccd" / "yolo-fastest-bccd.cfg").read_text()
     assert_same(parse_text(build("yolo-fastest-1.1-bccd")), parse_text(text))
 
 
 @pytest.mark.reference
 @pytest.mark.parametrize("published", PUBLISHED)
-def test_every_layer_has_c_darknets_shape_and_cost(reference: Path, published: str):
+def test_shape_and_cost_of_every_layer_equal_c_darknet(reference: Path, published: str):
     entries = json.loads((reference / "forward" / "manifest.json").read_text())
     entry = next(entry for entry in entries if entry["name"] == published)
     graph = parse_text(build(PUBLISHED[published]), width=entry["width"], height=entry["height"])

@@ -1,4 +1,4 @@
-"""Published figures and CSPNet's claims, on our graphs; docs/zoo.md is up to date."""
+"""Published metrics and the claims of CSPNet, on our graphs; docs/zoo.md is up to date."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def tables() -> ModuleType:
     return tool("zoo/tables")
 
 
-def test_the_tables_in_the_docs_are_up_to_date(tables: ModuleType):
+def test_tables_in_the_docs_are_up_to_date(tables: ModuleType):
     for path, text in tables.documents().items():
         assert path.read_text() == text, "python tools/zoo/tables.py"
 
 
-def test_every_published_figure_is_met_within_3_percent(tables: ModuleType):
+def test_published_values_are_reproduced_within_3_percent(tables: ModuleType):
     table = tables.published_table()
     assert len(table) == 36
     for row in table:
@@ -31,13 +31,13 @@ def test_every_published_figure_is_met_within_3_percent(tables: ModuleType):
             assert abs(float(difference.rstrip("%") or 0)) <= 3, row
 
 
-def test_published_parameters_are_the_kernels_of_the_published_cfgs(tables: ModuleType):
+def test_published_parameters_count_kernels_only(tables: ModuleType):
     for row in tables.published_table():
         if row["layers"].startswith("equal") and row["parameters published"] and row["model"] != "YOLOv3-tiny-PRN":
             assert float(row["ours"]) == pytest.approx(float(row["parameters published"]), abs=0.011), row
 
 
-def test_cross_stage_partial_takes_10_to_30_percent_of_the_computation(tables: ModuleType):
+def test_cross_stage_partial_saves_10_to_30_percent_of_the_computation(tables: ModuleType):
     for row in tables.computation_table():
         change, paper = (float(row[key].rstrip("%")) for key in ("change", "by the paper"))
         assert -30 <= change <= -10, row
@@ -50,7 +50,7 @@ def test_fusion_and_gamma_change_the_computation_in_the_papers_direction(tables:
     assert changes["last", 0.5] < changes["last", 0.25]
 
 
-def test_no_layer_of_a_partial_stage_is_as_heavy_as_the_plain_networks_heaviest(tables: ModuleType):
+def test_heaviest_layer_of_a_partial_network_is_cheaper(tables: ModuleType):
     plain, csp = tables.bottleneck_table()[-2:]
     assert csp["network"] == "cspeleenet-efm"
     assert float(csp["its BFLOPs"]) / float(plain["its BFLOPs"]) == pytest.approx(0.75**2, abs=1e-3)  # 44 % less
@@ -58,7 +58,7 @@ def test_no_layer_of_a_partial_stage_is_as_heavy_as_the_plain_networks_heaviest(
     assert whole["cspeleenet-efm"] < whole["pelee-prn"] < whole["pelee-yolov3"]
 
 
-def test_memory_traffic_of_dense_blocks_is_what_the_formulas_say(tables: ModuleType):
+def test_memory_traffic_of_dense_blocks_equals_the_formulas(tables: ModuleType):
     for row in tables.cio_table():
         assert row["counted"] == row["formula"]
         assert row["partial counted"] == row["partial formula"]

@@ -1,4 +1,4 @@
-"""Every network of the zoo runs: forward, loss, backward, weights there and back, torch.export. At tiny inputs."""
+"""Every network of the zoo runs on tiny inputs: forward, loss, backward, saved and loaded weights, torch.export."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRUTH = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.3], [1, 2, 0.3, 0.6, 0.2, 0.2]])
 
 
 def smallest(name: str) -> Graph:
-    """A network at an input that leaves a few pixels at its coarsest stride; [detection] fits its own input only."""
+    """A network with an input of a few cells of its coarsest stride; [detection] only fits its own input."""
     graph = parse_text(build(name), strict=True)
     if graph.layers[-1].type == "detection":
         return graph
@@ -35,7 +35,7 @@ def smallest(name: str) -> Graph:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ZOO if name != TEXT]
 )
-def test_a_network_learns_keeps_its_weights_and_exports(name: str, tmp_path: Path):
+def test_network_learns_keeps_its_weights_and_exports(name: str, tmp_path: Path):
     torch.manual_seed(0)
     network = Network(smallest(name))
     image = torch.rand(2, *network.graph.input)
@@ -43,8 +43,8 @@ def test_a_network_learns_keeps_its_weights_and_exports(name: str, tmp_path: Pat
     report = network.loss(image, _truth(network.graph))
     report.total.backward()
     assert torch.isfinite(report.total)
-    still = [key for key, value in network.named_parameters() if value.grad is None]
-    assert still == []
+    without_gradient = [key for key, value in network.named_parameters() if value.grad is None]
+    assert without_gradient == []
     network.zero_grad(set_to_none=True)
 
     path = tmp_path / f"{name}.weights"

@@ -1,4 +1,4 @@
-"""How much a piece of work does, counted rather than timed: machines are noisy."""
+"""Counts function calls, because wall-clock times are unreliable on busy machines."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from types import FrameType
 from typing import Any
 
 
-def calls(work: Callable[[], Any]) -> int:
-    """Function calls that `work` makes, Python's and C's."""
+def count_calls(work: Callable[[], Any]) -> int:
+    """Number of Python and C function calls that `work` makes."""
     count = 0
 
-    def look(frame: FrameType, event: str, argument: Any) -> None:
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal count
         count += event in ("call", "c_call")
 
     before = sys.getprofile()
-    sys.setprofile(look)
+    sys.setprofile(profile)
     try:
         work()
     finally:
