@@ -162,7 +162,7 @@ def is_visible_class(name: str) -> bool:
 
 
 def plain_text(text: str) -> str:
-    """A text in the letters of OpenCV's font. If it has only ASCII, letters lose their accents and others become `?`."""
+    """A text in the letters of OpenCV's font; if that is ASCII only, without accents and with `?` for other letters."""
     if _UTF8:
         return text
     letters = (unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?" for letter in text)

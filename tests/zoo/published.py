@@ -6,12 +6,22 @@ import hashlib
 
 from darknet_py.graph.graph import Graph
 
+# The sections whose fingerprint contains the option; it is "" for others.
+GROUPS = {"convolutional", "route", "softmax"}
+GROUP_ID = {"route"}
+ACTIVATION = {"connected", "convolutional", "sam", "scale_channels", "shortcut"}
+
 
 def fingerprint(graph: Graph) -> str:
     """Hash of section, inputs, window, groups, activation, output and parameters of every layer."""
     lines = []
     for node in graph:
-        options = [getattr(node.spec, name, "") for name in ("groups", "group_id", "activation")]
-        facts = (node.index, node.type, node.sources, node.spec.kernel(), options, tuple(node.output), node.parameters)
+        spec = node.spec
+        options = [
+            spec.groups if node.type in GROUPS else "",
+            spec.group_id if node.type in GROUP_ID else "",
+            spec.activation if node.type in ACTIVATION else "",
+        ]
+        facts = (node.index, node.type, node.sources, spec.kernel(), options, tuple(node.output), node.parameters)
         lines.append(repr(facts))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
