@@ -1,4 +1,4 @@
-"""Every command of docs/recipes.md runs: two iterations of each training, then what measures it."""
+"""Every command of docs/recipes.md runs: two iterations of each training, then its evaluation."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ from pathlib import Path
 import pytest
 
 from darknet_py.cli import main, rnn
-from darknet_py.data import open_classification as classifier_data
-from darknet_py.data.builtin import shape_classes, shapes
-from darknet_py.data.builtin import synthetic_text as tale
+from darknet_py.data import open_classification
+from darknet_py.data.builtin import shape_classes, shapes, synthetic_text
 from darknet_py.graph.graph import parse
-from darknet_py.training.tasks import text_task as training_text
+from darknet_py.training.tasks import text_task
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^python -m darknet_py (.+)$", TEXT, re.MULTILINE)
-TRAINED = re.findall(r"^python -m darknet_py train cfg/(.+)\.cfg$", TEXT, re.MULTILINE)
+COMMANDS = re.findall(r"^(?:python -m darknet_py|darknet-py) (.+)$", TEXT, re.MULTILINE)
+TRAINED = re.findall(r"^(?:python -m darknet_py|darknet-py) train cfg/(.+)\.cfg$", TEXT, re.MULTILINE)
 RECIPES = ["cifar-small", "yolov1-tiny-shapes", "yolov2-tiny-shapes", "gaussian-yolov3-tiny-shapes"]
 RECIPES += ["yolov4-tiny-shapes", "lstm-text"]
 
 
 @pytest.fixture
 def builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with cfg/ and built-in sets of a few pictures and lines."""
+    """Changes to a folder with cfg/ and built-in data of a few images and lines."""
     monkeypatch.setattr(shapes, "ensure_shapes", partial(shapes.ensure_shapes, tmp_path / "shapes", train=4, valid=2))
     monkeypatch.setattr(
-        classifier_data,
+        open_classification,
         "ensure_shape_classes",
         partial(shape_classes.ensure_shape_classes, tmp_path / "classes", train=12, valid=6),
     )
-    for module in (training_text, rnn):
+    for module in (text_task, rnn):
         monkeypatch.setattr(
             module,
             "ensure_synthetic_text",
-            partial(tale.ensure_synthetic_text, tmp_path / "tale", train=999, valid=300),
+            partial(synthetic_text.ensure_synthetic_text, tmp_path / "text", train=999, valid=300),
         )
     (tmp_path / "cfg").symlink_to(ROOT / "cfg")
     monkeypatch.chdir(tmp_path)
 
 
-def test_each_recipe_has_its_row_and_its_command() -> None:
+def test_each_recipe_has_a_row_and_a_command() -> None:
     rows = re.findall(r"^\| `(.+?)` \|.*\| ([\d,]+) \|[^|]+\|$", TEXT, re.MULTILINE)
     assert [name for name, _ in rows] == TRAINED == RECIPES
     for name, iterations in rows:
@@ -51,18 +50,20 @@ def test_each_recipe_has_its_row_and_its_command() -> None:
 
 
 @pytest.mark.slow
-def test_the_two_steps_of_the_large_detector_run(builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second, measure = (shlex.split(command) for command in COMMANDS if "csresnext50-panet-spp-shapes" in command)
+def test_both_steps_of_the_large_detector_run(builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, evaluate = (
+        shlex.split(command) for command in COMMANDS if "csresnext50-panet-spp-shapes" in command
+    )
     small = ["--max-batches", "1", "--batch", "2", "--workers", "0", "--device", "cpu"]
-    assert first[0] == second[0] == "train" and measure[0] == "evaluate"
-    for command in (first, second, measure):
+    assert first[0] == second[0] == "train" and evaluate[0] == "evaluate"
+    for command in (first, second, evaluate):
         assert main([*command, *(small if command[0] == "train" else ["--width", "64", "--height", "64"])]) == 0
     assert "mAP@0.50" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_commands_run(name: str, builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run(name: str, builtin: None, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [shlex.split(command) for command in COMMANDS if re.search(rf"\b{name}[._]", command)]
     assert [command[0] for command in commands][:2] == ["train", "evaluate"]
     for command in commands:

@@ -14,7 +14,7 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main, rnn
-from darknet_py.data.builtin import synthetic_text as tale
+from darknet_py.data.builtin import synthetic_text
 from darknet_py.data.text_streams import TextStreams
 from darknet_py.errors import DarknetError, DataError, TrainError
 from darknet_py.evaluation.text import evaluate_text
@@ -111,7 +111,7 @@ def test_the_commands_train_and_write(text: Path, tmp_path: Path, capsys: pytest
 def test_without_a_text_it_learns_the_built_in_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = partial(tale.ensure_synthetic_text, tmp_path / "tale", train=3000, valid=400)
+    few = partial(synthetic_text.ensure_synthetic_text, tmp_path / "text", train=3000, valid=400)
     monkeypatch.setattr(training_text, "ensure_synthetic_text", few)
     monkeypatch.setattr(rnn, "ensure_synthetic_text", few)
     cfg = tmp_path / "lstm.cfg"
@@ -120,7 +120,7 @@ def test_without_a_text_it_learns_the_built_in_one(
     argv = ["train", str(cfg), "--out", str(out), "--max-batches", "30", "--map", "15", "--device", "cpu"]
     assert main(argv) == 0
     said = capsys.readouterr().err
-    assert f"training on the built-in one, {len(tale.tell('train', 3000).text)} bytes" in said
+    assert f"training on the built-in one, {len(synthetic_text.generate_text('train', 3000).text)} bytes" in said
     assert f"rnn train {cfg} TEXT" in said
     assert "best likelihood of a byte" in said
     rows = json.loads((out / "lstm_likelihood.json").read_text())
@@ -132,8 +132,8 @@ def test_without_a_text_it_learns_the_built_in_one(
     assert main([*measure, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bits_per_byte"] == pytest.approx(rows[1]["bits_per_byte"])
-    assert main([*measure, "--data", str(tmp_path / "tale" / "valid.txt")]) == 0
-    count = len(tale.tell("valid", 400).text) - 1
+    assert main([*measure, "--data", str(tmp_path / "text" / "valid.txt")]) == 0
+    count = len(synthetic_text.generate_text("valid", 400).text) - 1
     assert capsys.readouterr().out.startswith(f"{count} bytes: {found['bits_per_byte']:.3f} bits per byte (perplexity ")
 
 

@@ -1,7 +1,7 @@
-"""Drawing of the built-in sets: shapes on textured backgrounds, the same pixels on every machine.
+"""Draws the built-in data: shapes on textured backgrounds, with the same pixels on every machine.
 
-Random numbers are raw bits of PCG64, and drawing uses only operations that IEEE 754 defines exactly (no sine, no sums
-in an order that depends on the processor).
+Random numbers are raw bits of PCG64. Drawing uses only operations that IEEE 754 defines exactly: no sine, and no sums
+whose order depends on the processor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COLORS = ((214, 48, 44), (52, 96, 224), (236, 196, 44), (204, 60, 204), (44, 17
 
 
 class Stroke(NamedTuple):
-    """One thing to draw within its window: how far each pixel is covered, and its color."""
+    """Something to draw in a window of the image: coverage (0 to 1) and color of each pixel."""
 
     top: int
     left: int
@@ -32,19 +32,19 @@ class Stroke(NamedTuple):
 
 
 class Rng:
-    """Random numbers from raw bits, which numpy promises never to change."""
+    """Random numbers from raw bits, which numpy guarantees never to change."""
 
     def __init__(self, *key: int):
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
 
     def numbers(self, *shape: int) -> Field:
-        """Uniform in 0..1, 1 excluded."""
+        """Uniform in [0, 1)."""
         raw = np.asarray(self._bits.random_raw(math.prod(shape)))
         values: Field = ((raw >> np.uint64(40)) * 2.0**-24).astype(np.float32).reshape(shape)
         return values
 
     def grain(self, shape: tuple[int, ...]) -> Field:
-        """Uniform noise of -8 to 8, eight values from one draw."""
+        """Uniform noise from -8 to 8, eight values per random number."""
         count = math.prod(shape)
         raw = np.asarray(self._bits.random_raw(-(-count // 8))).astype("<u8").view(np.uint8)
         values: Field = (raw[:count].astype(np.float32) * np.float32(1 / 16) - np.float32(8)).reshape(shape)
@@ -60,29 +60,30 @@ class Rng:
         return choices[self.below(len(choices))]
 
 
-def background(dice: Rng, width: int, height: int) -> Field:
+def background(rng: Rng, width: int, height: int) -> Field:
     """A muted color that changes slowly, with lightness noise on two finer scales and sometimes stripes."""
-    canvas = resize(dice.numbers(4, 4, 3) * 30 + dice.numbers(3) * 30 + dice.number(40, 170), width, height)
-    light = resize(dice.numbers(9, 9, 1) * 60 - 30, width, height)
-    light += resize(dice.numbers(32, 32, 1) * 32 - 16, width, height)
-    if dice.number() < 0.3:
-        period, across, down = 8 + dice.below(24), dice.below(3), 1 + dice.below(2)
-        place = (np.arange(width) * across + np.arange(height)[:, None] * down) % period
-        light += np.where(place < period // 2, np.float32(dice.number(-18, 18)), np.float32(0))[:, :, None]
+    canvas = resize(rng.numbers(4, 4, 3) * 30 + rng.numbers(3) * 30 + rng.number(40, 170), width, height)
+    light = resize(rng.numbers(9, 9, 1) * 60 - 30, width, height)
+    light += resize(rng.numbers(32, 32, 1) * 32 - 16, width, height)
+    if rng.number() < 0.3:
+        period, across, down = 8 + rng.below(24), rng.below(3), 1 + rng.below(2)
+        phase = (np.arange(width) * across + np.arange(height)[:, None] * down) % period
+        light += np.where(phase < period // 2, np.float32(rng.number(-18, 18)), np.float32(0))[:, :, None]
     canvas += light
     return canvas
 
 
 def shape(
-    dice: Rng, canvas: Field, kind: int, radius: float, x: float, y: float, *, own_color: float, contrast: float
+    rng: Rng, canvas: Field, kind: int, radius: float, x: float, y: float, *, own_color: float, contrast: float
 ) -> Stroke:
-    """A shape of NAMES around (x, y), turned and stretched a little.
+    """A shape around (x, y), rotated and stretched slightly.
 
-    own_color: chance that it wears its class's color. contrast: least difference of lightness to what is behind.
+    kind: index in NAMES. own_color: probability that it has the color of its class. contrast: minimum difference of
+    lightness to the background.
     """
     height, width = canvas.shape[:2]
-    turn = dice.number(-1, 1) * (0.25 if NAMES[kind] in ("square", "cross") else 1)
-    stretch = dice.number(0.85, 1.18)
+    turn = rng.number(-1, 1) * (0.25 if NAMES[kind] in ("square", "cross") else 1)
+    stretch = rng.number(0.85, 1.18)
     reach = int(radius * 1.5) + 2
     top, left = max(int(y) - reach, 0), max(int(x) - reach, 0)
     rows = np.arange(top, min(int(y) + reach, height), dtype=np.float32)[:, None]
@@ -91,35 +92,35 @@ def shape(
     dx, dy = (columns + 0.5 - x) / radius, (rows + 0.5 - y) / radius
     u, v = (dx * cos + dy * sin) / stretch, (dy * cos - dx * sin) * stretch
     distance = _DISTANCE[NAMES[kind]](u, v) * radius
-    own = bool(own_color) and dice.number() < own_color
-    color = np.array(_COLORS[kind], np.float32) + (dice.numbers(3) * 40 - 20) if own else dice.numbers(3) * 255
-    fill = _contrast(dice, canvas[int(y), int(x)], color, contrast)
+    own = bool(own_color) and rng.number() < own_color
+    color = np.array(_COLORS[kind], np.float32) + (rng.numbers(3) * 40 - 20) if own else rng.numbers(3) * 255
+    fill = _contrast(rng, canvas[int(y), int(x)], color, contrast)
     paint = np.broadcast_to(fill, (*u.shape, 3)).copy()
-    look = dice.below(4)
-    if look == 1:
+    style = rng.below(4)
+    if style == 1:
         paint += (v * 22)[:, :, None]
-    elif look == 2:
+    elif style == 2:
         paint += ((np.floor(u * 3) % 2) * 26 - 13)[:, :, None]
-    elif look == 3:
+    elif style == 3:
         paint = np.where((distance > -max(radius * 0.12, 1.2))[:, :, None], fill * np.float32(0.55), paint)
     return Stroke(top, left, np.clip(0.5 - distance, 0, 1), paint)
 
 
-def bar(dice: Rng, width: int, height: int, thick: float = 4) -> Stroke:
-    """A line across the picture, up to twice `thick` pixels wide: something in front that is no object."""
+def bar(rng: Rng, width: int, height: int, thick: float = 4) -> Stroke:
+    """A line across the image, up to twice `thick` pixels wide, which occludes objects."""
     rows, columns = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
-    turn = dice.number(-1, 1)
+    turn = rng.number(-1, 1)
     cos, sin = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)
-    x, y = dice.number(0, width), dice.number(0, height)
-    distance = abs((columns - x) * sin + (rows - y) * cos) - dice.number(thick / 4, thick)
-    return Stroke(0, 0, np.clip(0.5 - distance, 0, 1), np.broadcast_to(dice.numbers(3) * 200, (height, width, 3)))
+    x, y = rng.number(0, width), rng.number(0, height)
+    distance = abs((columns - x) * sin + (rows - y) * cos) - rng.number(thick / 4, thick)
+    return Stroke(0, 0, np.clip(0.5 - distance, 0, 1), np.broadcast_to(rng.numbers(3) * 200, (height, width, 3)))
 
 
-def _contrast(dice: Rng, local: Field, color: Field, least: float) -> Field:
-    """`color`, lighter or darker where its lightness is not `least` away from the background's."""
+def _contrast(rng: Rng, local: Field, color: Field, minimum: float) -> Field:
+    """`color`, made lighter or darker if its lightness differs by less than `minimum` from the background."""
     level = float(local[0]) * 0.3 + float(local[1]) * 0.6 + float(local[2]) * 0.1
     own = float(color[0]) * 0.3 + float(color[1]) * 0.6 + float(color[2]) * 0.1
-    gap = least + dice.number() * 30
+    gap = minimum + rng.number() * 30
     if abs(own - level) >= gap:
         return np.clip(color, 0, 255)
     goal = level - gap if (own < level and level - gap > 10) or level + gap > 245 else level + gap
@@ -158,7 +159,7 @@ def _cross(u: Field, v: Field) -> Field:
 
 
 def _star(u: Field, v: Field) -> Field:
-    """Five points: inside at least four of the five half planes whose borders make a pentagram."""
+    """A star with five points: inside at least four of the five half-planes of a pentagram."""
     first = second = np.full_like(u, -np.inf)
     for x, y in _PENTAGON:
         side = u * x + v * y

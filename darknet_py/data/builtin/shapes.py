@@ -1,6 +1,6 @@
-"""The built-in detection set: six shapes on textured backgrounds, drawn by `drawing` on first use.
+"""The built-in detection data: six shapes on textured backgrounds, drawn on first use.
 
-The same pixels on every machine. Only the JPEG encoder is OpenCV's.
+The pixels are the same on every machine; only the JPEG encoder is OpenCV's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from darknet_py.data.builtin import store as builtin
+from darknet_py.data.builtin import store
 from darknet_py.data.builtin.drawing import NAMES, Field, Rng, Stroke, background, bar, blend, shape
 from darknet_py.data.datafile import DataFile, write_list
 from darknet_py.data.images import Image
@@ -24,29 +24,39 @@ from darknet_py.errors import DataError
 from darknet_py.shipped import find, is_shipped
 
 TRAIN, VALID = 600, 120
-# Most objects wear their class's color, so that a network learns something within minutes; the rest, and the finer
-# figures, take the shape.
+# Most objects have the color of their class, so that a network learns something within minutes. The others, and a high
+# mAP, require the shape.
 _OWN_COLOR = 0.9
 _VERSION = "2"
 _SIZES = ((320, 240), (240, 320), (288, 288))
 _NEGATIVES = 0.06
-_LEAST_VISIBLE = 0.5  # an object is never covered further than this
+_MIN_VISIBLE = 0.5  # fraction of an object that is never covered
 _QUALITY = 92
 
 
 class ShapeImage(NamedTuple):
-    """image: uint8 (H, W, 3) RGB. rows: (class, cx, cy, w, h) relative to it."""
+    """image: uint8 (H, W, 3) RGB. rows: labels (class, cx, cy, w, h), relative to the image."""
 
     image: Image
     rows: list[tuple[float, ...]]
 
 
 def open_darknet_data(path: str | os.PathLike[str] | None = None) -> DataFile:
-    """Reads a `.data` file; None and our own `shapes.data` mean the built-in set, generated if need be."""
+    """Reads a `.data` file.
+
+    Args:
+        path: The file; None or our own `shapes.data`: the built-in data, which is generated if missing.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: The file cannot be read, or the built-in data cannot be written.
+    """
     if path is None:
         return ensure_shapes()
     path = find(path, ".data file")
-    if builtin.is_builtin(path, "shapes"):
+    if store.is_builtin(path, "shapes"):
         if is_shipped(path):  # its folder may be that of an installed package
             return ensure_shapes()
         ensure_shapes(path.parent / "shapes")
@@ -60,12 +70,23 @@ def ensure_shapes(
     valid: int = VALID,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataFile:
-    """Generates the set in `folder` unless it is there already, and says where it is.
+    """Generates the built-in detection data if missing.
 
-    folder: by default data/shapes of a checkout, else a folder in the user's cache. It appears complete or not at
-    all, whatever happens and however many processes ask at once. Raises DataError where it cannot be written.
+    The folder is complete or absent, also if the process is killed or if several processes run at the same time.
+
+    Args:
+        folder: Default: data/shapes of a checkout, or a folder in the user's cache.
+        train: Number of training images.
+        valid: Number of validation images.
+        progress: Called with the number of images done and the total.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: The folder cannot be written.
     """
-    folder = Path(folder).absolute() if folder is not None else builtin.home("shapes")
+    folder = Path(folder).absolute() if folder is not None else store.dataset_folder("shapes")
     counts = {"train": train, "valid": valid}
     data = DataFile(
         path=folder / "shapes.data",
@@ -76,9 +97,9 @@ def ensure_shapes(
         eval="coco",
     )
     try:
-        builtin.make(folder, f"{_VERSION} {train} {valid}\n", partial(_draw, counts=counts, progress=progress))
+        store.create_folder(folder, f"{_VERSION} {train} {valid}\n", partial(_draw, counts=counts, progress=progress))
         for split, count in counts.items():
-            builtin.refresh(folder / f"{split}.txt", [str(folder / split / f"{k:05}.jpg") for k in range(count)])
+            store.update_list(folder / f"{split}.txt", [str(folder / split / f"{k:05}.jpg") for k in range(count)])
         if not data.path.is_file():
             lines = [f"{key} = {folder / name}" for key, name in (("train", "train.txt"), ("valid", "valid.txt"))]
             write_list(data.path, [f"classes = {len(NAMES)}", *lines, f"names = {data.names}", "eval = coco"])
@@ -88,17 +109,17 @@ def ensure_shapes(
 
 
 def draw_image(split: str, number: int) -> ShapeImage:
-    """Picture `number` of the split "train" or "valid": a pure function."""
-    dice = Rng(2020, ("train", "valid").index(split), number)
-    width, height = dice.pick(_SIZES)
-    canvas = background(dice, width, height)
-    owner = np.full((height, width), -1)  # which object a pixel shows
+    """Draws image `number` of the split "train" or "valid"; the same arguments give the same image."""
+    rng = Rng(2020, ("train", "valid").index(split), number)
+    width, height = rng.pick(_SIZES)
+    canvas = background(rng, width, height)
+    owner = np.full((height, width), -1)  # index of the object that a pixel shows
     areas: list[int] = []
     rows: list[tuple[float, ...]] = []
-    expected = 0 if dice.number() < _NEGATIVES else 1 + dice.below(6)
-    hard = dice.number() < 0.15  # low contrast and more in the way
-    for _ in range(expected):
-        kind, stroke = _object(dice, canvas, hard)
+    objects = 0 if rng.number() < _NEGATIVES else 1 + rng.below(6)
+    hard = rng.number() < 0.15  # low contrast and more occlusion
+    for _ in range(objects):
+        kind, stroke = _object(rng, canvas, hard)
         solid = stroke.cover >= 0.5
         window = owner[stroke.top : stroke.top + solid.shape[0], stroke.left : stroke.left + solid.shape[1]]
         if not solid.any() or _hides(window, solid, owner, areas):
@@ -107,37 +128,37 @@ def draw_image(split: str, number: int) -> ShapeImage:
         window[solid] = len(areas)
         areas.append(int(np.count_nonzero(solid)))
         rows.append((kind, *_box(stroke, solid, width, height)))
-    for _ in range(dice.below(4) if hard else dice.below(2)):
-        line = bar(dice, width, height)
+    for _ in range(rng.below(4) if hard else rng.below(2)):
+        line = bar(rng, width, height)
         if not _hides(owner, line.cover >= 0.5, owner, areas):
             blend(canvas, line)
             owner[line.cover >= 0.5] = -1
-    canvas += dice.grain(canvas.shape)
+    canvas += rng.grain(canvas.shape)
     return ShapeImage(np.clip(canvas, 0, 255, out=canvas).astype(np.uint8), rows)
 
 
-def _object(dice: Rng, canvas: Field, hard: bool) -> tuple[int, Stroke]:
-    """One shape: mostly of middling size, some tiny, some up to half of the image."""
+def _object(rng: Rng, canvas: Field, hard: bool) -> tuple[int, Stroke]:
+    """Draws one shape: mostly of medium size, some tiny, some up to half of the image."""
     height, width = canvas.shape[:2]
-    kind = dice.below(len(NAMES))
-    size = dice.number()
+    kind = rng.below(len(NAMES))
+    size = rng.number()
     if size < 0.1:
-        radius = dice.number(5, 12)
+        radius = rng.number(5, 12)
     elif size < 0.85:
-        radius = dice.number(18, 52)
+        radius = rng.number(18, 52)
     else:
-        radius = dice.number(52, 76)
-    margin = radius * 0.6  # up to a fifth of it may lie outside
-    x, y = dice.number(margin, width - margin), dice.number(margin, height - margin)
+        radius = rng.number(52, 76)
+    margin = radius * 0.6  # up to a fifth of it may be outside
+    x, y = rng.number(margin, width - margin), rng.number(margin, height - margin)
     own_color, contrast = (0.0, 28.0) if hard else (_OWN_COLOR, 40.0)
-    return kind, shape(dice, canvas, kind, radius, x, y, own_color=own_color, contrast=contrast)
+    return kind, shape(rng, canvas, kind, radius, x, y, own_color=own_color, contrast=contrast)
 
 
 def _hides(window: NDArray[np.int_], solid: NDArray[np.bool_], owner: NDArray[np.int_], areas: list[int]) -> bool:
-    """Whether drawing over `solid` would leave too little of an object that is there already."""
+    """Whether drawing over `solid` would cover too much of an earlier object."""
     for number in set(window[solid].tolist()) - {-1}:
         lost = np.count_nonzero(window[solid] == number)
-        if np.count_nonzero(owner == number) - lost < areas[number] * _LEAST_VISIBLE:
+        if np.count_nonzero(owner == number) - lost < areas[number] * _MIN_VISIBLE:
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""Where the built-in sets lie, and how they get there: drawn on first use, complete or not at all."""
+"""Location and creation of the built-in data sets: generated on first use, complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from darknet_py import shipped
 from darknet_py.data.datafile import write_list
 
-_MARK = "complete"  # the file that is in a folder when all else is
+_MARK = "complete"  # this file exists in a folder that is complete
 
 
-def home(name: str) -> Path:
-    """data/NAME of the checkout this file lies in, else (of an installed package) a folder in the user's cache."""
+def dataset_folder(name: str) -> Path:
+    """data/NAME of the checkout that contains this file; of an installed package, a folder in the user's cache."""
     data = shipped.ROOT / "data"
     if not shipped.INSTALLED and os.access(data, os.W_OK):
         return data / name
@@ -24,7 +24,7 @@ def home(name: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where data that can be made again is kept: in the user's cache, else among temporary files."""
+    """Folder for data that can be generated again: in the user's cache, or in the temporary folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 
 def is_builtin(path: Path, name: str) -> bool:
-    """Whether a file is the checkout's data/NAME.data (and not somebody's own of that name)."""
+    """Whether a file is our own data/NAME.data, not a user's file of that name."""
     if path.name != f"{name}.data":
         return False
     with suppress(OSError):
@@ -42,21 +42,29 @@ def is_builtin(path: Path, name: str) -> bool:
     return False
 
 
-def make(folder: Path, stamp: str, draw: Callable[[Path], None]) -> None:
-    """Lets `draw` fill a folder beside `folder` and moves it there in one step, unless `stamp` is there already.
+def create_folder(folder: Path, stamp: str, fill: Callable[[Path], None]) -> None:
+    """Creates a folder atomically, unless it is complete and has the same stamp.
 
-    However many processes do so at once, one complete set remains. Raises OSError.
+    Several processes may do so at the same time: one complete folder remains.
+
+    Args:
+        folder: The folder.
+        stamp: Version of its contents.
+        fill: Writes the contents into a temporary folder, which is then renamed.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
     if _complete(folder, stamp):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        draw(work)
+        fill(work)
         (work / _MARK).write_text(stamp)
-        work.chmod(0o755)  # mkdtemp's folders are private
+        work.chmod(0o755)  # mkdtemp creates private folders
         for _ in range(3):
-            with suppress(OSError):  # another process may be moving its own copy there
+            with suppress(OSError):  # another process may be renaming its own copy
                 if folder.exists() and not _complete(folder, stamp):
                     folder.rename(work.with_suffix(".old"))
                     shutil.rmtree(work.with_suffix(".old"), ignore_errors=True)
@@ -68,8 +76,8 @@ def make(folder: Path, stamp: str, draw: Callable[[Path], None]) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def refresh(path: Path, lines: Sequence[str]) -> None:
-    """Writes a list unless it says so already. Lists name absolute paths, which change when the set is moved."""
+def update_list(path: Path, lines: Sequence[str]) -> None:
+    """Writes a list if its lines differ. Lists contain absolute paths, which change when the folder is moved."""
     if path.is_file() and path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() == list(lines):
         return
     write_list(path, lines)

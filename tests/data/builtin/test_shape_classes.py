@@ -1,4 +1,4 @@
-"""The built-in classification set: the same on every machine, a folder per class, colors that say nothing."""
+"""The built-in classification data: same pixels on every machine, a folder per class, random colors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from darknet_py.data import open_classification as classifier_data
+from darknet_py.data import open_classification
 from darknet_py.data.builtin import shape_classes
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.images import load_image
@@ -31,8 +31,8 @@ def test_pixels_are_the_same_everywhere() -> None:
     assert not np.array_equal(shape_classes.draw_example("valid", 0)[1], shape_classes.draw_example("train", 0)[1])
 
 
-def test_color_does_not_tell_the_class() -> None:
-    """The nearest mean color of the middle finds the class hardly better than chance."""
+def test_color_is_independent_of_the_class() -> None:
+    """Classification by the mean color of the center is hardly better than chance."""
     found = [shape_classes.draw_example("train", number) for number in range(480)]
     kinds = np.array([kind for kind, _ in found])
     colors = np.array([np.median(image[12:20, 12:20], (0, 1)) for _, image in found])
@@ -41,7 +41,7 @@ def test_color_does_not_tell_the_class() -> None:
     assert (guesses == kinds[240:]).mean() < 0.3  # chance is 1/6
 
 
-def test_it_is_a_folder_per_class_and_darknets_lists(made: DataFile) -> None:
+def test_folder_per_class_and_darknet_lists(made: DataFile) -> None:
     builtin = shape_classes.ensure_shape_classes(made.path, train=24, valid=12)
     folder = open_classifier_data(made.path)
     assert folder.names == shape_classes.NAMES and folder.separate
@@ -57,23 +57,23 @@ def test_it_is_a_folder_per_class_and_darknets_lists(made: DataFile) -> None:
         assert Path(path).parent.name == shape_classes.NAMES[kind]
 
 
-def test_it_is_made_once_and_follows_a_move(made: DataFile, tmp_path: Path) -> None:
+def test_created_once_and_lists_follow_a_move(made: DataFile, tmp_path: Path) -> None:
     shutil.copytree(made.path, tmp_path / "set")
     moved = shape_classes.ensure_shape_classes(tmp_path / "set", train=24, valid=12)
     first = Path(moved.train_images()[0])
     assert first.is_relative_to(tmp_path) and first.read_bytes() == Path(made.train_images()[0]).read_bytes()
     first.unlink()
     assert not Path(shape_classes.ensure_shape_classes(tmp_path / "set", train=24, valid=12).train_images()[0]).exists()
-    other = shape_classes.ensure_shape_classes(tmp_path / "set", train=30, valid=12)  # another version: made anew
+    other = shape_classes.ensure_shape_classes(tmp_path / "set", train=30, valid=12)  # another version: created again
     assert all(Path(path).is_file() for path in other.train_images()) and len(other.train_images()) == 30
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="file/set: cannot write the built-in data"):
         shape_classes.ensure_shape_classes(tmp_path / "file" / "set")
 
 
-def test_opening_it(made: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_builtin_data(made: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(classifier_data, "ensure_shape_classes", lambda *folder: asked.append(folder) or made)
+    monkeypatch.setattr(open_classification, "ensure_shape_classes", lambda *folder: asked.append(folder) or made)
     data = open_classifier_data(None, limit=6)
     assert asked == [()] and data.names == shape_classes.NAMES
     assert [data.train.classes_in_path(data.train.paths[number]) for number in range(6)] == [

@@ -1,4 +1,4 @@
-"""The built-in set: the same on every machine, complete or not there, in Darknet's format."""
+"""The built-in detection data: same pixels on every machine, complete or absent, in Darknet's format."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from darknet_py import shipped
-from darknet_py.data.builtin import shapes
-from darknet_py.data.builtin import store as builtin
+from darknet_py.data.builtin import shapes, store
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import check_labels, find_labels, load_labels
@@ -28,43 +27,43 @@ def test_pixels_are_the_same_everywhere() -> None:
     assert shapes.draw_image("valid", 0).rows != shapes.draw_image("train", 0).rows
 
 
-def test_what_it_looks_like() -> None:
-    pictures = [shapes.draw_image("train", number) for number in range(60)]
-    rows = np.array([row for picture in pictures for row in picture.rows])
+def test_size_and_number_of_objects() -> None:
+    images = [shapes.draw_image("train", number) for number in range(60)]
+    rows = np.array([row for sample in images for row in sample.rows])
     assert set(rows[:, 0]) == set(range(len(shapes.NAMES)))
-    assert any(not picture.rows for picture in pictures)  # negatives
+    assert any(not sample.rows for sample in images)  # negatives
     side = np.sqrt(rows[:, 3] * rows[:, 4])
     assert side.min() < 0.06 and side.max() > 0.4
     low, high = rows[:, 1:3] - rows[:, 3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2
     assert low.min() >= 0 and high.max() <= 1
-    for picture in pictures[:10]:
-        assert picture.image.dtype == np.uint8 and picture.image.std() > 5
+    for sample in images[:10]:
+        assert sample.image.dtype == np.uint8 and sample.image.std() > 5
 
 
-def test_the_set_in_darknets_format(tmp_path: Path) -> None:
+def test_darknet_format(tmp_path: Path) -> None:
     data = shapes.ensure_shapes(tmp_path / "shapes", **SMALL)
     assert len(data.train_images()) == 4 and len(data.valid_images()) == 2
     assert data.class_names() == list(shapes.NAMES)
     check_labels(data.train_images(), data.classes)
     for number, path in enumerate(data.train_images()):
-        picture = shapes.draw_image("train", number)
+        sample = shapes.draw_image("train", number)
         image = load_image(path)
-        assert image.shape == picture.image.shape
-        assert abs(image.astype(int) - picture.image).mean() < 8  # JPEG
+        assert image.shape == sample.image.shape
+        assert abs(image.astype(int) - sample.image).mean() < 8  # JPEG
         boxes = load_labels(find_labels(path)).boxes[:, :5]
-        np.testing.assert_allclose(boxes, np.reshape(picture.rows, (-1, 5)), atol=1e-6)
+        np.testing.assert_allclose(boxes, np.reshape(sample.rows, (-1, 5)), atol=1e-6)
     again = DataFile.read(data.path)
     assert (again.train, again.valid, again.names, again.classes) == (data.train, data.valid, data.names, 6)
 
 
-def test_it_is_made_once_and_repaired(tmp_path: Path) -> None:
+def test_created_once_and_repaired(tmp_path: Path) -> None:
     folder = tmp_path / "shapes"
     drawn: list[int] = []
     shapes.ensure_shapes(folder, **SMALL, progress=lambda done, total: drawn.append(done))
     shapes.ensure_shapes(folder, **SMALL, progress=lambda done, total: drawn.append(done))
     assert drawn == [1, 2, 3, 4, 5, 6]
     shutil.rmtree(folder)
-    (folder / "train").mkdir(parents=True)  # somebody was stopped half-way, or another version made it
+    (folder / "train").mkdir(parents=True)  # left by an interrupted process or another version
     data = shapes.ensure_shapes(folder, **SMALL)
     assert all(Path(path).is_file() for path in data.train_images())
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
@@ -97,7 +96,7 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "shapes").iterdir())) == 7
 
 
-def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_builtin_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
     monkeypatch.setattr(shapes, "ensure_shapes", lambda folder=None: made.append(folder) or DataFile(Path("made")))
     assert shapes.open_darknet_data().path == Path("made") and made == [None]
@@ -111,8 +110,8 @@ def test_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shapes.open_darknet_data(other).classes == 2 and len(made) == 2
 
 
-def test_where_it_goes_when_the_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert builtin.home("shapes") == Path(__file__).parents[3] / "data" / "shapes"
+def test_folder_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.dataset_folder("shapes") == Path(__file__).parents[3] / "data" / "shapes"
     monkeypatch.setattr(shipped, "INSTALLED", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert builtin.home("shapes") == tmp_path / "cache" / "darknet_py" / "shapes"
+    assert store.dataset_folder("shapes") == tmp_path / "cache" / "darknet_py" / "shapes"

@@ -1,4 +1,4 @@
-"""The built-in text: the same everywhere, of known information, complete or not there."""
+"""The built-in text: same on every machine, of known entropy, complete or absent."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.data.builtin import synthetic_text as tale
+from darknet_py.data.builtin import synthetic_text
 from darknet_py.errors import DataError
 
 HASH = "e20010669508571330d45b2790b7a452b6ef9166a9f4d276a1ae92e1b56a370d"
-NUMBERS = {word: number for number, word in enumerate(tale._NUMBERS)}
+NUMBERS = {word: number for number, word in enumerate(synthetic_text._NUMBERS)}
 
 
-def test_the_text_is_the_same_everywhere() -> None:
-    assert hashlib.sha256(tale.tell("train", 5000).text).hexdigest() == HASH
-    assert tale.tell("train", 9000).text.startswith(tale.tell("train", 5000).text)
-    assert tale.tell("valid", 300).text != tale.tell("train", 300).text
+def test_text_is_the_same_everywhere() -> None:
+    assert hashlib.sha256(synthetic_text.generate_text("train", 5000).text).hexdigest() == HASH
+    assert synthetic_text.generate_text("train", 9000).text.startswith(synthetic_text.generate_text("train", 5000).text)
+    assert synthetic_text.generate_text("valid", 300).text != synthetic_text.generate_text("train", 300).text
 
 
-def test_what_follows_from_what_was_said_is_right() -> None:
-    text = tale.tell("train", 40_000).text.decode("ascii")
+def test_implied_sentences_are_correct() -> None:
+    text = synthetic_text.generate_text("train", 40_000).text.decode("ascii")
     sums = re.findall(r"(\w+) and (\w+) make (\w+)\.", text)
     assert len(sums) > 50
     for a, b, c in sums:
@@ -46,8 +46,8 @@ def test_what_follows_from_what_was_said_is_right() -> None:
         assert (are == "is") == ((n.lower() if asked == shape else m) == "one")
 
 
-def test_its_information_is_far_below_what_two_letters_tell() -> None:
-    train, valid = tale.tell("train", 300_000), tale.tell("valid", 30_000)
+def test_entropy_is_far_below_that_of_bigrams() -> None:
+    train, valid = synthetic_text.generate_text("train", 300_000), synthetic_text.generate_text("valid", 30_000)
     assert valid.bits / len(valid.text) == pytest.approx(0.150, abs=5e-4)
     pairs, triples = Counter(zip(train.text, train.text[1:], strict=False)), Counter[tuple[int, ...]]()
     triples.update(zip(train.text, train.text[1:], train.text[2:], strict=False))
@@ -57,15 +57,15 @@ def test_its_information_is_far_below_what_two_letters_tell() -> None:
     assert bits / (len(valid.text) - 2) == pytest.approx(1.168, abs=5e-4)
 
 
-def test_it_is_written_once(tmp_path: Path) -> None:
-    made = tale.ensure_synthetic_text(tmp_path / "tale", train=900, valid=300)
-    assert made.train is not None and made.train.read_bytes() == tale.tell("train", 900).text
-    assert made.valid is not None and made.valid.read_bytes() == tale.tell("valid", 300).text
+def test_created_once(tmp_path: Path) -> None:
+    made = synthetic_text.ensure_synthetic_text(tmp_path / "text", train=900, valid=300)
+    assert made.train is not None and made.train.read_bytes() == synthetic_text.generate_text("train", 900).text
+    assert made.valid is not None and made.valid.read_bytes() == synthetic_text.generate_text("valid", 300).text
     made.train.write_text("somebody's own")
-    tale.ensure_synthetic_text(tmp_path / "tale", train=900, valid=300)
+    synthetic_text.ensure_synthetic_text(tmp_path / "text", train=900, valid=300)
     assert made.train.read_text() == "somebody's own"
-    tale.ensure_synthetic_text(tmp_path / "tale", train=901, valid=300)
-    assert made.train.read_bytes() == tale.tell("train", 901).text
+    synthetic_text.ensure_synthetic_text(tmp_path / "text", train=901, valid=300)
+    assert made.train.read_bytes() == synthetic_text.generate_text("train", 901).text
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file/tale: cannot write the built-in data"):
-        tale.ensure_synthetic_text(tmp_path / "file" / "tale")
+    with pytest.raises(DataError, match="file/text: cannot write the built-in data"):
+        synthetic_text.ensure_synthetic_text(tmp_path / "file" / "text")
