@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     )
     from darknet_py.export.convert import convert
     from darknet_py.graph.graph import Graph, parse, parse_text
-    from darknet_py.inference.detect import Detection
+    from darknet_py.inference.detections import Detection, Detections
     from darknet_py.model.load import load
+    from darknet_py.model.model_file import ModelFile
     from darknet_py.model.network import LossReport, Network
     from darknet_py.training.api import train
 
@@ -38,10 +39,12 @@ _HOMES = {
     "CfgWarning": "errors",
     "DarknetError": "errors",
     "DataError": "errors",
-    "Detection": "inference.detect",
+    "Detection": "inference.detections",
+    "Detections": "inference.detections",
     "Graph": "graph.graph",
     "LossReport": "model.network",
     "MissingExtra": "errors",
+    "ModelFile": "model.model_file",
     "Network": "model.network",
     "TrainError": "errors",
     "WeightsError": "errors",
@@ -58,9 +61,11 @@ __all__ = [
     "DarknetError",
     "DataError",
     "Detection",
+    "Detections",
     "Graph",
     "LossReport",
     "MissingExtra",
+    "ModelFile",
     "Network",
     "TrainError",
     "WeightsError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from darknet_py.errors import DarknetError, DataError
 
@@ -41,14 +42,24 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
         temporary.unlink(missing_ok=True)
 
 
+def open_regular(path: str | Path, what: str) -> BinaryIO:
+    """A regular file, open for reading bytes. Raises DataError: path, `what` and the reason."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
+            raise DataError(f"{path}: cannot read the {what}: not a file")
+        return path.open("rb")
+    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
+        raise DataError(f"{path}: cannot read the {what}: {_reason(problem)}") from problem
+
+
 def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
     """Reads a regular text file.
 
     Args:
         path: The file.
         what: What the file is, for messages.
-        keep_bytes: Whether the text can be written back unchanged: line endings stay, and bytes that are not UTF-8
-            become surrogate escapes. Otherwise such bytes become U+FFFD.
+        keep_bytes: See `decode_text`.
 
     Returns:
         The text.
@@ -56,15 +67,34 @@ def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
     Raises:
         DataError: The file cannot be read or is not a text file.
     """
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
-            raise DataError(f"{path}: cannot read the {what}: not a file")
-        errors, newline = ("surrogateescape", "") if keep_bytes else ("replace", None)
-        with path.open(encoding="utf-8", errors=errors, newline=newline) as file:
-            text = file.read()
-    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
-        raise DataError(f"{path}: cannot read the {what}: {_reason(problem)}") from problem
+    with open_regular(path, what) as file:
+        try:
+            content = file.read()
+        except OSError as problem:
+            raise DataError(f"{path}: cannot read the {what}: {_reason(problem)}") from problem
+    return decode_text(content, path, what, keep_bytes=keep_bytes)
+
+
+def decode_text(content: bytes, path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
+    """Decodes the content of a text file.
+
+    Args:
+        content: The file's content.
+        path: The file, for messages.
+        what: What the file is, for messages.
+        keep_bytes: Whether the text can be written back unchanged: line endings stay, and bytes that are not UTF-8
+            become surrogate escapes. Otherwise such bytes become U+FFFD, and line endings `\\n`.
+
+    Returns:
+        The text.
+
+    Raises:
+        DataError: The file is not a text file.
+    """
+    if keep_bytes:
+        text = content.decode("utf-8", "surrogateescape")
+    else:
+        text = content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     return checked_text(text, path, f"the {what}")
 
 

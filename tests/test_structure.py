@@ -27,7 +27,7 @@ LEVELS = [
     ["cfg"],
     ["layers"],
     ["graph"],
-    ["data"],
+    ["data", "view.draw"],
     ["model", "inference"],
     ["view", "zoo"],
     ["evaluation", "export"],

@@ -1,19 +1,19 @@
-"""`classify CFG --weights W IMAGES…`: the most likely classes of images; what `evaluate` does for classifiers."""
+"""`classify CFG --weights W IMAGES…`: the most likely classes of images."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from typing import TYPE_CHECKING
 
-from darknet_py.cli.common import load_network, network_arguments, positive, stb_argument
+import torch
 
-if TYPE_CHECKING:
-    from darknet_py.graph.graph import Graph
-
-HELP = "name the most likely classes of images"
-_SHOWN = 10  # lines about bad images
+from darknet_py.cli.common import json_argument, load_network, network_arguments, positive, stb_argument, write_json
+from darknet_py.cli.detect import find_images
+from darknet_py.data.datafile import read_names
+from darknet_py.data.images import center_crop, load_image
+from darknet_py.data.open_classification import open_classifier_data
+from darknet_py.errors import DarknetError, DataError
+from darknet_py.evaluation.classifier import is_classifier
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--names", metavar="FILE", help="class names, one a line, instead of those of the data")
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    json_argument(parser)
     stb_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """1 where an image could not be read."""
-    import torch
-
-    from darknet_py.cli.detect import find_images
-    from darknet_py.data.datafile import read_names
-    from darknet_py.data.images import center_crop, load_image
-    from darknet_py.data.open_classification import open_classifier_data
-    from darknet_py.errors import DarknetError, DataError
-
     network = load_network(args)
     if not is_classifier(network.graph):
         raise DarknetError(f"{args.cfg}: expected a classifier, got another network; see `detect`")
@@ -68,41 +60,5 @@ def run(args: argparse.Namespace) -> int:
             print(path)
             print("\n".join(f"  {row['confidence']:7.2%}  {row['name']}" for row in classes), flush=True)
     if args.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        write_json(args.json, rows)
     return int(failed)
-
-
-def is_classifier(graph: Graph) -> bool:
-    """Whether it gives one vector per image, and no boxes."""
-    return bool(graph.net.channels) and graph.layers[-1].spec.vector and not graph.detection_specs
-
-
-def measure(args: argparse.Namespace) -> int:
-    """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
-    from darknet_py.cli.evaluate import write_report
-    from darknet_py.data.open_classification import open_classifier_data
-    from darknet_py.evaluation.classifier import evaluate_classifier
-    from darknet_py.files import write_atomically
-    from darknet_py.inference.fuse import AMP, fuse
-
-    network = load_network(args)
-    if args.amp:
-        network = fuse(network, AMP[args.amp])
-    data = open_classifier_data(args.data, network.graph.net.channels)
-    data.valid.stb = args.stb
-    result = evaluate_classifier(network, data.valid, args.batch, args.workers, data.names, args.loss)
-    for line in result.skipped[:_SHOWN]:
-        print(f"warning: {line}", file=sys.stderr)
-    matrix = result.confusion()
-    report = {"cfg": args.cfg, "weights": args.weights, "data": args.data, **result.to_json()}
-    report["confusion"] = {"what": "row: label, column: class found", "matrix": matrix.tolist()}
-    if args.out:
-        write_report(args.out, report, result.names, matrix.tolist(), result.pictures)
-    if args.json == "-":
-        print(json.dumps(report))
-        return 0
-    loss = "" if result.loss is None else f", loss {result.loss:.4f} per image"
-    print(f"{len(result.labels)} images: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}{loss}")
-    if args.json:
-        write_atomically(args.json, json.dumps(report).encode() + b"\n")
-    return 0

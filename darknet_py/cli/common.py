@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +41,12 @@ def amp_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def letter_box_argument(parser: argparse.ArgumentParser) -> None:
-    """--letter-box, for `load_network`."""
+    """--letter-box: True, or None where the cfg decides."""
     parser.add_argument(
-        "--letter-box", action="store_true", help="keep the aspect ratio of images, as letter_box=1 in [net]"
+        "--letter-box",
+        action="store_const",
+        const=True,
+        help="keep the aspect ratio of images, as letter_box=1 in [net]",
     )
 
 
@@ -83,10 +85,7 @@ def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network
     from darknet_py.model.load import load
 
     device = pick_device(args.device)
-    net = load(args.cfg, args.weights, width=args.width, height=args.height, device=device, names=names)
-    if getattr(args, "letter_box", False):
-        net.graph = replace(net.graph, net=replace(net.graph.net, letter_box=True))
-    return net
+    return load(args.cfg, args.weights, width=args.width, height=args.height, device=device, names=names)
 
 
 def positive(text: str) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from darknet_py.cli.common import positive
-
-HELP = "turn cfg + weights into a PyTorch checkpoint (.pt), or a checkpoint back into .weights"
+from darknet_py.data.datafile import read_names
+from darknet_py.export.convert import convert
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.data.datafile import read_names
-    from darknet_py.export.convert import convert
-
     names = read_names(args.names) if args.names else ()
     out = convert(args.cfg, args.weights, args.out, names, args.cutoff)
-    print(f"wrote {out} ({Path(out).stat().st_size} bytes)")
+    print(f"wrote {out} ({out.stat().st_size} bytes)")
     return 0

@@ -1,4 +1,4 @@
-"""`detect CFG IMAGES…`: boxes on files, folders and globs, as pictures and JSON."""
+"""`detect CFG IMAGES…`: boxes on files, folders and globs, as images and JSON."""
 
 from __future__ import annotations
 
@@ -9,49 +9,62 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from darknet_py.cli.common import (
     amp_argument,
     fraction,
     letter_box_argument,
+    load_network,
     network_arguments,
     positive,
     stb_argument,
 )
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
-
-HELP = "find objects on images: writes pictures with boxes, and JSON on request"
+from darknet_py.data.datafile import read_names
+from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.labels import find_labels, save_labels
+from darknet_py.data.open_dataset import open_dataset
+from darknet_py.errors import DarknetError, DataError
+from darknet_py.files import make_folder, write_atomically
+from darknet_py.inference.detect import DetectOptions, as_array, detect
+from darknet_py.inference.detections import JsonFrame
+from darknet_py.inference.fuse import AMP, fuse
+from darknet_py.model.network import Network
+from darknet_py.view.draw import save_picture
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    finding_arguments(parser)
+    detection_arguments(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or globs")
     parser.add_argument(
-        "--out", metavar="DIR", default="predictions", help="folder of the pictures (default: predictions)"
+        "--out", metavar="DIR", default="predictions", help="folder of the images with boxes (default: predictions)"
     )
-    parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
+    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="write no images")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout"
     )
-    parser.add_argument("--save-labels", action="store_true", help="write a label file for each image, where they go")
+    parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
     stb_argument(parser)
 
 
-def finding_arguments(parser: argparse.ArgumentParser) -> None:
-    """The network, and what counts as found."""
+def detection_arguments(parser: argparse.ArgumentParser) -> None:
+    """The network, and what counts as detected."""
     network_arguments(parser, "trained weights")
     amp_argument(parser)
     letter_box_argument(parser)
-    parser.add_argument("--thresh", type=fraction, default=0.25, help="least confidence (default: 0.25)")
+    parser.add_argument("--thresh", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
     parser.add_argument(
-        "--nms", type=fraction, default=0.45, help="overlap above which boxes are joined (default: 0.45)"
+        "--nms", type=fraction, default=0.45, help="IoU threshold for non-maximum suppression (default: 0.45)"
     )
     parser.add_argument(
-        "--hier", type=fraction, metavar="P", help="class trees: name classes surer than P (default: 0.5)"
+        "--hier",
+        type=fraction,
+        default=0.5,
+        metavar="P",
+        help="class trees: report the most specific class of a probability above P (default: 0.5)",
     )
     parser.add_argument("--data", metavar="FILE", help=".data file, for the class names")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line")
@@ -59,83 +72,70 @@ def finding_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from darknet_py.data.images import load_image
-    from darknet_py.data.labels import find_labels, save_labels
-    from darknet_py.errors import DataError
-    from darknet_py.files import make_folder
-    from darknet_py.inference.detect import detect
-    from darknet_py.view.draw import draw, is_visible_class, save_picture
-
+    """1 where an image could not be read."""
     net = load_detector(args)
+    options = replace(detect_options(args), stb=args.stb)
     paths = find_images(args.images)
-    places = picture_paths(args.out, paths)
-    if args.save_labels and (there := [label for label in map(find_labels, paths) if os.path.exists(label)]):
-        raise DataError(f"{there[0]}: there are labels already ({len(there)} such files); --save-labels replaces none")
-    if not args.no_pictures:
+    targets = output_paths(args.out, paths)
+    if args.save_labels and (existing := [label for label in map(find_labels, paths) if os.path.exists(label)]):
+        raise DataError(
+            f"{existing[0]}: there are labels already ({len(existing)} such files); --save-labels replaces none"
+        )
+    if not args.no_images:
         make_folder(args.out)
-    quiet = args.json == "-"
-    frames: list[dict[str, Any]] = []
-    failed = 0
+    json_to_stdout = args.json == "-"
+    frames: list[JsonFrame] = []
+    failed = False
     progress = tqdm(total=len(paths), unit="image", disable=len(paths) < 2 or not sys.stderr.isatty())
     for start in range(0, len(paths), args.batch):
         images = []
         for path in paths[start : start + args.batch]:
             try:
-                images.append((path, load_image(path, net.graph.net.channels, args.stb)))
+                images.append((path, as_array(path, net.graph.net.channels, args.stb)))
             except DataError as error:
-                failed += 1
+                failed = True
                 progress.write(f"darknet_py: {error}", file=sys.stderr)
-        results = detect(net, [image for _, image in images], args.thresh, args.nms, args.batch)
+        results = detect(net, [image for _, image in images], options)
         for (path, image), all_found in zip(images, results, strict=True):
-            found = [detection for detection in all_found if is_visible_class(detection.name)]
-            frames.append(frame(len(frames) + 1, found, path))
+            found = all_found.visible()
+            frames.append(found.to_frame(len(frames) + 1, path))
             if args.save_labels:
-                save_labels(find_labels(path), [(each.class_id, *each.box) for each in found])
-            if not quiet:
-                progress.write(f"{path}: {summary(found)}")
-            if not args.no_pictures:
-                save_picture(places[path], draw(image, found))
+                save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
+            if not json_to_stdout:
+                progress.write(f"{path}: {found.summary()}")
+            if not args.no_images:
+                save_picture(targets[path], found.plot(image))
         progress.update(len(paths[start : start + args.batch]))
     progress.close()
     if args.json:
         _write_json(args.json, frames)
-    if frames and not args.no_pictures:
-        print(f"pictures in {args.out}/", file=sys.stderr if quiet else sys.stdout)
-    return 1 if failed else 0
+    if frames and not args.no_images:
+        print(f"images in {args.out}/", file=sys.stderr if json_to_stdout else sys.stdout)
+    return int(failed)
 
 
 def load_detector(args: argparse.Namespace) -> Network:
-    """The fused network that `finding_arguments` describe."""
-    from darknet_py.cli.common import load_network
-    from darknet_py.errors import DarknetError
-    from darknet_py.inference.fuse import AMP, fuse
-
+    """The fused network that `detection_arguments` describe."""
     net = load_network(args, class_names(args))
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
-    if args.hier is not None:
-        for _, head in net.detectors:
-            head.hier = args.hier
     return fuse(net, AMP.get(args.amp))
+
+
+def detect_options(args: argparse.Namespace) -> DetectOptions:
+    """The options that `detection_arguments` describe."""
+    return DetectOptions(args.thresh, args.nms, args.letter_box, args.hier, batch=args.batch)
 
 
 def class_names(args: argparse.Namespace) -> Sequence[str]:
     """Names from --names or --data; none leaves a checkpoint's own."""
-    from darknet_py.data.datafile import read_names
-    from darknet_py.data.open_dataset import open_dataset
-
     if args.names:
         return read_names(args.names)
     return open_dataset(args.data).class_names() if args.data else ()
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Files as given, folders (their images, sorted, not deeper) and globs. Raises DataError when one finds nothing."""
-    from darknet_py.data.images import IMAGE_SUFFIXES
-    from darknet_py.errors import DataError
-
+    """Files, folders (their images, sorted, without subfolders) and globs. Raises DataError where one matches none."""
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
@@ -151,41 +151,19 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def frame(frame_id: int, found: Sequence[Any], path: Path | None = None) -> dict[str, Any]:
-    """One image's entry, in the layout of Darknet's `detection_to_json`; a video's frames have no path."""
-    objects = [
-        {
-            "class_id": detection.class_id,
-            "name": detection.name,
-            "relative_coordinates": dict(
-                zip(("center_x", "center_y", "width", "height"), detection.box, strict=True),
-            ),
-            "confidence": detection.confidence,
-        }
-        for detection in found
-    ]
-    return {"frame_id": frame_id, **({"filename": str(path)} if path else {}), "objects": objects}
-
-
-def summary(found: Sequence[Any]) -> str:
-    return ", ".join(f"{detection.name} {detection.confidence:.0%}" for detection in found) or "nothing"
-
-
-def picture_paths(folder: str, paths: Sequence[Path]) -> dict[Path, Path]:
-    """Where the picture of each image goes; equal file names from several folders keep apart."""
-    twins = Counter(path.stem for path in paths)
-    met: Counter[str] = Counter()
-    places = {}
+def output_paths(folder: str, paths: Sequence[Path]) -> dict[Path, Path]:
+    """The file to write for each image; equal file names from several folders are numbered."""
+    counts = Counter(path.stem for path in paths)
+    seen: Counter[str] = Counter()
+    targets = {}
     for path in paths:
-        met[path.stem] += 1
-        stem = path.stem if twins[path.stem] == 1 else f"{path.stem}_{met[path.stem]}"
-        places[path] = Path(folder) / f"{stem}.jpg"
-    return places
+        seen[path.stem] += 1
+        stem = path.stem if counts[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}"
+        targets[path] = Path(folder) / f"{stem}.jpg"
+    return targets
 
 
-def _write_json(target: str, frames: list[dict[str, Any]]) -> None:
-    from darknet_py.files import write_atomically
-
+def _write_json(target: str, frames: list[JsonFrame]) -> None:
     text = json.dumps(frames, indent=1, ensure_ascii=False)
     if target == "-":
         print(text)

@@ -1,45 +1,50 @@
-"""`evaluate CFG --weights W`: mAP and AP of a detector, top-1 and top-5 of a classifier, bits per byte of a text."""
+"""`evaluate CFG --weights W`: mAP and AP of a detector, accuracy of a classifier, bits per byte of a text model."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from darknet_py.cli import rnn
 from darknet_py.cli.common import (
     amp_argument,
     count,
     fraction,
     letter_box_argument,
     network_arguments,
+    pick_device,
     positive,
     stb_argument,
 )
+from darknet_py.data.datafile import read_list, read_names
+from darknet_py.data.open_classification import open_classifier_data
+from darknet_py.data.open_dataset import open_dataset
+from darknet_py.errors import DarknetError
+from darknet_py.evaluation.classifier import evaluate_classifier, is_classifier
+from darknet_py.evaluation.coco_ap import CocoResult
+from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
+from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation, evaluate_detector
+from darknet_py.evaluation.report import write_files, write_report
+from darknet_py.evaluation.types import Ints
+from darknet_py.files import write_atomically
+from darknet_py.inference.fuse import AMP, fuse
+from darknet_py.model.load import build
+from darknet_py.model.model_file import read_cfg
+from darknet_py.model.network import Network
+from darknet_py.view.evaluation_plots import evaluation_plots
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from darknet_py.data.datafile import DataFile
-    from darknet_py.evaluation.coco_ap import CocoResult
-    from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
-    from darknet_py.evaluation.detector import Evaluation
-    from darknet_py.view.draw import Picture
-
-HELP = "measure a detector (Darknet's mAP, COCO's AP), a classifier (top-1, top-5), a network of texts (bits per byte)"
-_SHOWN = 10  # lines about bad images and labels
+_MAX_WARNINGS = 10  # lines about bad images and labels
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "trained weights")
-    parser.add_argument("--data", metavar="FILE", help="whose `valid` list is used, or a text (default: built-in data)")
-    parser.add_argument("--images", metavar="LIST", help="another list of images, or a folder, instead of `valid`")
+    parser.add_argument(
+        "--data", metavar="FILE", help="data set whose `valid` list is used, or a text (default: built-in data)"
+    )
+    parser.add_argument("--images", metavar="LIST", help="a list of images, or a folder, instead of `valid`")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line, instead of those of the .data file")
     parser.add_argument(
         "--protocol",
@@ -48,11 +53,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="darknet: as `detector map`; coco: pycocotools on what `detector valid` finds (default: both)",
     )
     parser.add_argument(
-        "--points", type=int, choices=(0, 11, 101), default=0, help="of Darknet's mAP: 0 area under the curve (default)"
+        "--points",
+        type=int,
+        choices=(0, 11, 101),
+        default=0,
+        help="recall points of Darknet's mAP (default: 0, the area under the curve)",
     )
-    parser.add_argument("--iou-thresh", type=fraction, default=0.5, help="of Darknet's mAP (default: 0.5)")
     parser.add_argument(
-        "--thresh", type=fraction, default=0.25, help="confidence at which boxes are counted (default: 0.25)"
+        "--iou-thresh", type=fraction, default=0.5, help="IoU threshold of Darknet's mAP (default: 0.5)"
+    )
+    parser.add_argument(
+        "--thresh", type=fraction, default=0.25, help="minimum confidence of counted detections (default: 0.25)"
     )
     parser.add_argument("--batch", type=positive, default=8, help="images per forward pass (default: 8)")
     parser.add_argument("--workers", type=count, help="processes that read images (default: one per core, at most 8)")
@@ -67,62 +78,57 @@ def configure(parser: argparse.ArgumentParser) -> None:
     amp_argument(parser)
     letter_box_argument(parser)
     stb_argument(parser)
-    parser.add_argument("--loss", action="store_true", help="the network's loss too, from the same pass")
+    parser.add_argument("--loss", action="store_true", help="compute the network's loss too, in the same pass")
 
 
 def run(args: argparse.Namespace) -> int:
-    from darknet_py.cli import classify, rnn
-    from darknet_py.cli.common import load_network
-    from darknet_py.data.datafile import read_list, read_names
-    from darknet_py.data.open_dataset import open_dataset
-    from darknet_py.errors import CfgWarning, DarknetError
-    from darknet_py.evaluation.detector import PROTOCOLS, evaluate_detector
-    from darknet_py.files import write_atomically
-    from darknet_py.inference.fuse import AMP
-    from darknet_py.model.checkpoint import is_checkpoint
-    from darknet_py.model.load import read_graph
-
-    if not args.weights and not is_checkpoint(args.cfg):
+    device = pick_device(args.device)
+    model = read_cfg(args.cfg, args.width, args.height)
+    if not args.weights and not model.tensors:
         raise DarknetError("evaluate: expected trained weights (--weights FILE), got none")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CfgWarning)  # given when the network is loaded
-        graph = read_graph(args.cfg)
-    other = rnn.measure if graph.reads_text else classify.measure if classify.is_classifier(graph) else None
+    other = None
+    if model.graph.reads_text:
+        other = rnn.measure
+    elif is_classifier(model.graph):
+        other = _evaluate_classifier
     if other:
-        for option in ("images", "names"):
-            if getattr(args, option):
+        for option, value in (("images", args.images), ("names", args.names)):
+            if value:
                 raise DarknetError(f"--{option}: {args.cfg} is no detector; expected its data by --data")
-        return other(args)
+    if args.weights:
+        model = model.with_weights(args.weights)
+    if other:
+        return other(args, build(model, device))
     names: Sequence[str] = read_names(args.names) if args.names else ()
     data = None if args.images and not args.data else open_dataset(args.data, names=names)
     if not names and data and data.names:
         names = data.class_names()
-    net = load_network(args, names)
+    net = build(replace(model, names=tuple(names) or model.names), device)
     images = read_list(args.images) if args.images else data.valid_images() if data else []
     difficult = read_list(data.difficult) if data and data.difficult and not args.images else None
     evaluation = evaluate_detector(
         net,
         images,
         names,
-        protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
-        points=args.points,
-        iou_thresh=args.iou_thresh,
-        thresh=args.thresh,
+        EvalOptions(
+            protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
+            iou_thresh=args.iou_thresh,
+            points=args.points,
+            thresh=args.thresh,
+            batch=args.batch,
+            workers=args.workers,
+            letter_box=args.letter_box,
+            stb=args.stb,
+            dtype=AMP.get(args.amp),
+            loss=args.loss,
+            progress=True,
+        ),
         difficult=difficult,
-        batch=args.batch,
-        workers=args.workers,
-        progress=True,
-        loss=args.loss,
-        dtype=AMP.get(args.amp),
-        stb=args.stb,
     )
-    for line in evaluation.skipped[:_SHOWN]:
-        print(f"warning: {line}", file=sys.stderr)
-    if len(evaluation.skipped) > _SHOWN:
-        print(f"warning: … and {len(evaluation.skipped) - _SHOWN} more like these", file=sys.stderr)
-
+    _print_warnings(evaluation.skipped)
     size = (net.graph.net.width, net.graph.net.height)
-    report = as_dict(args, size, evaluation)
+    matrix = evaluation.confusion(args.thresh, args.iou_thresh)
+    report = as_dict(args, size, evaluation, matrix)
     if args.json != "-":
         print("\n".join(lines(args, size, evaluation)))
     else:
@@ -131,13 +137,21 @@ def run(args: argparse.Namespace) -> int:
         write_atomically(args.json, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
         print(f"\nresult in {args.json}")
     if args.out:
-        write_files(args.out, report, evaluation, data)
+        write_files(args.out, report, evaluation, matrix, data)
         print(f"\nfiles in {args.out}/", file=sys.stderr if args.json == "-" else sys.stdout)
     return 0
 
 
-def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluation) -> dict[str, Any]:
-    """Everything measured, for JSON."""
+def _print_warnings(skipped: Sequence[str]) -> None:
+    """Lines about images and labels that could not be used, the first few of them."""
+    for line in skipped[:_MAX_WARNINGS]:
+        print(f"warning: {line}", file=sys.stderr)
+    if len(skipped) > _MAX_WARNINGS:
+        print(f"warning: … and {len(skipped) - _MAX_WARNINGS} more like these", file=sys.stderr)
+
+
+def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluation, matrix: Ints) -> dict[str, object]:
+    """All results, for JSON."""
     return {
         "cfg": args.cfg,
         "weights": args.weights,
@@ -147,11 +161,11 @@ def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluat
         "names": list(evaluation.names),
         **evaluation.to_json(),
         "confusion": {
-            "what": "row: label, column: class found; the last of each: nothing",
+            "what": "row: label, column: predicted class; the last of each: background",
             "boxes": next(iter(evaluation.boxes.found)),
             "thresh": args.thresh,
             "iou_thresh": args.iou_thresh,
-            "matrix": evaluation.confusion(args.thresh, args.iou_thresh).tolist(),
+            "matrix": matrix.tolist(),
         },
     }
 
@@ -189,52 +203,36 @@ def _coco_lines(result: CocoResult, width: int) -> Iterator[str]:
     yield f"{'':{width}}  {'AP':>7}  {'AP50':>7}  {'AR100':>7}  {'objects':>7}"
     for row in result.classes:
         yield f"{row.name:{width}}  {_percent(row.ap)}  {_percent(row.ap50)}  {_percent(row.ar)}  {row.truths:7}"
-    all_of = [_percent(result.figures[name]) for name in ("AP", "AP50", "AR100")]
+    all_of = [_percent(result.metrics[name]) for name in ("AP", "AP50", "AR100")]
     yield f"{'all classes':{width}}  {'  '.join(all_of)}  {result.truths:7}"
-    names = list(result.figures)
+    names = list(result.metrics)
     for half in (names[:6], names[6:]):
-        yield "   ".join(f"{name} {_percent(result.figures[name]).strip()}" for name in half)
+        yield "   ".join(f"{name} {_percent(result.metrics[name]).strip()}" for name in half)
 
 
 def _percent(value: float | None) -> str:
     return f"{'-':>7}" if value is None else f"{value:7.2%}"
 
 
-def write_files(folder: str, report: dict[str, Any], evaluation: Evaluation, data: DataFile | None) -> None:
-    """What --out asks for; the result files in the layout that the .data file's `eval` names (coco, else VOC)."""
-    from darknet_py.evaluation.result_files import COCO_FILE, write_coco, write_voc
-
-    boxes, names = evaluation.boxes, evaluation.names
-    out = write_report(folder, report, names, report["confusion"]["matrix"], evaluation.pictures)
-    if "coco" not in boxes.found:
-        return
-    if data and data.eval == "coco":
-        write_coco(out / COCO_FILE, boxes.found["coco"], boxes.paths, boxes.sizes, len(names))
-    else:
-        write_voc(out, boxes.found["coco"], boxes.paths, boxes.sizes, names)
-
-
-def write_report(
-    folder: str,
-    report: dict[str, Any],
-    names: Sequence[str],
-    matrix: list[list[int]],
-    draw: Callable[[NDArray[np.int64]], dict[str, Picture]],
-) -> Path:
-    """evaluation.json, confusion.csv and the pictures. matrix: of confusion; what lies past the names is nothing."""
-    import numpy as np
-
-    from darknet_py.files import make_folder, write_atomically
-    from darknet_py.view.draw import save_picture
-
-    out = make_folder(folder)
-    write_atomically(out / "evaluation.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    heads = [*names, "nothing"][: len(matrix)]
-    rows.writerow(["label \\ found", *heads])
-    rows.writerows([name, *counts] for name, counts in zip(heads, matrix, strict=True))
-    write_atomically(out / "confusion.csv", table.getvalue().encode())
-    for name, picture in draw(np.array(matrix)).items():
-        save_picture(out / f"{name}.png", picture)
-    return out
+def _evaluate_classifier(args: argparse.Namespace, network: Network) -> int:
+    """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
+    if args.amp:
+        network = fuse(network, AMP[args.amp])
+    data = open_classifier_data(args.data, network.graph.net.channels)
+    valid = data.valid.with_stb() if args.stb else data.valid
+    result = evaluate_classifier(network, valid, args.batch, args.workers, data.names, args.loss)
+    _print_warnings(result.skipped)
+    matrix = result.confusion()
+    report = {"cfg": args.cfg, "weights": args.weights, "data": args.data, **result.to_json()}
+    report["confusion"] = {"what": "row: label, column: predicted class", "matrix": matrix.tolist()}
+    if args.out:
+        plots = evaluation_plots(f"top-1 {result.top(1):.2%}", result.names, matrix)
+        write_report(args.out, report, result.names, matrix, plots)
+    if args.json == "-":
+        print(json.dumps(report))
+        return 0
+    loss = "" if result.loss is None else f", loss {result.loss:.4f} per image"
+    print(f"{len(result.labels)} images: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}{loss}")
+    if args.json:
+        write_atomically(args.json, json.dumps(report).encode() + b"\n")
+    return 0

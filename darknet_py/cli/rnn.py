@@ -14,6 +14,7 @@ from darknet_py.data.text_streams import read_bytes
 from darknet_py.evaluation.text import evaluate_text
 from darknet_py.files import write_atomically
 from darknet_py.inference.generate import check_text_network, generate
+from darknet_py.model.network import Network
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +39,8 @@ def run(args: argparse.Namespace) -> int:
     return train.run(args) if args.action == "train" else _generate(args)
 
 
-def measure(args: argparse.Namespace) -> int:
+def measure(args: argparse.Namespace, network: Network) -> int:
     """`evaluate` of a network of text: bits per byte of a text that it was not trained on."""
-    network = load_network(args)
     check_text_network(network)
     text = args.data or str(ensure_synthetic_text().valid)
     result = evaluate_text(network, read_bytes(text, network.graph.input.size))

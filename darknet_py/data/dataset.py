@@ -19,16 +19,18 @@ from darknet_py.errors import DataError
 _DEFAULT_CACHE_LIMIT = 2 << 30  # bytes; larger sets are cached only on request
 
 
+Images = TypeVar("Images", bound="ImageSet")
+
+
 class ImageSet:
     """A list of images. channels: of the network input. stb: how JPEGs are decoded, see `load_image`."""
 
-    stb = False
-
-    def __init__(self, paths: Sequence[str], channels: int = 3):
+    def __init__(self, paths: Sequence[str], channels: int = 3, stb: bool = False):
         if not paths:
             raise DataError("expected at least one image, got an empty list")
         self.paths = list(paths)
         self.channels = channels
+        self.stb = stb
         self._cache: dict[int, Image] = {}
         self._filled = False
 
@@ -39,6 +41,12 @@ class ImageSet:
         """uint8 (H, W, channels), read-only by convention. Raises DataError."""
         image = self._cache.get(index)
         return load_image(self.paths[index], self.channels, self.stb) if image is None else image
+
+    def with_stb(self: Images) -> Images:
+        """The same images, JPEGs decoded by stb_image (see `load_image`); nothing is cached."""
+        other = copy.copy(self)
+        other.stb, other._cache, other._filled = True, {}, False
+        return other
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], object] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory); returns how many are cached.
@@ -101,8 +109,8 @@ class ImageSet:
 class DetectionDataset(ImageSet):
     """Images and boxes in Darknet's layout. classes: number of classes; labels of others are reported."""
 
-    def __init__(self, paths: Sequence[str], classes: int, channels: int = 3):
-        super().__init__(paths, channels)
+    def __init__(self, paths: Sequence[str], classes: int, channels: int = 3, stb: bool = False):
+        super().__init__(paths, channels, stb)
         self.classes = classes
         self._labels: dict[int, Labels] = {}
 
@@ -112,9 +120,6 @@ class DetectionDataset(ImageSet):
         if labels is None:
             labels = self._labels[index] = load_labels(find_labels(self.paths[index]), self.classes)
         return labels
-
-
-Images = TypeVar("Images", bound=ImageSet)
 
 
 def recording_copy(images: Images) -> tuple[Images, list[str]]:

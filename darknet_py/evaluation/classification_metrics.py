@@ -10,14 +10,23 @@ from numpy.typing import ArrayLike
 
 from darknet_py.errors import DataError
 from darknet_py.evaluation.darknet_map import ratio
-from darknet_py.evaluation.types import Floats, Found, GroundTruth, Ints, check, first_of_each, iou_matrix
+from darknet_py.evaluation.types import Floats, GroundTruth, Ints, check, first_of_each, iou_matrix
+from darknet_py.inference.detections import Detections
 
 
 def top_k(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
     """Share of images whose label is among the k best scores (`validate_classifier_single`).
 
-    scores: (B, classes). labels: (B,). Of equal scores the first class ranks first; NaN ranks last. 0 without images.
-    Raises DataError when k or the shapes do not fit.
+    Args:
+        scores: (B, classes). Of equal scores the first class ranks first; NaN ranks last.
+        labels: (B,) class of each image.
+        k: Number of classes.
+
+    Returns:
+        The share, 0 … 1; 0 without images.
+
+    Raises:
+        DataError: k or the shapes do not fit.
     """
     values, expected = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
     if values.ndim != 2 or expected.shape != values.shape[:1]:
@@ -38,7 +47,19 @@ def top_k(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
 
 
 def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: int) -> Ints:
-    """(classes, classes) counts: row = label, column = predicted class. Both arguments: (B,)."""
+    """Counts images per label and predicted class.
+
+    Args:
+        predicted: (B,) predicted classes.
+        labels: (B,) labels.
+        classes: Number of classes.
+
+    Returns:
+        (classes, classes) counts; row = label, column = predicted class.
+
+    Raises:
+        DataError: A class is out of range.
+    """
     rows, columns = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
     _check_labels(rows, classes)
     _check_labels(columns, classes)
@@ -46,7 +67,7 @@ def confusion_matrix(predicted: ArrayLike, labels: ArrayLike, classes: int) -> I
 
 
 class ClassCounts(NamedTuple):
-    """How a classifier did on one class: images of it, and those that it named so rightly and wrongly."""
+    """A classifier's results on one class. truths: images of it; precision, recall and f1: 0 … 1."""
 
     name: str
     truths: int
@@ -59,29 +80,46 @@ class ClassCounts(NamedTuple):
 
 
 def class_counts(matrix: Ints, names: Sequence[str]) -> list[ClassCounts]:
-    """Of a classifier's confusion matrix; ratios without a denominator are 0."""
+    """The results on each class, from a classifier's confusion matrix; ratios without denominator are 0."""
     rows = []
     for k, name in enumerate(names):
-        truths, tp, called = (int(count) for count in (matrix[k].sum(), matrix[k, k], matrix[:, k].sum()))
-        figures = ratio(tp, called), ratio(tp, truths), ratio(2 * tp, called + truths)
-        rows.append(ClassCounts(name, truths, tp, called - tp, truths - tp, *figures))
+        truths, tp, predicted = (int(count) for count in (matrix[k].sum(), matrix[k, k], matrix[:, k].sum()))
+        ratios = ratio(tp, predicted), ratio(tp, truths), ratio(2 * tp, predicted + truths)
+        rows.append(ClassCounts(name, truths, tp, predicted - tp, truths - tp, *ratios))
     return rows
 
 
 def detection_confusion(
-    found: Sequence[Found], truth: Sequence[GroundTruth], classes: int, thresh: float = 0.25, iou_thresh: float = 0.5
+    found: Sequence[Detections],
+    truth: Sequence[GroundTruth],
+    classes: int,
+    thresh: float = 0.25,
+    iou_thresh: float = 0.5,
 ) -> Ints:
-    """(classes + 1, classes + 1) counts for a detector; row = label, column = class found.
+    """The confusion matrix of a detector.
 
-    Boxes above `thresh` and truths are paired across classes, the largest IoU first, each used once, down to
-    `iou_thresh` (exclusive). The last row counts boxes on nothing, the last column truths that were missed.
+    Detections and truths are paired across classes, the largest IoU first, each used once.
+
+    Args:
+        found: The detections of each image.
+        truth: The labeled boxes of each image.
+        classes: Number of classes.
+        thresh: Confidence above which a detection counts.
+        iou_thresh: IoU that a pair must exceed.
+
+    Returns:
+        (classes + 1, classes + 1) counts; row = label, column = predicted class. The last row counts detections without
+        a truth, the last column truths that were missed.
+
+    Raises:
+        DataError: The records do not fit together.
     """
     check(found, truth, classes)
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
-    for hits, labels in zip(found, truth, strict=True):
-        keep = hits.scores > thresh
-        ids = hits.class_ids[keep]
-        rows, columns = _pair(iou_matrix(labels.boxes, hits.boxes[keep]), iou_thresh)
+    for detections, labels in zip(found, truth, strict=True):
+        keep = detections.confidences > thresh
+        ids = detections.class_ids[keep]
+        rows, columns = _pair(iou_matrix(labels.boxes, detections.boxes[keep]), iou_thresh)
         np.add.at(matrix, (labels.class_ids[rows], ids[columns]), 1)
         matrix[:-1, -1] += np.bincount(np.delete(labels.class_ids, rows), minlength=classes)
         matrix[-1, :-1] += np.bincount(np.delete(ids, columns), minlength=classes)

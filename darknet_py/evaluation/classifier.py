@@ -1,37 +1,39 @@
-"""Runs a classifier over a set of images and measures it (Darknet's `validate_classifier_single`)."""
+"""Evaluates a classifier on a set of images (Darknet's `validate_classifier_single`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from darknet_py.data.classification import ClassifierDataset, ClassifierEvalLoader
-from darknet_py.errors import DataError
+from darknet_py.errors import DarknetError, DataError
 from darknet_py.evaluation.classification_metrics import class_counts, confusion_matrix, top_k
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.evaluation.types import Ints
-from darknet_py.view.draw import Picture
-from darknet_py.view.figure import render
-from darknet_py.view.plots import confusion_plot
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
+from darknet_py.graph.graph import Graph
+from darknet_py.layers.base import Predictions
+from darknet_py.model.network import Network
 
 
 @dataclass(frozen=True)
 class ClassifierResult:
-    """scores: (B, outputs). labels: (B,). Images that cannot be read or name no class are in `skipped` only.
+    """The result of evaluating a classifier.
 
-    names: of the outputs. loss: Darknet's cost per image, as a training prints it; None where it was not asked for.
+    Attributes:
+        scores: (B, outputs) of the images with a label, in list order.
+        labels: (B,) classes.
+        skipped: One line per image that cannot be read or names no class.
+        names: Names of the outputs.
+        loss: Darknet's cost per image, as a training prints it; None where it was not asked for.
     """
 
     scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Ints
     skipped: list[str]
     names: list[str]
     loss: float | None
@@ -41,18 +43,34 @@ class ClassifierResult:
         return top_k(self.scores, self.labels, min(k, self.scores.shape[1]))
 
     def confusion(self) -> Ints:
-        """(outputs, outputs) images; row = label, column = the class that was given most."""
+        """(outputs, outputs) images; row = label, column = predicted class."""
         return confusion_matrix(self.scores.argmax(1), self.labels, len(self.names))
 
-    def pictures(self, matrix: Ints) -> dict[str, Picture]:
-        """The confusion matrix, by its name."""
-        return {"confusion": render(confusion_plot(f"top-1 {self.top(1):.2%}", self.names, matrix))}
-
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain numbers, strings, lists and dicts; `classes` one dict per output."""
-        classes = [row._asdict() for row in class_counts(self.confusion(), self.names)]
-        figures = {"top1": self.top(1), "top5": self.top(5), "images": len(self.labels)}
-        return figures | {"loss": self.loss, "classes": classes}
+        return {
+            "top1": self.top(1),
+            "top5": self.top(5),
+            "images": len(self.labels),
+            "loss": self.loss,
+            "classes": [row._asdict() for row in class_counts(self.confusion(), self.names)],
+        }
+
+
+@dataclass
+class _Scores:
+    """What one process collects. indices: positions of the images in the list."""
+
+    scores: list[Tensor]
+    labels: list[Tensor]
+    indices: list[int]
+    skipped: list[str]
+    costs: list[Tensor]
+
+
+def is_classifier(graph: Graph) -> bool:
+    """Whether it gives one vector per image, and no boxes."""
+    return bool(graph.net.channels) and graph.layers[-1].spec.vector and not graph.detection_specs
 
 
 def evaluate_classifier(
@@ -65,43 +83,59 @@ def evaluate_classifier(
     rank: int = 0,
     world: int = 1,
 ) -> ClassifierResult:
-    """Scores of all images in list order. The network is left in evaluation mode.
+    """Runs a classifier on all images. The network is left in evaluation mode.
 
-    names: of the classes, to show (default: the data's). loss: the network's loss too, from the same pass. rank,
-    world: of so many processes (`torch.distributed`), each looks at a share of the images; all get the whole result.
-    Raises DataError when no image counts.
+    Args:
+        network: A network whose last layer gives one value per class.
+        dataset: The images.
+        batch: Images per forward pass.
+        workers: Processes that read images (None: one per core, at most 8).
+        names: Class names (default: those of the data).
+        loss: Whether the network's loss is computed too, in the same pass.
+        rank: Number of this process among `world`.
+        world: Number of processes (`torch.distributed`); each takes a share of the images, all get the whole result.
+
+    Returns:
+        Scores and labels.
+
+    Raises:
+        DataError: No image has a label.
+        DarknetError: The network is a detector.
     """
     network.eval()
     device = network.device
     size = (network.graph.net.width, network.graph.net.height)
     outputs = network.graph.layers[-1].output.size
-    scores, labels, numbers, skipped, costs = [], [], [], [], []
-    share: dict[str, Any] = {"batch": batch, "workers": workers, "rank": rank, "world": world, "device": device}
+    own = _Scores([], [], [], [], [])
+    loader = ClassifierEvalLoader(dataset, size, batch=batch, workers=workers, rank=rank, world=world, device=device)
     with torch.inference_mode():
-        for images, class_ids, bad, indices in ClassifierEvalLoader(dataset, size, **share):
-            skipped += bad
-            known = class_ids >= 0
-            numbers += [index for index, counts in zip(indices, known.tolist(), strict=True) if counts]
-            if not known.any():
+        for images, class_ids, skipped, indices in loader:
+            own.skipped += skipped
+            labeled = class_ids >= 0
+            own.indices += [index for index, counts in zip(indices, labeled.tolist(), strict=True) if counts]
+            if not labeled.any():
                 continue
-            if not known.all():
-                images, class_ids = images[known.to(device)], class_ids[known]
+            if not labeled.all():
+                images, class_ids = images[labeled.to(device)], class_ids[labeled]
             if loss:
                 truth = torch.nn.functional.one_hot(class_ids, outputs).float()
-                found, cost = network.forward_with_loss(images, truth.to(device))
-                costs.append(cost.cpu())
+                scores, cost = network.forward_with_loss(images, truth.to(device))
+                own.costs.append(cost.cpu())
             else:
-                found = network(images)
-            scores.append(found.float().flatten(1).cpu())
-            labels.append(class_ids)
-    own: tuple[list[Any], ...] = (scores, labels, numbers, skipped, costs)
-    every = zip(*all_gather(own, world), strict=True)
-    scores, labels, numbers, skipped, costs = ([row for rows in lists for row in rows] for lists in every)
+                scores = network(images)
+            if isinstance(scores, Predictions):
+                raise DarknetError(f"{network.graph.path}: expected a classifier, got a detector")
+            own.scores.append(scores.float().flatten(1).cpu())
+            own.labels.append(class_ids)
+    parts = all_gather(own, world)
+    labels = [labels for part in parts for labels in part.labels]
+    skipped = [line for part in parts for line in part.skipped]
     if not labels:
         raise DataError(f"expected images that name a class, got none{': ' + skipped[0] if skipped else ''}")
+    costs = [cost for part in parts for cost in part.costs]
     mean = float(torch.stack(costs).sum()) / sum(map(len, labels)) if costs else None
     names = list(names or dataset.names)
     names += [str(k) for k in range(len(names), outputs)]
-    order = np.argsort(numbers)
-    found, expected = torch.cat(scores).numpy()[order], torch.cat(labels).numpy()[order]
-    return ClassifierResult(found, expected, skipped, names[:outputs], mean)
+    order = np.argsort([index for part in parts for index in part.indices])
+    all_scores = torch.cat([scores for part in parts for scores in part.scores]).numpy()[order]
+    return ClassifierResult(all_scores, torch.cat(labels).numpy()[order], skipped, names[:outputs], mean)

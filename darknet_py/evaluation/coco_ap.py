@@ -12,13 +12,14 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from darknet_py.evaluation.types import Doubles, Floats, Found, GroundTruth, check, concatenate
+from darknet_py.evaluation.types import Doubles, Floats, GroundTruth, check, concatenate
+from darknet_py.inference.detections import Detections
 
 THRESH = 0.001
 NMS = 0.6
 PROTOCOL = f"COCO (pycocotools): AP over IoU .50 to .95, thresh {THRESH}, NMS {NMS} as `detector valid`"
-FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-_KEPT = 100  # boxes per image and class that pycocotools looks at
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_MAX_PER_IMAGE = 100  # boxes per image and class that pycocotools looks at
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,27 @@ class ClassAP:
 
 @dataclass(frozen=True)
 class CocoResult:
-    """figures: pycocotools' twelve, by the names in `FIGURES`, 0 … 1; None where undefined (no truth of that size).
+    """COCO's metrics. Object sizes count a box's area in pixels of the image, as label files hold no outline.
 
-    Sizes count a truth's box area in pixels of the image, as label files hold no outline.
+    Attributes:
+        protocol: In words, what this AP is.
+        images: Number of images.
+        truths: Number of labeled boxes.
+        metrics: pycocotools' twelve, by the names in `METRICS`, 0 … 1; None where undefined (no truth of that size).
+        classes: AP of each class.
     """
 
     protocol: str
     images: int
     truths: int
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
     classes: tuple[ClassAP, ...]
 
     @property
     def ap(self) -> float | None:
-        return self.figures["AP"]
+        return self.metrics["AP"]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain numbers, strings, lists and dicts."""
         return asdict(self) | {"classes": [asdict(row) for row in self.classes]}
 
@@ -68,11 +74,21 @@ def clipped(boxes: Floats, size: tuple[int, int]) -> Doubles:
 
 
 def coco_ap(
-    found: Sequence[Found], truth: Sequence[GroundTruth], sizes: Sequence[tuple[int, int]], names: Sequence[str]
+    found: Sequence[Detections], truth: Sequence[GroundTruth], sizes: Sequence[tuple[int, int]], names: Sequence[str]
 ) -> CocoResult:
-    """The twelve figures and each class's AP. sizes: (width, height) of each image in pixels.
+    """Computes COCO's twelve metrics and each class's AP by pycocotools, class by class to save memory.
 
-    Works class by class, so memory is that of one class. Raises DataError on records that do not fit together.
+    Args:
+        found: The detections of each image.
+        truth: The labeled boxes of each image.
+        sizes: (width, height) of each image in pixels.
+        names: Class names.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        DataError: The records do not fit together.
     """
     check(found, truth, len(names))
     pixels = [clipped(record.boxes, size) for record, size in zip(found, sizes, strict=True)]
@@ -86,7 +102,7 @@ def coco_ap(
         total.params.catIds = list(range(len(names)))
         total.eval = {"precision": np.concatenate(precisions, 2), "recall": np.concatenate(recalls, 1)}
         total.summarize()
-    counts = np.bincount(concatenate([record.class_ids for record in truth]), minlength=len(names))
+    counts = np.bincount(concatenate([labels.class_ids for labels in truth], np.int64), minlength=len(names))
     rows = tuple(
         ClassAP(
             name,
@@ -97,13 +113,13 @@ def coco_ap(
         )
         for k, name in enumerate(names)
     )
-    figures = {name: _mean(np.array([value])) for name, value in zip(FIGURES, total.stats, strict=True)}
-    return CocoResult(PROTOCOL, len(found), int(counts.sum()), figures, rows)
+    metrics = {name: _mean(np.array([value])) for name, value in zip(METRICS, total.stats, strict=True)}
+    return CocoResult(PROTOCOL, len(found), int(counts.sum()), metrics, rows)
 
 
 def _class_eval(
     k: int,
-    found: Sequence[Found],
+    found: Sequence[Detections],
     truth: Sequence[GroundTruth],
     sizes: Sequence[tuple[int, int]],
     pixels: Sequence[Doubles],
@@ -115,8 +131,8 @@ def _class_eval(
         edges = corners(label.boxes[label.class_ids == k], size)
         _add(labels, image, np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], 1))
         rows = np.flatnonzero(record.class_ids == k)
-        rows = rows[np.argsort(-record.scores[rows], kind="stable")][:_KEPT]
-        _add(hits, image, pixels[image][rows], record.scores[rows])
+        rows = rows[np.argsort(-record.confidences[rows], kind="stable")][:_MAX_PER_IMAGE]
+        _add(hits, image, pixels[image][rows], record.confidences[rows])
     images = [{"id": image} for image in sorted({row["image_id"] for row in labels + hits})]
     sides = []
     for rows_of in (labels, hits):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from darknet_py.errors import DataError
 from darknet_py.evaluation.types import (
     Doubles,
-    Found,
     GroundTruth,
     Ints,
     Matches,
@@ -20,6 +19,7 @@ from darknet_py.evaluation.types import (
     first_of_each,
     match,
 )
+from darknet_py.inference.detections import Detections
 
 THRESH = 0.005  # a box enters the curve above this confidence
 NMS = 0.45
@@ -44,11 +44,25 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class DarknetResult:
-    """Darknet's mAP and its counts at one confidence threshold.
+    """Darknet's mAP and its counts at one confidence threshold. A ratio without a denominator is 0 (Darknet: nan).
 
-    map: mean of the classes' APs, classes without truths included (as 0), as in Darknet. points: 0 is the area under
-    the curve, else the number of recall points. average_iou: sum over true positives divided by all boxes found,
-    Darknet's definition. A ratio without a denominator is 0 (Darknet prints nan).
+    Attributes:
+        protocol: In words, what this mAP is.
+        map: Mean of the classes' APs, 0 … 1; as in Darknet, a class without truths counts as 0.
+        iou_thresh: IoU above which a detection matches a truth.
+        points: 0 is the area under the curve, else the number of recall points.
+        thresh: Confidence threshold of the counts.
+        images: Number of images.
+        truths: Number of labeled boxes.
+        detections: Number of detections on the curve.
+        tp: True positives.
+        fp: False positives.
+        fn: False negatives.
+        precision: tp / (tp + fp).
+        recall: tp / truths.
+        f1: Harmonic mean of both.
+        average_iou: Sum of the IoUs of true positives divided by tp + fp, Darknet's definition.
+        classes: The same for each class.
     """
 
     protocol: str
@@ -68,20 +82,26 @@ class DarknetResult:
     average_iou: float
     classes: tuple[ClassResult, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain numbers, strings, lists and dicts."""
         return asdict(self) | {"classes": [asdict(row) for row in self.classes]}
 
 
 class Curve(NamedTuple):
-    """Precision over recall of one class, by falling confidence; each (D,)."""
+    """Precision over recall of one class, by falling confidence.
 
-    scores: Doubles
+    Attributes:
+        confidences: (D,) confidence of each detection.
+        precision: (D,) precision down to that detection.
+        recall: (D,) recall down to it.
+    """
+
+    confidences: Doubles
     precision: Doubles
     recall: Doubles
 
     def at(self, recalls: Doubles) -> Doubles:
-        """The best precision at these recalls or beyond; 0 beyond the last one reached."""
+        """The best precision at these recalls or beyond, of the same shape; 0 beyond the last recall reached."""
         if not len(self.recall):
             return np.zeros(len(recalls))
         envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
@@ -89,7 +109,7 @@ class Curve(NamedTuple):
 
 
 def darknet_map(
-    found: Sequence[Found],
+    found: Sequence[Detections],
     truth: Sequence[GroundTruth],
     names: Sequence[str],
     *,
@@ -98,23 +118,35 @@ def darknet_map(
     thresh: float = 0.25,
     difficult: Sequence[GroundTruth] | None = None,
 ) -> DarknetResult:
-    """Scores boxes found (confidence above .005, after NMS .45) against the truth.
+    """Computes Darknet's mAP (`validate_detector_map`).
 
-    found, truth: one record per image. difficult: objects that are not counted when missed and cost nothing on the
-    curve when found; per image, in addition to `truth`. points: 0 (area), 11, 101 or any number of recall points
-    from 2 up. Raises DataError on records that do not fit together.
+    Args:
+        found: The detections of each image, of confidence above .005 after NMS .45, in Darknet's order.
+        truth: The labeled boxes of each image.
+        names: Class names.
+        iou_thresh: IoU above which a detection matches a truth.
+        points: 0 is the area under the curve, else the number of recall points: 11, 101 or any from 2 up.
+        thresh: Confidence threshold of the counts.
+        difficult: Objects of each image, besides `truth`, that are not counted when missed and cost nothing on the
+            curve when detected.
+
+    Returns:
+        The mAP and counts.
+
+    Raises:
+        DataError: The records do not fit together.
     """
     if points < 0 or points == 1:
         raise DataError(f"points: expected 0 (area under the curve) or at least 2, got {points}")
     check(found, truth, len(names))
     matched = match(found, truth, iou_thresh, difficult)
-    counts = np.bincount(concatenate([record.class_ids for record in truth]), minlength=len(names))
+    counts = np.bincount(concatenate([labels.class_ids for labels in truth], np.int64), minlength=len(names))
     curves = precision_recall(matched, counts)
     aps = [average_precision(curve, points) for curve in curves]
 
-    # At the threshold a truth goes to the first box in Darknet's order that hits it, whatever that box's confidence,
-    # and a box on a difficult object is a false positive, unlike on the curve: both as in Darknet.
-    above = matched.scores > np.float32(thresh)
+    # At the threshold a truth goes to the first detection in Darknet's order that matches it, whatever its confidence,
+    # and a detection of a difficult object is a false positive, unlike on the curve: both as in Darknet.
+    above = matched.confidences > np.float32(thresh)
     good = above & first_of_each(matched.truth)
     wrong = above & ~good
     tps = np.bincount(matched.class_ids[good], minlength=len(names))
@@ -161,7 +193,7 @@ def darknet_map(
 
 
 def label(iou_thresh: float, points: int) -> str:
-    """The words that tell this figure from others."""
+    """In words, what distinguishes this mAP from others."""
     way = f"{points} recall points" if points else "area under the curve"
     return f"Darknet `detector map`: mAP@{iou_thresh:.2f}, {way}, thresh {THRESH}, NMS {NMS}"
 
@@ -169,10 +201,10 @@ def label(iou_thresh: float, points: int) -> str:
 def precision_recall(matched: Matches, truths: Ints) -> list[Curve]:
     """The curve of each class. truths: (classes,) number of truths per class.
 
-    By falling confidence over the whole set; the first box that hits a truth is right, later ones are wrong.
+    By falling confidence over the whole set; the first detection that matches a truth is right, later ones are wrong.
     """
     rows = np.flatnonzero(~matched.difficult)
-    rows = rows[np.argsort(-matched.scores[rows], kind="stable")]
+    rows = rows[np.argsort(-matched.confidences[rows], kind="stable")]
     right = first_of_each(matched.truth[rows])
     curves = []
     by_class = np.argsort(matched.class_ids[rows], kind="stable")
@@ -180,8 +212,8 @@ def precision_recall(matched: Matches, truths: Ints) -> list[Curve]:
     for count, start, end in zip(truths, ends[:-1], ends[1:], strict=True):
         mine = by_class[start:end]
         tp = np.cumsum(right[mine], dtype=float)
-        scores = matched.scores[rows[mine]].astype(float)
-        curves.append(Curve(scores, tp / np.arange(1, len(mine) + 1), tp / max(int(count), 1)))
+        confidences = matched.confidences[rows[mine]].astype(float)
+        curves.append(Curve(confidences, tp / np.arange(1, len(mine) + 1), tp / max(int(count), 1)))
     return curves
 
 

@@ -1,21 +1,21 @@
-"""Measuring by several processes: each looks at a share of the images, and all get everything."""
+"""Evaluation by several processes: each takes a share of the images, and all get the whole result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import torch.distributed as dist
 
-if TYPE_CHECKING:
-    from darknet_py.evaluation.detector import CollectedBoxes
+from darknet_py.evaluation.types import CollectedBoxes
 
 Part = TypeVar("Part")
 
 
 def all_gather(own: Part, world: int) -> list[Part]:
-    """What each of `world` processes has, by rank; all of them have to ask. Needs `torch.distributed` beyond one."""
-    parts: list[Any] = [own] * world
+    """The objects of all processes, by rank. Each of the `world` processes must call it; one alone needs no group."""
+    parts = [own] * world
     if world > 1:
         dist.all_gather_object(parts, own)
     return parts
@@ -24,7 +24,7 @@ def all_gather(own: Part, world: int) -> list[Part]:
 def merge_ranks(parts: Sequence[CollectedBoxes], paths: Sequence[str]) -> CollectedBoxes:
     """The boxes of all processes in the order of the list.
 
-    parts: by rank; image i of `paths` is with rank i mod `len(parts)`, unless it could not be read.
+    parts: by rank; image i of `paths` is with rank i mod `len(parts)`, unless it was unreadable.
     """
     order: list[tuple[int, int]] = []
     taken = [0] * len(parts)
@@ -35,10 +35,11 @@ def merge_ranks(parts: Sequence[CollectedBoxes], paths: Sequence[str]) -> Collec
             taken[rank] += 1
 
     def ordered(columns: Sequence[list[Part]]) -> list[Part]:
-        return [columns[rank][place] for rank, place in order]
+        return [columns[rank][position] for rank, position in order]
 
     first = parts[0]
-    return first._replace(
+    return replace(
+        first,
         paths=ordered([part.paths for part in parts]),
         sizes=ordered([part.sizes for part in parts]),
         truth=ordered([part.truth for part in parts]),

@@ -10,8 +10,9 @@ import numpy as np
 
 from darknet_py.errors import DataError
 from darknet_py.evaluation.coco_ap import clipped, corners
-from darknet_py.evaluation.types import Found, Ints
+from darknet_py.evaluation.types import Ints
 from darknet_py.files import make_folder, write_atomically
+from darknet_py.inference.detections import Detections
 
 COCO_FILE = "coco_results.json"
 VOC_PREFIX = "comp4_det_test_"
@@ -22,7 +23,7 @@ _COCO_IDS = np.array([i for i in range(1, 91) if i not in _COCO_GAPS])
 
 
 def category_ids(classes: int) -> Ints:
-    """COCO's category number of each class; 1 … classes for other data sets than COCO's 80."""
+    """COCO's category id of each class; 1 … classes for data sets other than COCO's 80 classes."""
     return _COCO_IDS if classes == len(_COCO_IDS) else np.arange(1, classes + 1)
 
 
@@ -40,14 +41,22 @@ def image_ids(paths: Sequence[str | Path]) -> list[int]:
 
 def write_coco(
     path: str | Path,
-    found: Sequence[Found],
+    found: Sequence[Detections],
     paths: Sequence[str | Path],
     sizes: Sequence[tuple[int, int]],
     classes: int,
 ) -> None:
-    """All boxes as COCO's results format, one object per line: pixels, cut at the image's edges.
+    """Writes detections in COCO's results format, one object per line: pixels, clipped at the image's edges.
 
-    paths, sizes: of each image, (width, height) in pixels. Raises DataError when the file cannot be written.
+    Args:
+        path: The file to write.
+        found: The detections of each image.
+        paths: The images.
+        sizes: (width, height) of each image in pixels.
+        classes: Number of classes.
+
+    Raises:
+        DataError: The file cannot be written.
     """
     ids = category_ids(classes)
 
@@ -55,7 +64,7 @@ def write_coco(
         for image, record, size in zip(image_ids(paths), found, sizes, strict=True):
             boxes = clipped(record.boxes, size).tolist()
             categories = ids[record.class_ids].tolist()
-            for (x, y, w, h), category, score in zip(boxes, categories, record.scores.tolist(), strict=True):
+            for (x, y, w, h), category, score in zip(boxes, categories, record.confidences.tolist(), strict=True):
                 yield (
                     f'{{"image_id":{image}, "category_id":{category}, '
                     f'"bbox":[{x:f}, {y:f}, {w:f}, {h:f}], "score":{score:f}}}'
@@ -72,14 +81,25 @@ def write_coco(
 
 def write_voc(
     folder: str | Path,
-    found: Sequence[Found],
+    found: Sequence[Detections],
     paths: Sequence[str | Path],
     sizes: Sequence[tuple[int, int]],
     names: Sequence[str],
 ) -> list[Path]:
-    """A file comp4_det_test_NAME.txt per class: lines of image, score, left, top, right, bottom, in pixels from 1.
+    """Writes a file comp4_det_test_NAME.txt per class: image, score, left, top, right, bottom, in pixels from 1.
 
-    Returns the files. Raises DataError when one cannot be written or a class name cannot be part of a file name.
+    Args:
+        folder: Where the files go.
+        found: The detections of each image.
+        paths: The images.
+        sizes: (width, height) of each image in pixels.
+        names: Class names.
+
+    Returns:
+        The files.
+
+    Raises:
+        DataError: A file cannot be written, or a class name cannot be part of a file name.
     """
     files = []
     folder = make_folder(folder)
@@ -93,7 +113,9 @@ def write_voc(
                 edges = corners(record.boxes[rows], size) + 1
                 edges = np.concatenate([np.maximum(edges[:, :2], 1), np.minimum(edges[:, 2:], size)], 1)
                 stem = Path(path).name.partition(".")[0]
-                for score, (left, top, right, bottom) in zip(record.scores[rows].tolist(), edges.tolist(), strict=True):
+                for score, (left, top, right, bottom) in zip(
+                    record.confidences[rows].tolist(), edges.tolist(), strict=True
+                ):
                     yield f"{stem} {score:f} {left:f} {top:f} {right:f} {bottom:f}\n".encode()
 
         files.append(folder / f"{VOC_PREFIX}{name}.txt")

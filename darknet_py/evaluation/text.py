@@ -1,27 +1,30 @@
-"""How well a recurrent network knows what comes next in a text (Darknet's `valid_char_rnn`)."""
+"""Evaluates a recurrent network on a text: bits per byte (Darknet's `valid_char_rnn`)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from darknet_py.layers.recurrent import reset_state
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
+from darknet_py.model.network import Network
 
 _STREAMS = 16
-_LEAST = 1e-30  # a probability of zero would need infinitely many bits
+_MIN_PROBABILITY = 1e-30  # zero would need infinitely many bits
 
 
 @dataclass(frozen=True)
 class TextResult:
-    """bits: per byte, on average; 2^bits is the perplexity. found: share of the bytes that were the likeliest."""
+    """The result of evaluating a text model.
+
+    Attributes:
+        bytes: Number of bytes that were predicted.
+        bits: Bits per byte, on average; 2^bits is the perplexity.
+        found: Share of the bytes that were the most likely ones.
+    """
 
     bytes: int
     bits: float
@@ -34,10 +37,11 @@ class TextResult:
 
     @property
     def likelihood(self) -> float:
-        """What the right byte was given on (geometric) average: 0 … 1, more is better."""
+        """Probability of the right byte, geometric average: 0 … 1, more is better."""
         return math.pow(2, -self.bits)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, int | float]:
+        """The values by name."""
         return {
             "bytes": self.bytes,
             "bits_per_byte": self.bits,
@@ -48,10 +52,14 @@ class TextResult:
 
 
 def evaluate_text(network: Network, text: NDArray[np.uint8]) -> TextResult:
-    """Each byte of the text after its first, predicted from those before it.
+    """Predicts each byte of a text but the first from those before it. The network is left in evaluation mode.
 
-    text: (N,) with N ≥ 2. It is read as up to 16 streams side by side, each from an empty memory on. The network is
-    left in evaluation mode.
+    Args:
+        network: A network that reads text.
+        text: (N,) bytes, N ≥ 2. It is read as up to 16 parallel streams, each starting with an empty state.
+
+    Returns:
+        Bits per byte and the share of right bytes.
     """
     network.eval()
     reset_state(network)
@@ -59,18 +67,18 @@ def evaluate_text(network: Network, text: NDArray[np.uint8]) -> TextResult:
     device = network.device
     streams = min(_STREAMS, len(text) - 1)
     steps = -(-(len(text) - 1) // streams)
-    places = np.arange(streams)[:, None] * steps + np.arange(steps + 1)  # (streams, steps + 1); the last may run over
-    symbols = torch.from_numpy(text[np.minimum(places, len(text) - 1)].astype(np.int64)).to(device)
-    counted = torch.from_numpy(places[:, 1:] < len(text)).to(device)
+    positions = np.arange(streams)[:, None] * steps + np.arange(steps + 1)  # (streams, steps + 1); the last may overrun
+    symbols = torch.from_numpy(text[np.minimum(positions, len(text) - 1)].astype(np.int64)).to(device)
+    counted = torch.from_numpy(positions[:, 1:] < len(text)).to(device)
     bits = torch.zeros((), dtype=torch.float64, device=device)
-    found = torch.zeros((), dtype=torch.long, device=device)
+    correct = torch.zeros((), dtype=torch.long, device=device)
     with torch.inference_mode():
         for step in range(steps):
-            here, after, counts = symbols[:, step], symbols[:, step + 1], counted[:, step]
-            chances = network(torch.nn.functional.one_hot(here, inputs).float()).flatten(1)
-            likely = chances.gather(1, after[:, None])[:, 0].double().clamp(min=_LEAST)
-            bits -= torch.where(counts, likely.log2(), 0.0).sum()
-            found += ((chances.argmax(1) == after) & counts).sum()
+            symbol, target, counts = symbols[:, step], symbols[:, step + 1], counted[:, step]
+            probabilities = network(torch.nn.functional.one_hot(symbol, inputs).float()).flatten(1)
+            likelihood = probabilities.gather(1, target[:, None])[:, 0].double().clamp(min=_MIN_PROBABILITY)
+            bits -= torch.where(counts, likelihood.log2(), 0.0).sum()
+            correct += ((probabilities.argmax(1) == target) & counts).sum()
     reset_state(network)
     total = len(text) - 1
-    return TextResult(total, float(bits) / total, int(found) / total)
+    return TextResult(total, float(bits) / total, int(correct) / total)

@@ -1,47 +1,70 @@
-"""What an evaluation compares: boxes found and boxes labeled, one record per image."""
+"""What an evaluation compares: detections and labeled boxes, one record per image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from darknet_py.boxes import iou
 from darknet_py.errors import DataError
+from darknet_py.inference.detections import Detections
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class Found(NamedTuple):
-    """Boxes found in one image, one row per (box, class).
+class GroundTruth(NamedTuple):
+    """The labeled boxes of one image.
 
-    boxes: (K, 4) float center x, center y, width, height relative to the image. class_ids: (K,) int.
-    scores: (K,) float, above 0. Rows keep the order in which Darknet would list them (it decides ties).
+    Attributes:
+        boxes: (T, 4) center x, center y, width, height, relative to the image.
+        class_ids: (T,) classes.
     """
 
     boxes: Floats
     class_ids: Ints
-    scores: Floats
 
 
-class GroundTruth(NamedTuple):
-    """Boxes labeled in one image. boxes: (T, 4) float, as in `Found`. class_ids: (T,) int."""
+@dataclass(frozen=True)
+class CollectedBoxes:
+    """Everything that was compared, one entry per readable image, in the order of the list.
 
-    boxes: Floats
-    class_ids: Ints
+    Attributes:
+        paths: The images.
+        sizes: (width, height) of each in pixels.
+        truth: The labeled boxes.
+        found: The detections of each protocol, with its own thresholds. Those of "darknet" are in the order in which
+            Darknet lists them, which decides ties.
+        difficult: The difficult objects; None without such a list.
+        costs: Darknet's cost of each mini-batch, where they were asked for.
+    """
+
+    paths: list[str]
+    sizes: list[tuple[int, int]]
+    truth: list[GroundTruth]
+    found: dict[str, list[Detections]]
+    difficult: list[GroundTruth] | None
+    costs: list[Tensor]
+
+    @property
+    def loss(self) -> float | None:
+        """Darknet's cost per image, as a training prints it; None where it was not asked for."""
+        return float(torch.stack(self.costs).sum()) / len(self.paths) if self.costs else None
 
 
-def check(found: Sequence[Found], truth: Sequence[GroundTruth], classes: int) -> None:
-    """Raises DataError where records do not pair up or name a class outside 0 … classes − 1."""
+def check(found: Sequence[Detections], truth: Sequence[GroundTruth], classes: int) -> None:
+    """Raises DataError where records do not pair up or have a class outside 0 … classes − 1."""
     if len(found) != len(truth):
         raise DataError(f"expected one truth record per image, got {len(truth)} for {len(found)} images")
-    for image, (hits, labels) in enumerate(zip(found, truth, strict=True)):
-        _check_ids(f"found of image {image}", hits.boxes, hits.class_ids, classes)
+    for image, (detections, labels) in enumerate(zip(found, truth, strict=True)):
+        _check_ids(f"detections of image {image}", detections.boxes, detections.class_ids, classes)
         _check_ids(f"truth of image {image}", labels.boxes, labels.class_ids, classes)
 
 
@@ -56,69 +79,77 @@ def _check_ids(what: str, boxes: Floats, ids: Ints, classes: int) -> None:
 def iou_matrix(a: Floats, b: Floats) -> Floats:
     """(K, 4) and (T, 4) center boxes → (K, T) intersection over union in float32, as in C; 0 where undefined."""
     left, right = (torch.from_numpy(np.ascontiguousarray(side, np.float32)) for side in (a, b))
-    return iou(left[:, None], right[None]).numpy()
+    matrix: Floats = iou(left[:, None], right[None]).numpy()
+    return matrix
 
 
 class Matches(NamedTuple):
-    """All boxes found in a set of images (D rows, images in order), each with the truth it hits.
+    """All detections of a set of images, D rows, images in order, each with the truth that it matches.
 
-    truth: index over all truths of the set, −1 for none. iou: with that truth (0 for none).
-    difficult: hits no truth but a difficult object, which costs nothing on the curve.
+    Attributes:
+        class_ids: (D,) classes.
+        confidences: (D,) confidences.
+        truth: (D,) index over all truths of the set, −1 for none.
+        iou: (D,) IoU with that truth, 0 for none.
+        difficult: (D,) whether it matches no truth but a difficult object, which costs nothing on the curve.
     """
 
     class_ids: Ints
-    scores: Floats
+    confidences: Floats
     truth: Ints
     iou: Floats
     difficult: NDArray[np.bool_]
 
 
 def match(
-    found: Sequence[Found],
+    found: Sequence[Detections],
     truth: Sequence[GroundTruth],
     iou_thresh: float,
     difficult: Sequence[GroundTruth] | None = None,
 ) -> Matches:
-    """Gives each box found the truth of its class that it overlaps most, if that IoU exceeds `iou_thresh`.
+    """Matches each detection with the truth of its class of the largest IoU, if that exceeds `iou_thresh`.
 
-    Several boxes may hit one truth; the caller decides which of them counts. Of equal overlaps the first truth wins
+    Several detections may match one truth; the caller decides which of them counts. Of equal IoUs the first truth wins
     (`validate_detector_map`).
     """
     parts = []
     offset = 0
     limit = np.float32(iou_thresh)
-    for image, (hits, labels) in enumerate(zip(found, truth, strict=True)):
-        index, overlap = _best(hits, labels, limit)
+    for image, (detections, labels) in enumerate(zip(found, truth, strict=True)):
+        index, overlap = _best(detections, labels, limit)
         hard = np.zeros(len(index), bool)
         if difficult is not None:
-            hard = (index < 0) & (_best(hits, difficult[image], limit)[0] >= 0)
+            hard = (index < 0) & (_best(detections, difficult[image], limit)[0] >= 0)
         parts.append((index + offset * (index >= 0), overlap, hard))
         offset += len(labels.boxes)
     none = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool))]
     index, overlap, hard = (np.concatenate(column) for column in zip(*(parts or none), strict=True))
     return Matches(
-        concatenate([hits.class_ids for hits in found]).astype(np.int64),
-        concatenate([hits.scores for hits in found]).astype(np.float32),
+        concatenate([detections.class_ids for detections in found], np.int64),
+        concatenate([detections.confidences for detections in found], np.float32),
         index,
         overlap,
         hard,
     )
 
 
-def _best(hits: Found, labels: GroundTruth, limit: np.float32) -> tuple[Ints, Floats]:
-    """Per box found: index of the best truth of its class within the image or −1, and the IoU with it."""
-    if not len(hits.boxes) or not len(labels.boxes):
-        return np.full(len(hits.boxes), -1, np.int64), np.zeros(len(hits.boxes), np.float32)
-    overlap = iou_matrix(hits.boxes, labels.boxes)
-    same = hits.class_ids[:, None] == labels.class_ids[None]
+def _best(found: Detections, labels: GroundTruth, limit: np.float32) -> tuple[Ints, Floats]:
+    """Per detection: index of the best truth of its class within the image or −1, and the IoU with it."""
+    if not len(found) or not len(labels.boxes):
+        return np.full(len(found), -1, np.int64), np.zeros(len(found), np.float32)
+    overlap = iou_matrix(found.boxes, labels.boxes)
+    same = found.class_ids[:, None] == labels.class_ids[None]
     overlap = np.where(same & (overlap > limit), overlap, np.float32(0))
-    best = overlap.max(1)
+    best: Floats = overlap.max(1)
     return np.where(best > 0, overlap.argmax(1), -1).astype(np.int64), best
 
 
-def concatenate(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The arrays end to end; an empty one for none."""
-    return np.concatenate([*arrays, np.zeros(0, arrays[0].dtype if arrays else np.int64)])
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def concatenate(arrays: Sequence[NDArray[Scalar]], dtype: type[Scalar]) -> NDArray[Scalar]:
+    """The arrays end to end, as `dtype`; an empty one for none."""
+    return np.concatenate([*arrays, np.zeros(0, dtype)], dtype=dtype, casting="unsafe")
 
 
 def first_of_each(values: Ints) -> NDArray[np.bool_]:

@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from darknet_py.errors import DarknetError
+from darknet_py.model.model_file import CHECKPOINT_SUFFIXES, ModelFile
+from darknet_py.model.weights import Header
 
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
-    from darknet_py.model.weights import Header
-
-
-def _checkpoint(net: Network, out: Path, header: Header) -> None:
-    from darknet_py.model import checkpoint
-
-    checkpoint.write(net, out, header)
-
-
-def _weights(net: Network, out: Path, header: Header) -> None:
-    from darknet_py.model import weights
-
-    weights.save(net, out, seen=header.seen, header=header)
-
-
-WRITERS: dict[str, Callable[[Network, Path, Header], None]] = {
-    ".pt": _checkpoint,
-    ".pth": _checkpoint,
-    ".weights": _weights,
-}
+SUFFIXES = (*CHECKPOINT_SUFFIXES, ".weights")
 
 
 def convert(
     cfg: str | Path | None, weights: str | Path, out: str | Path, names: Sequence[str] = (), cutoff: int | None = None
 ) -> Path:
-    """Writes `weights` in the format that the ending of `out` names, and returns its path.
+    """Writes trained weights in another format. No module is built; `.weights` to `.pt` and back gives the same bytes.
 
-    cfg may be None when `weights` is a checkpoint, which holds its own. cutoff: only the layers before it, in Darknet's
-    format whatever the ending, with no images seen (Darknet's `partial`; such files are called NAME.conv.CUTOFF).
-    Raises DarknetError for an unknown ending, and what loading and writing raise.
+    Args:
+        cfg: A Darknet cfg; None when `weights` is a checkpoint, which holds its own.
+        weights: A `.weights` file or a `.pt` checkpoint.
+        out: The file to write. Its ending names the format: .pt, .pth or .weights.
+        names: Class names to keep in a checkpoint (default: those of `weights`).
+        cutoff: Only the layers before this one, as a `.weights` file whatever the ending, with no images seen
+            (Darknet's `partial`; such files are called NAME.conv.N).
+
+    Returns:
+        The path of the file written.
+
+    Raises:
+        DarknetError: The ending is unknown, or the cutoff does not fit.
+        CfgError: The cfg is wrong.
+        WeightsError: The weights do not fit the cfg, or the file cannot be written.
     """
-    from darknet_py.model.load import load, load_with_header
-
     out = Path(out)
     if cutoff is not None:
         if cfg is None:
             raise DarknetError("cutoff: expected the cfg too, got none")
-        net = load(cfg, names=names)
-        layers = len(net.graph.layers)
-        if not 0 < cutoff <= layers:
-            raise DarknetError(f"cutoff: expected 1 to {layers} layers of {cfg}, got {cutoff}")
-        net.load_weights(weights, cutoff)
-        net.save_weights(out, cutoff, seen=0)
+        model = ModelFile.read(cfg, weights, cutoff=cutoff, names=names)
+        count = len(model.graph.layers)
+        if not 0 < cutoff <= count:
+            raise DarknetError(f"cutoff: expected 1 to {count} layers of {cfg}, got {cutoff}")
+        replace(model, header=Header()).write_weights(out, cutoff)
         return out
-    writer = WRITERS.get(out.suffix)
-    if writer is None:
-        raise DarknetError(f"{out}: expected an ending of {', '.join(sorted(WRITERS))}, got {out.suffix or 'none'!r}")
-    net, header = load_with_header(cfg, weights, names=names)
-    writer(net, out, header)
+    if out.suffix not in SUFFIXES:
+        raise DarknetError(f"{out}: expected an ending of {', '.join(SUFFIXES)}, got {out.suffix or 'none'!r}")
+    ModelFile.read(cfg, weights, names=names).write(out)
     return out

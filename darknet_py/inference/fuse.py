@@ -1,24 +1,22 @@
-"""Inference rewrites: batch norm folded into the convolution before it, weights laid out for the machine."""
+"""Inference rewrites: batch norm folded into the convolution before it, weights packed for the machine."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import HeadLayer, Node
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.layers.normalize import EPS
 from darknet_py.layers.weight_transforms import binarize
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,25 +29,52 @@ _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def fuse(net: Network, dtype: torch.dtype | None = None, pack: bool = True) -> Network:
-    """A copy for inference that gives the same results, faster. It cannot be trained or saved as `.weights`.
+class GraphModule(Protocol):
+    """What `fuse` needs of a network; `Network` has it."""
 
-    dtype: float16 or bfloat16 runs all but the heads in it, which is less exact. pack: on a CPU with oneDNN the
-    convolution weights are laid out for it once instead of at every call; such a network stays on this machine and
-    cannot be copied, compiled or exported (pack=False can).
+    dtype: torch.dtype | None
+    layers: nn.ModuleList
+
+    @property
+    def graph(self) -> Graph: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def eval(self) -> nn.Module: ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> nn.Module: ...
+
+
+Fused = TypeVar("Fused", bound=GraphModule)
+
+
+def fuse(net: Fused, dtype: torch.dtype | None = None, pack: bool = True) -> Fused:
+    """Makes a faster copy for inference, with the same results. It cannot be trained or saved as `.weights`.
+
+    Args:
+        net: A network; it stays as it is.
+        dtype: float16 or bfloat16 runs all layers but the heads in it, which is less exact.
+        pack: Whether convolution weights are packed for oneDNN once instead of at every call, on a CPU that has it.
+            Such a network stays on this machine and cannot be copied, compiled or exported.
+
+    Returns:
+        The copy, in evaluation mode.
     """
-    fused = copy.deepcopy(net).eval().requires_grad_(False)
+    fused = copy.deepcopy(net)
+    fused.eval()
+    fused.requires_grad_(False)
     for module in fused.modules():
         if isinstance(module, ConvolutionalLayer):
             _fold(module)
             module.activate = _IN_PLACE.get(module.spec.activation, module.activate)
-    fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if dtype is not None:
         fused.dtype = dtype
         for layer in fused.layers:
             if not isinstance(layer, HeadLayer):
                 layer.to(dtype)
-    if pack and torch.backends.mkldnn.is_available() and dtype is not torch.float16:
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if pack and onednn and dtype is not torch.float16:
         for node, layer in zip(fused.graph.layers, fused.layers, strict=True):
             if isinstance(layer, ConvolutionalLayer) and _is_plain(layer) and layer.weight.device.type == "cpu":
                 fused.layers[node.index] = PackedConvolution(node, layer)
@@ -59,9 +84,9 @@ def fuse(net: Network, dtype: torch.dtype | None = None, pack: bool = True) -> N
 class PackedConvolution(nn.Module):
     """A folded convolution whose weights have oneDNN's own memory layout.
 
-    `F.conv2d` brings them into that layout at every call, which takes a fifth of yolov4-tiny's time at batch 1.
+    `F.conv2d` converts them to that layout at every call, which takes a fifth of yolov4-tiny's time at batch 1.
     torch's own compiler calls the same two operators. The best layout depends on the input's height and width (the
-    wrong one can be three times slower), so the weights are laid out anew when these change.
+    wrong one can be three times slower), so the weights are packed again when these change.
     """
 
     def __init__(self, node: Node, plain: ConvolutionalLayer):
@@ -70,21 +95,21 @@ class PackedConvolution(nn.Module):
         self.arguments = ((pad, pad), spec.strides, (spec.dilation, spec.dilation), spec.groups)
         self.channels = node.inputs[0].c
         self.size = (node.inputs[0].h, node.inputs[0].w)
-        self.weight = self._laid_out(plain.weight.detach())
+        self.weight = self._pack(plain.weight.detach())
         self.bias = plain.bias.detach()
         self.activate = plain.activate
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2:] != self.size:
             self.size = (x.shape[2], x.shape[3])
-            self.weight = self._laid_out(self.weight.to_dense())
-        y = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.arguments, "none", [], "")
+            self.weight = self._pack(self.weight.to_dense())
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.arguments, "none", [], "")
         return self.activate(y)
 
-    def _laid_out(self, weight: Tensor) -> Tensor:
+    def _pack(self, weight: Tensor) -> Tensor:
         shape = (1, self.channels, *self.size)
-        reordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.arguments, shape)
-        return reordered
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.arguments, shape)
+        return packed
 
 
 def _fold(module: ConvolutionalLayer) -> None:

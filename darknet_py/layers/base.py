@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 
+# Probability above which a class of a tree is reported, the most specific one: the default of C's `-hier`.
+HIER_THRESH = 0.5
+
 
 class Shape(NamedTuple):
     """Shape of one image's feature map; a vector of n values is (n, 1, 1)."""
@@ -295,10 +298,9 @@ class HeadLayer(nn.Module):
 
     is_contrastive: ClassVar[bool] = False  # its loss compares images or objects with each other
     input_size: tuple[int, int] = (1, 1)  # (width, height) of the network's input; the network sets it
-    hier: float = 0.5  # probability above which a class of a hierarchy is reported (C's `-hier`)
 
-    def decode(self, output: Tensor) -> Predictions:
-        """output: what forward gave, (B, C, H, W)."""
+    def decode(self, output: Tensor, hier: float = HIER_THRESH) -> Predictions:
+        """output: what forward gave, (B, C, H, W). hier: see `HIER_THRESH`; without a class tree it does not count."""
         raise NotImplementedError
 
     def loss(self, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:

@@ -14,6 +14,7 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
 from darknet_py.layers.base import (
+    HIER_THRESH,
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
@@ -113,7 +114,7 @@ class DetectionLayer(HeadLayer):
             flat = torch.cat((parts.classes.softmax(2).flatten(1), flat[:, parts.classes[0].numel() :]), 1)
         return flat[:, :, None, None]
 
-    def decode(self, output: Tensor) -> Predictions:
+    def decode(self, output: Tensor, hier: float = HIER_THRESH) -> Predictions:
         """Candidates of all cells (`get_detection_detections`), in the order row, column, box.
 
         Darknet thresholds scores only here, so that the objectness is the best score where that is higher.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Node, Predictions
+from darknet_py.layers.base import HIER_THRESH, Node, Predictions
 from darknet_py.layers.deltas import finite, with_area
 from darknet_py.layers.target_assignment import Grid, TruthBoxes
 from darknet_py.layers.yolo import ADVERSARIAL_THRESH, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
@@ -63,9 +63,9 @@ class GaussianYoloLayer(AnchorHeadLayer):
         dx, dy, dw, dh, rest = (part.sigmoid() for part in (dx, dy, dw, dh, rest))
         return torch.cat((x, dx, y, dy, w, dw, h, dh, rest), 2).flatten(1, 2)
 
-    def decode(self, output: Tensor) -> Predictions:
+    def decode(self, output: Tensor, hier: float = HIER_THRESH) -> Predictions:
         """As [yolo]'s, scores times 1 − mean deviation (`get_gaussian_yolo_detections`)."""
-        predictions = super().decode(output)
+        predictions = super().decode(output, hier)
         deviation = self._entries(output.float())[:, :, 1:8:2].mean(2).flatten(1)
         return predictions._replace(scores=predictions.scores * (1 - deviation).unsqueeze(-1))
 

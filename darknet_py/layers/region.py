@@ -12,6 +12,7 @@ from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.base import (
+    HIER_THRESH,
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
@@ -118,7 +119,7 @@ class RegionLayer(HeadLayer):
             classes = classes.softmax(2)
         return torch.cat((box, objectness.sigmoid(), classes), 2).reshape(x.shape)
 
-    def decode(self, output: Tensor) -> Predictions:
+    def decode(self, output: Tensor, hier: float = HIER_THRESH) -> Predictions:
         """Candidates of all slots (`get_region_boxes`), in the order anchor, row, column.
 
         Without a tree Darknet thresholds scores only, so that the objectness is the best score where that is higher.
@@ -127,7 +128,7 @@ class RegionLayer(HeadLayer):
         objectness = slots[..., _OBJECTNESS].flatten(1)
         if self.spec.classfix == -1:
             objectness = torch.where(objectness < 0.5, 0.0, objectness)
-        scores = self._scores(objectness, slots[..., _CLASSES:].flatten(1, 3))
+        scores = self._scores(objectness, slots[..., _CLASSES:].flatten(1, 3), hier)
         if self.tree is None:
             objectness = torch.maximum(objectness, scores.amax(-1))
         return Predictions(self._all_boxes(slots).flatten(1, 3), objectness, scores)
@@ -158,14 +159,14 @@ class RegionLayer(HeadLayer):
         center = (column + x.sigmoid()) / width, (row + y.sigmoid()) / height
         return torch.stack((*center, w.exp() * anchor[..., 0] / width, h.exp() * anchor[..., 1] / height), -1)
 
-    def _scores(self, objectness: Tensor, classes: Tensor) -> Tensor:
+    def _scores(self, objectness: Tensor, classes: Tensor, hier: float) -> Tensor:
         if self.tree is None:
             return objectness.unsqueeze(-1) * classes
         absolute = self.tree.absolute(classes)
         if self.class_map is not None:
             return objectness.unsqueeze(-1) * absolute[..., self.class_map]
         # Only the last class above the threshold, which is the most specific one, gets a score, without objectness.
-        probable = absolute > self.hier
+        probable = absolute > hier
         last = probable & (probable.flip(-1).cumsum(-1).flip(-1) == 1)
         return absolute * last
 

@@ -17,6 +17,7 @@ from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.base import (
+    HIER_THRESH,
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
@@ -212,7 +213,7 @@ class AnchorHeadLayer(HeadLayer):
 
     # --- detection
 
-    def decode(self, output: Tensor) -> Predictions:
+    def decode(self, output: Tensor, hier: float = HIER_THRESH) -> Predictions:
         """Candidates of all slots (`get_yolo_detections`), in the order anchor, row, column."""
         slots = self._entries(output.float()).permute(0, 1, 3, 4, 2)
         batch, objectness = slots.shape[0], slots[..., self.spec.box_entries]

@@ -7,18 +7,15 @@ from pathlib import Path
 
 import torch
 
-from darknet_py.errors import DarknetError, WeightsError
-from darknet_py.graph.graph import Graph, parse, resized
-from darknet_py.model import checkpoint
+from darknet_py.errors import DarknetError
+from darknet_py.graph.graph import Graph
+from darknet_py.model.model_file import ModelFile, read_cfg
 from darknet_py.model.network import Network
-from darknet_py.model.weights import Header
 
 
 def read_graph(cfg: str | Path, *, width: int | None = None, height: int | None = None, strict: bool = False) -> Graph:
-    """As `parse`, from a cfg file or from a checkpoint, which holds its cfg. Raises CfgError, WeightsError."""
-    if checkpoint.is_checkpoint(cfg):
-        return resized(checkpoint.read(cfg).graph, width, height)
-    return parse(cfg, width=width, height=height, strict=strict)
+    """As `parse`, from a cfg or from a checkpoint, which holds its cfg. Raises CfgError, DataError, WeightsError."""
+    return read_cfg(cfg, width, height, strict).graph
 
 
 def load(
@@ -30,43 +27,31 @@ def load(
     device: str | torch.device = "cpu",
     names: Sequence[str] = (),
 ) -> Network:
-    """A network in eval mode.
+    """Loads a network, ready for inference.
 
-    cfg: path; None when `weights` is a checkpoint (`.pt`), which holds its cfg; or that checkpoint itself. weights:
-    `.weights` file or checkpoint; None leaves the weights as Darknet initializes them. width, height: another input
-    size than the cfg's.
-    Raises CfgError, WeightsError.
+    Args:
+        cfg: A Darknet cfg, or a `.pt` checkpoint, which holds its cfg and weights; None when `weights` is a checkpoint.
+        weights: A `.weights` file or a checkpoint. Without one the weights are initialized as Darknet does.
+        width: Input width in pixels, instead of the cfg's.
+        height: Input height in pixels, instead of the cfg's.
+        device: Where it runs: "cpu", "cuda", "cuda:1" …
+        names: Class names, instead of a checkpoint's.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        CfgError: The cfg is wrong; the error lists every problem.
+        DataError: The cfg cannot be read.
+        WeightsError: The weights cannot be read or do not fit the cfg.
+        DarknetError: No cfg was given, or the device does not exist.
     """
-    return load_with_header(cfg, weights, width=width, height=height, device=device, names=names)[0]
+    return build(ModelFile.read(cfg, weights, width=width, height=height, names=names), device)
 
 
-def load_with_header(
-    cfg: str | Path | None,
-    weights: str | Path | None,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    device: str | torch.device = "cpu",
-    names: Sequence[str] = (),
-) -> tuple[Network, Header]:
-    """As `load`, with the header of the weights file."""
-    if weights is None and cfg is not None and checkpoint.is_checkpoint(cfg):
-        cfg, weights = None, cfg
-    stored = None
-    if weights is not None:
-        if not Path(weights).is_file():
-            raise WeightsError(f"{weights}: expected a weights file, got none")
-        if checkpoint.is_checkpoint(weights):
-            stored = checkpoint.read(weights)
-    if cfg is not None:
-        graph = read_graph(cfg, width=width, height=height)
-    elif stored:
-        graph = resized(stored.graph, width, height)
-    else:
-        raise DarknetError("expected a cfg, got none (only a .pt checkpoint holds its own)")
-    net = Network(graph, names or (stored.names if stored else ()))
-    header = net.load_weights(weights) if weights is not None else Header()
-    return net.to(_device(device)).eval(), header
+def build(model: ModelFile, device: str | torch.device = "cpu") -> Network:
+    """The network of a file in evaluation mode. Raises DarknetError where there is no such device."""
+    return Network.of(model).to(_device(device)).eval()
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from darknet_py.errors import CfgError, DarknetError, Problem
 from darknet_py.graph.graph import Graph
+from darknet_py.inference.detect import DetectOptions, ImageLike, detect, detect_tensor
+from darknet_py.inference.detections import Detections
 from darknet_py.layers.base import (
+    HIER_THRESH,
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
@@ -21,17 +24,18 @@ from darknet_py.layers.base import (
     StatefulLayer,
     TrainState,
 )
-from darknet_py.model import checkpoint
-from darknet_py.model import weights as weights_file
 from darknet_py.model.c_emulation import CEmulation
+from darknet_py.model.model_file import ModelFile
+from darknet_py.model.weights import Header
 
 
 class LossReport(NamedTuple):
-    """What `Network.loss` found for a mini-batch.
+    """The loss of a mini-batch.
 
-    total: scalar; its gradient with respect to each head's input is −(Darknet's delta), summed over the mini-batch.
-    cost: Darknet's cost of the mini-batch before division by its size (a detached scalar). parts: per head's layer
-    index, the named figures of that head.
+    Attributes:
+        total: Scalar; its gradient with respect to each head's input is −(Darknet's delta), summed over the mini-batch.
+        cost: Darknet's cost of the mini-batch before division by its size (a detached float64 scalar).
+        parts: For each head, by its layer index: named scalars (iou, objectness, count …).
     """
 
     total: Tensor
@@ -42,14 +46,27 @@ class LossReport(NamedTuple):
 class Network(nn.Module):
     """Runs a graph layer by layer and frees each output after its last use.
 
-    `layers[i]` is the module of cfg layer i. `state` tells heads where training stands.
+    Args:
+        graph: The network's layers.
+        names: Class names.
+
+    Attributes:
+        graph: The network's layers.
+        names: Class names.
+        layers: The modules; `layers[i]` is cfg layer i.
+        heads: The layers with a loss, with their indices.
+        state: Where training stands; heads and a few layers read it.
+        dtype: Of all layers but the heads, where it is not float32 (see `fuse`).
+
+    Raises:
+        CfgError: A layer does not fit another that it refers to.
     """
 
     def __init__(self, graph: Graph, names: Sequence[str] = ()):
         super().__init__()
         self.graph = graph
         self.names = list(names)
-        self.dtype: torch.dtype | None = None  # of all but the heads, where it is not float32 (`fuse`)
+        self.dtype: torch.dtype | None = None
         self.state = TrainState(max_batches=graph.net.max_batches)
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         for node, layer in zip(graph.layers, self.layers, strict=True):
@@ -63,8 +80,17 @@ class Network(nn.Module):
             if isinstance(layer, StatefulLayer):
                 layer.state = self.state
 
+    @classmethod
+    def of(cls, model: ModelFile) -> Network:
+        """The network of a file, with its weights and the number of images seen. Raises WeightsError."""
+        net = cls(model.graph, model.names)
+        if model.tensors:
+            net.set_weights(model.fit(model.graph, model.graph.path))
+        return net
+
     @property
     def detectors(self) -> list[tuple[int, HeadLayer]]:
+        """The heads that give boxes, with their layer indices."""
         return [(i, head) for i, head in self.heads if isinstance(self.graph.layers[i].spec, DetectionHeadSpec)]
 
     @property
@@ -75,22 +101,47 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its arrays are; the CPU where it has none."""
+        """The device of its arrays; the CPU where it has none."""
         return next(self.parameters(), torch.empty(0)).device
 
-    def forward(self, x: Tensor) -> Any:
-        """x: (B, C, H, W) RGB in 0..1.
+    def forward(self, x: Tensor, hier: float = HIER_THRESH) -> Predictions | Tensor:
+        """Runs the network.
 
-        Detectors: `Predictions` of all heads together, boxes (B, N, 4) relative to the input. Other networks: the
-        last layer's output, (B, N) for vectors.
+        Args:
+            x: (B, C, H, W) RGB in 0..1; (B, inputs) for networks without images.
+            hier: Class trees only: probability above which a class is reported.
+
+        Returns:
+            Of detectors, the `Predictions` of all heads together, boxes (B, N, 4) relative to the input. Of other
+            networks the last layer's output, (B, N) for vectors.
+
+        Raises:
+            DarknetError: The input has another shape.
         """
-        return self._forward(x, lambda node, module, inputs: None)
+        return self._forward(x, lambda node, module, inputs: None, hier)
 
-    def forward_with_loss(self, x: Tensor, truth: Tensor) -> tuple[Any, Tensor]:
-        """What `forward` gives, and Darknet's cost of the mini-batch (float64), divided by the number of heads.
+    def predict(self, x: Tensor, hier: float = HIER_THRESH) -> Predictions:
+        """As `forward`, of a detector. Raises DarknetError for a network without detection layers."""
+        predictions = self(x, hier) if self.detectors else None
+        if not isinstance(predictions, Predictions):
+            raise DarknetError(f"{self.graph.path}: this network has no detection layer")
+        return predictions
 
-        One pass. Heads count as they do late in training, so that nothing is drawn by chance and the weights alone
-        decide; heads that compare images with each other are left out. truth: as `loss` takes it.
+    def forward_with_loss(self, x: Tensor, truth: Tensor) -> tuple[Predictions | Tensor, Tensor]:
+        """Runs the network once, for its output and its loss.
+
+        Heads count as they do late in training, so that nothing is drawn at random and the weights alone decide; heads
+        that compare images with each other are left out.
+
+        Args:
+            x: As `forward` takes it.
+            truth: As `loss` takes it.
+
+        Returns:
+            What `forward` gives, and Darknet's cost of the mini-batch (float64) divided by the number of heads.
+
+        Raises:
+            DarknetError: No layer has a loss.
         """
         late, costs = TrainState(seen=1 << 40), []
 
@@ -98,21 +149,23 @@ class Network(nn.Module):
             if isinstance(module, HeadLayer) and not module.is_contrastive and not node.common.onlyforward:
                 costs.append(_head_loss(module, inputs[0], truth, late).cost)
 
-        found = self._forward(x, cost)
+        output = self._forward(x, cost)
         if not costs:
             raise DarknetError(f"{self.graph.path}: no layer of this network has a loss")
-        return found, torch.stack(costs).mean()
+        return output, torch.stack(costs).mean()
 
-    def _forward(self, x: Tensor, look: Callable[[Node, nn.Module, list[Tensor]], None]) -> Any:
-        """`forward`, with `look` called before each layer runs."""
+    def _forward(
+        self, x: Tensor, before: Callable[[Node, nn.Module, list[Tensor]], None], hier: float = HIER_THRESH
+    ) -> Predictions | Tensor:
+        """`forward`, with `before` called before each layer runs."""
         decoded: list[Predictions] = []
         last: list[Tensor] = []
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
-            look(node, module, inputs)
-            output = module(*inputs)
+            before(node, module, inputs)
+            output: Tensor = module(*inputs)
             if isinstance(module, HeadLayer) and isinstance(node.spec, DetectionHeadSpec):
-                decoded.append(module.decode(output))
+                decoded.append(module.decode(output, hier))
             last[:] = [output]
             return output
 
@@ -122,15 +175,21 @@ class Network(nn.Module):
         return _as_darknet(last[0], self.graph.layers[-1])
 
     def outputs(self, x: Tensor) -> list[Tensor | None]:
-        """What C Darknet's CPU build keeps in each layer's l.output, faults included: (B, C, H, W) or (B, N).
+        """Runs the network and reproduces what C Darknet's CPU build keeps in each layer's `l.output`.
 
-        None where C keeps none. See `model.c_emulation` for the few cfgs where this is not what the network computes.
+        C's faults are included: see `model.c_emulation` for the few cfgs where this is not what the network computes.
+
+        Args:
+            x: As `forward` takes it.
+
+        Returns:
+            For each layer (B, C, H, W), or (B, N) for vectors; None where Darknet keeps nothing.
         """
         build = CEmulation(self.graph.layers, list(self.layers))
         outputs: list[Tensor | None] = []
 
         def keep(node: Node, module: nn.Module, inputs: list[Tensor]) -> Tensor:
-            output = module(*inputs)
+            output: Tensor = module(*inputs)
             c_output = build.output(node, module, inputs, output)
             outputs.append(None if c_output is None else c_output.clone())
             return output
@@ -140,10 +199,18 @@ class Network(nn.Module):
         return outputs
 
     def loss(self, x: Tensor, truth: Tensor) -> LossReport:
-        """Forward pass of one mini-batch with losses.
+        """Runs a mini-batch and computes the losses of all heads.
 
-        x: (B, C, H, W). truth: (N, 6) rows (image, class, cx, cy, w, h) relative to the input for detectors;
-        (B, outputs) for classifiers.
+        Args:
+            x: (B, C, H, W) RGB in 0..1.
+            truth: For detectors (N, 6) rows (image, class, cx, cy, w, h), relative to the input; for classifiers
+                (B, outputs).
+
+        Returns:
+            The loss, its gradients those of Darknet.
+
+        Raises:
+            DarknetError: No layer has a loss.
         """
         totals: list[Tensor] = []
         costs: list[Tensor] = []
@@ -157,7 +224,8 @@ class Network(nn.Module):
                 parts[node.index] = report.parts
                 if node.last_use == node.index:
                     return None
-            return module(*inputs)
+            output: Tensor = module(*inputs)
+            return output
 
         truth = truth if truth.numel() else truth.reshape(0, 6)  # no boxes at all, as torch.tensor([]) gives them
         self.state.truth = truth
@@ -169,29 +237,103 @@ class Network(nn.Module):
             raise DarknetError(f"{self.graph.path}: no layer of this network has a loss")
         return LossReport(torch.stack(totals).sum(), torch.stack(costs).sum(), parts)
 
-    def load_weights(self, path: str | Path, cutoff: int | None = None) -> weights_file.Header:
-        """Reads a `.weights` file or a checkpoint; see `model.weights.load`. cutoff: only layers before it."""
-        reader = checkpoint if checkpoint.is_checkpoint(path) else weights_file
-        header = reader.load(self, path, cutoff)
-        self.state.seen = header.seen
-        self.state.iteration = header.seen // self.graph.net.batch_images
-        return header
+    def load_weights(self, path: str | Path, cutoff: int | None = None) -> Header:
+        """Reads a `.weights` file or a checkpoint.
+
+        Args:
+            path: The file. A partial one (`*.conv.N`) fills the layers that it has.
+            cutoff: Only the layers before this one are filled (default: all).
+
+        Returns:
+            The file's header; its number of images seen becomes that of the network.
+
+        Raises:
+            WeightsError: The file cannot be read or does not fit the network.
+        """
+        stored = ModelFile.read_weights(path, self.graph, cutoff=cutoff)
+        self.set_weights(stored.fit(self.graph, path, cutoff))
+        return stored.header
 
     def save_weights(self, path: str | Path, cutoff: int | None = None, seen: int | None = None) -> None:
-        """Writes a Darknet `.weights` file; seen: images, as the header keeps them (default: as trained)."""
-        weights_file.save(self, path, cutoff, self.state.seen if seen is None else seen)
+        """Writes a Darknet `.weights` file.
 
-    def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[list[Any]]:
-        """Detections on a ready input tensor (B, C, H, W), boxes relative to it; see `model.predict`."""
-        from darknet_py.inference.detect import boxes  # it needs the data room, a network does not
+        Args:
+            path: The file; it is complete or not there.
+            cutoff: Only the layers before this one are written (default: all).
+            seen: Number of images trained on, for the header (default: the network's).
 
-        return boxes(self, x, thresh, nms)
+        Raises:
+            WeightsError: The file cannot be written.
+        """
+        self.model_file(seen).write_weights(path, cutoff)
 
-    def detect(self, images: Any, thresh: float = 0.25, nms: float = 0.45, stb: bool = False) -> list[list[Any]]:
-        """Detections on images (paths or (H, W, 3) RGB uint8 arrays), relative to each; see `model.predict`."""
-        from darknet_py.inference.detect import detect
+    def set_weights(self, model: ModelFile) -> None:
+        """Copies the arrays that a file has, which must fit, and the number of images seen."""
+        self.copy_tensors(model.tensors)
+        self.state.seen = model.header.seen
+        self.state.iteration = model.header.seen // self.graph.net.batch_images
 
-        return detect(self, images, thresh, nms, stb=stb)
+    def copy_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copies arrays into those of the same names in the state dict."""
+        state = self.state_dict()
+        with torch.no_grad():
+            for name, values in tensors.items():
+                state[name].copy_(values)
+
+    def model_file(self, seen: int | None = None) -> ModelFile:
+        """The network as a file holds it; the arrays are the network's own. seen: for the header."""
+        header = Header(seen=self.state.seen if seen is None else seen)
+        return ModelFile(self.graph, tuple(self.names), header, self.state_dict())
+
+    def boxes(
+        self, x: Tensor, thresh: float = 0.25, nms: float = 0.45, *, hier: float = HIER_THRESH
+    ) -> list[Detections]:
+        """Detects objects in a ready input tensor.
+
+        Args:
+            x: (B, C, H, W) RGB in 0..1.
+            thresh: Confidence threshold.
+            nms: IoU threshold for non-maximum suppression; 0 suppresses nothing.
+            hier: Class trees only: probability above which a class is reported.
+
+        Returns:
+            The detections of each image; boxes are relative to the input.
+
+        Raises:
+            DarknetError: The network has no detection layer.
+        """
+        return detect_tensor(self, x, DetectOptions(thresh, nms, hier=hier))
+
+    def detect(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        thresh: float = 0.25,
+        nms: float = 0.45,
+        *,
+        letter_box: bool | None = None,
+        hier: float = HIER_THRESH,
+        stb: bool = False,
+        batch: int = 1,
+    ) -> list[Detections]:
+        """Detects objects in images, which are resized as C's `detector test` does.
+
+        Args:
+            images: One or several: paths, uint8 arrays (H, W, C) in RGB, or PIL images.
+            thresh: Confidence threshold.
+            nms: IoU threshold for non-maximum suppression; 0 suppresses nothing.
+            letter_box: Whether an image keeps its aspect ratio in the input; None: as the cfg's `letter_box`.
+            hier: Class trees (YOLO9000) only: the most specific class with a probability above it is reported.
+            stb: Whether JPEGs are decoded as by a C Darknet without OpenCV.
+            batch: Images per forward pass.
+
+        Returns:
+            The detections of each image, by falling confidence; boxes are relative to the image.
+
+        Raises:
+            DataError: An image cannot be read.
+            DarknetError: An array has another shape, or the network has no detection layer.
+        """
+        return detect(self, images, DetectOptions(thresh, nms, letter_box, hier, stb, batch))
 
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
         """Calls `step` for each layer in order with its inputs; its result is that layer's output."""

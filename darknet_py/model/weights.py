@@ -7,24 +7,30 @@ arrays layer by layer. All integers and floats are little-endian.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from operator import attrgetter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
+from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import LayerArray, Node
-
-if TYPE_CHECKING:
-    from darknet_py.graph.graph import Graph
-    from darknet_py.model.network import Network
 
 
 class Header(NamedTuple):
+    """The header of a `.weights` file.
+
+    Attributes:
+        major: Version. Above 1000 (here or in `minor`) connected weights are held transposed.
+        minor: Version.
+        revision: Version.
+        seen: Images trained on so far.
+    """
+
     major: int = 0
     minor: int = 2
     revision: int = 5
@@ -32,7 +38,7 @@ class Header(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """`seen` takes 64 bits."""
+        """Whether `seen` takes 64 bits."""
         return self.major * 10 + self.minor >= 2
 
     @property
@@ -41,6 +47,7 @@ class Header(NamedTuple):
 
     @property
     def size(self) -> int:
+        """In bytes."""
         return 20 if self.wide else 16
 
     def bytes(self) -> bytes:
@@ -48,18 +55,21 @@ class Header(NamedTuple):
         return version + np.array([self.seen], "<u8" if self.wide else "<u4").tobytes()
 
 
+DEFAULT_HEADER = Header()
+
+
 def read_header(path: str | Path) -> Header:
-    """Raises WeightsError when the file cannot be read or is too short."""
+    """The header of a `.weights` file. Raises WeightsError when the file cannot be read or is too short."""
     try:
         with open(path, "rb") as file:
-            raw = file.read(20)
+            return _read_header(file, path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
-    header = Header(*np.frombuffer(raw[:12], "<i4").tolist()) if len(raw) >= 16 else Header()
-    if len(raw) < header.size:
-        raise WeightsError(f"{path}: expected a weights header of {header.size} bytes, got {len(raw)}")
-    seen = np.frombuffer(raw[12 : header.size], "<u8" if header.wide else "<u4")
-    return header._replace(seen=int(seen[0]))
+
+
+def tensor_name(node: Node, array: LayerArray) -> str:
+    """Name of an array in the state dict of a `Network`."""
+    return f"layers.{node.index}.{array.name}"
 
 
 def arrays(graph: Graph, cutoff: int | None = None) -> Iterator[tuple[Node, LayerArray]]:
@@ -69,67 +79,90 @@ def arrays(graph: Graph, cutoff: int | None = None) -> Iterator[tuple[Node, Laye
             yield node, array
 
 
-def load(net: Network, path: str | Path, cutoff: int | None = None) -> Header:
-    """Fills the layers before `cutoff` (default: all) from the file. Raises WeightsError as `read` does."""
-    header, found = read(net.graph, path, cutoff)
-    with torch.no_grad():
-        for node, array, values in found:
-            attrgetter(array.name)(net.layers[node.index]).copy_(values)
-    return header
-
-
-def read(
-    graph: Graph, path: str | Path, cutoff: int | None = None
-) -> tuple[Header, Iterator[tuple[Node, LayerArray, torch.Tensor]]]:
-    """The arrays that the file has for the layers before `cutoff` (default: all), one after the other.
-
-    A file that ends exactly between two layers is a partial one (`*.conv.N`) and is read up to there, as in Darknet.
-    Raises WeightsError naming layer and tensor when it ends anywhere else, or when floats are left over.
-    """
-    header = read_header(path)
-    # Byte by byte, as a file may have lost its tail within a number.
-    data = (
-        np.memmap(path, np.uint8, "r")[header.size :] if os.path.getsize(path) > header.size else np.zeros(0, np.uint8)
-    )
-    floats = data[: len(data) // 4 * 4].view("<f4")
-    expected = [(node, array) for node, array in arrays(graph, cutoff) if _in_file(node, array)]
-    total = sum(array.count for _, array in expected)
-    _check_length(path, expected, total, len(data), cutoff)
-
-    def found() -> Iterator[tuple[Node, LayerArray, torch.Tensor]]:
-        position = 0
-        for node, array in expected:
-            if position >= len(floats):
-                break
-            values = np.array(floats[position : position + array.count])  # a copy: the map is read-only
-            position += array.count
-            yield node, array, _from_file(torch.from_numpy(values), array, header)
-
-    return header, found()
-
-
-def save(
-    net: Network, path: str | Path, cutoff: int | None = None, seen: int = 0, header: Header | None = None
-) -> None:
-    """Writes the file in one step: it is complete or not there. Raises WeightsError when it cannot be written."""
-    header = (header or Header())._replace(seen=seen)
-
-    def chunks() -> Iterator[bytes]:
-        yield header.bytes()
-        for node, array in arrays(net.graph, cutoff):
-            values = attrgetter(array.name)(net.layers[node.index]).detach()
-            yield _to_file(values, array, header).cpu().float().contiguous().numpy().astype("<f4").tobytes()
-
-    write_atomically(path, chunks(), WeightsError)
-
-
-def _in_file(node: Node, array: LayerArray) -> bool:
+def is_loaded(node: Node, array: LayerArray) -> bool:
+    """Whether a `.weights` file holds it when it is read: `dontload` and `dontloadscales` leave arrays out."""
     if node.common.dontload:
         return False
     return not (node.common.dontloadscales and array.role in ("scale", "mean", "variance"))
 
 
-def _from_file(values: torch.Tensor, array: LayerArray, header: Header) -> torch.Tensor:
+def read_weights_file(
+    file: BinaryIO, path: str | Path, graph: Graph, cutoff: int | None = None
+) -> tuple[Header, dict[str, Tensor]]:
+    """The arrays that a file has for the layers before `cutoff` (default: all).
+
+    A file that ends exactly between two layers is a partial one (`*.conv.N`) and is read up to there, as in Darknet.
+    The tensors are views of the file, which the system reads when they are used.
+
+    Args:
+        file: The open file, at its start.
+        path: Its path, for messages.
+        graph: The network whose layers the file holds.
+        cutoff: Number of layers to read.
+
+    Returns:
+        The header, and the arrays by their names in the state dict.
+
+    Raises:
+        WeightsError: The file ends within a layer, or floats are left over; the message names layer and array.
+    """
+    header = _read_header(file, path)
+    size = os.fstat(file.fileno()).st_size - header.size
+    expected = [(node, array) for node, array in arrays(graph, cutoff) if is_loaded(node, array)]
+    total = sum(array.count for _, array in expected)
+    _check_length(path, expected, total, size, cutoff)
+    count = min(size // 4, total)
+    floats = torch.zeros(0)
+    if count:  # copy on write: the tensors may be changed, the file is not
+        floats = torch.from_numpy(np.memmap(file, "<f4", "c", header.size, (count,)))
+    tensors = {}
+    position = 0
+    for node, array in expected:
+        if position >= count:
+            break
+        tensors[tensor_name(node, array)] = _from_file(floats[position : position + array.count], array, header)
+        position += array.count
+    return header, tensors
+
+
+def write_weights_file(
+    path: str | Path, graph: Graph, tensors: Mapping[str, Tensor], header: Header, cutoff: int | None = None
+) -> None:
+    """Writes the layers before `cutoff` (default: all) in one step: the file is complete or not there.
+
+    Args:
+        path: The file to write.
+        graph: The network.
+        tensors: Its arrays by their names in the state dict. Arrays that `dontload` left out may be missing, and so may
+            the last layers: the file then is a partial one.
+        header: What the file begins with.
+        cutoff: Number of layers to write.
+
+    Raises:
+        WeightsError: The file cannot be written.
+    """
+
+    def chunks() -> Iterator[bytes]:
+        yield header.bytes()
+        for node, array in arrays(graph, cutoff):
+            values = tensors.get(tensor_name(node, array))
+            if values is not None:
+                plain = _to_file(values.detach(), array, header).cpu().float().contiguous().numpy()
+                yield plain.astype("<f4", copy=False).tobytes()
+
+    write_atomically(path, chunks(), WeightsError)
+
+
+def _read_header(file: BinaryIO, path: str | Path) -> Header:
+    raw = file.read(20)
+    header = Header(*np.frombuffer(raw[:12], "<i4").tolist()) if len(raw) >= 16 else Header()
+    if len(raw) < header.size:
+        raise WeightsError(f"{path}: expected a weights header of {header.size} bytes, got {len(raw)}")
+    seen = np.frombuffer(raw[12 : header.size], "<u8" if header.wide else "<u4")
+    return header._replace(seen=int(seen[0]))
+
+
+def _from_file(values: Tensor, array: LayerArray, header: Header) -> Tensor:
     if array.flipped:  # held as (fan_in, filters)
         return values.view(-1, array.shape[0]).t().reshape(array.shape)
     if array.transposable and header.transposed:
@@ -137,7 +170,7 @@ def _from_file(values: torch.Tensor, array: LayerArray, header: Header) -> torch
     return values.view(array.shape)
 
 
-def _to_file(values: torch.Tensor, array: LayerArray, header: Header) -> torch.Tensor:
+def _to_file(values: Tensor, array: LayerArray, header: Header) -> Tensor:
     if array.flipped:
         return values.reshape(array.shape[0], -1).t()
     if array.transposable and header.transposed:
@@ -148,23 +181,23 @@ def _to_file(values: torch.Tensor, array: LayerArray, header: Header) -> torch.T
 def _check_length(
     path: str | Path, expected: list[tuple[Node, LayerArray]], total: int, size: int, cutoff: int | None
 ) -> None:
-    found, odd = divmod(size, 4)
-    if found == total and not odd:
+    count, odd = divmod(size, 4)
+    if count == total and not odd:
         return
-    if found > total or (found == total and odd):
+    if count > total or (count == total and odd):
         if cutoff is not None:
             return  # only the first layers were asked for
         raise WeightsError(
-            f"{path}: expected {total} floats for this network, got {found - total} more"
+            f"{path}: expected {total} floats for this network, got {count - total} more"
             f"{f' and {odd} bytes' if odd else ''} after its last layer"
         )
     position = 0
     for k, (node, array) in enumerate(expected):
-        if position == found and not odd and (k == 0 or expected[k - 1][0].index != node.index):
+        if position == count and not odd and (k == 0 or expected[k - 1][0].index != node.index):
             return  # ends between two layers: a partial file
-        if position + array.count > found:
+        if position + array.count > count:
             raise WeightsError(
                 f"{path}: the file ends in layer {node.index} [{node.type}], {array.role}: "
-                f"expected {total} floats in all, got {found}{f' and {odd} bytes' if odd else ''}"
+                f"expected {total} floats in all, got {count}{f' and {odd} bytes' if odd else ''}"
             )
         position += array.count

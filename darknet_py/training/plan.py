@@ -12,10 +12,9 @@ from darknet_py.cfg.document import CfgEdit
 from darknet_py.cfg.net import NetSpec
 from darknet_py.data.loader import largest_size
 from darknet_py.errors import TrainError
-from darknet_py.graph.graph import Graph, build_graph, parse
+from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.graph.set_num_classes import class_edits
-from darknet_py.model import checkpoint
-from darknet_py.model.checkpoint import Checkpoint
+from darknet_py.model.model_file import ModelFile, read_cfg
 from darknet_py.training.checkpoint_dir import CheckpointDir
 from darknet_py.training.checks import check_schedule, check_supported, ineffective_keys
 from darknet_py.training.distributed import DistContext, LocalBatch, split_batch
@@ -95,8 +94,8 @@ class TrainingPlan:
         """
         cfg, options, overrides = Path(cfg), options or TrainOptions(), overrides or {}
         context = context or DistContext.from_environment()
-        stored = checkpoint.read(cfg) if checkpoint.is_checkpoint(cfg) else None
-        original = stored.graph if stored else parse(cfg)
+        model = read_cfg(cfg)
+        stored, original = model if model.tensors else None, model.graph
         graph, rewritten = _edited(original, options, overrides)
         check_schedule(graph, overrides)
         check_supported(graph, context)
@@ -329,7 +328,7 @@ def _edited(original: Graph, options: TrainOptions, overrides: Mapping[str, NetV
 def _initial_weights(
     cfg: Path,
     weights: str | Path | None,
-    stored: Checkpoint | None,
+    stored: ModelFile | None,
     graph: Graph,
     original: Graph,
     options: TrainOptions,

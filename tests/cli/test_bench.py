@@ -158,7 +158,7 @@ def test_as_many_candidates_as_promised_reach_nms() -> None:
     objectness = torch.rand(2, 500)
     found = Predictions(torch.rand(2, 500, 4), objectness, objectness[..., None] * torch.rand(2, 500, 4))
     kept = postprocess(found, threshold(found), nms=0.0)
-    assert sum(len(image.scores) for image in kept) == 2 * CANDIDATES
+    assert sum(len(image) for image in kept) == 2 * CANDIDATES
 
 
 def test_boxes_of_a_training_step_fit_the_network(cfg: str) -> None:

@@ -15,7 +15,7 @@ from darknet_py.cli import main
 from darknet_py.data.images import from_letterbox, letterbox, to_tensor
 from darknet_py.data.video_reader import FrameReader
 from darknet_py.errors import DataError
-from darknet_py.inference.detect import detect
+from darknet_py.inference.detect import DetectOptions, detect
 
 CFG = """[net]
 width=32
@@ -69,7 +69,7 @@ def test_video_pictures_and_json(folder: Path, tmp_path: Path, capsys: pytest.Ca
     net = darknet_py.load(folder / "a.cfg", folder / "a.weights")
     with FrameReader(str(folder / "in.avi")) as frames:
         inputs = [cv2.resize(image, (32, 32)) for _, image in frames]
-    expected = detect(net, inputs, 0.2)
+    expected = detect(net, inputs, DetectOptions(0.2))
     assert any(expected)
     for entry, boxes in zip(entries, expected, strict=True):
         assert [each["confidence"] for each in entry["objects"]] == pytest.approx([d.confidence for d in boxes])
@@ -98,7 +98,7 @@ def test_ctrl_c_keeps_what_was_found(folder: Path, tmp_path: Path, monkeypatch: 
     def interrupt(found: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("darknet_py.cli.video.summary", interrupt)
+    monkeypatch.setattr("darknet_py.inference.detections.Detections.summary", interrupt)
     assert run(folder, "--no-video", "--json", str(tmp_path / "f.json")) == 130
     assert json.loads((tmp_path / "f.json").read_text()) == []
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from darknet_py.evaluation.types import Found, GroundTruth
+from darknet_py.evaluation.types import GroundTruth
+from darknet_py.inference.detections import Detections
 
 
 def boxes(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -19,7 +20,7 @@ def truth(rng: np.random.Generator, n: int, classes: int) -> GroundTruth:
     return GroundTruth(boxes(rng, n), rng.integers(0, classes, n))
 
 
-def found(rng: np.random.Generator, labels: GroundTruth, classes: int, extra: int = 5, ties: bool = True) -> Found:
+def found(rng: np.random.Generator, labels: GroundTruth, classes: int, extra: int = 5, ties: bool = True) -> Detections:
     """Boxes near the truths (several per truth), a few elsewhere; with `ties`, scores of few distinct values."""
     near = np.repeat(labels.boxes, 3, 0) * rng.uniform(0.8, 1.25, (3 * len(labels.boxes), 4))
     ids = np.repeat(labels.class_ids, 3)
@@ -28,10 +29,12 @@ def found(rng: np.random.Generator, labels: GroundTruth, classes: int, extra: in
     all_ids = np.concatenate([ids, rng.integers(0, classes, extra)])
     scores = rng.uniform(0.01, 0.99, len(all_ids)).astype(np.float32)
     order = rng.permutation(len(all_ids))
-    return Found(all_boxes[order], all_ids[order], np.round(scores, 1 if ties else 6).astype(np.float32) + 0.005)
+    return Detections(all_boxes[order], all_ids[order], np.round(scores, 1 if ties else 6).astype(np.float32) + 0.005)
 
 
-def dataset(seed: int, images: int = 8, classes: int = 4, ties: bool = True) -> tuple[list[Found], list[GroundTruth]]:
+def dataset(
+    seed: int, images: int = 8, classes: int = 4, ties: bool = True
+) -> tuple[list[Detections], list[GroundTruth]]:
     rng = np.random.default_rng(seed)
     labels = [truth(rng, int(rng.integers(0, 6)), classes) for _ in range(images)]
     return [found(rng, record, classes, ties=ties) for record in labels], labels

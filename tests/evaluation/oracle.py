@@ -32,7 +32,7 @@ def darknet_map(found, truth, classes, iou_thresh=0.5, points=0, thresh=0.25, di
         for k in labels.class_ids:
             per_class[k] += 1
         taken = set()
-        for box, k, score in zip(hits.boxes, hits.class_ids, hits.scores, strict=True):
+        for box, k, score in zip(hits.boxes, hits.class_ids, hits.confidences, strict=True):
             best, best_iou = None, F(0)
             for j in range(len(labels.boxes)):
                 here = iou(box, labels.boxes[j])

@@ -7,7 +7,8 @@ import pytest
 
 from darknet_py.errors import DataError
 from darknet_py.evaluation.classification_metrics import confusion_matrix, detection_confusion, top_k
-from darknet_py.evaluation.types import Found, GroundTruth, iou_matrix
+from darknet_py.evaluation.types import GroundTruth, iou_matrix
+from darknet_py.inference.detections import Detections
 from tests.evaluation import make
 
 
@@ -39,7 +40,7 @@ def test_detections_by_hand() -> None:
     a, b, far = [0.3, 0.3, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2], [0.1, 0.9, 0.1, 0.1]
     truth = GroundTruth(np.array([a, b], np.float32), np.array([0, 1]))
     near = [0.3, 0.31, 0.2, 0.2]
-    found = Found(
+    found = Detections(
         np.array([near, a, far, b], np.float32), np.array([0, 1, 1, 1]), np.array([0.9, 0.5, 0.8, 0.2], np.float32)
     )
     # the truth of class 0 pairs with the box that fits best, of class 1; the box of score .2 is below the threshold
@@ -51,7 +52,7 @@ def test_detections_equal_one_pair_at_a_time(seed: int) -> None:
     found, truth = make.dataset(seed)
     slow = np.zeros((5, 5), int)
     for hits, labels in zip(found, truth, strict=True):
-        keep = hits.scores > 0.25
+        keep = hits.confidences > 0.25
         iou = iou_matrix(labels.boxes, hits.boxes[keep])
         ids = hits.class_ids[keep]
         rows, columns = set(range(len(labels.boxes))), set(range(len(ids)))

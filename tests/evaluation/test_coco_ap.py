@@ -12,8 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from darknet_py.errors import DataError
-from darknet_py.evaluation.coco_ap import FIGURES, coco_ap
-from darknet_py.evaluation.types import Found, GroundTruth
+from darknet_py.evaluation.coco_ap import METRICS, coco_ap
+from darknet_py.evaluation.types import GroundTruth
+from darknet_py.inference.detections import Detections
 from tests.evaluation import make
 
 NAMES = ["a", "b", "c", "d"]
@@ -38,7 +39,7 @@ def plain(found, truth, sizes):
             b = pixels(box, size)
             row = {"id": len(labels) + 1, "image_id": image + 1, "category_id": int(k) + 1, "bbox": b}
             labels.append(row | {"area": b[2] * b[3], "iscrowd": 0})
-        for box, k, score in zip(hits.boxes, hits.class_ids, hits.scores, strict=True):
+        for box, k, score in zip(hits.boxes, hits.class_ids, hits.confidences, strict=True):
             dt.append({"image_id": image + 1, "category_id": int(k) + 1, "bbox": cut(box, size), "score": float(score)})
     gt.dataset = {
         "images": [{"id": i + 1} for i in range(len(found))],
@@ -60,7 +61,7 @@ def test_equals_pycocotools_in_one_go(seed: int, capsys: pytest.CaptureFixture[s
     sizes = [(320 + 40 * i, 500 - 20 * i) for i in range(10)]
     result = coco_ap(found, truth, sizes, NAMES)
     expected = plain(found, truth, sizes)
-    got = [-1 if result.figures[name] is None else result.figures[name] for name in FIGURES]
+    got = [-1 if result.metrics[name] is None else result.metrics[name] for name in METRICS]
     np.testing.assert_allclose(got, expected, atol=1e-12)
     assert capsys.readouterr().out == ""
     defined = [row.ap for row in result.classes if row.ap is not None]
@@ -73,19 +74,19 @@ def test_by_hand() -> None:
     box = np.array([[0.5, 0.5, 0.5, 0.5]], np.float32)
     low = np.array([[0.5, 0.5, 0.5, 0.31]], np.float32)
     result = coco_ap(
-        [Found(low, np.array([0]), np.array([0.9]))], [GroundTruth(box, np.array([0]))], [(200, 200)], ["a"]
+        [Detections(low, np.array([0]), np.array([0.9]))], [GroundTruth(box, np.array([0]))], [(200, 200)], ["a"]
     )
-    assert result.figures["AP50"] == pytest.approx(1.0)
-    assert result.figures["AP75"] == pytest.approx(0.0)
+    assert result.metrics["AP50"] == pytest.approx(1.0)
+    assert result.metrics["AP75"] == pytest.approx(0.0)
     assert result.ap == pytest.approx(0.3)  # IoU .62
-    assert result.figures["APs"] is None and result.figures["APl"] == pytest.approx(0.3)
+    assert result.metrics["APs"] is None and result.metrics["APl"] == pytest.approx(0.3)
 
 
 def test_no_images_no_boxes_and_classes_without_truth() -> None:
     empty = coco_ap([], [], [], NAMES)
-    assert set(empty.figures.values()) == {None}
+    assert set(empty.metrics.values()) == {None}
     found, truth = make.dataset(0, images=1)
-    nothing = Found(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32))
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32))
     result = coco_ap([nothing], truth, [(64, 64)], [*NAMES, "never"])
     assert result.classes[4].ap is None and result.classes[4].truths == 0
     assert result.ap == 0

@@ -11,7 +11,8 @@ import pytest
 
 from darknet_py.errors import DataError
 from darknet_py.evaluation.darknet_map import Curve, average_precision, darknet_map
-from darknet_py.evaluation.types import Found, GroundTruth, iou_matrix
+from darknet_py.evaluation.types import GroundTruth, iou_matrix
+from darknet_py.inference.detections import Detections
 from tests.call_count import count_calls
 from tests.evaluation import make, oracle
 
@@ -20,9 +21,9 @@ BOX = [0.5, 0.5, 0.2, 0.2]
 FAR = [0.1, 0.1, 0.1, 0.1]
 
 
-def found(*rows: tuple[list[float], int, float]) -> Found:
+def found(*rows: tuple[list[float], int, float]) -> Detections:
     boxes, ids, scores = zip(*rows, strict=True) if rows else ([], [], [])
-    return Found(np.array(boxes, np.float32).reshape(-1, 4), np.array(ids, int), np.array(scores, np.float32))
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4), np.array(ids, int), np.array(scores, np.float32))
 
 
 def truth(*rows: tuple[list[float], int]) -> GroundTruth:
@@ -78,7 +79,7 @@ CASES = json.loads((GOLDEN / "evaluate_map.json").read_text())
 def test_equals_c_on_the_boxes_that_c_compared(case: dict[str, Any]) -> None:
     data = np.load(GOLDEN / "evaluate_map.npz")
     hits = [
-        Found(data["found"][rows, 1:], data["class_id"][rows].astype(int), data["found"][rows, 0])
+        Detections(data["found"][rows, 1:], data["class_id"][rows].astype(int), data["found"][rows, 0])
         for rows in (data["image"] == image for image in range(4))
     ]
     easy, hard = (

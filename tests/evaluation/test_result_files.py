@@ -10,10 +10,10 @@ import pytest
 
 from darknet_py.errors import DataError
 from darknet_py.evaluation.result_files import category_ids, image_ids, write_coco, write_voc
-from darknet_py.evaluation.types import Found
+from darknet_py.inference.detections import Detections
 
-NONE = Found(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32))
-ONE = Found(
+NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32))
+ONE = Detections(
     np.array([[0.5, 0.5, 0.5, 0.5], [0.125, 0.25, 0.5, 0.25]], np.float32),
     np.array([1, 0]),
     np.array([0.75, 0.5], np.float32),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from darknet_py import boxes
-from darknet_py.inference.nms import _SIZES, Candidates, postprocess
+from darknet_py.inference.detections import Detections
+from darknet_py.inference.nms import _GROUP_SIZES, postprocess
 from darknet_py.layers.base import Predictions
 
 
@@ -50,20 +52,20 @@ def test_equals_the_loops(kind: str) -> None:
         given = predictions(seed, 2, 50, 3)
         for image, found in enumerate(postprocess(given, 0.1, 0.3, kind, 0.9)):
             expected = one_by_one(*(part[image] for part in given), 0.1, 0.3, alike)
-            rows = zip(found.class_ids.tolist(), found.index.tolist(), found.scores.tolist(), strict=True)
+            rows = zip(found.class_ids.tolist(), found.candidate_ids.tolist(), found.confidences.tolist(), strict=True)
             assert sorted(rows) == expected
-            assert torch.equal(found.scores, found.scores.sort(descending=True).values)
-            assert torch.equal(found.boxes, given.boxes[image, found.index])
-            assert torch.equal(found.objectness, given.objectness[image, found.index])
+            assert np.array_equal(found.confidences, np.sort(found.confidences)[::-1])
+            assert np.array_equal(found.boxes, given.boxes[image, found.candidate_ids])
+            assert np.array_equal(found.objectness, given.objectness[image, found.candidate_ids])
 
 
 @pytest.mark.parametrize(("count", "classes"), [(600, 1), (400, 5), (2500, 1)])
 def test_many_boxes_of_many_labels(count: int, classes: int) -> None:
     given = predictions(7, 1, count, classes, spread=0.6)
     (found,) = postprocess(given, 0.0, 0.4)
-    assert count * classes > _SIZES[-1]
+    assert count * classes > _GROUP_SIZES[-1]
     for label in range(classes):
-        mine = found.index[found.class_ids == label]
+        mine = found.candidate_ids[found.class_ids == label]
         order = given.scores[0, :, label].argsort(descending=True)
         left = torch.ones(count, dtype=torch.bool)
         likeness = boxes.iou(given.boxes[0, :, None], given.boxes[0]) > 0.4
@@ -79,19 +81,20 @@ def test_objectness_gates_a_box_and_score_each_class() -> None:
     given = Predictions(box, torch.tensor([[0.9, 0.2]]), torch.tensor([[[0.8, 0.3, 0.1], [0.9, 0.9, 0.9]]]))
     (found,) = postprocess(given, 0.25, 0.45)
     assert found.class_ids.tolist() == [0, 1]
-    assert found.scores.tolist() == pytest.approx([0.8, 0.3])
+    assert found.confidences.tolist() == pytest.approx([0.8, 0.3])
 
 
 def test_without_suppression_and_without_candidates() -> None:
     given = predictions(1, 3, 30, 2)
-    assert sum(len(found.scores) for found in postprocess(given, 0.5, 0.0)) == int(
+    assert sum(len(found) for found in postprocess(given, 0.5, 0.0)) == int(
         ((given.scores > 0.5) & (given.objectness[..., None] > 0.5)).sum()
     )
     for found in postprocess(given, 1.5, 0.45):
-        assert isinstance(found, Candidates)
-        assert [tuple(part.shape) for part in found] == [(0, 4), (0,), (0,), (0,), (0,)]
+        assert isinstance(found, Detections)
+        columns = (found.boxes, found.objectness, found.class_ids, found.confidences, found.candidate_ids)
+        assert [column.shape for column in columns] == [(0, 4), (0,), (0,), (0,), (0,)]
     (none,) = postprocess(Predictions(torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, 2)), 0.1, 0.4)
-    assert len(none.scores) == 0
+    assert len(none) == 0
 
 
 def test_nan_never_becomes_a_detection() -> None:
@@ -100,7 +103,7 @@ def test_nan_never_becomes_a_detection() -> None:
     given.scores[0, 5:, 0] = float("nan")
     (found,) = postprocess(given, 0.01, 0.45)
     assert set(found.class_ids.tolist()) == {1}
-    assert found.index.min() >= 5
+    assert found.candidate_ids.min() >= 5
 
 
 def test_unknown_kind_is_named() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,9 @@ import torch
 from darknet_py.cli import main
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.graph.graph import parse_text
-from darknet_py.model import checkpoint
 from darknet_py.model.load import load, read_graph
 from darknet_py.model.network import Network
-from darknet_py.model.weights import Header, read_header, save
+from darknet_py.model.weights import Header, read_header
 
 CFG = """[net]
 width=16
@@ -91,7 +91,7 @@ def test_round_trip_is_byte_identical_for_every_header_version(tmp_path: Path, h
     assert len(header.bytes()) == (20 if header.major * 10 + header.minor >= 2 else 16)
     network = net()
     found = network.load_weights(tmp_path / "a.weights")
-    save(network, tmp_path / "b.weights", seen=found.seen, header=found)
+    replace(network.model_file(), header=found).write(tmp_path / "b.weights")
     assert (tmp_path / "b.weights").read_bytes() == content
 
 
@@ -198,7 +198,7 @@ def test_checkpoint_round_trip_is_byte_identical(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> None:
-    checkpoint.write(net(), tmp_path / "a.pt")
+    net().model_file().write(tmp_path / "a.pt")
     other = net(CFG.replace("filters=6", "filters=8"))
     with pytest.raises(WeightsError, match=r"layer 2 \[convolutional\], layers.2.bias: expected \(8,\), got \(6,\)"):
         other.load_weights(tmp_path / "a.pt")
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> 
 
 def test_a_checkpoint_is_a_cfg_too_whatever_its_name(tmp_path: Path) -> None:
     network = net()
-    checkpoint.write(network, tmp_path / "a.ckpt")
+    network.model_file().write_checkpoint(tmp_path / "a.ckpt")
     weights_file(tmp_path / "a.weights")
     assert read_graph(tmp_path / "a.ckpt", width=64).net.width == 64
     assert torch.equal(load(tmp_path / "a.ckpt").layers[0].weight, network.layers[0].weight)

@@ -14,7 +14,6 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.errors import TrainError, WeightsError
-from darknet_py.model import checkpoint
 from darknet_py.model.network import Network
 from darknet_py.model.weights import read_header
 from darknet_py.training.plan import TrainingPlan
@@ -108,7 +107,7 @@ def test_what_fits_is_kept_bit_by_bit(kind: str, source: tuple[Path, Path], data
     old = darknet_py.load(cfg, weights)
     if kind == "pt":
         weights = tmp_path / "old.pt"
-        checkpoint.write(old, weights)
+        old.model_file().write(weights)
     training = start(cfg, data, weights, tmp_path / "out", classes=3)
     fresh = start(cfg, data, None, tmp_path / "fresh", classes=3).network.state_dict()
     anew = {f"layers.{layer}" for layer in CASES[cfg.stem][1]}

@@ -16,7 +16,7 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.data.images import letterbox, load_image, resize, to_tensor
-from darknet_py.evaluation.detector import evaluate_detector
+from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
 from darknet_py.training.trainer import TrainResult
@@ -86,7 +86,9 @@ def test_validation_loss_is_the_loss_of_the_images(letter_box: int, tmp_path: Pa
         (tmp_path / f"{number}.txt").write_text(f"{number} .4 .6 .3 .5\n")
         rows.append([0, number, 0.4, 0.6 * 0.5 + 0.25 if letter_box else 0.6, 0.3, 0.25 if letter_box else 0.5])
     paths = [str(tmp_path / f"{number}.png") for number in range(3)]
-    found = evaluate_detector(network, paths, protocols=("darknet",), workers=0, batch=2, loss=True)
+    found = evaluate_detector(
+        network, paths, options=EvalOptions(protocols=("darknet",), workers=0, batch=2, loss=True)
+    )
 
     place = letterbox if letter_box else resize
     costs = []

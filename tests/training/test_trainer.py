@@ -19,7 +19,7 @@ import torch
 import darknet_py
 from darknet_py.data.datafile import DataFile
 from darknet_py.errors import TrainError
-from darknet_py.evaluation.detector import evaluate_detector
+from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.model.weights import read_header
 from darknet_py.training.checkpoint_dir import is_numbered_checkpoint
 from darknet_py.training.schedule import next_evaluation
@@ -100,7 +100,7 @@ def test_map_while_training_is_the_stand_alone_one(whole: tuple[TrainResult, Pat
     result, cfg = whole
     data = DataFile.read(shapes)
     network = darknet_py.load(cfg, result.weights, names=data.class_names())
-    alone = evaluate_detector(network, data.valid_images(), protocols=("darknet",), workers=0)
+    alone = evaluate_detector(network, data.valid_images(), options=EvalOptions(protocols=("darknet",), workers=0))
     assert alone.darknet is not None
     assert alone.darknet.map == result.map
 

@@ -39,8 +39,9 @@ from torch import Tensor
 from darknet_py.boxes import to_corners
 from darknet_py.cli import benchmark as measure
 from darknet_py.graph.graph import parse, parse_text
+from darknet_py.inference.detections import Detections
 from darknet_py.inference.fuse import fuse
-from darknet_py.inference.nms import Candidates, postprocess
+from darknet_py.inference.nms import postprocess
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.model.network import Network
 
@@ -177,9 +178,10 @@ def make_sensible(net: Network, image: Tensor) -> None:
             head.bias.view(-1, 5 + CLASSES)[:, 4] = level
 
 
-def compare(ours: Candidates, theirs: Tensor, size: int) -> dict[str, Any]:
+def compare(ours: Detections, theirs: Tensor, size: int) -> dict[str, Any]:
     """Both found the same boxes: x1 y1 x2 y2 in pixels, confidence, class."""
-    mine = torch.cat((to_corners(ours.boxes) * size, ours.scores[:, None], ours.class_ids[:, None].float()), 1)
+    boxes, scores, labels = (torch.from_numpy(part) for part in (ours.boxes, ours.confidences, ours.class_ids))
+    mine = torch.cat((to_corners(boxes) * size, scores[:, None], labels[:, None].float()), 1)
     if len(mine) != len(theirs):
         sys.exit(f"expected the same boxes from both, got {len(mine)} and {len(theirs)}")
     # By place, since close confidences may change their order.

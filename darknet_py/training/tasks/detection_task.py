@@ -16,7 +16,7 @@ from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader
 from darknet_py.data.open_dataset import open_dataset
-from darknet_py.evaluation.detector import evaluate_detector
+from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import DetectionHeadSpec, HeadSpec
 from darknet_py.model.network import Network
@@ -137,14 +137,16 @@ class DetectionTask(ImageTask):
             network,
             self.valid,
             self.names,
-            protocols=("darknet",),
-            iou_thresh=options.iou_thresh,
-            points=options.points,
-            thresh=options.thresh,
+            EvalOptions(
+                protocols=("darknet",),
+                iou_thresh=options.iou_thresh,
+                points=options.points,
+                thresh=options.thresh,
+                batch=self.graph.net.mini_batch,
+                workers=options.workers,
+                loss=True,
+            ),
             difficult=self.difficult,
-            batch=self.graph.net.mini_batch,
-            workers=options.workers,
-            loss=True,
             rank=context.rank,
             world=context.size,
         )

@@ -1,0 +1,235 @@
+"""A network as its files hold it: the graph, the class names and the trained arrays, without any module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from darknet_py.errors import DarknetError, WeightsError
+from darknet_py.files import decode_text, open_regular
+from darknet_py.graph.graph import Graph, parse_text, resized
+from darknet_py.model import checkpoint
+from darknet_py.model.weights import (
+    DEFAULT_HEADER,
+    Header,
+    arrays,
+    is_loaded,
+    read_weights_file,
+    tensor_name,
+    write_weights_file,
+)
+from darknet_py.shipped import find
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """What a cfg and a `.weights` file, or a `.pt` checkpoint alone, say about a network.
+
+    Attributes:
+        graph: The network's layers.
+        names: Class names; may be empty.
+        header: Header of the `.weights` file, with the number of images seen.
+        tensors: Trained arrays by their names in the state dict of a `Network` ("layers.0.weight"). A partial file
+            (`*.conv.N`) has those of the first layers, a cfg without weights has none.
+    """
+
+    graph: Graph
+    names: Sequence[str] = ()
+    header: Header = DEFAULT_HEADER
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(
+        cls,
+        cfg: str | Path | None,
+        weights: str | Path | None = None,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        cutoff: int | None = None,
+        names: Sequence[str] = (),
+        strict: bool = False,
+    ) -> ModelFile:
+        """Reads a network; each file is opened once.
+
+        Args:
+            cfg: A Darknet cfg, or a checkpoint; None when `weights` is a checkpoint, which holds its cfg.
+            weights: A `.weights` file or a checkpoint; None takes the arrays of a checkpoint given as `cfg`.
+            width: Input width in pixels, instead of the cfg's.
+            height: Input height in pixels, instead of the cfg's.
+            cutoff: Only the arrays of the layers before this one are read.
+            names: Class names, instead of a checkpoint's.
+            strict: Whether an unknown key of the cfg is an error.
+
+        Returns:
+            The network's file contents. Arrays of `weights` fit the graph.
+
+        Raises:
+            CfgError: The cfg is wrong.
+            DataError: The cfg cannot be read.
+            WeightsError: The weights cannot be read or do not fit the cfg.
+            DarknetError: No cfg was given.
+        """
+        if cfg is not None:
+            if weights is not None:
+                _check_exists(weights)
+            model = read_cfg(cfg, width, height, strict)
+            if weights is not None:
+                model = model.with_weights(weights, cutoff)
+        elif weights is not None:
+            _check_exists(weights)
+            stored = cls.read_weights(weights, None, cutoff=cutoff)
+            model = stored.fit(resized(stored.graph, width, height), weights, cutoff)
+        else:
+            raise DarknetError("expected a cfg, got none (only a .pt checkpoint holds its own)")
+        return replace(model, names=tuple(names or model.names))
+
+    def with_weights(self, path: str | Path, cutoff: int | None = None) -> ModelFile:
+        """This network with the arrays, the header and any class names of another file.
+
+        Args:
+            path: A `.weights` file or a checkpoint.
+            cutoff: Only the arrays of the layers before this one are read.
+
+        Returns:
+            The file contents. The arrays fit the graph.
+
+        Raises:
+            WeightsError: The weights cannot be read or do not fit.
+        """
+        _check_exists(path)
+        stored = ModelFile.read_weights(path, self.graph, cutoff=cutoff).fit(self.graph, path, cutoff)
+        return replace(stored, names=stored.names or self.names)
+
+    @classmethod
+    def read_weights(cls, path: str | Path, layout: Graph | None, *, cutoff: int | None = None) -> ModelFile:
+        """Reads the arrays of a `.weights` file or a checkpoint, as they are.
+
+        Args:
+            path: The file.
+            layout: The graph that a `.weights` file is of. A checkpoint keeps its own.
+            cutoff: Only the arrays of the layers before this one are read.
+
+        Returns:
+            The file's contents, with the graph that they are of.
+
+        Raises:
+            WeightsError: The file cannot be read, or does not fit its graph.
+            DarknetError: The file is a `.weights` file and there is no layout.
+        """
+        try:
+            with open(path, "rb") as file:
+                if checkpoint.is_archive(file):
+                    graph, names, header, tensors = checkpoint.read_checkpoint(file, path)
+                    return cls(graph, names, header, tensors).before(cutoff)
+                if layout is None:
+                    raise DarknetError("expected a cfg, got none (only a .pt checkpoint holds its own)")
+                header, tensors = read_weights_file(file, path, layout, cutoff)
+                return cls(layout, (), header, tensors)
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
+
+    def fit(self, graph: Graph, path: str | Path, cutoff: int | None = None) -> ModelFile:
+        """The same arrays for a graph.
+
+        Arrays may be missing where the graph's cfg leaves them out (`dontload`), and from some layer on for all that
+        follow, as in a partial file.
+
+        Args:
+            graph: The network that is to have them.
+            path: Where they are from, for messages.
+            cutoff: Only the arrays of the layers before this one are needed, and others are allowed.
+
+        Returns:
+            The file contents with that graph.
+
+        Raises:
+            WeightsError: An array is missing, has another shape or belongs to no layer; the message names it.
+        """
+        expected = [(node, array, tensor_name(node, array)) for node, array in arrays(graph, cutoff)]
+        last = max((node.index for node, _, name in expected if name in self.tensors), default=-1)
+        for node, array, name in expected:
+            found = self.tensors.get(name)
+            if found is None and (node.index > last >= 0 or not is_loaded(node, array)):
+                continue
+            if found is None or tuple(found.shape) != array.shape:
+                have = "none" if found is None else str(tuple(found.shape))
+                raise WeightsError(
+                    f"{path}: layer {node.index} [{node.type}], {name}: expected {array.shape}, got {have}"
+                )
+        extra = sorted(set(self.tensors) - {name for _, _, name in expected})
+        if extra and cutoff is None:
+            raise WeightsError(f"{path}: expected nothing beyond this network's tensors, got {extra[0]} and others")
+        return replace(self, graph=graph)
+
+    def before(self, cutoff: int | None) -> ModelFile:
+        """The same file with the arrays of the layers before `cutoff` only; None keeps all."""
+        if cutoff is None:
+            return self
+        kept = {tensor_name(node, array) for node, array in arrays(self.graph, cutoff)}
+        return replace(self, tensors={name: tensor for name, tensor in self.tensors.items() if name in kept})
+
+    def matching(self, graph: Graph) -> tuple[dict[str, Tensor], list[int]]:
+        """The arrays that fit another graph, layers paired by their index.
+
+        Args:
+            graph: A network that differs in a few layers.
+
+        Returns:
+            The arrays of the shape that the graph's have, and the indices of its layers with an array that is missing.
+        """
+        tensors: dict[str, Tensor] = {}
+        missing: dict[int, None] = {}
+        for node, array in arrays(graph):
+            values = self.tensors.get(tensor_name(node, array))
+            if values is not None and tuple(values.shape) == array.shape:
+                tensors[tensor_name(node, array)] = values
+            else:
+                missing[node.index] = None
+        return tensors, list(missing)
+
+    def write(self, path: str | Path) -> None:
+        """Writes a checkpoint where the path ends in .pt or .pth, else a `.weights` file.
+
+        Args:
+            path: The file to write. It is complete or not there.
+
+        Raises:
+            WeightsError: It cannot be written.
+        """
+        if Path(path).suffix in CHECKPOINT_SUFFIXES:
+            self.write_checkpoint(path)
+        else:
+            self.write_weights(path)
+
+    def write_checkpoint(self, path: str | Path) -> None:
+        """Writes a PyTorch checkpoint, whatever the path's ending. Raises WeightsError."""
+        checkpoint.write_checkpoint(path, self.graph, self.names, self.header, self.tensors)
+
+    def write_weights(self, path: str | Path, cutoff: int | None = None) -> None:
+        """Writes a `.weights` file of the layers before `cutoff` (default: all). Raises WeightsError."""
+        write_weights_file(path, self.graph, self.tensors, self.header, cutoff)
+
+
+def _check_exists(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: weights file not found")
+
+
+def read_cfg(path: str | Path, width: int | None = None, height: int | None = None, strict: bool = False) -> ModelFile:
+    """The graph of a cfg, or all of a checkpoint; also a shipped cfg by its bare name.
+
+    Raises CfgError, DataError, WeightsError.
+    """
+    path = find(path, "cfg")
+    with open_regular(path, "cfg") as file:
+        if checkpoint.is_archive(file):
+            graph, names, header, tensors = checkpoint.read_checkpoint(file, path)
+            return ModelFile(resized(graph, width, height), names, header, tensors)
+        text = decode_text(file.read(), path, "cfg", keep_bytes=True)
+    return ModelFile(parse_text(text, str(path), width=width, height=height, strict=strict))
