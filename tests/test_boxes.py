@@ -24,7 +24,7 @@ def test_corners(a: Tensor) -> None:
 
 
 @given(box, box)
-def test_likeness_is_symmetric_and_bounded(a: Tensor, b: Tensor) -> None:
+def test_iou_is_symmetric_and_bounded(a: Tensor, b: Tensor) -> None:
     for kind, low in (("iou", 0.0), ("giou", -1.0), ("diou", -1.0), ("ciou", -2.0)):
         value = float(boxes.iou_of_kind(a, b, kind))
         assert value == pytest.approx(float(boxes.iou_of_kind(b, a, kind)))

@@ -77,12 +77,8 @@ def test_layers_after_an_antialiased_one_see_the_blurred_map() -> None:
     net = network(blurred, "[route]\nlayers=0\n", CONV, "[shortcut]\nfrom=0\n").eval()
     assert net.graph.layers[0].output == net.graph.layers[1].output == (8, 3, 4)
     outputs = net.outputs(image())
-    assert outputs[0] is not None and outputs[0].shape == (
-        2,
-        8,
-        6,
-        8,
-    )  # C's memory: the sharp map, blurred values in front
+    # C's memory: the sharp map, overwritten by the blurred values from the front
+    assert outputs[0] is not None and outputs[0].shape == (2, 8, 6, 8)
     assert outputs[1] is not None and torch.equal(outputs[0].flatten()[: outputs[1].numel()], outputs[1].flatten())
 
 

@@ -30,10 +30,7 @@ def test_one_process_gives_batch_norm() -> None:
     """Several processes: tests/training/test_distributed.py."""
     x = torch.randn(4, 3, 5, 6)
     results = []
-    for function in (
-        SyncBatchNorm.apply,
-        lambda x, w, b, m, v, rate, eps: F.batch_norm(x, m, v, w, b, True, rate, eps),
-    ):
+    for function in (SyncBatchNorm.apply, _batch_norm):
         values = x.clone().requires_grad_()
         scale, bias = torch.tensor([1.0, 2, 3], requires_grad=True), torch.tensor([0.5, 0, 1], requires_grad=True)
         mean, variance = torch.zeros(3), torch.ones(3)
