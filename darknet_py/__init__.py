@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TrainError,
         WeightsError,
     )
+    from darknet_py.evaluation.evaluate import evaluate
     from darknet_py.export.convert import convert
     from darknet_py.graph.graph import Graph, parse, parse_text
     from darknet_py.inference.detections import Detection, Detections
@@ -49,6 +50,7 @@ _HOMES = {
     "TrainError": "errors",
     "WeightsError": "errors",
     "convert": "export.convert",
+    "evaluate": "evaluation.evaluate",
     "load": "model.load",
     "parse": "graph.graph",
     "parse_text": "graph.graph",
@@ -71,6 +73,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "convert",
+    "evaluate",
     "load",
     "parse",
     "parse_text",

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from darknet_py.cli import rnn
 from darknet_py.cli.common import (
@@ -19,14 +18,14 @@ from darknet_py.cli.common import (
     positive,
     stb_argument,
 )
-from darknet_py.data.datafile import read_list, read_names
+from darknet_py.data.datafile import read_names
 from darknet_py.data.open_classification import open_classifier_data
-from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError
 from darknet_py.evaluation.classifier import evaluate_classifier, is_classifier
 from darknet_py.evaluation.coco_ap import CocoResult
 from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
-from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation, evaluate_detector
+from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation
+from darknet_py.evaluation.evaluate import evaluate_on
 from darknet_py.evaluation.report import write_files, write_report
 from darknet_py.evaluation.types import Ints
 from darknet_py.files import write_atomically
@@ -99,32 +98,21 @@ def run(args: argparse.Namespace) -> int:
         model = model.with_weights(args.weights)
     if other:
         return other(args, build(model, device))
-    names: Sequence[str] = read_names(args.names) if args.names else ()
-    data = None if args.images and not args.data else open_dataset(args.data, names=names)
-    if not names and data and data.names:
-        names = data.class_names()
-    net = build(replace(model, names=tuple(names) or model.names), device)
-    images = read_list(args.images) if args.images else data.valid_images() if data else []
-    difficult = read_list(data.difficult) if data and data.difficult and not args.images else None
-    evaluation = evaluate_detector(
-        net,
-        images,
-        names,
-        EvalOptions(
-            protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
-            iou_thresh=args.iou_thresh,
-            points=args.points,
-            thresh=args.thresh,
-            batch=args.batch,
-            workers=args.workers,
-            letter_box=args.letter_box,
-            stb=args.stb,
-            dtype=AMP.get(args.amp),
-            loss=args.loss,
-            progress=True,
-        ),
-        difficult=difficult,
+    net = build(model, device)
+    options = EvalOptions(
+        protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
+        iou_thresh=args.iou_thresh,
+        points=args.points,
+        thresh=args.thresh,
+        batch=args.batch,
+        workers=args.workers,
+        letter_box=args.letter_box,
+        stb=args.stb,
+        dtype=AMP.get(args.amp),
+        loss=args.loss,
+        progress=True,
     )
+    evaluation, data = evaluate_on(net, args.data, args.images, read_names(args.names) if args.names else (), options)
     _print_warnings(evaluation.skipped)
     size = (net.graph.net.width, net.graph.net.height)
     matrix = evaluation.confusion(args.thresh, args.iou_thresh)

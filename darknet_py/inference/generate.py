@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darknet_py.errors import DataError
+from darknet_py.graph.graph import Graph
 from darknet_py.layers.recurrent import reset_state
-from darknet_py.model.network import Network
 
 _MIN_PROBABILITY = 0.0001  # less likely bytes are never written
 
 
-def check_text_network(network: Network) -> None:
+class TextNetwork(Protocol):
+    """What `generate` needs of a network; `Network` has it."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def eval(self) -> nn.Module: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def predict_vector(self, x: Tensor) -> Tensor: ...
+
+
+def check_text_network(network: TextNetwork) -> None:
     """Raises DataError where the network does not predict the next symbol of a text."""
     graph = network.graph
     if not graph.reads_text or graph.layers[-1].output.size != graph.input.size:
         raise DataError(f"{graph.path}: expected a network for text, got one with an input of {graph.input}")
 
 
-def generate(network: Network, start: bytes, length: int, temperature: float = 0.7, seed: int = 0) -> Iterator[int]:
+def generate(network: TextNetwork, start: bytes, length: int, temperature: float = 0.7, seed: int = 0) -> Iterator[int]:
     """Continues a text.
 
     Args:
@@ -52,8 +69,7 @@ def generate(network: Network, start: bytes, length: int, temperature: float = 0
         x = torch.zeros(1, inputs, device=device)
         x[0, symbol] = 1
         with torch.inference_mode():
-            probabilities: Tensor = network(x)
-            return probabilities.flatten().double().cpu()
+            return network.predict_vector(x).flatten().double().cpu()
 
     for symbol in start[:-1]:
         read(symbol)

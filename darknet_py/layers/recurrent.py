@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,13 @@ class RecurrentLayer(nn.Module):
         return memory
 
 
-def reset_state(network: nn.Module, stream: int | None = None) -> None:
+class ModuleTree(Protocol):
+    """Anything with modules, such as an `nn.Module`."""
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+def reset_state(network: ModuleTree, stream: int | None = None) -> None:
     """Clears the memory of all recurrent layers, or one stream of it (`reset_network_state`)."""
     for module in network.modules():
         if isinstance(module, RecurrentLayer):

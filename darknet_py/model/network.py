@@ -127,6 +127,13 @@ class Network(nn.Module):
             raise DarknetError(f"{self.graph.path}: this network has no detection layer")
         return predictions
 
+    def predict_vector(self, x: Tensor) -> Tensor:
+        """As `forward`, (B, N), of a network without detection layers. Raises DarknetError for a detector."""
+        output = self(x)
+        if isinstance(output, Predictions):
+            raise DarknetError(f"{self.graph.path}: expected a network without detection layers, got a detector")
+        return output.flatten(1)
+
     def forward_with_loss(self, x: Tensor, truth: Tensor) -> tuple[Predictions | Tensor, Tensor]:
         """Runs the network once, for its output and its loss.
 

@@ -1,0 +1,117 @@
+"""`darknet_py.evaluate`: a network on labeled data, whatever the kind of network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
+from darknet_py.data.datafile import DataFile, read_list
+from darknet_py.data.open_classification import open_classifier_data
+from darknet_py.data.open_dataset import open_dataset
+from darknet_py.data.text_streams import read_bytes
+from darknet_py.errors import DarknetError
+from darknet_py.evaluation.classifier import ClassifierResult, evaluate_classifier, is_classifier
+from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation, evaluate_detector
+from darknet_py.evaluation.text import TextResult, evaluate_text
+from darknet_py.inference.fuse import AMP, fuse
+from darknet_py.inference.generate import check_text_network
+from darknet_py.model.load import build
+from darknet_py.model.model_file import ModelFile
+from darknet_py.model.network import Network
+
+
+def evaluate(
+    cfg: str | Path | Network,
+    data: str | Path | None = None,
+    weights: str | Path | None = None,
+    *,
+    images: str | Path | Sequence[str] | None = None,
+    names: Sequence[str] = (),
+    protocols: Sequence[str] = PROTOCOLS,
+    iou_thresh: float = 0.5,
+    points: int = 0,
+    thresh: float = 0.25,
+    batch: int = 8,
+    workers: int | None = None,
+    letter_box: bool | None = None,
+    stb: bool = False,
+    amp: Literal["bf16", "fp16"] | None = None,
+    loss: bool = False,
+    width: int | None = None,
+    height: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Evaluation | ClassifierResult | TextResult:
+    """Evaluates a trained network: mAP and AP of a detector, accuracy of a classifier, bits per byte of a text model.
+
+    Args:
+        cfg: A Darknet cfg, a `.pt` checkpoint, or a network.
+        data: The data set whose `valid` images are used, as `open_dataset` takes it, or a text; None is built-in data.
+        weights: A `.weights` file or a checkpoint.
+        images: Detectors: a list of images, a folder or paths, instead of the `valid` images.
+        names: Detectors: class names, instead of those of the data set.
+        protocols: Detectors: "darknet" (`detector map`) and/or "coco" (pycocotools).
+        iou_thresh: IoU threshold of Darknet's mAP.
+        points: Recall points of Darknet's mAP; 0 is the area under the curve.
+        thresh: Minimum confidence of the detections that Darknet's mAP counts.
+        batch: Images per forward pass.
+        workers: Processes that read images (None: one per core, at most 8).
+        letter_box: Whether an image keeps its aspect ratio in the input; None: as the cfg's `letter_box`.
+        stb: Whether JPEGs are decoded as by a C Darknet without OpenCV.
+        amp: Mixed precision: "bf16" or "fp16".
+        loss: Whether the network's loss is computed too.
+        width: Input width in pixels, instead of the cfg's.
+        height: Input height in pixels, instead of the cfg's.
+        device: Where it runs.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        The result for the kind of network; `to_json()` gives its values.
+
+    Raises:
+        CfgError: The cfg is wrong.
+        WeightsError: The weights do not fit the cfg.
+        DataError: The data cannot be used.
+        DarknetError: No trained weights were given, or an option is out of range.
+    """
+    if isinstance(cfg, Network):
+        network = cfg
+    else:
+        model = ModelFile.read(cfg, weights, width=width, height=height)
+        if not model.tensors:
+            raise DarknetError("evaluate: expected trained weights, got none")
+        network = build(model, device)
+    graph, dtype = network.graph, AMP[amp] if amp else None
+    if graph.reads_text:
+        check_text_network(network)
+        return evaluate_text(network, read_bytes(data or str(ensure_synthetic_text().valid), graph.input.size))
+    if is_classifier(graph):
+        sets = open_classifier_data(data, graph.net.channels)
+        valid = sets.valid.with_stb() if stb else sets.valid
+        return evaluate_classifier(fuse(network, dtype) if amp else network, valid, batch, workers, sets.names, loss)
+    options = EvalOptions(protocols, iou_thresh, points, thresh, batch, workers, letter_box, stb, dtype, loss, progress)
+    return evaluate_on(network, data, images, names, options)[0]
+
+
+def evaluate_on(
+    network: Network,
+    data: str | Path | None,
+    images: str | Path | Sequence[str] | None,
+    names: Sequence[str],
+    options: EvalOptions,
+) -> tuple[Evaluation, DataFile | None]:
+    """`evaluate` of a detector, with the data set that was opened; None where only images were given."""
+    source = None if images and not data else open_dataset(data, names=names)
+    if not names and source and source.names:
+        names = source.class_names()
+    difficult = None
+    if images is None:
+        paths = source.valid_images() if source else []
+        difficult = read_list(source.difficult) if source and source.difficult else None
+    else:
+        paths = read_list(images) if isinstance(images, (str, Path)) else list(images)
+    return evaluate_detector(network, paths, names, options, difficult=difficult), source
