@@ -14,8 +14,7 @@ from types import ModuleType
 import pytest
 
 import darknet_py
-from darknet_py.cli import COMMANDS, _parser
-from darknet_py.cli.darknet_compat import translate
+from darknet_py.cli import COMMANDS, parse
 from darknet_py.layers import ALIASES, LAYERS
 
 yaml = pytest.importorskip("yaml")
@@ -46,7 +45,6 @@ def command_lines(page: Path) -> list[str]:
 
 
 def test_every_command_line_parses(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = _parser()
     count, wrong = 0, []
     for page in PAGES:
         for line in command_lines(page):
@@ -54,7 +52,7 @@ def test_every_command_line_parses(capsys: pytest.CaptureFixture[str]) -> None:
             words = words[words.index("darknet_py") + 1 :] if "darknet_py" in words else words[1:]
             count += 1
             try:
-                parser.parse_args(translate(words))
+                parse(words)
             except SystemExit as error:
                 if error.code:
                     wrong.append(
@@ -62,12 +60,6 @@ def test_every_command_line_parses(capsys: pytest.CaptureFixture[str]) -> None:
                     )
     assert not wrong, "\n".join(wrong)
     assert count > 100
-
-
-def test_the_command_is_spelled_with_a_hyphen() -> None:
-    wrong = re.compile(rf"(?<!-m )(?<![\w./])darknet_py (?:{'|'.join(COMMANDS)})\b")
-    found = {page.name: wrong.findall(page.read_text(encoding="utf-8")) for page in PAGES}
-    assert {name: lines for name, lines in found.items() if lines} == {"faq.md": ["darknet_py train"]}  # its question
 
 
 def test_every_option_of_a_section_is_described_and_nothing_else(cfg_options: ModuleType) -> None:

@@ -52,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _log_to_stderr()
     try:
-        words = translate(sys.argv[1:] if argv is None else argv)
-        args = make_parser(words).parse_args(_json_without_file(words))
+        args = parse(sys.argv[1:] if argv is None else argv)
         exit_code: int = args.run(args)
         return exit_code
     except DarknetError as error:
@@ -70,6 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line, Darknet's own included. Wrong usage ends the process, as argparse does."""
+    words = translate(argv)
+    return make_parser(words).parse_args(_json_without_file(words))
 
 
 def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from darknet_py.cli import _parser
+from darknet_py.cli import COMMANDS, make_parser
 
 
 def command_parsers() -> dict[str, argparse.ArgumentParser]:
     """Command name → its parser."""
-    return _subparsers(_parser())
+    return {name: _subparsers(make_parser([name]))[name] for name in COMMANDS}
 
 
 def overview() -> str:
     """A table of all commands."""
-    rows = [f"| [`{name}`]({name}.md) | {parser.description} |" for name, parser in command_parsers().items()]
+    rows = [f"| [`{name}`]({name}.md) | {_sentence(summary)} |" for name, summary in COMMANDS.items()]
     return "\n".join(["| command | |", "|---|---|", *rows])
 
 
@@ -76,4 +76,8 @@ def _metavar(action: argparse.Action) -> str:
 
 def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     text = (action.help or "") % {**vars(action), "prog": parser.prog}
-    return text[:1].upper() + text[1:].replace("|", "\\|")
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
+    return (text[:1].upper() + text[1:]).replace("|", "\\|")
