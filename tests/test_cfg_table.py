@@ -1,4 +1,4 @@
-"""The tool that takes folders of cfgs through the program, and its committed result."""
+"""tools/cfg_table.py and its committed result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tool() -> ModuleType:
     return module
 
 
-def test_a_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
+def test_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
     cfgs = tmp_path / "some+repository" / "cfg"
     cfgs.mkdir(parents=True)
     image = "[net]\nwidth=416\nheight=416\nchannels=3\n[convolutional]\nbatch_normalize=1\nfilters=4\n"
@@ -39,14 +39,14 @@ def test_a_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
     assert rows["cfg/wrong.cfg"]["reason"] == "line 9: [route] #1: layers: expected layers 0…0 (or −1…−1), got '7'"
 
 
-def test_too_much_memory_or_time_is_a_row_too(tool: ModuleType, tmp_path: Path) -> None:
+def test_too_much_memory_or_time_is_a_row(tool: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "large.cfg"
     path.write_text("[net]\ninputs=60000\n[connected]\noutput=60000\n[cost]\n")
     assert tool.run(path, 4, 60)["status"] == "failed"
     assert tool.run(path, 4, 0.0)["status"] == "time"
 
 
-def test_the_committed_table_has_no_failures_but_broken_cfgs() -> None:
+def test_only_broken_cfgs_fail_in_the_committed_table() -> None:
     with open(ROOT / "docs" / "cfg_table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 743 and len({row["repository"] for row in rows}) == 9

@@ -1,4 +1,4 @@
-"""tools/study: its networks are what docs/study.md states, its intervals are Student's, and it trains and goes on."""
+"""tools/study: networks as in docs/study.md, Student's intervals, training and resuming."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(chart: str) -> list[tuple[str, str, float, float]]:
-    """Its texts and dots with their places; the rest of an SVG differs a little between versions of matplotlib."""
+    """Texts and dots of a chart with their positions; other SVG details depend on the version of matplotlib."""
     nodes = [node for node in ElementTree.fromstring(chart).iter() if node.tag in (f"{SVG}text", f"{SVG}use")]
     return [(n.tag, n.text or "", round(float(n.get("x", "0"))), round(float(n.get("y", "0")))) for n in nodes]
 
@@ -42,7 +42,7 @@ def drawn(chart: str) -> list[tuple[str, str, float, float]]:
 # --- what is committed
 
 
-def test_the_tables_in_the_docs_follow_from_the_committed_rows(study: SimpleNamespace):
+def test_docs_tables_are_generated_from_the_committed_rows(study: SimpleNamespace):
     for path, text in study.report.documents(study.report.read_csv(study.report.ROWS)).items():
         same = drawn if path.suffix == ".svg" else str
         assert same(path.read_text(encoding="utf-8")) == same(text), "python tools/study/report.py"
@@ -55,32 +55,32 @@ def test_every_network_was_trained_with_at_least_three_seeds(study: SimpleNamesp
         assert len(seeds) >= 3 and seeds == list(range(len(seeds))), variant.name
 
 
-def test_the_rows_are_of_the_recipe_that_the_plan_has(study: SimpleNamespace):
+def test_rows_belong_to_the_recipes_of_the_plan(study: SimpleNamespace):
     """Parameters, BFLOPs and traffic of the cfgs as stated; the digest covers the cfg, the data and the seed."""
     rows = study.report.read_csv(study.report.ROWS)
     names = {row["part"]: row["data"] for row in rows}
-    pictures = {part: study.plan.Pictures(name, "", 6, True) for part, name in names.items()}
+    data = {part: study.plan.StudyData(name, "", 6, True) for part, name in names.items()}
     for scale in {row["scale"] for row in rows}:
-        planned = {(run.variant.name, run.seed): run for run in study.plan.runs(scale, [], None, None, pictures)}
+        planned = {(run.variant.name, run.seed): run for run in study.plan.runs(scale, [], None, None, data)}
         graphs = {run.variant.name: darknet_py.parse_text(run.cfg, run.name, strict=True) for run in planned.values()}
-        for found in (row for row in rows if row["scale"] == scale):
-            cost = network_profile(graphs[found["variant"]])
-            assert (found["parameters"], found["cio"]) == (cost.parameters, cost.cio)
-            assert found["bflops"] == pytest.approx(cost.bflops, abs=1e-6)
-            assert found["digest"] == planned[found["variant"], found["seed"]].digest
-            assert found["iterations"] == graphs[found["variant"]].net.max_batches
+        for planned_row in (row for row in rows if row["scale"] == scale):
+            cost = network_profile(graphs[planned_row["variant"]])
+            assert (planned_row["parameters"], planned_row["cio"]) == (cost.parameters, cost.cio)
+            assert planned_row["bflops"] == pytest.approx(cost.bflops, abs=1e-6)
+            assert planned_row["digest"] == planned[planned_row["variant"], planned_row["seed"]].digest
+            assert planned_row["iterations"] == graphs[planned_row["variant"]].net.max_batches
 
 
 # --- the plan
 
 
-def test_the_study_covers_every_fusion_gamma_and_neck(study: SimpleNamespace):
+def test_study_covers_every_fusion_gamma_and_neck(study: SimpleNamespace):
     plan = study.plan
-    assert [v.name for v in plan.expected(["fusion"])] == ["plain", "first-0.5", "last-0.5", "csp-0.5"]
-    assert [v.name for v in plan.expected(["gamma"])] == ["plain", "csp-0.25", "csp-0.5", "csp-0.75"]
-    assert [v.name for v in plan.expected(["necks"])] == ["fpn", "gfm", "efm"]
-    assert len(plan.expected([])) == 9
-    assert [(v.csp.fusion, v.csp.gamma) for v in plan.expected(["fusion"]) if v.csp] == [
+    assert [v.name for v in plan.variants_of(["fusion"])] == ["plain", "first-0.5", "last-0.5", "csp-0.5"]
+    assert [v.name for v in plan.variants_of(["gamma"])] == ["plain", "csp-0.25", "csp-0.5", "csp-0.75"]
+    assert [v.name for v in plan.variants_of(["necks"])] == ["fpn", "gfm", "efm"]
+    assert len(plan.variants_of([])) == 9
+    assert [(v.csp.fusion, v.csp.gamma) for v in plan.variants_of(["fusion"]) if v.csp] == [
         ("first", 0.5),
         ("last", 0.5),
         ("csp", 0.5),
@@ -96,7 +96,9 @@ def test_the_study_covers_every_fusion_gamma_and_neck(study: SimpleNamespace):
         ("efm", "cspeleenet-efm", 80),
     ],
 )
-def test_at_full_scale_they_are_the_zoos_own_networks(study: SimpleNamespace, variant: str, network: str, classes: int):
+def test_networks_of_the_gpu_scale_equal_those_of_the_zoo(
+    study: SimpleNamespace, variant: str, network: str, classes: int
+):
     (chosen,) = (v for v in study.plan.variants() if v.name == variant)
     recipe = getattr(study.plan.SCALES["gpu"], chosen.part)
     ours = darknet_py.parse_text(study.plan.cfg_text(chosen, recipe, classes, builtin=False), strict=True)
@@ -118,16 +120,16 @@ def test_networks_of_a_part_differ_in_their_layers_only(study: SimpleNamespace):
 # --- figures
 
 
-def test_quantiles_are_those_of_students_t(study: SimpleNamespace):
+def test_quantiles_of_students_t(study: SimpleNamespace):
     table = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 9: 2.2622, 29: 2.0452}  # any textbook's
     for freedom, value in table.items():
         assert study.stats.t_quantile(0.975, freedom) == pytest.approx(value, abs=5e-5)
     assert study.stats.t_quantile(0.95, 4) == pytest.approx(2.1318, abs=5e-5)
 
 
-def test_an_interval_worked_out_by_hand(study: SimpleNamespace):
-    found = study.stats.interval([1, 2, 3, 4, 5])  # deviation √2.5, so 2.7764 · √2.5 / √5
-    assert found.mean == 3 and found.half == pytest.approx(1.9632, abs=1e-4) and found.decides
+def test_interval_equals_a_manual_calculation(study: SimpleNamespace):
+    interval = study.stats.interval([1, 2, 3, 4, 5])  # deviation √2.5, so 2.7764 · √2.5 / √5
+    assert interval.mean == 3 and interval.half == pytest.approx(1.9632, abs=1e-4) and interval.decides
     assert math.isnan(study.stats.interval([7]).half)
     with pytest.raises(ValueError):
         study.stats.interval([])
@@ -146,12 +148,12 @@ def test_differences_are_paired_by_seed(study: SimpleNamespace):
     assert study.report.network_table(rows, "plain")[1]["against plain, points"] == "-10.0"
 
 
-def test_two_trainings_of_one_network_and_seed_are_refused(study: SimpleNamespace):
+def test_two_rows_of_one_training_are_an_error(study: SimpleNamespace):
     with pytest.raises(DataError, match="one training of plain with seed 0, got two"):
         study.report.checked([row("plain", 0, 0.5), row("plain", 0, 0.6)])
 
 
-def test_a_chart_shows_every_value(study: SimpleNamespace):
+def test_chart_shows_every_value(study: SimpleNamespace):
     lines = [study.chart.Line("γ < 1", "note", [50.0, 52.0, 51.0]), study.chart.Line("one", "", [70.0])]
     root = ElementTree.fromstring(study.chart.chart("Title & more", lines))
     texts = [node.text for node in root.iter(f"{SVG}text")]
@@ -165,34 +167,32 @@ def test_a_chart_shows_every_value(study: SimpleNamespace):
 # --- running it
 
 
-def test_a_study_of_two_iterations_and_its_continuation(
-    study: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_study_of_two_iterations_is_resumed(study: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     data = ensure_shape_classes(tmp_path / "data", train=36, valid=12).path
     base = ["--out", str(tmp_path / "study"), "--data", str(data), "--only", "fusion", "--iterations", "2"]
     threads = torch.get_num_threads()
     try:
         assert study.run.main([*base, "--seeds", "1", "--shard", "2/4"]) == 0
         printed = capsys.readouterr().out.split()
-        kept = tmp_path / "study" / "rows.jsonl"
-        (found,) = map(json.loads, kept.read_text().splitlines())
-        assert (found["variant"], found["seed"], found["iterations"]) == ("last-0.5", 0, 2)
-        assert 0 <= found["score"] <= 1 and math.isfinite(found["loss"])
+        rows_path = tmp_path / "study" / "rows.jsonl"
+        (result,) = map(json.loads, rows_path.read_text().splitlines())
+        assert (result["variant"], result["seed"], result["iterations"]) == ("last-0.5", 0, 2)
+        assert 0 <= result["score"] <= 1 and math.isfinite(result["loss"])
         assert printed == [str(tmp_path / "study" / name) for name in ("rows.jsonl", "stages.svg", "report.md")]
         assert "| fusion last, γ = 0.5 | 336 k |" in (tmp_path / "study" / "report.md").read_text()
-        assert not any((tmp_path / "study" / "trainings").iterdir())  # weights are not kept
+        assert not any((tmp_path / "study" / "trainings").iterdir())  # weights are deleted
 
-        before = kept.read_text()
-        kept.write_text(before + '{"variant": "pl')  # as a crash leaves it
+        before = rows_path.read_text()
+        rows_path.write_text(before + '{"variant": "pl')  # as a crash leaves it
         assert study.run.main([*base, "--seeds", "1", "--shard", "2/4"]) == 0
-        assert kept.read_text() == before + '{"variant": "pl'  # nothing was trained
+        assert rows_path.read_text() == before + '{"variant": "pl'  # nothing was trained
         assert study.run.main([*base, "--seeds", "1", "--shard", "1/4"]) == 0
-        assert [row["variant"] for row in study.report.read_jsonl(kept)] == ["last-0.5", "first-0.5"]
+        assert [row["variant"] for row in study.report.read_jsonl(rows_path)] == ["last-0.5", "first-0.5"]
     finally:
         torch.set_num_threads(threads)
 
 
-def test_a_gpu_that_is_not_there_is_one_line(
+def test_missing_gpu_is_a_one_line_error(
     study: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,10 +1,10 @@
-"""Takes every cfg of some folders through the program: parse, build, forward, backward, weights there and back.
+"""Tries every cfg of some folders: parse, build, forward, backward, save and load weights.
 
     python tools/cfg_table.py FOLDER… --out docs/cfg_table.csv [--memory 8] [--seconds 600]
 
-One row per cfg: layers, parameters and BFLOPs at the cfg's own size, the (small) size the network ran at, which of
-its arrays took a gradient, the status, and the reason where it is not "ok". Each network runs in a process of its own
-with a bound on memory and time. Files of equal text run once.
+One row per cfg: layers, parameters and BFLOPs at the size in the cfg, the (small) size at which the network ran, how
+many parameters got a gradient, the status, and the reason if it is not "ok". Each network runs in its own process with
+limits on memory and time. Identical files run once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from darknet_py.layers.recurrent import RecurrentLayer
 from darknet_py.model.network import Network
 
 FIELDS = ["repository", "cfg", "layers", "parameters", "bflops", "ran_at", "gradients", "status", "reason"]
-_HERE = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+_ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
 STEPS = 4
 SIDES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 640, 896, 1024, 1280, 1536)
 
@@ -38,11 +38,11 @@ SIDES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 640, 896, 102
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--one", type=Path, help=argparse.SUPPRESS)
-    arguments.add_argument("folders", nargs="*", type=Path, help="folders of cfgs, searched to their depths")
+    arguments.add_argument("folders", nargs="*", type=Path, help="folders of cfgs, searched recursively")
     arguments.add_argument("--out", type=Path, help="CSV file to write; default: standard output")
     arguments.add_argument("--root", type=Path, help="folder of the repositories; paths are relative to it")
-    arguments.add_argument("--memory", type=float, default=8, help="GiB of address space for one network")
-    arguments.add_argument("--seconds", type=float, default=600, help="time for one network")
+    arguments.add_argument("--memory", type=float, default=8, help="GiB of address space per network")
+    arguments.add_argument("--seconds", type=float, default=600, help="seconds per network")
     options = arguments.parse_args()
     if options.one:
         print(json.dumps(one(options.one, options.memory)))
@@ -58,34 +58,36 @@ def main() -> None:
 
 def table(folders: list[Path], root: Path, memory: float, seconds: float) -> list[dict[str, Any]]:
     """The rows of all cfgs, in order of path."""
-    known: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     rows = []
     for path in sorted(file for folder in folders for file in folder.rglob("*.cfg") if file.is_file()):
         text = path.read_bytes()
         key = hashlib.sha256(text).hexdigest()
-        if key not in known:
-            known[key] = run(path, memory, seconds)
+        if key not in results:
+            results[key] = run(path, memory, seconds)
         name = path.relative_to(root) if path.is_relative_to(root) else path
-        rows.append({"repository": name.parts[0].replace("+", "/"), "cfg": "/".join(name.parts[1:]), **known[key]})
+        rows.append({"repository": name.parts[0].replace("+", "/"), "cfg": "/".join(name.parts[1:]), **results[key]})
         print(f"{rows[-1]['status']:6} {name} {rows[-1]['reason']}", file=sys.stderr, flush=True)
     return rows
 
 
 def run(path: Path, memory: float, seconds: float) -> dict[str, Any]:
-    """`check` in a process of its own, started anew: a forked one would inherit torch's threads half alive."""
+    """Runs `check` in a new process; a forked one would inherit broken threads of torch."""
     blank = dict.fromkeys(FIELDS[2:], "")
     command = [sys.executable, __file__, "--one", str(path.resolve()), "--memory", str(memory)]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds, cwd=home(path), env=_HERE)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, timeout=seconds, cwd=working_folder(path), env=_ENVIRONMENT
+        )
     except subprocess.TimeoutExpired:
         return {**blank, "status": "time", "reason": f"took more than {seconds:g} seconds"}
     if done.returncode:
-        return {**blank, "status": "failed", "reason": f"the process ended with {done.returncode}"}
+        return {**blank, "status": "failed", "reason": f"process exited with code {done.returncode}"}
     return {**blank, **json.loads(done.stdout.splitlines()[-1])}
 
 
 def one(path: Path, memory: float) -> dict[str, Any]:
-    """`check` within a bound on address space; whatever it raises is a row too."""
+    """Runs `check` with limited address space; exceptions become a row too."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
     try:
         return check(path)
@@ -93,13 +95,13 @@ def one(path: Path, memory: float) -> dict[str, Any]:
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
 
 
-def home(path: Path) -> Path:
-    """The folder to run in: trees and maps are given relative to the one with `data/`, as for C Darknet."""
+def working_folder(path: Path) -> Path:
+    """The parent folder that contains `data/`: paths in a cfg are relative to it, as in C Darknet."""
     return next((folder for folder in path.resolve().parents if (folder / "data").is_dir()), path.parent)
 
 
 def check(path: Path) -> dict[str, Any]:
-    """One cfg through everything: the row without its name."""
+    """Tries one cfg; returns its row without the name."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     row: dict[str, Any] = dict.fromkeys(FIELDS[2:], "")
@@ -118,15 +120,16 @@ def check(path: Path) -> dict[str, Any]:
     x = torch.rand(streams, *(graph.input if pixels else (graph.net.inputs,)))
     with torch.no_grad():
         outputs = net.eval().outputs(x)
-    kept = {index: output for index, output in enumerate(outputs) if output is not None}
-    finite(f"layer {index}" for index, output in kept.items() if not output.isfinite().all())
-    del outputs, kept
+    raise_if_any(
+        f"layer {index}" for index, output in enumerate(outputs) if output is not None and not output.isfinite().all()
+    )
+    del outputs
 
-    # A few steps of several streams: batch norm of two streams over hundreds of steps has no useful gradient.
-    memories = [module for module in net.modules() if isinstance(module, RecurrentLayer)]
-    for module in memories:
+    # Few steps of more streams: batch norm over two streams and hundreds of steps has no useful gradient.
+    recurrent_layers = [module for module in net.modules() if isinstance(module, RecurrentLayer)]
+    for module in recurrent_layers:
         module.time_steps = STEPS
-    images = streams * STEPS * 4 if memories else streams
+    images = streams * STEPS * 4 if recurrent_layers else streams
     x = torch.rand(images, *x.shape[1:])
     net.train()
     if net.heads:
@@ -135,7 +138,9 @@ def check(path: Path) -> dict[str, Any]:
         loss = net(x).square().mean()
     loss.backward()
     named = list(net.named_parameters())
-    finite(name for name, parameter in named if parameter.grad is not None and not parameter.grad.isfinite().all())
+    raise_if_any(
+        name for name, parameter in named if parameter.grad is not None and not parameter.grad.isfinite().all()
+    )
     row["gradients"] = f"{sum(parameter.grad is not None for _, parameter in named)}/{len(named)}"
 
     round_trip(net)
@@ -143,7 +148,7 @@ def check(path: Path) -> dict[str, Any]:
 
 
 def small(path: Path, graph: Any) -> Any:
-    """The graph at the smallest size that all its layers accept, at most the cfg's own."""
+    """The graph at the smallest size that all its layers accept, at most that of the cfg."""
     for side in SIDES:
         if side >= min(graph.net.width, graph.net.height):
             break
@@ -155,7 +160,7 @@ def small(path: Path, graph: Any) -> Any:
 
 
 def truth(net: Any, images: int) -> Any:
-    """Truth that the network's heads take: one box (with a track) per image, or class vectors."""
+    """Labels for the heads of the network: one box (with a track) per image, or class vectors."""
     if net.detectors:
         return torch.tensor([[image, 0, 0.5, 0.5, 0.4, 0.6, 1] for image in range(images)])
     index, _ = net.heads[-1]
@@ -163,14 +168,14 @@ def truth(net: Any, images: int) -> Any:
     return torch.eye(classes)[torch.arange(images) % classes]
 
 
-def finite(names: Any) -> None:
+def raise_if_any(names: Any) -> None:
     wrong = list(names)
     if wrong:
         raise SystemExit(f"not finite: {', '.join(wrong[:5])}")
 
 
 def round_trip(net: Any) -> None:
-    """Saves, forgets, loads and saves again; the two files must be equal, of the predicted size."""
+    """Saves, clears, loads and saves the weights; both files must be equal and have the predicted size."""
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder, "first"), Path(folder, "second")
         net.save_weights(first)

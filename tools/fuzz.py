@@ -1,9 +1,10 @@
-"""Mutates cfgs and checks that each is refused by a DarknetError or understood; small ones are built and run too.
+"""Mutates cfgs and checks that each is rejected by a DarknetError or parsed; small networks are built and run too.
 
     python tools/fuzz.py 1000000 [--seed 1] [--folder cfg …] [--run-every 10] [--seconds 600] [--out FILE]
 
-Starts from the cfgs of tests/golden (every section, one option each) and of the folders given. Address space is
-bounded, so that a cfg that makes the program allocate what nobody has ends as a failure. Exit code 1 with a failure.
+Starts from the cfgs of tests/golden (every section, one option each) and of the given folders. Address space is
+limited, so that a cfg that makes the program allocate too much memory is a failure. Exits with code 1 if there is a
+failure.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 RUN_VALUES = 1 << 18  # parameters and outputs of a network that is run
 RUN_FLOPS = 2e8
 RUN_STEPS = 8  # of time
-SLOW = 10.0  # seconds of the processor; a cfg that takes longer is a failure
-SECTIONS = 12  # kept of a long cfg, so that a mutation is not lost among hundreds
+SLOW = 10.0  # seconds of processor time; a cfg that takes longer is a failure
+SECTIONS = 12  # at most so many sections of a long cfg are used, so that mutations have an effect
 
 NUMBERS = (
     "", "0", "-0", "1", "-1", "2", "3", "7", "8", "16", "64", "100", "1000", "65536", "65537", "1000000", "-1000000",
@@ -50,16 +51,16 @@ WORDS = (
 )  # fmt: skip
 JUNK = "\0\1\x1b\x7f\x85\xa0\u2028\u200b\ufeff\ufffd[]=#;,.-+%\\\"' \tأ日é𝟙\n\r\v\f0aZ"
 
-Outcome = tuple[str, str]  # class, and where it is a failure what went wrong
+Outcome = tuple[str, str]  # class, and the reason of a failure
 
 
 def golden_cfgs() -> list[str]:
-    """The cfgs that C Darknet's figures in tests/golden are about, which touch nearly every section."""
+    """The cfgs of the C Darknet cases in tests/golden, which contain nearly every section."""
     texts = [
         entry["cfg"]
         for name in ("layers", "heads")
         for entry in json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8")).values()
-        if "[detection]" not in entry["cfg"]  # there it stands on an input that does not fit it
+        if "[detection]" not in entry["cfg"]  # its input has another size there
     ]
     image = "[net]\nwidth=16\nheight=16\nchannels=3\n[convolutional]\nfilters=8\nsize=3\npad=1\n"
     texts += [
@@ -86,7 +87,7 @@ def known_keys(texts: Sequence[str]) -> list[str]:
 
 
 class Mutator:
-    """Draws mutated cfgs from `texts`. The same seed gives the same ones."""
+    """Draws mutated cfgs from `texts`; the same seed gives the same cfgs."""
 
     def __init__(self, texts: Sequence[str], seed: int):
         self.random = random.Random(seed)
@@ -137,11 +138,11 @@ class Mutator:
 
     def _value_of_other(self, sections: list[list[str]]) -> None:
         section, at = self._line(sections)
-        other, there = self._line(sections)
-        section[at] = section[at].partition("=")[0] + "=" + other[there].partition("=")[2]
+        other, other_at = self._line(sections)
+        section[at] = section[at].partition("=")[0] + "=" + other[other_at].partition("=")[2]
 
     def _nudge(self, sections: list[list[str]]) -> None:
-        """A small number for another, so that many results still make a network."""
+        """Changes a number slightly, so that many results are still valid networks."""
         section, at = self._line(sections)
         key, equals, value = section[at].partition("=")
         if equals and len(value) < 12 and value.strip().removeprefix("-").isdecimal():
@@ -188,7 +189,7 @@ class Mutator:
         section[at] = section[at][: self.random.randrange(len(section[at]) + 1)]
 
     def _insert(self, sections: list[list[str]]) -> None:
-        """A section of another cfg."""
+        """Inserts a section of another cfg."""
         other = _sections(self.random.choice(self.texts))
         sections.insert(self.random.randrange(len(sections) + 1), list(self.random.choice(other)))
 
@@ -208,15 +209,15 @@ def _sections(text: str) -> list[list[str]]:
 
 
 def check(text: str, run: bool) -> Outcome:
-    """What becomes of one cfg: "refused", "parsed", "ran", "refused while building"; everything else is a failure."""
+    """The outcome of one cfg: "refused", "parsed", "ran" or "refused while building"; all others are failures."""
     start = time.process_time()
     try:
         outcome = _check(text, run)
-    except Exception as error:  # whatever it is, it should not have come
+    except Exception as error:  # every exception is a failure
         where = traceback.extract_tb(error.__traceback__)[-1]
-        place = "/".join(Path(where.filename).parts[-2:])
+        file = "/".join(Path(where.filename).parts[-2:])
         message = str(error).splitlines()[0][:120] if str(error) else ""
-        outcome = ("failure", f"{type(error).__name__} at {place}:{where.lineno}: {message}")
+        outcome = ("failure", f"{type(error).__name__} at {file}:{where.lineno}: {message}")
     if time.process_time() - start > SLOW:
         outcome = ("failure", f"took {time.process_time() - start:.0f} s")
     return outcome
@@ -241,7 +242,7 @@ def _check(text: str, run: bool) -> Outcome:
 
 
 def small(graph: Graph) -> bool:
-    """Whether its activations, weights and arithmetic are few enough to be run here."""
+    """Whether the network is small enough to be run."""
     values = (
         sum(node.output.size + node.spec.workspace(node.inputs) for node in graph) + graph.parameters + graph.input.size
     )
@@ -249,12 +250,12 @@ def small(graph: Graph) -> bool:
 
 
 def _run(graph: Graph, network: Network) -> str:
-    """What is wrong with a forward pass, or nothing."""
-    found: dict[int, tuple[int, ...]] = {}
+    """Runs a forward pass; returns a description of the first wrong shape, or ""."""
+    shapes: dict[int, tuple[int, ...]] = {}
 
     def note(index: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            found[index] = tuple(output.shape)
+            shapes[index] = tuple(output.shape)
 
         return hook
 
@@ -264,20 +265,20 @@ def _run(graph: Graph, network: Network) -> str:
     with torch.no_grad():
         network(torch.rand(batch, *graph.input))
     for node in graph:
-        if found.get(node.index) != (batch, *node.output):
-            return f"[{node.type}]: expected {(batch, *node.output)}, got {found.get(node.index)}"
+        if shapes.get(node.index) != (batch, *node.output):
+            return f"[{node.type}]: expected {(batch, *node.output)}, got {shapes.get(node.index)}"
     return ""
 
 
 def bound_memory(gibibytes: float) -> None:
-    """No more address space than this on top of what the process has."""
+    """Limits the address space to this much more than the process has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + int(gibibytes * (1 << 30))
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def fuzz(texts: Sequence[str], count: int, seed: int, run_every: int, seconds: float) -> dict[str, Any]:
-    """Up to `count` cfgs in `seconds`: counts per outcome, and one cfg per kind of failure."""
+    """Checks up to `count` cfgs within `seconds`; reports counts per outcome and one cfg per kind of failure."""
     start = time.monotonic()
     outcomes: collections.Counter[str] = collections.Counter()
     failures: dict[str, dict[str, Any]] = {}
@@ -309,8 +310,8 @@ def main() -> None:
     arguments.add_argument("count", nargs="?", type=int, default=10_000, help="mutated cfgs")
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--folder", nargs="*", type=Path, default=[], help="folders of further cfgs to start from")
-    arguments.add_argument("--run-every", type=int, default=10, help="of so many cfgs one is built and run")
-    arguments.add_argument("--seconds", type=float, default=math.inf, help="stop after")
+    arguments.add_argument("--run-every", type=int, default=10, help="build and run every N-th cfg")
+    arguments.add_argument("--seconds", type=float, default=math.inf, help="stop after this time")
     arguments.add_argument("--memory", type=float, default=4, help="GiB of address space")
     arguments.add_argument("--out", type=Path, help="JSON file to write")
     options = arguments.parse_args()

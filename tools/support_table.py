@@ -1,11 +1,11 @@
-"""Writes docs/support.md: what the program does with each section, got out by doing it.
+"""Writes docs/support.md: what is supported for each section, found by trying it.
 
     python tools/support_table.py [--reference ../shared/reference]
 
-For each section a small cfg of tests/golden is parsed and its shapes inferred; the layer is then run, taught, saved and
-loaded, and exported. The last columns count the figures of C Darknet that the tests compare with. The reference folder
-is not part of the project, so that its counts are kept in tests/golden/reference_sections.json; --reference renews
-them.
+For each section, a small cfg of tests/golden is parsed and its shapes are inferred; then the layer is run, trained,
+saved and loaded, and exported. The last columns count the cases of C Darknet that the tests compare with. The reference
+folder is not part of the project; its counts are stored in tests/golden/reference_sections.json and updated by
+--reference.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ COLUMNS = ("parse", "infer", "train", "weights", "export")
 INTRO = """\
 # What each section does
 
-Written by `tools/support_table.py`, which does each of these things with a small network; do not edit it by hand.
+Written by `tools/support_table.py`, which tries everything with a small network; do not edit it by hand.
 
-- **parse**: its options are read and checked. **infer**: the shape computed from the cfg is that of the output.
-  **train**: a loss reaches its inputs or its weights (a head's own loss, for heads). **weights**: a `.weights` file
-  brings its arrays back, bit for bit; – where it has none. **export**: `torch.export` takes the layer, and what comes
-  out computes the same in two calls; "first call" where it forgets what layers with a memory keep from call to call.
-- **outputs** and **gradients** count the figures of C Darknet (AlexeyAB's build, or pjreddie's where only that has the
-  section) that the tests compare with: cases in `tests/golden`, which every clone has, + cases of the reference folder.
-  gradients are those of layers, and deltas and costs of heads, and whole trainings. Where both are 0 + 0 no
-  C code has the section, and the tests hold arrays worked out by hand.
+- **parse**: the options are read and checked. **infer**: the inferred shape equals that of the output.
+  **train**: a loss (of a head: its own) has gradients for inputs or weights. **weights**: a `.weights` file restores
+  all arrays bit for bit; "–": the layer has none. **export**: `torch.export` accepts the layer, and the exported
+  program computes the same in two calls; "first call": the exported program does not keep the state of a recurrent
+  layer between calls.
+- **outputs** and **gradients** count the cases of C Darknet that the tests compare with (AlexeyAB's version; pjreddie's
+  for sections that only it has): cases in `tests/golden`, which are in the repository, + cases of the reference folder.
+  Gradients include those of layers, deltas and costs of heads, and whole trainings. Sections with 0 + 0 do not exist in
+  C; the tests compare them with values calculated by hand.
 """
 
 Sections = dict[str, collections.Counter[str]]  # section → "outputs" or "gradients" → how many cases
@@ -60,12 +61,12 @@ def sections_of(cfg: str) -> set[str]:
 
 
 def counted(cases: Iterable[tuple[str, set[str]]]) -> Sections:
-    """cases: (kind of figure, sections)."""
-    found: Sections = {name: collections.Counter() for name in LAYERS}
+    """Counts the cases of each section. cases: ("outputs" or "gradients", sections)."""
+    counts: Sections = {name: collections.Counter() for name in LAYERS}
     for kind, names in cases:
         for name in names:
-            found[name][kind] += 1
-    return found
+            counts[name][kind] += 1
+    return counts
 
 
 def golden_cases() -> Sections:
@@ -94,7 +95,7 @@ def reference_cases(folder: Path) -> Sections:
 
 
 class Layer:
-    """One section of a small network, alone."""
+    """One layer of a small network."""
 
     def __init__(self, network: Network, node: Node):
         self.network, self.node = network, node
@@ -129,7 +130,7 @@ class Layer:
             return torch.cat((torch.zeros(self.batch, 1, 1), torch.ones(self.batch, 1, shape.h * shape.w)), 2)
         return torch.eye(shape.size)[torch.arange(self.batch) // 2]
 
-    def keeps_weights(self) -> bool | None:
+    def restores_weights(self) -> bool | None:
         if not self.node.spec.arrays(self.node):
             return None
         fresh = Network(self.network.graph)
@@ -152,28 +153,28 @@ class Layer:
 
 
 def layers() -> dict[str, Layer]:
-    """Each section in the shortest golden cfg that has it."""
-    found: dict[str, Layer] = {}
+    """Each section in the shortest golden cfg that contains it."""
+    layers_by_section: dict[str, Layer] = {}
     for text in sorted(golden_cfgs(), key=lambda text: (len(text), text)):
-        if sections_of(text) <= set(found):
+        if sections_of(text) <= set(layers_by_section):
             continue
         network = Network(parse_text(text))
         for node in network.graph:
-            found.setdefault(node.type, Layer(network, node))
-    return found
+            layers_by_section.setdefault(node.type, Layer(network, node))
+    return layers_by_section
 
 
-def answered(question: Callable[[], bool | str | None]) -> str:
+def answer_text(question: Callable[[], bool | str | None]) -> str:
     try:
         answer = question()
-    except Exception as error:  # the table says what does not work
+    except Exception as error:  # the table reports what does not work
         return f"no ({type(error).__name__})"
     return answer if isinstance(answer, str) else {None: "–", True: "yes", False: "no"}[answer]
 
 
 def table() -> str:
-    """docs/support.md."""
-    logging.getLogger("torch").setLevel(logging.ERROR)  # torch.export tells a long story
+    """The text of docs/support.md."""
+    logging.getLogger("torch").setLevel(logging.ERROR)  # torch.export logs a lot
     logging.getLogger("torch.__trace").setLevel(logging.ERROR)
     torch.manual_seed(1)
     golden = golden_cases()
@@ -187,8 +188,8 @@ def table() -> str:
         for name in sorted(LAYERS, key=str.lower):
             aliases = "".join(f", `{alias}`" for alias, meant in ALIASES.items() if meant == name)
             layer = tried[name]
-            questions = (layer.infers, layer.trains, layer.keeps_weights, layer.exports)
-            answers = ["yes", *(answered(question) for question in questions)]
+            questions = (layer.infers, layer.trains, layer.restores_weights, layer.exports)
+            answers = ["yes", *(answer_text(question) for question in questions)]
             counts = [f"{golden[name][kind]} + {reference[name].get(kind, 0)}" for kind in ("outputs", "gradients")]
             lines.append(f"| `{name}`{aliases} | " + " | ".join(answers + counts) + " |")
     return "\n".join(lines) + "\n"
@@ -196,7 +197,9 @@ def table() -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--reference", type=Path, help="folder of C Darknet's figures, to count its cases anew")
+    arguments.add_argument(
+        "--reference", type=Path, help="folder of C Darknet's reference values, to count its cases again"
+    )
     options = arguments.parse_args()
     if options.reference:
         cases = reference_cases(options.reference)

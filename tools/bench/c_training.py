@@ -1,10 +1,10 @@
-"""Seconds per training iteration, ours beside C Darknet's: same cfg, weights, photos and number of threads, in turns.
+"""Seconds per training iteration of darknet_py and C Darknet: same cfg, weights, images and threads, alternating.
 
     python tools/bench/c_training.py DARKNET CFG --data DATA --weights W [--cutoff N] [--iterations 8] [--json FILE]
 
-DARKNET is a CPU build of AlexeyAB/darknet with AVX=1 OPENMP=1 OPTS=-O3. Each turn is a whole training as its users
-start it, from images on disk, with augmentation, without measuring mAP; the figure is the median of what either prints
-as an iteration's seconds, the first of each turn left out (it waits for the loader).
+DARKNET is a CPU build of AlexeyAB/darknet with AVX=1 OPENMP=1 OPTS=-O3. Each turn is a whole training from the command
+line, from images on disk, with augmentation, without mAP. The result is the median of the printed seconds per
+iteration, without the first iteration of each turn, which waits for the loader.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--cutoff", type=int)
-    parser.add_argument("--iterations", type=int, default=8, help="of a turn")
+    parser.add_argument("--iterations", type=int, default=8, help="iterations per turn")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
@@ -76,16 +76,16 @@ def main() -> int:
 
 
 def c_command(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Lays out photos and labels as C wants them, in `folder`, and cuts the weights off with its own command."""
+    """Writes images and labels in C Darknet's layout to `folder`, and cuts the weights with its `partial` command."""
     source = open_dataset(options.data)
     images = []
-    (folder / "photos").mkdir()
+    (folder / "images").mkdir()
     for number, path in enumerate(read_list(source.train)):
-        photo = folder / "photos" / f"{number:05}{Path(path).suffix}"
-        photo.symlink_to(Path(path).absolute())
-        shutil.copy(find_labels(path), photo.with_suffix(".txt"))
-        images.append(str(photo))
-    (folder / "train.txt").write_text("".join(f"{image}\n" for image in images), encoding="utf-8")
+        image = folder / "images" / f"{number:05}{Path(path).suffix}"
+        image.symlink_to(Path(path).absolute())
+        shutil.copy(find_labels(path), image.with_suffix(".txt"))
+        images.append(str(image))
+    (folder / "train.txt").write_text("".join(f"{path}\n" for path in images), encoding="utf-8")
     (folder / "c.names").write_text("".join(f"{name}\n" for name in source.class_names()), encoding="utf-8")
     lines = (f"classes={source.classes}", "train=train.txt", "valid=train.txt", "names=c.names", "backup=.")
     (folder / "c.data").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -95,8 +95,8 @@ def c_command(options: argparse.Namespace, folder: Path) -> list[str]:
     (folder / "c.cfg").write_text(text, encoding="utf-8")
     darknet, weights = str(options.darknet.absolute()), str(options.weights.absolute())
     if options.cutoff:
-        cut = [darknet, "partial", "c.cfg", weights, "start.weights", str(options.cutoff)]
-        subprocess.run(cut, cwd=folder, check=True, capture_output=True)
+        partial = [darknet, "partial", "c.cfg", weights, "start.weights", str(options.cutoff)]
+        subprocess.run(partial, cwd=folder, check=True, capture_output=True)
         weights = "start.weights"
     return [darknet, "detector", "train", "c.data", "c.cfg", weights, "-clear", "-dont_show"]
 
@@ -110,13 +110,13 @@ def our_command(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def iterations(command: list[str], folder: Path, threads: dict[str, str]) -> list[float]:
-    """The seconds that a training prints, without its first iteration's."""
+    """The printed seconds per iteration of a training, without the first iteration."""
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, cwd=folder, env={**os.environ, **paths, **threads}, capture_output=True, text=True)
-    found = [float(value) for value in _SECONDS.findall(done.stdout + done.stderr)]
-    if done.returncode or len(found) < 2:
-        sys.exit(f"{command[0]}: ended with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
-    return found[1:]
+    seconds = [float(value) for value in _SECONDS.findall(done.stdout + done.stderr)]
+    if done.returncode or len(seconds) < 2:
+        sys.exit(f"{command[0]}: exited with code {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
+    return seconds[1:]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Images per second of the training loader, beside PyTorch_YOLOv4's, on the same photos.
+"""Images per second of the training loader, compared with PyTorch_YOLOv4, on the same images.
 
     python tools/bench/loader.py PEER_CHECKOUT IMAGE_LIST [--size 608] [--json FILE]
 
-Each loader with one worker process of one thread, which hands over uint8 batches of 16; the loaders take turns. What
-counts is the worker's processor time per batch, the median (other work on the machine counts little). Every sample of
-either is a mosaic with flip, scale and color, unless said otherwise. The peer is imported from its checkout, with
-stand-ins for packages that this comparison does not use.
+Each loader has one worker process with one thread and makes uint8 batches of 16; the loaders alternate. The result is
+the median processor time of the worker per batch, which depends little on other processes. Every sample of both is a
+mosaic with flip, scale and color augmentation, unless stated otherwise. The peer is imported from its checkout, with
+stubs for packages that this comparison does not use.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
                 print(f"{rate:8.1f} images/s  {times:5.2f} x  {source:6}  {name}", flush=True)
     report = {
         "size": arguments.size,
-        "photos": len(paths),
+        "images": len(paths),
         "batch": BATCH,
         "measured": "processor time of one worker process per batch, median, loaders in turns",
         "processor": processor(),
@@ -101,19 +101,19 @@ def main() -> None:
 
 
 def measure(loaders: Mapping[str, Callable[[], Batches]], rounds: int) -> dict[str, float]:
-    """Images per second of processor time. Each loader lives in a process of its own; they take turns."""
+    """Images per second of processor time. Each loader runs in its own process; they alternate."""
     context = multiprocessing.get_context("fork")
     ends = {}
     for name, loader in loaders.items():
-        here, there = context.Pipe()
-        context.Process(target=serve, args=(loader, there)).start()
-        ends[name] = here
+        parent_end, child_end = context.Pipe()
+        context.Process(target=serve, args=(loader, child_end)).start()
+        ends[name] = parent_end
     seconds: dict[str, list[float]] = {name: [] for name in loaders}
     for turn in range(-8, rounds):
         for name, end in ends.items():
             end.send(True)
             taken = end.recv()
-            if turn >= 0:  # the first ones warm up
+            if turn >= 0:  # the first batches are a warm-up
                 seconds[name].append(taken / BATCH)
     for end in ends.values():
         end.send(False)
@@ -121,13 +121,13 @@ def measure(loaders: Mapping[str, Callable[[], Batches]], rounds: int) -> dict[s
 
 
 def serve(loader: Callable[[], Batches], end: Connection) -> None:
-    """Takes a batch when asked and says how much processor time the worker then took to make another."""
+    """Takes a batch on request and sends the processor time that the worker needs to make the next one."""
     torch.set_num_threads(1)
     batches, parent = loader(), os.getppid()
     next(batches)
     (worker,) = multiprocessing.active_children()
     before = settled(worker.pid)
-    while os.getppid() == parent:  # a parent that was killed closes nothing: its other children hold the pipe too
+    while os.getppid() == parent:  # if the parent is killed, its other children keep the pipe open
         if not end.poll(5):
             continue
         if not end.recv():
@@ -139,8 +139,8 @@ def serve(loader: Callable[[], Batches], end: Connection) -> None:
 
 
 def settled(pid: int | None) -> float:
-    """The processor time of a process in seconds, once it takes no more of it."""
-    clock = ~(pid or 0) << 3 | 2  # what clock_getcpuclockid(3) gives for a process
+    """The processor time of a process in seconds, once it is idle."""
+    clock = ~(pid or 0) << 3 | 2  # as clock_getcpuclockid(3) computes it
     last = -1.0
     while (now := time.clock_gettime(clock)) > last:
         last = now
@@ -161,21 +161,21 @@ def peer(checkout: Path, images: Path, size: int, cached: bool) -> Batches:
         try:
             importlib.import_module(name)
         except ImportError:
-            stand_in = types.ModuleType(name)
-            stand_in.save_image = stand_in.gsutil_getsize = None  # type: ignore[attr-defined]
-            sys.modules[name] = stand_in
+            stub = types.ModuleType(name)
+            stub.save_image = stub.gsutil_getsize = None  # type: ignore[attr-defined]
+            sys.modules[name] = stub
     setattr(np, "int", int)  # noqa: B010  (the peer is older than numpy 1.24)
-    trusting = torch.load
-    torch.load = lambda *args, **named: trusting(*args, **{"weights_only": False, **named})  # type: ignore[assignment]
+    safe_load = torch.load
+    torch.load = lambda *args, **named: safe_load(*args, **{"weights_only": False, **named})  # type: ignore[assignment]
     with redirect_stdout(None), open(os.devnull, "w") as null, redirect_stderr(null):
         datasets = importlib.import_module("utils.datasets")
         dataset = datasets.LoadImagesAndLabels(
             str(images), size, BATCH, augment=True, hyp=PEER_OPTIONS, cache_images=cached, stride=32
         )
-    torch.load = trusting
+    torch.load = safe_load
     sys.path.remove(str(checkout))
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  (the peer draws from it)
+    np.random.seed(0)  # noqa: NPY002  (the peer uses it)
 
     loader = torch.utils.data.DataLoader(
         dataset, BATCH, num_workers=1, sampler=Endless(len(dataset)), collate_fn=dataset.collate_fn
@@ -184,7 +184,7 @@ def peer(checkout: Path, images: Path, size: int, cached: bool) -> Batches:
 
 
 class Endless(torch.utils.data.Sampler[int]):
-    """Images drawn without end."""
+    """Samples images randomly, without end."""
 
     def __init__(self, count: int):
         self.count = count
@@ -195,7 +195,7 @@ class Endless(torch.utils.data.Sampler[int]):
 
 
 def layout(paths: list[str], folder: Path) -> None:
-    """images/ and labels/ as the peer wants them."""
+    """Writes images/ and labels/ in the layout of the peer."""
     for number, path in enumerate(paths):
         for kind, source, suffix in (("images", path, Path(path).suffix), ("labels", find_labels(path), ".txt")):
             (folder / kind).mkdir(exist_ok=True)

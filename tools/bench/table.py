@@ -1,10 +1,10 @@
-"""A table of speeds: inference and training of several networks, each in turn.
+"""Measures the speed of inference and training of several networks.
 
     python tools/bench/table.py [CFG …] [--device cuda] [--batch 1 16] [--seconds 3] [--compile] [--json FILE]
 
 On a GPU inference runs in fp16 and training in fp32 (TF32 where torch allows it) and bf16; on a CPU all in fp32. Random
-weights and images at the cfg's own size; NMS included. Every row is printed and written as soon as it is there, so that
-a run that is cut off leaves what it had.
+weights and images at the size in the cfg; NMS included. Every row is printed and written at once, so that an
+interrupted run keeps its rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from darknet_py.cli import benchmark as measure
+from darknet_py.cli import benchmark
 from darknet_py.model.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     report: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "machine": measure.machine_name(device),
+        "machine": benchmark.machine_name(device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda},
         "rows": [],
     }
@@ -49,7 +49,7 @@ def main() -> None:
     for what, run in jobs(arguments, device):
         try:
             row = what | run()
-        except (RuntimeError, ImportError) as error:  # out of memory, no compiler: the other rows still count
+        except (RuntimeError, ImportError) as error:  # such as out of memory or no compiler: other rows follow
             row = what | {"failed": str(error).strip().splitlines()[0]}
         report["rows"].append(row)
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
@@ -59,42 +59,42 @@ def main() -> None:
 
 
 def jobs(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
-    """What each row is, and the function that measures it; what takes long or may fail comes last."""
+    """Description and measuring function of each row; slow rows and rows that may fail come last."""
     half = "fp16" if device.type == "cuda" else None
     precisions = (None, "bf16") if device.type == "cuda" else (None,)
     for cfg in arguments.cfgs:
         for batch in arguments.batch:
-            yield named(cfg, "inference", batch, half), partial(inference, cfg, batch, half, False, arguments)
+            yield describe(cfg, "inference", batch, half), partial(inference, cfg, batch, half, False, arguments)
         for amp in precisions:
-            what = named(cfg, "training", arguments.mini_batch, amp)
+            what = describe(cfg, "training", arguments.mini_batch, amp)
             yield what, partial(training, cfg, arguments.mini_batch, amp, arguments)
     for cfg in arguments.cfgs if arguments.compile else ():
         for batch in arguments.batch:
-            what = named(cfg, "inference, compiled", batch, half)
+            what = describe(cfg, "inference, compiled", batch, half)
             yield what, partial(inference, cfg, batch, half, True, arguments)
 
 
-def named(cfg: str, what: str, batch: int, amp: str | None) -> dict[str, Any]:
+def describe(cfg: str, what: str, batch: int, amp: str | None) -> dict[str, Any]:
     return {"cfg": Path(cfg).stem, "what": what, "batch": batch, "precision": amp or "fp32"}
 
 
 def inference(cfg: str, batch: int, amp: str | None, compiled: bool, arguments: argparse.Namespace) -> dict[str, Any]:
     make = partial(load, cfg, device=arguments.device)
-    found = measure.inference(make, batch, amp=amp, compiled=compiled, seconds=arguments.seconds)
+    timing = benchmark.inference(make, batch, amp=amp, compiled=compiled, seconds=arguments.seconds)
     return {
-        "images/s": round(found.images_per_second, 1),
-        "ms": round(found.total.median, 3),
-        "of which forward": round(found.forward.median, 3),
-        "nms": round(found.nms.median, 3) if found.nms else None,
-        "GFLOP/s": round(found.gflops_per_second, 1),
-        "MiB": found.memory >> 20,
+        "images/s": round(timing.images_per_second, 1),
+        "ms": round(timing.total.median, 3),
+        "of which forward": round(timing.forward.median, 3),
+        "nms": round(timing.nms.median, 3) if timing.nms else None,
+        "GFLOP/s": round(timing.gflops_per_second, 1),
+        "MiB": timing.memory >> 20,
     }
 
 
 def training(cfg: str, batch: int, amp: str | None, arguments: argparse.Namespace) -> dict[str, Any]:
-    found = measure.training(partial(load, cfg, device=arguments.device), batch, amp=amp, seconds=arguments.seconds)
-    step = found.step.median
-    return {"images/s": round(found.images_per_second, 1), "ms": round(step, 3), "MiB": found.memory >> 20}
+    timing = benchmark.training(partial(load, cfg, device=arguments.device), batch, amp=amp, seconds=arguments.seconds)
+    step = timing.step.median
+    return {"images/s": round(timing.images_per_second, 1), "ms": round(step, 3), "MiB": timing.memory >> 20}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Writes tests/golden/jpeg.npz: small JPEG files of every kind, and what stb_image makes of them.
+"""Writes tests/golden/jpeg.npz: small JPEG files of every kind, and their pixels as decoded by stb_image.
 
     python tools/golden/jpeg.py DARKNET_CHECKOUT
 
-Compiles the checkout's 3rdparty/stb/include/stb_image.h with a few lines of C. The picture is one of the built-in set;
-each file differs in size, subsampling, quality, and in being progressive, interrupted by restarts, or not.
+Compiles the checkout's 3rdparty/stb/include/stb_image.h with a few lines of C. The image is one of the built-in data;
+the files differ in size, subsampling and quality, are progressive or not, and have restart markers or not.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("darknet", type=Path, help="a checkout of AlexeyAB/darknet")
     include = parser.parse_args().darknet / "3rdparty" / "stb" / "include"
-    made, arrays = files(), {}
+    jpegs, arrays = files(), {}
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "read"
         command = ["cc", "-O2", f"-I{include}", "-xc", "-", "-o", str(program), "-lm"]
         subprocess.run(command, input=PROGRAM.encode(), check=True)
-        for name, data in made.items():
+        for name, data in jpegs.items():
             path = Path(folder) / name
             path.write_bytes(data)
             arrays[name] = np.frombuffer(data, np.uint8)
@@ -53,14 +53,14 @@ def main() -> None:
                 shape = np.frombuffer(raw, np.int32, 3)
                 arrays[f"{name}_{channels}"] = np.frombuffer(raw, np.uint8, offset=12).reshape(shape)
     np.savez_compressed(OUT, **arrays)
-    print(f"{len(made)} files in {OUT}")
+    print(f"{len(jpegs)} files in {OUT}")
 
 
 def files() -> dict[str, bytes]:
-    picture = draw_image("train", 0).image
-    made = {}
+    image = draw_image("train", 0).image
+    jpegs = {}
     for (width, height), kind, progressive in product(SIZES, KINDS, (0, 1)):
-        part = picture[40 : 40 + height, 60 : 60 + width]
+        part = image[40 : 40 + height, 60 : 60 + width]
         options = {
             cv2.IMWRITE_JPEG_SAMPLING_FACTOR: getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{kind}"),
             cv2.IMWRITE_JPEG_PROGRESSIVE: progressive,
@@ -68,15 +68,15 @@ def files() -> dict[str, bytes]:
             cv2.IMWRITE_JPEG_QUALITY: 96 if progressive else 60,
         }
         _, data = cv2.imencode(".jpg", part, [number for pair in options.items() for number in pair])
-        made[f"{width}x{height}_{kind}{'_progressive' * progressive}"] = data.tobytes()
-    made["gray"] = cv2.imencode(".jpg", picture[:20, :30, 1])[1].tobytes()
-    # Neither OpenCV's header nor its numbers of components say that these are colors as they are.
-    made["rgb"] = _renamed(made["40x33_444"])
-    return made
+        jpegs[f"{width}x{height}_{kind}{'_progressive' * progressive}"] = data.tobytes()
+    jpegs["gray"] = cv2.imencode(".jpg", image[:20, :30, 1])[1].tobytes()
+    # Components called R, G and B are RGB; OpenCV writes none of the other signs of that, such as an Adobe header.
+    jpegs["rgb"] = _rename_components(jpegs["40x33_444"])
+    return jpegs
 
 
-def _renamed(data: bytes) -> bytes:
-    """The components are called R, G and B, in the frame and in its only scan."""
+def _rename_components(data: bytes) -> bytes:
+    """Renames the components to R, G and B, in the frame and in its only scan."""
     frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
     changed = bytearray(data)
     for number, letter in enumerate(b"RGB"):

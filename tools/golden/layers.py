@@ -1,4 +1,4 @@
-"""Makes tests/golden/layers.json: small cfgs of ours, one layer or option each, run in C Darknet.
+"""Writes tests/golden/layers.json: small cfgs, one layer or option each, run in C Darknet.
 
     python tools/golden/layers.py DRIVER DRIVER_FIXED DRIVER_PJREDDIE
 
@@ -51,10 +51,10 @@ VECTOR = "inputs=20\n"
 
 def plain() -> dict[str, dict[str, Any]]:
     """Outputs of AlexeyAB's build."""
-    found: dict[str, dict[str, Any]] = {}
+    cases: dict[str, dict[str, Any]] = {}
 
     def case(name: str, body: str, net: str = PIXELS, **options: Any) -> None:
-        found[name] = {"body": body, "net": net, **options}
+        cases[name] = {"body": body, "net": net, **options}
 
     for name in sorted(set(ACTIVATIONS) - {"silu"}):
         case(f"activation {name}", P + conv(6, norm=False, size=1, pad=0, activation=name))
@@ -130,11 +130,11 @@ def plain() -> dict[str, dict[str, Any]]:
         case(f"{name} steps", C + body + conv(4), steps=3)
     case("history", C + "[history]\nhistory_size=3\n" + conv(4))
     case("history steps", C + "[history]\nhistory_size=3\n" + conv(4), steps=4, net=PIXELS + "time_steps=4\n")
-    return found
+    return cases
 
 
 def pjreddie() -> dict[str, dict[str, Any]]:
-    """Outputs of pjreddie's build. [l2norm] makes sure that ours takes pjreddie's batch norm too."""
+    """Outputs of pjreddie's build. With [l2norm], our network uses pjreddie's batch norm too."""
     bodies = {
         "deconvolutional": C + "[deconvolutional]\nfilters=5\nsize=3\nstride=2\npad=1\nbatch_normalize=1\n"
         "activation=relu\n[deconv]\nfilters=4\nsize=4\nstride=2\npadding=1\nactivation=leaky\n",
@@ -151,7 +151,7 @@ def pjreddie() -> dict[str, dict[str, Any]]:
 
 def trained() -> dict[str, dict[str, Any]]:
     """Weight updates of the corrected AlexeyAB build."""
-    # C's derivatives of these are no derivatives: of gelu it takes the one at the output.
+    # C's derivatives of these are wrong; for gelu it evaluates the derivative at the output.
     wrong = {"relu6", "gelu", "silu", *(name for name in ACTIVATIONS if name.startswith("normalize"))}
     bodies = {name: P + conv(norm=False, activation=name) + P for name in sorted(set(ACTIVATIONS) - wrong)}
     bodies |= {
@@ -176,24 +176,24 @@ def trained() -> dict[str, dict[str, Any]]:
         "share_index": P + P + conv(norm=False, share_index=1) + P,
         "groups, flipped": P + conv(norm=False, groups=4, flipped=1, dilation=2) + P,
     }
-    found: dict[str, dict[str, Any]] = {
+    cases: dict[str, dict[str, Any]] = {
         f"gradient {name}": {"body": body + COST, "net": PIXELS} for name, body in bodies.items()
     }
     steps = "time_steps=3\n"
-    found["gradient crnn"] = {
+    cases["gradient crnn"] = {
         "body": P + "[crnn]\npad=1\nhidden=5\noutput=6\nactivation=leaky\n" + P + COST, "net": PIXELS + steps,
     }  # fmt: skip
-    found["gradient history"] = {"body": P + "[history]\nhistory_size=3\n" + P + COST, "net": PIXELS + steps}
-    found["gradient rnn"] = {
+    cases["gradient history"] = {"body": P + "[history]\nhistory_size=3\n" + P + COST, "net": PIXELS + steps}
+    cases["gradient rnn"] = {
         "body": "[connected]\noutput=9\nactivation=tanh\n[rnn]\noutput=6\nhidden=5\nactivation=tanh\n"
         "[connected]\noutput=4\nactivation=leaky\n" + COST,
         "net": VECTOR + steps,
     }
-    return found
+    return cases
 
 
 def make(case: dict[str, Any], seed: int, driver: str, train: bool, folder: Path) -> dict[str, Any]:
-    """Runs one case in C: the case with its figures."""
+    """Runs one case in C; returns the case with its values."""
     case = {"batch": 2, "calls": 1, "steps": 1, **case}
     cfg = f"[net]\nbatch={case['batch']}\nmax_batches=100\n{case.pop('net')}{case.pop('body')}"
     graph = parse_text(cfg)
@@ -217,8 +217,8 @@ def make(case: dict[str, Any], seed: int, driver: str, train: bool, folder: Path
         position += 4 + 4 * count
     result = {"cfg": cfg, "seed": seed, **case}
     if not train:
-        kept = {str(i): golden.sampled(array) for i, array in enumerate(arrays) if array.size}
-        return {**result, "outputs": kept}
+        outputs = {str(i): golden.sampled(array) for i, array in enumerate(arrays) if array.size}
+        return {**result, "outputs": outputs}
     updates = {
         f"{i // 4}.{name}": golden.sampled(arrays[i + k])
         for i in range(0, len(arrays), 4)
@@ -231,7 +231,7 @@ def make(case: dict[str, Any], seed: int, driver: str, train: bool, folder: Path
 def main() -> None:
     warnings.simplefilter("ignore")
     plain_driver, fixed_driver, pjreddie_driver = sys.argv[1:]
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for driver, cases, train in (
             (plain_driver, plain(), False),
@@ -240,13 +240,13 @@ def main() -> None:
         ):
             for name, case in cases.items():
                 try:
-                    found[name] = make(case, len(found) + 1, driver, train, Path(folder))
+                    results[name] = make(case, len(results) + 1, driver, train, Path(folder))
                 except subprocess.CalledProcessError as error:
-                    print(f"{name}: C ended with {error.returncode}: {error.stderr[-200:]}")
+                    print(f"{name}: C exited with code {error.returncode}: {error.stderr[-200:]}")
     golden.GOLDEN.write_text(
-        "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in found.items()) + "\n}\n"
+        "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in results.items()) + "\n}\n"
     )
-    print(f"{len(found)} cases in {golden.GOLDEN}, {golden.GOLDEN.stat().st_size} bytes")
+    print(f"{len(results)} cases in {golden.GOLDEN}, {golden.GOLDEN.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

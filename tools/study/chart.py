@@ -1,4 +1,4 @@
-"""Means and confidence intervals, line by line, as SVG."""
+"""Draws means and confidence intervals as SVG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DARK = (  # for a dark system theme
 
 
 class Line(NamedTuple):
-    """A network. values: one for each seed."""
+    """A network. values: one per seed."""
 
     name: str
     note: str
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 def chart(title: str, lines: Sequence[Line]) -> str:
-    """The SVG text: for each line its values as dots, their mean, and its confidence interval."""
+    """The SVG text. Each line shows its values as dots, their mean and its confidence interval."""
     height = _ROW * len(lines)
     with plot_style():
         figure = new_figure(WIDTH, _TOP + height + _BOTTOM)

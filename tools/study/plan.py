@@ -1,8 +1,8 @@
 """What the study trains: networks, data and seeds, at several scales.
 
 Two parts. *stages*: PeleeNet as a classifier, plain, and with cross stage partial stages of each fusion and γ. *necks*:
-a detector on one CSPPeleeNet, with each of three necks. All networks of a part see the same pictures in the same order
-under a seed, have the same [net], and end with the same head.
+a detector on one CSPPeleeNet, with each of three necks. With the same seed, all networks of a part see the same images
+in the same order; they have the same [net] and the same head.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FUSIONS = {"first": "fusion first", "last": "fusion last", "csp": "CSP (both)"}
 GAMMAS = (0.25, 0.5, 0.75)
 NECKS: dict[str, Callable[..., None]] = {"fpn": necks.fpn, "gfm": necks.gfm, "efm": necks.efm}
 TOPICS = ("fusion", "gamma", "necks")
-# Of the built-in shapes, for an input of 96 x 96: `python -m darknet_py anchors --clusters 9 --width 96 --height 96`.
+# Of the built-in shapes, for an input of 96 x 96: `darknet-py anchors --clusters 9 --width 96 --height 96`.
 _SHAPES = (4, 5, 7, 7, 14, 14, 18, 19, 26, 20, 23, 28, 36, 28, 28, 37, 44, 45)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A network of the study. topics: the questions that it helps to answer."""
+    """A network of the study. topics: the questions that it contributes to."""
 
     name: str
     part: str
@@ -47,8 +47,8 @@ class Variant:
 class Recipe:
     """How the networks of a part are built and trained.
 
-    size: of the input. growth, counts: PeleeNet's. width: channels of a neck's level per pixel of its stride. rate:
-    of Adam at its highest. train, valid: pictures of the built-in set.
+    size: of the input in pixels. growth, counts: of PeleeNet. width: channels of a level of the neck divided by its
+    stride. rate: highest learning rate of Adam. train, valid: number of images of the built-in data.
     """
 
     size: int
@@ -79,7 +79,7 @@ _CPU = Scale(
 )
 SCALES = {
     "cpu": _CPU,
-    # The same, three times as long: what is left of a difference when all have learned more?
+    # Three times as long: do the differences remain after more training?
     "long": replace(
         _CPU, stages=replace(_CPU.stages, iterations=1200), necks=replace(_CPU.necks, iterations=1800), seeds=3
     ),
@@ -95,14 +95,14 @@ SCALES = {
 
 def variants() -> list[Variant]:
     """Every network of the study: the fusions at γ = .5, γ with both transitions, and the necks."""
-    found = [Variant("plain", "stages", ("fusion", "gamma"))]
+    networks = [Variant("plain", "stages", ("fusion", "gamma"))]
     for fusion in FUSIONS:
         for gamma in GAMMAS if fusion == "csp" else (0.5,):
-            topics = [topic for topic, expected in (("fusion", gamma == 0.5), ("gamma", fusion == "csp")) if expected]
-            found.append(Variant(f"{fusion}-{gamma:g}", "stages", tuple(topics), Csp(gamma, fusion, "groups")))
+            topics = [topic for topic, applies in (("fusion", gamma == 0.5), ("gamma", fusion == "csp")) if applies]
+            networks.append(Variant(f"{fusion}-{gamma:g}", "stages", tuple(topics), Csp(gamma, fusion, "groups")))
     for neck in NECKS:
-        found.append(Variant(neck, "necks", ("necks",), Csp(split="groups"), neck))
-    return found
+        networks.append(Variant(neck, "necks", ("necks",), Csp(split="groups"), neck))
+    return networks
 
 
 def titles() -> dict[str, str]:
@@ -110,7 +110,7 @@ def titles() -> dict[str, str]:
 
 
 class Run(NamedTuple):
-    """One training. data: what its pictures are called in the results."""
+    """One training. data: description of its images in the results."""
 
     scale: str
     variant: Variant
@@ -125,14 +125,14 @@ class Run(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Changes with everything that the result depends on, and not with a cfg's comments."""
+        """Hash of everything that the result depends on; comments of the cfg do not count."""
         lines = [line for line in self.cfg.splitlines() if line and not line.startswith("#")]
         known = f"{lines} {asdict(self.recipe)} {self.data} {self.seed}"
         return hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
-class Pictures(NamedTuple):
-    """Where a part's pictures come from. name: in the results. builtin: whether the anchors of the shapes suit them."""
+class StudyData(NamedTuple):
+    """The images of a part. name: description in the results. builtin: whether they are the built-in shapes."""
 
     name: str
     path: str
@@ -141,22 +141,23 @@ class Pictures(NamedTuple):
 
 
 def runs(
-    scale: str, only: Sequence[str], seeds: int | None, iterations: int | None, pictures: Mapping[str, Pictures]
+    scale: str, only: Sequence[str], seeds: int | None, iterations: int | None, data: Mapping[str, StudyData]
 ) -> Iterator[Run]:
-    """All trainings, seed by seed, so that a study that is cut short has every network.
+    """All trainings, seed by seed, so that an interrupted study has results of every network.
 
-    only: topics, none for all. pictures: of each part that is expected.
+    only: topics; none: all. data: the images of each part.
     """
     for seed in range(seeds or SCALES[scale].seeds):
-        for variant in expected(only):
+        for variant in variants_of(only):
             recipe = getattr(SCALES[scale], variant.part)
             if iterations:
                 recipe = replace(recipe, iterations=iterations)
-            found = pictures[variant.part]
-            yield Run(scale, variant, recipe, seed, cfg_text(variant, recipe, found.classes, found.builtin), found.name)
+            images = data[variant.part]
+            cfg = cfg_text(variant, recipe, images.classes, images.builtin)
+            yield Run(scale, variant, recipe, seed, cfg, images.name)
 
 
-def expected(only: Sequence[str]) -> list[Variant]:
+def variants_of(only: Sequence[str]) -> list[Variant]:
     return [variant for variant in variants() if not only or set(only) & set(variant.topics)]
 
 
@@ -170,7 +171,7 @@ def cfg_text(variant: Variant, recipe: Recipe, classes: int, builtin: bool = Tru
         heads.classifier(cfg, classes)
         return cfg.text()
     anchors = tuple(side * recipe.size / 96 for side in _SHAPES) if builtin else heads.COCO_V3
-    # YOLOv4's loss, as YOLOv3's needs far more than these iterations before it finds anything.
+    # YOLOv4's loss: with YOLOv3's, a detector needs many more iterations before it detects anything.
     loss = {**heads.V4_LOSS, "jitter": 0.1}
     NECKS[variant.neck](cfg, features, YoloHeads(classes, anchors, heads.THREE_SCALES, loss), width=recipe.width)
     return cfg.text()

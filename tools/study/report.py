@@ -1,9 +1,9 @@
-"""Tables and charts of the study, from its rows.
+"""Writes the tables and charts of the study from its rows.
 
     python tools/study/report.py                    docs/study/rows.csv → the tables of docs/study.md, and the charts
     python tools/study/report.py study/rows.jsonl   the same from those rows, which become docs/study/rows.csv
 
-The figures of docs/study.md are those of the scales "cpu" and, for the stages, "long".
+The values in docs/study.md are those of the scales "cpu" and, for the stages, "long".
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def documents(rows: Sequence[Row]) -> dict[Path, str]:
-    """Every file under docs/ that follows from the rows, as it should be."""
+    """Path → text of every file under docs/ that is generated from the rows."""
     page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     small, long = ([row for row in rows if row["scale"] == scale] for scale in ("cpu", "long"))
     texts = {**sections(small), "long": sections(long)["stages"], "setting": setting([*small, *long])}
@@ -66,7 +66,7 @@ def documents(rows: Sequence[Row]) -> dict[Path, str]:
 
 
 def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """report.md and charts of what has been trained so far. Gives their paths, and that of the rows."""
+    """Writes report.md and charts of the finished trainings; returns their paths and that of the rows."""
     written = {folder / name: text for name, text in charts_of(rows).items()}
     body = "\n".join(f"## {name}\n\n{text}" for name, text in sections(rows).items())
     written[folder / "report.md"] = f"# Results of the study\n\n{body}"
@@ -76,20 +76,20 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def sections(rows: Sequence[Row]) -> dict[str, str]:
-    """Name → text of each part that the rows have anything for."""
-    found = {}
+    """Name → text of each part that has rows."""
+    texts = {}
     for part, base in (("stages", "plain"), ("necks", "fpn")):
         chosen = checked(row for row in rows if row["part"] == part)
         if chosen:
-            found[part] = markdown(network_table(chosen, base))
-            found[f"{part}-contrasts"] = markdown(contrast_table(chosen))
+            texts[part] = markdown(network_table(chosen, base))
+            texts[f"{part}-contrasts"] = markdown(contrast_table(chosen))
     if rows:
-        found["setting"] = setting(rows)
-    return {name: text for name, text in found.items() if text}
+        texts["setting"] = setting(rows)
+    return {name: text for name, text in texts.items() if text}
 
 
 def network_table(rows: Sequence[Row], base: str) -> Table:
-    """A line for each network: what it costs, what it reaches, and how far that is from the network `base`."""
+    """A row per network: cost, score and difference to the network `base`."""
     costs = {row["variant"]: row for row in rows}
     reference, label = costs.get(base), _LABELS[rows[0]["part"]]
     table = []
@@ -105,8 +105,8 @@ def network_table(rows: Sequence[Row], base: str) -> Table:
                 "parameters": f"{cost['parameters'] / 1e3:.0f} k",
                 "BFLOPs": f"{cost['bflops']:.4f}",
                 "BFLOPs, change": f"{cost['bflops'] / reference['bflops'] - 1:+.1%}" if against and reference else "",
-                f"{label}, %": shown(interval([100 * score for score in scores.values()])),
-                f"against {plan.titles()[base]}, points": shown(against, signed=True) if against else "",
+                f"{label}, %": format_interval(interval([100 * score for score in scores.values()])),
+                f"against {plan.titles()[base]}, points": format_interval(against, signed=True) if against else "",
                 "seeds": str(len(scores)),
                 "seconds": f"{spent / len(scores):.0f}",
             }
@@ -118,9 +118,12 @@ def contrast_table(rows: Sequence[Row]) -> Table:
     """Fusions, γ and necks against each other, paired by seed."""
     titles, part = plan.titles(), rows[0]["part"]
     return [
-        {"comparison": f"{titles[one]} against {titles[other]}", f"{_LABELS[part]}, points": shown(found, signed=True)}
+        {
+            "comparison": f"{titles[one]} against {titles[other]}",
+            f"{_LABELS[part]}, points": format_interval(difference, signed=True),
+        }
         for one, other in _questions(part)
-        if (found := _difference(rows, one, other))
+        if (difference := _difference(rows, one, other))
     ]
 
 
@@ -142,23 +145,23 @@ def _difference(rows: Sequence[Row], one: str, other: str) -> Interval | None:
     return interval([100 * (ones[seed] - others[seed]) for seed in seeds]) if seeds else None
 
 
-def shown(found: Interval, signed: bool = False) -> str:
-    """Mean ± half of the interval; of a difference in bold where 0 lies outside."""
-    text = f"{found.mean:{'+' if signed else ''}.1f}"
-    if found.count > 1:
-        text += f" ± {found.half:.1f}"
-    return f"**{text}**" if signed and found.decides else text
+def format_interval(value: Interval, signed: bool = False) -> str:
+    """Mean ± half of the interval; a difference is bold if the interval excludes 0."""
+    text = f"{value.mean:{'+' if signed else ''}.1f}"
+    if value.count > 1:
+        text += f" ± {value.half:.1f}"
+    return f"**{text}**" if signed and value.decides else text
 
 
 def setting(rows: Sequence[Row]) -> str:
-    """How the rows came about: a line for each scale and part."""
+    """The setting of the trainings: a line per scale and part."""
     lines = []
     for scale, part in dict.fromkeys((row["scale"], row["part"]) for row in rows):
         chosen = [row for row in rows if (row["scale"], row["part"]) == (scale, part)]
         row, seeds = chosen[0], sorted({row["seed"] for row in chosen})
         lines.append(
             f"- {part}, scale {scale}: {len(chosen)} trainings, seeds {', '.join(map(str, seeds))}; "
-            f"{row['size']} x {row['size']}, {row['iterations']} iterations of {row['batch']} pictures; {row['data']}; "
+            f"{row['size']} x {row['size']}, {row['iterations']} iterations of {row['batch']} images; {row['data']}; "
             f"{sum(r['seconds'] for r in chosen) / 60:.0f} minutes of one "
             f"{'core' if row['device'] == 'cpu' else row['device']}; torch {row['torch']}\n"
         )
@@ -168,7 +171,7 @@ def setting(rows: Sequence[Row]) -> str:
 def charts_of(rows: Sequence[Row]) -> dict[str, str]:
     """File name → SVG."""
     titles = {"stages": "Classifiers: top-1 accuracy", "necks": "Detectors: mAP@0.5"}
-    found = {}
+    charts = {}
     for part, title in titles.items():
         lines = [
             Line(variant.title, f"{costs[0]['bflops']:.4f} BFLOPs", [100 * row["score"] for row in costs])
@@ -177,28 +180,28 @@ def charts_of(rows: Sequence[Row]) -> dict[str, str]:
         ]
         if lines:
             count = max(len(line.values) for line in lines)
-            found[f"{part}.svg"] = chart(f"{title}, %. Dots: {count} seeds; bars: 95 % of their mean", lines)
-    return found
+            charts[f"{part}.svg"] = chart(f"{title}, %. Dots: {count} seeds; bars: 95 % of their mean", lines)
+    return charts
 
 
 def checked(rows: Iterable[Row]) -> list[Row]:
-    """The rows, in order. Raises DataError where two are of the same training, as of different recipes."""
-    found: dict[tuple[str, str, int], Row] = {}
+    """The rows, in order. Raises DataError if two rows are of the same training, for example of different recipes."""
+    unique: dict[tuple[str, str, int], Row] = {}
     for row in rows:
         key = row["scale"], row["variant"], row["seed"]
-        if key in found:
+        if key in unique:
             raise DataError(f"rows: expected one training of {row['variant']} with seed {row['seed']}, got two")
-        found[key] = row
-    return list(found.values())
+        unique[key] = row
+    return list(unique.values())
 
 
 # --- files
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """The rows of finished trainings; of a line that a crash cut off nothing is taken."""
+    """The rows of finished trainings; a line that a crash cut off is skipped."""
     if not path.is_file():
-        raise DataError(f"{path}: expected the rows of a study, got no such file")
+        raise DataError(f"rows of a study not found: {path}")
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -210,13 +213,13 @@ def read_jsonl(path: Path) -> list[Row]:
 
 def read_csv(path: Path) -> list[Row]:
     if not path.is_file():
-        raise DataError(f"{path}: expected the rows of a study, got no such file")
+        raise DataError(f"rows of a study not found: {path}")
     with path.open(newline="", encoding="utf-8") as file:
         return [{key: _NUMBERS.get(key, str)(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """By part and network in the order of the plan, then by seed."""
+    """The rows as CSV, sorted by scale, by network in the order of the plan, and by seed."""
     order = [variant.name for variant in plan.variants()]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -1,13 +1,13 @@
 """The fusion study on real training: fusions, partial ratios and necks, several seeds each.
 
     python tools/study/run.py                      everything, as in docs/study.md: half an hour on one core
-    python tools/study/run.py --jobs 4             four trainings side by side, one thread each
+    python tools/study/run.py --jobs 4             four trainings in parallel, one thread each
     python tools/study/run.py --only necks         one question: fusion, gamma or necks
     python tools/study/run.py --scale gpu --data imagenet --detector-data coco.data
-                                                   the full networks at full size, longer, with mixed precision
+                                                   full networks at full size, longer, with mixed precision
 
-Every finished training is a JSON row in study/rows.jsonl. Rows that are there are not trained again, and a training
-that was interrupted goes on where it stopped. At the end it writes study/report.md and charts of the rows.
+Every finished training is a JSON row in study/rows.jsonl. Networks with a row are not trained again, and an interrupted
+training is resumed. At the end it writes study/report.md and charts of the rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if __name__ == "__main__":
 import plan  # noqa: E402
 import report  # noqa: E402
 import torch  # noqa: E402
-from plan import Pictures, Run  # noqa: E402
+from plan import Run, StudyData  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import darknet_py  # noqa: E402
@@ -54,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on, with the rows of {args.out / 'rows.jsonl'}", file=sys.stderr)
+        print(
+            f"interrupted; run the same command again to resume with the rows of {args.out / 'rows.jsonl'}",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -62,23 +65,23 @@ def study(args: argparse.Namespace) -> int:
     scale = plan.SCALES[args.scale]
     device = args.device or scale.device
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DarknetError(f"--scale {args.scale}: expected a CUDA device, got none (--device cpu does without)")
+        raise DarknetError(f"--scale {args.scale}: expected a CUDA device, got none (try --device cpu)")
     args.out.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(args)
-    expected = list(plan.runs(args.scale, args.only, args.seeds, args.iterations, pictures))
-    kept = args.out / "rows.jsonl"
-    rows = report.read_jsonl(kept) if kept.is_file() else []
+    data = _open_data(args)
+    planned = list(plan.runs(args.scale, args.only, args.seeds, args.iterations, data))
+    rows_path = args.out / "rows.jsonl"
+    rows = report.read_jsonl(rows_path) if rows_path.is_file() else []
     done = {row["digest"] for row in rows}
-    missing = [run for run in _shard(expected, args.shard) if run.digest not in done][: args.runs]
-    paths = {part: found.path for part, found in pictures.items()}
+    missing = [run for run in _shard(planned, args.shard) if run.digest not in done][: args.runs]
+    paths = {part: images.path for part, images in data.items()}
     train_one = partial(train, out=args.out, paths=paths, device=device, workers=args.workers, keep=args.keep)
     with tqdm(total=len(missing), unit="training", dynamic_ncols=True) as bar:
         for row in _results(missing, train_one, args.jobs):
-            keep_row(kept, row)
+            append_row(rows_path, row)
             rows.append(row)
             bar.set_postfix_str(f"{row['variant']} seed {row['seed']}: {row['score']:.1%}", False)
             bar.update()
-    digests = {run.digest for run in expected}
+    digests = {run.digest for run in planned}
     for path in report.write(args.out, [row for row in rows if row["digest"] in digests]):
         print(path)
     return 0
@@ -87,7 +90,7 @@ def study(args: argparse.Namespace) -> int:
 def train(
     run: Run, *, out: Path, paths: dict[str, str], device: str, workers: int | None, keep: bool
 ) -> dict[str, Any]:
-    """Trains one network and measures it at the end. Gives its row."""
+    """Trains and evaluates one network; returns its row."""
     if device == "cpu":
         torch.set_num_threads(1)
     folder = out / "trainings" / f"{run.name}-{run.digest}"
@@ -133,8 +136,8 @@ def train(
     return row
 
 
-def keep_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds a line to rows.jsonl; one that a crash cut off stays a line of its own."""
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Appends a line to rows.jsonl; starts a new line after one that a crash cut off."""
     with open(path, "a+b") as file:
         file.seek(max(file.tell() - 1, 0))
         start = b"" if file.read(1) in (b"", b"\n") else b"\n"
@@ -142,7 +145,7 @@ def keep_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def _results(runs: Sequence[Run], train_one: partial[dict[str, Any]], jobs: int) -> Iterator[dict[str, Any]]:
-    """Rows as they come; with several jobs each training has a process of its own."""
+    """Rows in order of completion; with several jobs each training runs in its own process."""
     if jobs == 1:
         yield from map(train_one, runs)
         return
@@ -155,28 +158,28 @@ def _results(runs: Sequence[Run], train_one: partial[dict[str, Any]], jobs: int)
             pool.shutdown(cancel_futures=True)
 
 
-def _pictures(args: argparse.Namespace) -> dict[str, Pictures]:
-    """What each part that is expected is trained on. Without --data the built-in sets, made if missing."""
-    parts = {variant.part for variant in plan.expected(args.only)}
-    scale, found = plan.SCALES[args.scale], {}
+def _open_data(args: argparse.Namespace) -> dict[str, StudyData]:
+    """The images of each part; without --data the built-in data, which is generated if missing."""
+    parts = {variant.part for variant in plan.variants_of(args.only)}
+    scale, data = plan.SCALES[args.scale], {}
     if "stages" in parts:
         path, name = args.data, ""
         if not path:
             train, valid = scale.stages.train, scale.stages.valid
             path = ensure_shape_classes(args.out / f"shape-classes-{args.scale}", train=train, valid=valid).path
-            name = f"built-in shape classes, {train} pictures, measured on {valid} others"
+            name = f"built-in shape classes, {train} images, evaluated on {valid} others"
         classes = len(open_classifier_data(path).names)
-        found["stages"] = Pictures(name or Path(path).name, str(path), classes, not args.data)
+        data["stages"] = StudyData(name or Path(path).name, str(path), classes, not args.data)
     if "necks" in parts:
         path, name = args.detector_data, ""
         if not path:
             train, valid = scale.necks.train, scale.necks.valid
             path = ensure_shapes(args.out / f"shapes-{args.scale}", train=train, valid=valid).path
-            name = f"built-in shapes, {train} pictures, measured on {valid} others"
+            name = f"built-in shapes, {train} images, evaluated on {valid} others"
         file = open_dataset(path)
         classes = file.classes or len(file.class_names())
-        found["necks"] = Pictures(name or Path(path).name, str(path), classes, not args.detector_data)
-    return found
+        data["necks"] = StudyData(name or Path(path).name, str(path), classes, not args.detector_data)
+    return data
 
 
 def _shard(runs: list[Run], shard: tuple[int, int]) -> list[Run]:
@@ -184,7 +187,7 @@ def _shard(runs: list[Run], shard: tuple[int, int]) -> list[Run]:
 
 
 def _seconds(log: Path) -> float:
-    """Spent in iterations, by NAME_log.csv."""
+    """Seconds of all iterations, from NAME_log.csv."""
     with open(log, newline="", encoding="utf-8") as file:
         return float(list(csv.DictReader(file))[-1]["seconds"])
 
@@ -193,21 +196,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--only", action="append", choices=plan.TOPICS, help="one question; may be given twice")
+    parser.add_argument("--only", action="append", choices=plan.TOPICS, help="one question; can be repeated")
     parser.add_argument(
         "--scale", choices=plan.SCALES, default="cpu", help="long: three times as long; gpu: full networks"
     )
-    parser.add_argument("--data", help="pictures to classify: a folder with a folder per class, or a .data file")
-    parser.add_argument("--detector-data", help="pictures with boxes, for the necks: .data, COCO JSON, VOC folder …")
+    parser.add_argument("--data", help="images to classify: a folder with one folder per class, or a .data file")
+    parser.add_argument("--detector-data", help="images with boxes, for the necks: .data, COCO JSON, VOC folder …")
     parser.add_argument("--seeds", type=_positive, help="trainings of each network (default: the scale's)")
     parser.add_argument("--iterations", type=_positive, help="of each training (default: the scale's)")
-    parser.add_argument("--jobs", type=_positive, default=1, help="trainings side by side")
-    parser.add_argument("--workers", type=int, help="processes that load pictures (default: on a CPU none)")
+    parser.add_argument("--jobs", type=_positive, default=1, help="parallel trainings")
+    parser.add_argument("--workers", type=int, help="processes that load images (default: none on a CPU)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the scale's)")
     parser.add_argument(
-        "--shard", type=_part, default=(0, 1), metavar="K/N", help="of N shares of the trainings the K-th"
+        "--shard", type=_parse_shard, default=(0, 1), metavar="K/N", help="run only shard K of N of the trainings"
     )
-    parser.add_argument("--runs", type=_positive, metavar="N", help="end after N trainings")
+    parser.add_argument("--runs", type=_positive, metavar="N", help="stop after N trainings")
     parser.add_argument("--keep", action="store_true", help="keep weights and logs of the trainings")
     parser.add_argument("--out", type=Path, default=Path("study"), help="folder for rows and report")
     return parser
@@ -219,11 +222,11 @@ def _positive(text: str) -> int:
     return value
 
 
-def _part(text: str) -> tuple[int, int]:
-    number, _, shares = text.partition("/")
-    if not (number.isdigit() and shares.isdigit() and int(number) < int(shares)):
+def _parse_shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
         raise argparse.ArgumentTypeError(f"expected K/N with K from 0 to N - 1, got {text}")
-    return int(number), int(shares)
+    return int(number), int(count)
 
 
 if __name__ == "__main__":

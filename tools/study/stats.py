@@ -1,4 +1,4 @@
-"""Means of a few seeds and their confidence intervals: Student's t, 95 %."""
+"""Means over a few seeds and their confidence intervals by Student's t distribution."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """A mean and half the width of its confidence interval; that is NaN for fewer than two values."""
+    """A mean and half the width of its confidence interval, which is NaN for fewer than two values."""
 
     mean: float
     half: float
@@ -16,12 +16,12 @@ class Interval(NamedTuple):
 
     @property
     def decides(self) -> bool:
-        """Whether 0 lies outside."""
+        """Whether the interval excludes 0."""
         return abs(self.mean) > self.half
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Of the mean of independent values. Raises ValueError without any."""
+    """The confidence interval of the mean of independent values. Raises ValueError if there are none."""
     count = len(values)
     if not count:
         raise ValueError("expected at least one value, got none")
@@ -33,7 +33,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """The value below which Student's t with `freedom` degrees of freedom falls with a probability above .5."""
+    """Quantile of Student's t distribution with `freedom` degrees of freedom, for a probability above 0.5."""
     low, high = 0.0, 1.0
     while t_cumulative(high, freedom) < probability:
         high *= 2
@@ -41,7 +41,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def t_cumulative(t: float, freedom: int) -> float:
-    """Probability of at most t >= 0: the closed form for whole degrees of freedom (Abramowitz and Stegun, 26.7.3-4)."""
+    """Probability of at most t >= 0, in closed form for integer freedom (Abramowitz and Stegun, 26.7.3-4)."""
     angle = math.atan(t / math.sqrt(freedom))
     odd = freedom % 2
     term = total = math.cos(angle) if odd else 1.0
@@ -56,7 +56,7 @@ def t_cumulative(t: float, freedom: int) -> float:
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a growing function is 0."""
+    """The root of an increasing function, by bisection."""
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if function(middle) < 0 else (low, middle)

@@ -1,15 +1,15 @@
-"""Every cfg of the zoo in C Darknet: its layer table beside ours, and its figures for the tests.
+"""Compares every cfg of the zoo with C Darknet: the layer tables and, for the tests, parameters and BFLOPs.
 
     python tools/zoo/c_darknet.py DARKNET [CFG…] [--loose DARKNET] [--driver DRIVER] [--golden tests/golden/zoo.json]
 
-DARKNET is a CPU build of AlexeyAB/darknet. It refuses to add outputs of different sizes, which the published ResNets
-do; --loose names a build without assertions (make OPTS='-O1 -DNDEBUG') to take for a cfg that the first one refuses.
-Where no layer has BFLOPs, as in lstm-text, C divides by zero (avg_counter in `parse_network_cfg_custom`); the build
-that our figures come from guards that line.
-Each network is read at 256 x 128 pixels, as C allocates all of its outputs, or at its own size if it fits no other, and
-written to a weights file, whose size is its number of parameters. A line of C's table is compared by index, shape and
-BFLOPs (printed with three digits).
-With --driver (see tools/golden/layers.py) one image goes through both, and every layer's values are compared.
+DARKNET is a CPU build of AlexeyAB/darknet. It refuses to add outputs of different sizes, as the published ResNets do;
+--loose names a build without assertions (make OPTS='-O1 -DNDEBUG') for cfgs that the first build refuses. If no layer
+has BFLOPs, as in lstm-text, C divides by zero (avg_counter in `parse_network_cfg_custom`); the build for the golden
+values has a guard in that line.
+Each network is read at 256 x 128 pixels, because C allocates all outputs, or at its own size if no other fits. It is
+written to a weights file, whose size gives the number of parameters. Each line of C's table is compared by index, shape
+and BFLOPs (printed with three digits).
+With --driver (see tools/golden/layers.py), both run one image, and the outputs of every layer are compared.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDTH, HEIGHT = 256, 128  # what the coarsest stride of the zoo divides, 128
-HEADER = 20  # bytes; a file of zeros that long is a weights file without weights, which C reads without complaint
+WIDTH, HEIGHT = 256, 128  # multiples of the coarsest stride in the zoo, 128
+HEADER = 20  # bytes; C accepts a file of so many zeros as a weights file without weights
 _LINE = re.compile(r"^ *(\d+) \[?(\w+)")
 _SHAPE = re.compile(r"(\d+) x *(\d+) x *(\d+)")
 _BFLOPS = re.compile(r"(\d+\.\d{3}) BF")
@@ -43,8 +43,8 @@ def main() -> int:
     parser.add_argument("darknet", type=Path)
     parser.add_argument("cfgs", type=Path, nargs="*", help="default: cfg/*.cfg")
     parser.add_argument("--loose", type=Path, help="a build without assertions")
-    parser.add_argument("--driver", type=Path, help="compare the values of the layers too")
-    parser.add_argument("--golden", type=Path, help="JSON file to write the figures to")
+    parser.add_argument("--driver", type=Path, help="compare the outputs of the layers too")
+    parser.add_argument("--golden", type=Path, help="JSON file to write the values to")
     options = parser.parse_args()
     networks: dict[str, Any] = {}
     failures = 0
@@ -54,11 +54,11 @@ def main() -> int:
         used, table, parameters = "unchanged", *run(options.darknet, text)
         if parameters is None and options.loose:
             used, (table, parameters) = "without assertions", run(options.loose, text)
-        faults = compare(graph, table, parameters)
+        differences = compare(graph, table, parameters)
         if options.driver and used == "unchanged":
-            faults += compare_values(options.driver, text, graph)
-        failures += bool(faults) or used != "unchanged"
-        print(f"{path.stem:<40} {len(graph.layers):4d} layers  {faults[0] if faults else 'equal'}, C {used}")
+            differences += compare_values(options.driver, text, graph)
+        failures += bool(differences) or used != "unchanged"
+        print(f"{path.stem:<40} {len(graph.layers):4d} layers  {differences[0] if differences else 'equal'}, C {used}")
         networks[path.stem] = {
             "layers": len(table),
             "parameters": parameters,
@@ -67,31 +67,31 @@ def main() -> int:
             **({"own_size": True} if own else {}),
         }
     if options.golden:
-        rows = ",\n".join(f' "{name}": {json.dumps(figures)}' for name, figures in networks.items())
+        rows = ",\n".join(f' "{name}": {json.dumps(values)}' for name, values in networks.items())
         about = (
-            "C Darknet's figures for the networks of the zoo (tools/zoo/c_darknet.py). asserts: not without NDEBUG; "
-            "own_size: not at width x height; "
-            "bflops: added up over the lines of its table, of three digits each"
+            "C Darknet's values for the networks of the zoo (tools/zoo/c_darknet.py). asserts: only with NDEBUG; "
+            "own_size: at the size of the cfg instead of width x height; "
+            "bflops: sum over the lines of its table, of three digits each"
         )
         size = f'"width": {WIDTH}, "height": {HEIGHT}'
         options.golden.write_text(f'{{"about": "{about}", {size},\n"networks": {{\n{rows}\n}}}}\n')
-    print(f"{len(networks)} cfgs, {failures} not as they are")
+    print(f"{len(networks)} cfgs, {failures} with differences")
     return 1 if failures else 0
 
 
 def small(path: Path) -> tuple[str, Graph]:
-    """A cfg with another input, if it takes one, and its graph."""
+    """A cfg at 256 x 128 pixels if it accepts that, and its graph."""
     text = path.read_text()
     for key, side in (("width", WIDTH), ("height", HEIGHT)):
         text = re.sub(rf"^{key}=\d+", f"{key}={side}", text, count=1, flags=re.MULTILINE)
     try:
         return text, parse_text(text)
-    except CfgError:  # [detection] has its number of cells
+    except CfgError:  # [detection] has a fixed number of cells
         return path.read_text(), parse_text(path.read_text())
 
 
 def run(darknet: Path, text: str) -> tuple[dict[int, str], int | None]:
-    """C's table, index → line, and the number of parameters; None where it gives up."""
+    """C's table, index → line, and the number of parameters; None if C rejects the cfg."""
     with tempfile.TemporaryDirectory() as folder:
         cfg, empty, out = (Path(folder) / name for name in ("net.cfg", "empty.weights", "out.weights"))
         cfg.write_text(text)
@@ -107,33 +107,33 @@ def run(darknet: Path, text: str) -> tuple[dict[int, str], int | None]:
 
 
 def total(table: dict[int, str]) -> float:
-    """BFLOPs, added up over C's lines, each of three digits."""
+    """Sum of the BFLOPs in C's table, of three digits per line."""
     return round(sum(float(match[1]) for line in table.values() if (match := _BFLOPS.search(line))), 3)
 
 
 def compare(graph: Graph, table: dict[int, str], parameters: int | None) -> list[str]:
-    """What differs, in words."""
+    """Descriptions of all differences."""
     if parameters is None:
         return [f"refused after layer {max(table, default=-1)}"]
-    faults = []
+    differences = []
     if parameters != graph.parameters:
-        faults.append(f"parameters {graph.parameters}, in C {parameters}")
+        differences.append(f"parameters {graph.parameters}, in C {parameters}")
     if set(table) != set(range(len(graph.layers))):
-        faults.append(f"{len(graph.layers)} layers, in C {len(table)}")
+        differences.append(f"{len(graph.layers)} layers, in C {len(table)}")
     for node in graph:
         line = table.get(node.index, "")
         printed = _SHAPE.search(re.split("->|outputs:", line)[-1])  # some lines (head, mean, dropout, scale) have none
         shape = (node.output.w, node.output.h, node.output.c)
         if re.search("->|outputs:", line) and printed and tuple(map(int, printed.groups())) != shape:
-            faults.append(f"layer {node.index}: {shape}, in C {line.strip()}")
+            differences.append(f"layer {node.index}: {shape}, in C {line.strip()}")
         bflops = _BFLOPS.search(line)
         if bflops and abs(float(bflops[1]) - node.bflops) > 0.00051:
-            faults.append(f"layer {node.index}: {node.bflops:.4f} BFLOPs, in C {bflops[1]}")
-    return faults
+            differences.append(f"layer {node.index}: {node.bflops:.4f} BFLOPs, in C {bflops[1]}")
+    return differences
 
 
 def compare_values(driver: Path, text: str, graph: Graph) -> list[str]:
-    """Runs an image with random weights through C and through ours; what differs by more than float32 explains."""
+    """Runs an image through both with random weights; differences beyond float32 rounding."""
     torch.manual_seed(1)
     network = Network(graph).eval()
     for name, array in network.named_buffers():
@@ -151,18 +151,18 @@ def compare_values(driver: Path, text: str, graph: Graph) -> list[str]:
         values = np.frombuffer(out.read_bytes(), np.float32)
     with torch.no_grad():
         outputs = network.outputs(image)
-    faults, at = [], 0
+    differences, at = [], 0
     for node, ours in zip(graph, outputs, strict=True):
         count = int(values[at : at + 1].view(np.int32)[0])
         theirs, at = torch.from_numpy(values[at + 1 : at + 1 + count].copy()), at + 1 + count
         if ours is None or not count:
             continue
-        if node.type == "region":  # the CPU build keeps it by cells
+        if node.type == "region":  # the CPU build stores it cell by cell
             theirs = theirs.view(node.output.h, node.output.w, node.output.c).permute(2, 0, 1).flatten()
         far = (ours.flatten() - theirs).abs().max() / theirs.abs().max().clamp(min=1e-3)
         if not far < 2e-3:
-            faults.append(f"layer {node.index} [{node.type}]: values differ by {float(far):.1e} of the largest")
-    return faults
+            differences.append(f"layer {node.index} [{node.type}]: values differ by {float(far):.1e} of the largest")
+    return differences
 
 
 if __name__ == "__main__":

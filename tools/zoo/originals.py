@@ -1,10 +1,10 @@
-"""The zoo's networks beside the files that their authors published.
+"""Compares the networks of the zoo with the files that their authors published.
 
     python tools/zoo/originals.py FOLDER [--golden tests/golden/zoo_published.json]
 
-FOLDER holds checkouts called OWNER+NAME. Compared is what a cfg means, after parsing: every option of every layer with
-its defaults, absolute layer numbers, and [net]. A file that is published as it is tested, with its training settings
-in comments, counts with those. --golden writes the fingerprint of each file's layers, for a test that needs no files.
+FOLDER contains checkouts called OWNER+NAME. The comparison is of parsed cfgs: every option of every layer with its
+defaults, absolute layer indices, and [net]. If a file is published for testing, with its training settings in comments,
+those settings are used. --golden writes the fingerprint of the layers of each file, for a test that needs no files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FILES: dict[str, str] = {
     "yolov4-pacsp": "WongKinYiu+PyTorch_YOLOv4/cfg",
     "yolo-fastest-1.1": "dog-qiuqiu+Yolo-Fastest/ModelZoo/yolo-fastest-1.1_coco",
 }
-# What a file has that ours does not follow, and the classes to build ours with.
+# Intended differences, and the number of classes of the published file.
 EXCEPTIONS = {
     "yolov3-tiny-3l": ("2 classes and anchors of another data set; ours are COCO's", 2),
     "yolov4-p7": ("num=16 for heads that use 20 anchors; ours has 20", None),
@@ -57,8 +57,8 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     golden, failures = {}, 0
-    for name, place in FILES.items():
-        path = options.folder / place / ("" if place.endswith(".cfg") else f"{name}.cfg")
+    for name, file in FILES.items():
+        path = options.folder / file / ("" if file.endswith(".cfg") else f"{name}.cfg")
         text = path.read_text(errors="replace")
         note, classes = EXCEPTIONS.get(name, ("", None))
         if name == "yolov4-p7":
@@ -66,11 +66,12 @@ def main() -> int:
         ours, theirs = parse_text(build(name, classes)), parse_text(text)
         if ours.net != theirs.net:
             theirs = parse_text(as_trained(text))
-        faults = differences(ours, theirs)
+        differences = find_differences(ours, theirs)
         if note:
-            faults = [fault for fault in faults if "[yolo]" not in fault]
-        failures += bool(faults)
-        print(f"{name:<40} {len(ours.layers):4d} layers  {faults[0] if faults else 'equal'}{f' ({note})' * bool(note)}")
+            differences = [text for text in differences if "[yolo]" not in text]
+        failures += bool(differences)
+        result = differences[0] if differences else "equal"
+        print(f"{name:<40} {len(ours.layers):4d} layers  {result}{f' ({note})' * bool(note)}")
         golden[name] = {"file": str(path.relative_to(options.folder)), "layers": fingerprint(parse_text(text))}
         if classes:
             golden[name]["classes"] = classes
@@ -82,22 +83,22 @@ def main() -> int:
 
 
 def as_trained(text: str) -> str:
-    """A published cfg with its commented batch and subdivisions instead of a batch of one image."""
+    """A published cfg with its commented-out training batch and subdivisions instead of batch=1."""
     without = re.sub(r"^(batch|subdivisions)=1$", "", text, flags=re.MULTILINE)
     return re.sub(r"^#\s*(batch|subdivisions)\s*=", r"\1=", without, flags=re.MULTILINE)
 
 
-def differences(ours: Graph, theirs: Graph) -> list[str]:
-    """In words; empty where both mean the same."""
-    faults = []
+def find_differences(ours: Graph, theirs: Graph) -> list[str]:
+    """Descriptions of all differences; empty if both cfgs have the same meaning."""
+    differences = []
     if ours.net != theirs.net:
-        faults.append("[net] differs")
+        differences.append("[net] differs")
     if len(ours.layers) != len(theirs.layers):
-        faults.append(f"{len(theirs.layers)} layers there")
+        differences.append(f"{len(theirs.layers)} layers in the published cfg")
     for mine, other in zip(ours, theirs, strict=False):
         if (mine.type, mine.spec, mine.common, mine.sources) != (other.type, other.spec, other.common, other.sources):
-            faults.append(f"layer {mine.index} [{mine.type}] differs: {mine.spec} there {other.spec}")
-    return faults
+            differences.append(f"layer {mine.index} [{mine.type}] differs: {mine.spec}, published: {other.spec}")
+    return differences
 
 
 if __name__ == "__main__":

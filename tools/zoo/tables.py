@@ -1,9 +1,9 @@
-"""The tables of docs/zoo.md: published figures beside ours, and CSPNet's claims on our graphs.
+"""Writes the tables of docs/zoo.md: published metrics compared with ours, and CSPNet's claims on our graphs.
 
     python tools/zoo/tables.py        writes docs/zoo_published.csv, docs/zoo_claims.csv and the tables of docs/zoo.md
 
-The published figures are those of tests/golden/published.csv (READMEs of CrossStagePartialNetworks and
-PartialResidualNetworks); ours are counted from the cfgs that the zoo writes.
+The published values are in tests/golden/published.csv (from the READMEs of CrossStagePartialNetworks and
+PartialResidualNetworks); ours are computed from the cfgs of the zoo.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from darknet_py.zoo.stages import Csp
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "tests" / "golden" / "published.csv"
 
-# Rows of published.csv whose cfg was not published or has another name → ours. size: where the input that is stated
-# there, or missing, is not the one that the figure was counted at.
+# Rows of published.csv whose cfg was not published or has another name → ours. size: the input size of the value, if it
+# is missing or wrong in the README.
 _UNPUBLISHED: dict[str, dict[str, Any]] = {
     "DenseNet-201+Elastic": {
         "cfg": "densenet201-elastic",
@@ -74,7 +74,7 @@ _UNPUBLISHED: dict[str, dict[str, Any]] = {
     "Pelee-FPN": {"cfg": "pelee-fpn", "why": "a pyramid of 256 channels, joined by addition"},
     "Pelee-PRN-3l": {"cfg": "pelee-prn-3l", "why": "one level of 128 channels more"},
 }
-_SIZES = {"darknet": 256, "resnet10": 256}  # "not stated"; what their cfgs have
+_SIZES = {"darknet": 256, "resnet10": 256}  # "not stated"; from their cfgs
 _NOTES = {
     "ResNet-50": "the figure is that of a later cfg, with the mean before the scores instead of after them (9.749)",
     "Darknet Ref.": "the figure is pjreddie's, cut off",
@@ -99,8 +99,8 @@ _ABLATION = (
     ("csp", 0.5, -0.13),
     ("csp", 0.25, -0.03),
 )
-# A dense block: base channels, growth, layers. DenseNet-201's and PeleeNet's stages, then what the formula is meant
-# for: a base that is wide against growth and layers.
+# A dense block: base channels, growth, layers. Stages of DenseNet-201 and PeleeNet, then the case that the formula is
+# for: a base that is wide compared with growth and layers.
 _BLOCKS = (
     (64, 32, 6),
     (128, 32, 12),
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def documents() -> dict[Path, str]:
-    """Every file that this tool writes, as it should be."""
+    """Path → text of every file that this tool writes."""
     published = published_table()
     claims = {
         "computation": computation_table(),
@@ -142,11 +142,11 @@ def documents() -> dict[Path, str]:
     }
 
 
-# --- published figures
+# --- published values
 
 
 def published_table() -> list[dict[str, Any]]:
-    """A row for each of published.csv; millions of parameters and billions of operations, differences in percent."""
+    """A row per row of published.csv: millions of parameters, BFLOPs, differences in percent."""
     with PUBLISHED.open(newline="") as file:
         return [_published_row(row) for row in csv.DictReader(file)]
 
@@ -158,7 +158,7 @@ def _published_row(row: dict[str, str]) -> dict[str, Any]:
     size = unpublished.get("size", stated)
     graph = _graph(name, size)
     weights = kernel_weights(graph)
-    # One of the two READMEs counts kernels only, the other one everything.
+    # One README counts kernels only, the other one all parameters.
     counted = graph.parameters if "Partial" in row["source"] and "Residual" in row["source"] else weights
     note = unpublished.get("why") or _NOTES.get(row["model"], "")
     return {
@@ -178,7 +178,7 @@ def _published_row(row: dict[str, str]) -> dict[str, Any]:
 
 
 def kernel_weights(graph: Graph) -> int:
-    """Values of the kernels alone, without biases and batch normalization: CSPNet's "#Parameter"."""
+    """Number of kernel values, without biases and batch normalization: CSPNet's "#Parameter"."""
     arrays = (array for node in graph for array in node.spec.arrays(node))
     return sum(math.prod(array.shape) for array in arrays if array.role == "weight")
 
@@ -231,7 +231,7 @@ def ablation_table() -> list[dict[str, Any]]:
 
 
 def bottleneck_table() -> list[dict[str, Any]]:
-    """The heaviest layer of networks on PeleeNet at 416 x 416, against that of their plain versions."""
+    """The most expensive layer of PeleeNet detectors at 416 x 416, compared with their plain versions."""
     table = []
     first: dict[str, float] = {}
     for name, part in (
@@ -243,9 +243,9 @@ def bottleneck_table() -> list[dict[str, Any]]:
         ("pelee-prn", "backbone from stride 8 on"),
         ("cspeleenet-efm", "backbone from stride 8 on"),
     ):
-        account = [row for row in layer_profiles(_graph(name)) if _belongs(row.node, part, _graph(name))]
-        heaviest = max(account, key=lambda row: row.bflops)
-        total = sum(row.bflops for row in account)
+        profiles = [row for row in layer_profiles(_graph(name)) if _belongs(row.node, part, _graph(name))]
+        heaviest = max(profiles, key=lambda row: row.bflops)
+        total = sum(row.bflops for row in profiles)
         first.setdefault(part, heaviest.bflops)
         table.append(
             {
@@ -262,7 +262,7 @@ def bottleneck_table() -> list[dict[str, Any]]:
 
 
 def _belongs(node: Any, part: str, graph: Graph) -> bool:
-    """The backbone ends with the last layer of 704 channels, PeleeNet's closing transition."""
+    """Whether a layer belongs to a part. The backbone ends with the last layer of 704 channels, the last transition."""
     if part == "whole":
         return True
     end = max(other.index for other in graph if other.output.c == 704 and other.type == "convolutional")
@@ -271,7 +271,7 @@ def _belongs(node: Any, part: str, graph: Graph) -> bool:
 
 
 def cio_table() -> list[dict[str, Any]]:
-    """Memory traffic of dense blocks, per pixel: CSPNet's formulas beside our count of the same blocks."""
+    """Memory traffic of dense blocks per pixel: CSPNet's formulas and our count."""
     table = []
     for base, growth, layers in _BLOCKS:
         formula = base * layers + (layers**2 + layers) * growth / 2
@@ -296,7 +296,7 @@ def cio_table() -> list[dict[str, Any]]:
 
 
 def dense_cio(base: int, growth: int, layers: int, csp: Csp | None) -> float:
-    """Values per pixel that the convolutions of a dense block read and write (account.py), without bottlenecks."""
+    """Values per pixel that the convolutions of a dense block without bottlenecks read and write (graph/profile.py)."""
     side = 8
     cfg = CfgWriter("", {"": {"width": side, "height": side, "channels": 3}})
     cfg.part("base")
@@ -305,15 +305,15 @@ def dense_cio(base: int, growth: int, layers: int, csp: Csp | None) -> float:
         csp.divide(cfg, base)
     first = cfg.last
     blocks.repeat(cfg, lambda: blocks.dense(cfg, growth, 0), layers)
-    account = layer_profiles(parse_text(cfg.text()))
-    return sum(row.cio for row in account if row.node.index > first) / side**2
+    profiles = layer_profiles(parse_text(cfg.text()))
+    return sum(row.cio for row in profiles if row.node.index > first) / side**2
 
 
 # --- as text
 
 
 def as_csv(table: Sequence[dict[str, Any]]) -> str:
-    """All columns that any row has, in order of appearance."""
+    """The table as CSV, with the columns of all rows in order of appearance."""
     columns = list(dict.fromkeys(key for row in table for key in row))
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
