@@ -33,7 +33,7 @@ from darknet_py.inference.detect import DetectOptions, as_array, detect
 from darknet_py.inference.detections import JsonFrame
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.network import Network
-from darknet_py.view.draw import save_picture
+from darknet_py.view.draw import save_image
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             if not json_to_stdout:
                 progress.write(f"{path}: {found.summary()}")
             if not args.no_images:
-                save_picture(targets[path], found.plot(image))
+                save_image(targets[path], found.plot(image))
         progress.update(len(paths[start : start + args.batch]))
     progress.close()
     if args.json:

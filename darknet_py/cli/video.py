@@ -23,7 +23,7 @@ from darknet_py.files import make_folder, write_atomically
 from darknet_py.inference.detect import detect, uses_letter_box
 from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.model.network import Network
-from darknet_py.view.draw import Picture, save_picture
+from darknet_py.view.draw import save_image
 from darknet_py.view.video_writer import VideoFile
 
 _ESCAPE = 27
@@ -78,7 +78,7 @@ class _VideoDetection:
         self.seconds = 0.0
         self.interrupted = False
 
-    def run(self, write: Callable[[Picture], None] | None) -> Iterator[JsonFrame]:
+    def run(self, write: Callable[[Image], None] | None) -> Iterator[JsonFrame]:
         """The JSON of each frame; `write` takes the frame with boxes."""
         args, start = self.args, time.perf_counter()
         total = self.frames.count if args.limit is None else min(self.frames.count or args.limit, args.limit)
@@ -87,12 +87,12 @@ class _VideoDetection:
             for number, image, found in self._detections():
                 self.count += 1
                 if write or args.images or args.show:
-                    picture = found.plot(image)
+                    drawn = found.plot(image)
                     if write:
-                        write(picture)
+                        write(drawn)
                     if args.images:
-                        save_picture(f"{args.images}_{self.count:08d}.jpg", picture)
-                    if args.show and not _show(picture):
+                        save_image(f"{args.images}_{self.count:08d}.jpg", drawn)
+                    if args.show and not _show(drawn):
                         break
                 bar.set_postfix_str(found.summary()[:60], refresh=False)
                 bar.update()
@@ -149,10 +149,10 @@ def _as_list(entries: Iterator[JsonFrame]) -> Iterator[bytes]:
     yield b"[]\n" if before == "[" else b"\n]\n"
 
 
-def _show(picture: Picture) -> bool:
+def _show(image: Image) -> bool:
     """Shows a frame; False once Escape is pressed."""
     try:
-        cv2.imshow("darknet_py", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imshow("darknet_py", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return cv2.waitKey(1) & 0xFF != _ESCAPE
     except cv2.error:
         raise DarknetError("--show: this OpenCV cannot open windows (opencv-python-headless)") from None

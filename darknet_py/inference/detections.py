@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import NotRequired
 
-from darknet_py.view.draw import Picture, draw, is_visible_class
+from darknet_py.data.images import Image
+from darknet_py.view.draw import draw, is_visible_class
 
 
 class Detection(NamedTuple):
@@ -139,7 +140,7 @@ class Detections:
         hidden = {k for k, name in enumerate(self.class_names) if not is_visible_class(name)}
         return self[~np.isin(self.class_ids, list(hidden))] if hidden else self
 
-    def plot(self, image: Picture) -> Picture:
+    def plot(self, image: Image) -> Image:
         """Draws the boxes with their names and confidences.
 
         Args:

@@ -15,7 +15,6 @@ from darknet_py.data.images import Image
 from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
 
-Picture = Image
 Color = tuple[int, int, int]
 
 INK: Color = (40, 44, 52)  # text and frames
@@ -97,9 +96,6 @@ def save_image(path: str | Path, image: Image) -> None:
     if not done:
         raise DataError(f"{path}: cannot encode this image as {ending}")
     write_atomically(path, data.tobytes())
-
-
-save_picture = save_image
 
 
 def rgb(image: Image) -> Image:

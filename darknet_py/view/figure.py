@@ -112,10 +112,6 @@ def figure_svg(figure: Figure) -> str:
     return re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', text.getvalue(), count=2)  # pixels, not points
 
 
-render = render_figure
-svg = figure_svg
-
-
 def save_figure(path: str | Path, figure: Figure) -> None:
     """Writes a figure atomically, as SVG or as an image.
 

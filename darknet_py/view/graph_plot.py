@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
-from darknet_py.view.figure import add_axes, new_figure, plot_style, svg
+from darknet_py.view.figure import add_axes, figure_svg, new_figure, plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, mor
     Returns:
         The SVG text. Each point shows its values under the pointer; a dashed line joins the points that no other beats.
     """
-    root = ElementTree.fromstring(svg(scatter_figure(points, x_label, y_label, title, more_is_better)))
+    root = ElementTree.fromstring(figure_svg(scatter_figure(points, x_label, y_label, title, more_is_better)))
     style, name = ElementTree.Element(f"{{{_SVG}}}style"), ElementTree.Element(f"{{{_SVG}}}title")
     style.text, name.text = _STYLE, title
     root[:0] = [name, style]

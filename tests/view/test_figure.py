@@ -1,4 +1,4 @@
-"""Figures: sizes in pixels, SVG, text as it is."""
+"""Figures: sizes in pixels, SVG, unchanged text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.view.figure import add_axes, add_text, check_plot_path, new_figure, plot_style, render, save_figure, svg
+from darknet_py.view.figure import (
+    add_axes,
+    add_text,
+    check_plot_path,
+    figure_svg,
+    new_figure,
+    plot_style,
+    render_figure,
+    save_figure,
+)
 
 
 def figure_with(text: str):
@@ -23,21 +32,21 @@ def figure_with(text: str):
 
 
 def test_sizes_and_places_are_pixels() -> None:
-    picture = render(figure_with(""))
-    assert picture.shape == (100, 200, 3) and picture.dtype == np.uint8
-    dark = picture[..., 0] < 150
+    image = render_figure(figure_with(""))
+    assert image.shape == (100, 200, 3) and image.dtype == np.uint8
+    dark = image[..., 0] < 150
     assert dark[:, 40:160].sum(1).argmax() in (19, 20) and dark[20:70].sum(0).argmax() in (39, 40)
 
 
 def test_text_is_taken_literally(tmp_path: Path) -> None:
     text = "$x_1$ & <b> 汽车"
-    render(figure_with(text))  # no mathematics, no warning about missing letters
-    assert "$x_1$ &amp; &lt;b&gt; 汽车" in svg(figure_with(text))
+    render_figure(figure_with(text))  # no mathematics, no warning about missing letters
+    assert "$x_1$ &amp; &lt;b&gt; 汽车" in figure_svg(figure_with(text))
 
 
 def test_svg_is_deterministic() -> None:
-    assert svg(figure_with("a")) == svg(figure_with("a"))
-    assert 'width="200" height="100" viewBox="0 0 200 100"' in svg(figure_with("a"))
+    assert figure_svg(figure_with("a")) == figure_svg(figure_with("a"))
+    assert 'width="200" height="100" viewBox="0 0 200 100"' in figure_svg(figure_with("a"))
 
 
 def test_saved_by_the_ending(tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
-"""yolov4-tiny beside PyTorch_YOLOv4's: inference with decoding and NMS, and a training step, in one run.
+"""Speed of yolov4-tiny compared with PyTorch_YOLOv4: inference with decoding and NMS, and a training step.
 
     python tools/bench/peer.py PEER_CHECKOUT [--size 416] [--rounds 60] [--threads N] [--device cuda] [--json FILE]
 
-All contestants take turns, so that a busy machine slows all alike; the result is the median of the ratios round by
-round. Inference: batch 1, one .weights file and one image for both, of which about 30 boxes reach NMS; first both must
-give the same boxes. Training: mini-batch 4 with the same images and boxes; forward, loss, backward, optimizer.
+The candidates alternate, so that a busy machine slows all of them; the result is the median of the ratios per round.
+Inference: batch 1, the same .weights file and image for both, with about 30 boxes before NMS; the detected boxes must
+be equal. Training: mini-batch 4 with the same images and boxes; forward, loss, backward, optimizer.
 
-The peer is imported from its checkout and used as its own scripts do, with its own fuse() for inference. It is timed a
-second time in channels-last memory, which its scripts do not use. Stand-ins: packages it imports without need here
-(torchvision, yaml, matplotlib), and `torchvision.ops.nms` where torchvision is not installed, whose time is taken off
-the peer's. On a GPU both run inference in fp16 and train in fp16 autocast, as the peer's scripts do.
+The peer is imported from its checkout and used as in its own scripts, with its own fuse() for inference. It is timed a
+second time in channels-last memory, which its scripts do not use. Stubs replace packages that it imports without need
+here (torchvision, yaml, matplotlib), and `torchvision.ops.nms` if torchvision is not installed;
+the time of that stub is subtracted. On a GPU both run inference in fp16 and train in fp16 autocast, as the peer's scripts do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.boxes import to_corners
-from darknet_py.cli import benchmark as measure
+from darknet_py.cli import benchmark
 from darknet_py.graph.graph import parse, parse_text
 from darknet_py.inference.detections import Detections
 from darknet_py.inference.fuse import fuse
@@ -57,7 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
     parser.add_argument("--size", type=int, default=416)
-    parser.add_argument("--rounds", type=int, default=60, help="of inference; a third of it of training (default: 60)")
+    parser.add_argument(
+        "--rounds", type=int, default=60, help="rounds of inference; training has a third of them (default: 60)"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
@@ -72,7 +74,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "what": "yolov4-tiny, darknet_py / PyTorch_YOLOv4",
         "date": datetime.date.today().isoformat(),
-        "machine": measure.machine_name(device),
+        "machine": benchmark.machine_name(device),
         "load": [round(value, 2) for value in os.getloadavg()],
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "size": arguments.size,
@@ -90,30 +92,30 @@ def main() -> None:
 
 
 class Seconds(NamedTuple):
-    """By the clock, and of processor time over all threads."""
+    """Wall-clock time, and processor time of all threads."""
 
     clock: float = 0.0
     processor: float = 0.0
 
     @classmethod
     def now(cls, device: torch.device) -> Seconds:
-        return cls(measure.now(device), time.process_time())
+        return cls(benchmark.now(device), time.process_time())
 
     def since(self, start: Seconds) -> Seconds:
         return Seconds(self.clock - start.clock, self.processor - start.processor)
 
-    def later(self, more: Seconds) -> Seconds:
+    def plus(self, more: Seconds) -> Seconds:
         return Seconds(self.clock + more.clock, self.processor + more.processor)
 
 
-# --- the contests
+# --- the measured functions
 
 
 def inference(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """Both networks with the same weights and image; the arms give tensors of detections."""
+    """Both networks with the same weights and image."""
     half = torch.float16 if device.type == "cuda" else None
     image = torch.rand(1, 3, size, size)
-    net = Network(parse_text(in_the_peers_terms(peer.cfg.read_text()), str(peer.cfg), width=size, height=size))
+    net = Network(parse_text(match_peer_decoding(peer.cfg.read_text()), str(peer.cfg), width=size, height=size))
     make_sensible(net, image)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "yolov4-tiny.weights"
@@ -135,25 +137,25 @@ def inference(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Ca
 
 
 def training(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """A step of each, on the same images and boxes."""
+    """A training step of each, on the same images and boxes."""
     amp = "fp16" if device.type == "cuda" else None
     net = Network(parse(CFG, width=size, height=size)).to(device)
-    learner = measure.make_train_step(net, MINI_BATCH, amp)
-    images, truth = measure.random_images(net, MINI_BATCH, device), measure.random_truth(net, MINI_BATCH, device)
+    train_step = benchmark.make_train_step(net, MINI_BATCH, amp)
+    images, truth = benchmark.random_images(net, MINI_BATCH, device), benchmark.random_truth(net, MINI_BATCH, device)
     plain = images.contiguous()
     theirs, theirs_last = peer.trainer(size, device), peer.trainer(size, device, last=True)
     arms = {
-        "darknet_py": lambda: learner.step([(images, truth)]),
+        "darknet_py": lambda: train_step.step([(images, truth)]),
         "peer": lambda: theirs(plain, truth),
         "peer, channels-last": lambda: theirs_last(images, truth),
     }
     return arms, {"mini-batch": MINI_BATCH, "boxes": len(truth)}
 
 
-def in_the_peers_terms(text: str) -> str:
-    """Its cfg as Darknet would have to be told what the peer does.
+def match_peer_decoding(text: str) -> str:
+    """Changes the cfg so that Darknet decodes as the peer does.
 
-    It decodes as new_coords=1 scale_x_y=2 does on logistic outputs, whatever the cfg says, and suppresses by plain IoU.
+    Whatever the cfg says, the peer decodes as new_coords=1 scale_x_y=2 does on logistic outputs; its NMS uses plain IoU.
     """
     text = re.sub(r"activation\s*=\s*linear(\s*\[yolo])", r"activation=logistic\1\nnew_coords=1", text)
     text = re.sub(r"scale_x_y\s*=\s*\S+", "scale_x_y=2", text)
@@ -161,10 +163,10 @@ def in_the_peers_terms(text: str) -> str:
 
 
 def make_sensible(net: Network, image: Tensor) -> None:
-    """Random weights whose features neither fade nor explode, and that find BOXES boxes of one class on `image`."""
+    """Sets random weights with bounded features that detect BOXES boxes of one class on `image`."""
     convolutions = [layer for layer in net.layers if isinstance(layer, ConvolutionalLayer)]
     for layer in convolutions:
-        layer.momentum = 1.0  # the statistics of this image
+        layer.momentum = 1.0  # use the statistics of this image
     with torch.no_grad():
         net.train()(image)
         net.eval()
@@ -179,12 +181,12 @@ def make_sensible(net: Network, image: Tensor) -> None:
 
 
 def compare(ours: Detections, theirs: Tensor, size: int) -> dict[str, Any]:
-    """Both found the same boxes: x1 y1 x2 y2 in pixels, confidence, class."""
+    """Checks that both detect the same boxes. theirs: rows of x1, y1, x2, y2 in pixels, confidence, class."""
     boxes, scores, labels = (torch.from_numpy(part) for part in (ours.boxes, ours.confidences, ours.class_ids))
     mine = torch.cat((to_corners(boxes) * size, scores[:, None], labels[:, None].float()), 1)
     if len(mine) != len(theirs):
         sys.exit(f"expected the same boxes from both, got {len(mine)} and {len(theirs)}")
-    # By place, since close confidences may change their order.
+    # Matched by position, because similar confidences may change the order.
     difference = (mine - theirs[torch.cdist(mine[:, :4], theirs[:, :4]).argmin(1)]).abs()
     if difference[:, :4].max() > 0.05 or difference[:, 4].max() > 1e-3 or difference[:, 5].any():
         sys.exit(f"expected the same boxes from both, got differences up to {difference.amax(0).tolist()}")
@@ -199,23 +201,23 @@ def compare(ours: Detections, theirs: Tensor, size: int) -> dict[str, Any]:
 
 
 class Peer:
-    """What is imported from the checkout."""
+    """The modules of the peer, imported from its checkout."""
 
     def __init__(self, checkout: Path):
         self.cfg = checkout / "cfg" / "yolov4-tiny.cfg"
         if not self.cfg.is_file():
             sys.exit(f"{checkout}: expected a checkout of WongKinYiu/PyTorch_YOLOv4, got no cfg/yolov4-tiny.cfg")
         self.checkout = checkout
-        self.suppressing = Seconds()  # spent in the stand-in
-        self.nms_name = self._stand_in()
-        with self._at_home():
+        self.suppressing = Seconds()  # spent in the stub
+        self.nms_name = self._install_stubs()
+        with self._import_path():
             self.models, self.general, self.losses = (
                 importlib.import_module(name) for name in ("models.models", "utils.general", "utils.loss")
             )
 
     def network(self, size: int, weights: Path | None = None) -> Any:
-        """Its Darknet; with weights in eval mode and fused."""
-        with self._at_home(), redirect_stdout(None):
+        """The peer's network; with weights, in eval mode and fused."""
+        with self._import_path(), redirect_stdout(None):
             net = self.models.Darknet(str(self.cfg), (size, size))
             if weights:
                 self.models.load_darknet_weights(net, str(weights))
@@ -230,12 +232,12 @@ class Peer:
         return self.general.non_max_suppression(prediction, THRESH, NMS)[0]
 
     def discount(self) -> Seconds:
-        """Spent in the stand-in since the last call."""
+        """Seconds spent in the stub since the last call."""
         seconds, self.suppressing = self.suppressing, Seconds()
         return seconds
 
     def trainer(self, size: int, device: torch.device, last: bool = False) -> Callable[[Tensor, Tensor], None]:
-        """A step as its train.py makes it, without its average of the weights."""
+        """A step as in its train.py, without the moving average of the weights."""
         net = self.network(size).to(device).train()
         if last:
             net.to(memory_format=torch.channels_last)
@@ -267,21 +269,21 @@ class Peer:
         return {key.strip(): float(value) for key, value in pairs}
 
     @contextmanager
-    def _at_home(self) -> Iterator[None]:
-        """Its packages are called `models` and `utils`, and it looks for files from its own folder."""
+    def _import_path(self) -> Iterator[None]:
+        """Makes its packages `models` and `utils` importable."""
         sys.path.insert(0, str(self.checkout))
         try:
             yield
         finally:
             sys.path.remove(str(self.checkout))
 
-    def _stand_in(self) -> str:
+    def _install_stubs(self) -> str:
         for name in ("yaml", "matplotlib", "matplotlib.pyplot"):
             try:
                 importlib.import_module(name)
             except ImportError:
                 sys.modules[name] = MagicMock()
-        # Older torch took a tensor of one element for a number, and rounded it where needed; the peer counts on both.
+        # Older versions of torch accepted and rounded a one-element tensor as a number; the peer depends on that.
         clamp = Tensor.clamp_
         Tensor.clamp_ = lambda cells, low, high: clamp(cells, low, int(high))  # type: ignore[assignment, method-assign]
         try:
@@ -291,7 +293,7 @@ class Peer:
         self.library = torch.library.Library("torchvision", "DEF")
         self.library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
         self.library.impl("nms", self._suppress, "CompositeExplicitAutograd")
-        return "a stand-in, whose time is taken off"
+        return "a stub, whose time is subtracted"
 
     def _suppress(self, boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         """torchvision.ops.nms. boxes: (N, 4) corners."""
@@ -303,18 +305,18 @@ class Peer:
         width = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
         height = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
         common = width.clip(0) * height.clip(0)
-        strikes = common > threshold * (area[:, None] + area - common)
-        stays = np.ones(len(area), dtype=bool)
+        suppresses = common > threshold * (area[:, None] + area - common)
+        remaining = np.ones(len(area), dtype=bool)
         for row in range(len(area)):
-            if stays[row]:
-                stays[row + 1 :] &= ~strikes[row, row + 1 :]
-        kept = order[torch.from_numpy(stays.nonzero()[0]).to(device)]
-        self.suppressing = self.suppressing.later(Seconds.now(device).since(start))
-        return kept
+            if remaining[row]:
+                remaining[row + 1 :] &= ~suppresses[row, row + 1 :]
+        selected = order[torch.from_numpy(remaining.nonzero()[0]).to(device)]
+        self.suppressing = self.suppressing.plus(Seconds.now(device).since(start))
+        return selected
 
 
 class OnDevice:
-    """torch, for the peer's loss: it indexes a range on the CPU by a mask on the GPU, which torch no longer does."""
+    """torch for the peer's loss, which indexes a CPU range by a GPU mask; torch no longer supports that."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -332,7 +334,7 @@ class OnDevice:
 def take_turns(
     arms: dict[str, Callable[[], Any]], device: torch.device, rounds: int, discount: Callable[[], Seconds]
 ) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds of each call, less what `discount` says. Every second round goes in the opposite order."""
+    """Milliseconds per call, minus `discount`. Every second round runs in the opposite order."""
     spent: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in Seconds._fields} for name in arms}
     for number in range(-_WARM_UP, rounds):
         for name in list(arms)[:: 1 if number % 2 else -1]:
@@ -347,13 +349,13 @@ def take_turns(
 
 
 def ratios(spent: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """Ours by theirs: the median of the rounds' ratios, and of the fastest calls; then all rounds."""
+    """Our time divided by theirs: the median over the rounds, and of the fastest calls; then all rounds."""
     ours = spent["darknet_py"]
-    found: dict[str, Any] = {}
+    comparisons: dict[str, Any] = {}
     for name, theirs in spent.items():
         if name == "darknet_py":
             continue
-        found[f"ratio to {name}"] = {
+        comparisons[f"ratio to {name}"] = {
             kind: {
                 "median": round(statistics.median(a / b for a, b in zip(ours[kind], theirs[kind], strict=True)), 3),
                 "fastest": round(min(ours[kind]) / min(theirs[kind]), 3),
@@ -364,7 +366,7 @@ def ratios(spent: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
         name: {kind: {"median": statistics.median(v), "fastest": min(v)} for kind, v in times.items()}
         for name, times in spent.items()
     }
-    return found | {"milliseconds": medians, "rounds": spent}
+    return comparisons | {"milliseconds": medians, "rounds": spent}
 
 
 def show(name: str, result: dict[str, Any]) -> None:

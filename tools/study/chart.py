@@ -9,7 +9,7 @@ from typing import NamedTuple
 from stats import interval
 
 from darknet_py.view.draw import INK
-from darknet_py.view.figure import add_axes, add_text, new_figure, plot_style, rgb_fraction, svg
+from darknet_py.view.figure import add_axes, add_text, figure_svg, new_figure, plot_style, rgb_fraction
 
 WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BOTTOM = 760, 250, 30, 48, 30, 34
 _DOT, _NOTE = "#3f7ee8", "#5d6a80"
@@ -58,4 +58,4 @@ def chart(title: str, lines: Sequence[Line]) -> str:
         axes.tick_params(length=0, colors=_NOTE)
         figure.patch.set_gid("page")
         axes.patch.set_gid("plot")
-    return svg(figure).replace("</style>", f"{_DARK}</style>", 1)
+    return figure_svg(figure).replace("</style>", f"{_DARK}</style>", 1)
