@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -184,6 +185,16 @@ class TrainStep:
             set_trainable(self.network, stop)
             self._stop = stop
             self._model = wrap_model(self._loss, self.context)
+
+    def close(self) -> None:
+        """Drops the DistributedDataParallel wrapper; call it while the process group still exists.
+
+        Freed later, it would free the last reference to the group with the GIL held, which can deadlock with a thread
+        of the group.
+        """
+        self._model, self._stop = self._loss, None
+        if self.context.size > 1:
+            gc.collect()
 
     def state_dict(self) -> StepState:
         """All that `step` changes, weights included; loads with `torch.load(weights_only=True)`."""

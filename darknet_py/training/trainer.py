@@ -121,7 +121,12 @@ class Trainer:
             DarknetError: The training cannot continue.
         """
         plan, step = self.plan, self.train_step
-        with process_group(plan.context, plan.device), GracefulShutdown() as shutdown, closing(self.log):
+        with (
+            process_group(plan.context, plan.device),
+            closing(step),
+            closing(self.log),
+            GracefulShutdown() as shutdown,
+        ):
             self._start()
             with closing(self.loader.batches(step.iteration * plan.local_batch.mini_batches)) as batches:
                 while step.iteration < plan.net.max_batches:

@@ -17,7 +17,7 @@ from darknet_py.inference.fuse import fuse
 from darknet_py.model.network import Network
 from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
-from tests.training.test_classifier import CFG as CLASSIFIER
+from tests.training.tasks.test_classification_task import CFG as CLASSIFIER
 from tests.training.test_heads import HEADS, NET
 
 KINDS = [*HEADS, "yolo", "classifier"]

@@ -30,7 +30,7 @@ from darknet_py.training.tasks.detection_task import DetectionTask
 from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
-from tests.training.test_classifier import CFG as CLASSIFIER
+from tests.training.tasks.test_classification_task import CFG as CLASSIFIER
 
 NORMED = CFG.replace("[dropout]\nprobability=.3\n", "").replace("random=1", "random=0")
 PLAIN = NORMED.replace("batch_normalize=1\n", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,9 @@ import torch
 import darknet_py
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
-from darknet_py.training.checks import ineffective_keys
-from darknet_py.training.train_options import override_net
 from darknet_py.training.train_step import TrainStep
 from tests.training.conftest import CFG
-from tests.training.test_classifier import CFG as CLASSIFIER
-from tests.training.test_heads import HEADS, NET
+from tests.training.test_heads import NET
 
 # Nothing drawn by chance, plain gradient descent: what an update moved is the gradient over the divisor.
 PLAIN = CFG.replace("[dropout]\nprobability=.3\n", "").replace("burn_in=3", "burn_in=0")
@@ -85,43 +81,6 @@ def test_labels_are_rejected_late_and_not_before(key: str) -> None:
         if iteration <= starts:
             assert same, iteration
     assert not same
-
-
-@pytest.mark.parametrize(
-    ("text", "changes", "said"),
-    [
-        (
-            NET.format(rate=0.001) + HEADS["v2"],
-            {"badlabels_rejection_percentage": 5},
-            "badlabels_rejection_percentage has no",
-        ),
-        (
-            NET.format(rate=0.001) + HEADS["gaussian"],
-            {"num_sigmas_reject_badlabels": 1},
-            "num_sigmas_reject_badlabels has no",
-        ),
-        (
-            NET.format(rate=0.001) + HEADS["v1"],
-            {"equidistant_point": 5},
-            r"equidistant_point has no effect: only \[yolo\]",
-        ),
-        (CFG, {"seq_scales": ".5"}, "seq_scales has no effect: track=1 is not set"),
-        (CFG, {"dynamic_minibatch": 1, "random": 0}, "dynamic_minibatch has no effect: random=1 is not set"),
-        (CFG, {"contrastive_color": 1}, "contrastive_color has no effect"),
-        (CFG, {"cutmix": 1}, "cutmix has no effect: it is for classifiers"),
-        (CFG, {"badlabels_rejection_percentage": 5, "dynamic_minibatch": 1, "ema_alpha": 0.9}, None),
-        (CLASSIFIER, {"cutmix": 1}, None),
-    ],
-)
-def test_a_key_without_effect_is_told(text: str, changes: dict[str, Any], said: str | None) -> None:
-    lines = ineffective_keys(override_net(parse_text(text), changes))
-    assert not lines if said is None else len(lines) == 1 and re.search(said, lines[0])
-
-
-def test_the_trainer_prints_it(cfg: Path, shapes: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    options: dict[str, Any] = {"workers": 0, "device": "cpu", "max_batches": 1, "map": False, "seq_scales": 0.5}
-    darknet_py.train(cfg, shapes, out=tmp_path, **options)
-    assert "note: [net] seq_scales has no effect: track=1 is not set" in log.messages
 
 
 @pytest.mark.parametrize("changes", [{}, {"adam": 1}, {"ema": 0.5}, {"amp": "bf16"}, {"amp": "fp16", "try_fix_nan": 1}])

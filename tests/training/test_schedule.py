@@ -9,6 +9,7 @@ import pytest
 from darknet_py.cfg.net import NetSpec
 from darknet_py.training.schedule import (
     learning_rate,
+    next_evaluation,
     statistics_momentum,
     update_batch,
 )
@@ -87,3 +88,12 @@ def test_update_batch_is_what_darknet_counts() -> None:
     assert (net.batch_images, update_batch(net)) == (9, 9)
     net = NetSpec(batch=16, subdivisions=8, sequential_subdivisions=4, time_steps=3)
     assert (net.batch_images, update_batch(net)) == (48, 96)
+
+
+def test_intervals_of_evaluations_are_darknets() -> None:
+    net = NetSpec(burn_in=1000, max_batches=6000, batch=64)
+    assert next_evaluation(net, 0, 500, True, 4) == 1000  # not before burn_in
+    assert next_evaluation(net, 1000, 500, True, 4) == 1100  # at least 100 iterations
+    assert next_evaluation(net, 1100, 8000, True, 4) == 1600  # 4 epochs
+    assert next_evaluation(net, 5900, 8000, True, 4) == 6000  # and at the end
+    assert [next_evaluation(net, last, 8000, 250, 4) for last in (0, 250, 260)] == [250, 500, 500]

@@ -21,7 +21,7 @@ from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
 from darknet_py.training.trainer import TrainResult
 from tests.training.conftest import CFG
-from tests.training.test_classifier import CFG as CLASSIFIER
+from tests.training.tasks.test_classification_task import CFG as CLASSIFIER
 from tests.training.test_heads import HEADS, NET
 
 OPTIONS: dict[str, Any] = {"workers": 0, "quiet": True, "device": "cpu"}

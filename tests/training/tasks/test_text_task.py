@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from functools import partial
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,8 @@ import torch
 import darknet_py
 from darknet_py.cli import main, rnn
 from darknet_py.data.builtin import synthetic_text
-from darknet_py.data.text_streams import TextStreams
-from darknet_py.errors import DarknetError, DataError, TrainError
+from darknet_py.errors import DataError, TrainError
 from darknet_py.evaluation.text import evaluate_text
-from darknet_py.inference.generate import generate
 from darknet_py.layers.recurrent import reset_state
 from darknet_py.training.tasks import text_task as training_text
 from darknet_py.training.trainer import TrainResult
@@ -78,22 +76,6 @@ def test_resumed_it_ends_with_the_same_bits(text: Path, tmp_path: Path) -> None:
     train("lstm", text, tmp_path / "b", max_batches=3)
     resumed, _ = train("lstm", text, tmp_path / "b", max_batches=6, resume=True)
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()
-
-
-def test_streams_go_on_through_the_text_and_jump_now_and_then() -> None:
-    text = np.arange(100, dtype=np.uint8)
-    streams = TextStreams(Path("x"), text, inputs=100, steps=4, streams=3, seed=0, device=torch.device("cpu"))
-    batches = list(islice(streams.batches(), 40))
-    jumps = 0
-    for before, batch in pairwise(batches):
-        symbols = batch.images.argmax(1).view(4, 3)
-        assert torch.equal(batch.truth.argmax(1).view(4, 3), (symbols + 1) % 100)
-        follows = (before.truth.argmax(1).view(4, 3)[-1] == symbols[0]).nonzero().flatten().tolist()
-        assert set(follows) | set(batch.tracks.tolist()) == {0, 1, 2}
-        jumps += len(batch.tracks)
-    assert 4 <= jumps <= 24  # one in ten of 117
-    again = next(streams.batches(17))
-    assert torch.equal(again.images, batches[17].images)
 
 
 def test_the_commands_train_and_write(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,10 +153,6 @@ def test_what_cannot_be_used_is_told(text: Path, tmp_path: Path) -> None:
     odd.write_bytes(b"")
     with pytest.raises(DataError, match="at least 2 bytes"):
         train("lstm", odd, tmp_path / "out")
-    network = darknet_py.load(tmp_path / "lstm.cfg")
-    for start, temperature in ((b"", 1.0), (b"\xff", 1.0), (b"a", 0.0)):
-        with pytest.raises(DarknetError, match="expected"):
-            next(generate(network, start, 1, temperature))
 
 
 def test_the_end_of_ones_own_text_is_held_out_on_request(text: Path, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""The files of a training: names, numbers, damaged and incomplete ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import darknet_py
+from darknet_py.errors import TrainError
+from darknet_py.model.weights import read_header
+from darknet_py.training.checkpoint_dir import CheckpointDir, is_numbered_checkpoint
+
+
+def test_numbers_of_weights_are_darknets() -> None:
+    assert [i for i in range(1, 30001) if is_numbered_checkpoint(i)] == [*range(1000, 10001, 1000), 20000, 30000]
+
+
+def test_a_damaged_state_or_one_of_another_cfg_is_one_line(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"out": tmp_path, "workers": 0, "quiet": True, "device": "cpu"}
+    result = darknet_py.train(cfg, shapes, max_batches=1, map=False, **options)
+    raw = result.state.read_bytes()
+    result.state.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(TrainError, match="cannot read this training state"):
+        darknet_py.train(cfg, shapes, resume=True, **options)
+    result.state.write_bytes(raw)
+    cfg.write_text(cfg.read_text().replace("activation=leaky", "activation=mish"))
+    with pytest.raises(TrainError, match="saved with other layers"):
+        darknet_py.train(cfg, shapes, resume=True, **options)
+
+
+def test_the_best_score_belongs_to_the_best_weights(tmp_path: Path) -> None:
+    files = CheckpointDir(tmp_path, "net", "top1")
+    assert files.best_score() == -1
+    (tmp_path / "net_best.json").write_text('{"top1": 0.5, "iteration": 3}')
+    assert files.best_score() == -1  # no weights
+    (tmp_path / "net_best.weights").touch()
+    assert files.best_score() == 0.5
+    assert CheckpointDir(tmp_path, "net", "map").best_score() == -1  # of another metric
+    (tmp_path / "net_best.json").write_text("{")
+    assert files.best_score() == -1
+
+
+def test_paths_and_weights(cfg: Path, tmp_path: Path) -> None:
+    files = CheckpointDir(tmp_path / "a" / "b", "tiny")
+    files.prepare()
+    assert list(files.folder.iterdir()) == []
+    assert (files.cfg.name, files.chart.name) == ("tiny.cfg", "chart_tiny.png")
+    network = darknet_py.load(cfg)
+    network.state.seen = 8
+    assert read_header(files.save_weights(network, "final")).seen == 8
+    files.save_best(network, 0.25, 2)
+    assert json.loads(files.path("best.json").read_text()) == {"map": 0.25, "iteration": 2}
+    files.save_cfg(network.graph)
+    assert files.cfg.read_text() == cfg.read_text()
+    files.save_list("bad.list", ["x", "y", "x"])
+    assert (files.folder / "bad.list").read_text() == "x\ny\n"
+    files.save_list("none.list", [])
+    assert not (files.folder / "none.list").exists()
+
+
+def test_a_batch_is_kept_for_torch_load(tmp_path: Path) -> None:
+    batch = [(torch.ones(1, 3, 2, 2), torch.zeros(0, 6)), (torch.zeros(1, 3, 2, 2), torch.ones(1, 6))]
+    path = CheckpointDir(tmp_path, "net").save_batch(1, 7, 0.5, ["a.jpg"], batch)
+    assert path.name == "net_nonfinite_1.pt"  # of the second process
+    content = torch.load(path, weights_only=True)
+    assert (content["iteration"], content["loss"], content["files"]) == (7, 0.5, ["a.jpg"])
+    assert [len(part) for part in content["truth"]] == [0, 1]
