@@ -36,11 +36,19 @@ class Problem(NamedTuple):
 
 
 class CfgError(DarknetError):
-    """A cfg is not valid. `problems` lists every problem, in file order."""
+    """A cfg is not valid.
 
-    def __init__(self, problems: Sequence[Problem]):
+    Attributes:
+        problems: every problem, in file order.
+        warnings: what would have been warned about. They often name the cause (an unknown key, say), so the message
+            ends with them.
+    """
+
+    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()):
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        self.warnings = tuple(warnings)
+        noted = [problem._replace(message=f"warning: {problem.message}") for problem in self.warnings]
+        super().__init__("\n".join(str(problem) for problem in (*self.problems, *noted)))
 
 
 class CfgWarning(UserWarning):

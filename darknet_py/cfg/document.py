@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from darknet_py.cfg.sections import Option, Problems, Section, clean_line, parse_sections
+from darknet_py.cfg.sections import Option, Problems, Section, clean_line, parse_option, parse_sections
 from darknet_py.errors import CfgError, Problem
 from darknet_py.files import read_text
 from darknet_py.shipped import find
 
-# A line that sets an option. A `#` after the value opens a comment, which an edit keeps.
-_OPTION_LINE = re.compile(r"(?P<start>[^=]*=[ \t]*)(?P<value>[^#]*?)(?P<end>[ \t]*(?:#.*)?)", re.DOTALL)
+# A line that sets an option. An edit keeps the comment after a value.
+_OPTION_LINE = re.compile(r"(?P<start>[^=]*=[ \t]*)(?P<value>[^#]*?)(?P<end>[ \t]*(?:#.*|(?<=[ \t]);.*)?)", re.DOTALL)
 
 
 class CfgEdit(NamedTuple):
@@ -109,7 +109,8 @@ class CfgDocument:
         training may change its schedule.
         """
         layers = [
-            (section.name, [(option.key, option.value) for option in section.options]) for section in self.sections[1:]
+            (section.name, [(option.key, option.value.partition("#")[0]) for option in section.options])
+            for section in self.sections[1:]
         ]
         return hashlib.sha256(repr(layers).encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -153,9 +154,7 @@ class CfgDocument:
             changed = _edit_lines(lines[number - 1], edit)
             if changed != lines[number - 1]:
                 lines[number - 1] = changed
-                sections[edit.section] = _edit_section(
-                    section, Option(edit.key, _parsed_value(changed, edit.key), number)
-                )
+                sections[edit.section] = _edit_section(section, _parsed_option(changed, edit.key, number))
                 applied.append(edit)
         if len(applied) == len(self.edits):
             return self
@@ -172,7 +171,8 @@ def _edit_lines(lines: Sequence[str], edit: CfgEdit) -> tuple[str, ...]:
         assert match is not None  # a line with a key has an equals sign
         if clean_line(match["value"]) == clean_line(edit.value):
             return tuple(lines)
-        replaced = match["start"] + edit.value + match["end"] + line[len(body) :]
+        gap = " " if match["end"] and not match["value"] else ""  # `key= ;comment`: the space goes before the value
+        replaced = match["start"] + edit.value + gap + match["end"] + line[len(body) :]
         return (*lines[:position], replaced, *lines[position + 1 :])
     last = lines[-1]
     ending = last[len(_body(last)) :]
@@ -198,9 +198,10 @@ def _body(line: str) -> str:
 
 
 def _key(line: str) -> str:
-    cleaned = clean_line(_body(line))
-    return cleaned.partition("=")[0] if "=" in cleaned and cleaned[0] not in "#;[" else ""
+    option = parse_option(_body(line), 0)
+    return option.key if option else ""
 
 
-def _parsed_value(lines: Sequence[str], key: str) -> str:
-    return next(clean_line(_body(line)).partition("=")[2] for line in lines if _key(line) == key)
+def _parsed_option(lines: Sequence[str], key: str, number: int) -> Option:
+    options = (parse_option(_body(line), number) for line in lines)
+    return next(option for option in options if option and option.key == key)

@@ -135,7 +135,9 @@ class NetSpec:
         channels = options.int("channels", 3 if width and height and "inputs" not in options else 0, 0, _MAX_SIDE)
         inputs = options.int("inputs", width * height * channels, 0, _MAX_INPUTS)
         if not inputs:
-            options.error("expected width, height and channels (or inputs), got none")
+            missing = [key for key in ("width", "height") if key not in options]
+            got = f"no {missing[0]}" if len(missing) == 1 else "none"
+            options.error(f"expected width, height and channels (or inputs), got {got}")
         max_batches = options.int("max_batches", 0, 0)
         subdivisions = options.int("subdivisions", 1, 1)
         schedule = _parse_policy(options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,11 +11,19 @@ from darknet_py.errors import CfgError, Problem
 
 
 class Option(NamedTuple):
-    """One `key=value` line, without white space."""
+    """One `key=value` line.
+
+    Attributes:
+        key: without white space.
+        value: without white space and without a comment that follows it.
+        line: the number of the line.
+        written: the value with the white space inside it; empty where it has none.
+    """
 
     key: str
     value: str
     line: int
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,22 +60,62 @@ class Problems:
     def raise_errors(self) -> None:
         """Raises one CfgError with all errors so far, in line order; does nothing where there are none."""
         if self.errors:
-            raise CfgError(sorted(self.errors, key=lambda problem: problem.line))
+            by_line = [sorted(problems, key=lambda problem: problem.line) for problems in (self.errors, self.warnings)]
+            raise CfgError(*by_line)
 
 
-_WHITE_SPACE = str.maketrans("", "", " \t\r\n\v\f")
+_SPACES = " \t\r\n\v\f"
+_NO_SPACES = str.maketrans("", "", _SPACES)
+# A comment after a value. Darknet reads numbers up to it; hank-ai's Darknet cuts it.
+_COMMENT = re.compile(r"[ \t][#;].*", re.DOTALL)
+_MISSPELLED_OPTION = re.compile(r"([A-Za-z]\w*)\s*[:=]\s*(.*)")
 
 
 def clean_line(line: str) -> str:
     """A line as Darknet's `strip` leaves it: without white space, and cut at a zero byte, where a C string ends."""
-    return line.partition("\0")[0].translate(_WHITE_SPACE)
+    return line.partition("\0")[0].translate(_NO_SPACES)
+
+
+def parse_option(line: str, number: int) -> Option | None:
+    """Reads a `key=value` line.
+
+    Args:
+        line: the line.
+        number: its number.
+
+    Returns:
+        The option, without white space and without a comment after ` #` or ` ;`; None for any other line.
+    """
+    key, equals, value = line.partition("\0")[0].partition("=")
+    key = clean_line(key)
+    if not equals or not key or key[0] in "#;[":
+        return None
+    written = _COMMENT.sub("", value).strip(_SPACES)
+    value = clean_line(written)
+    return Option(key, value, number, "" if value == written else written)
+
+
+def unusual_characters(text: str) -> str:
+    """A note to append to a message: which characters of `text` are not what they look like; empty where all are.
+
+    That is white space which Darknet does not drop, invisible characters, and full-width forms of ASCII.
+    """
+    unusual = [
+        character
+        for character in dict.fromkeys(text)
+        if not character.isascii()
+        and (unicodedata.category(character) in ("Zs", "Cf") or unicodedata.normalize("NFKC", character).isascii())
+    ]
+    names = ", ".join(f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip() for character in unusual)
+    return f"; it contains {names}" if names else ""
 
 
 def parse_sections(text: str, problems: Problems) -> list[Section]:
     """Splits the text of a cfg into sections.
 
-    As in Darknet, white space is dropped anywhere in a line, and a line that begins with `#` or `;` is a comment. Any
-    other line that is neither a section nor an option is an error (Darknet prints it and goes on).
+    As in Darknet, white space is dropped anywhere in a line, and a line that begins with `#` or `;` is a comment. A
+    comment may follow a section, and a value after white space. Any other line that is neither a section nor an option
+    is an error (Darknet prints it and goes on).
 
     Args:
         text: the cfg.
@@ -76,20 +126,37 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     """
     sections: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        line = clean_line(raw)
-        if not line or line[0] in "#;":
+        line = raw.strip()  # of all white space: a line that holds nothing else, or a comment, says nothing
+        if not clean_line(line) or line[0] in "#;":
             continue
+        line = raw.partition("\0")[0].strip(_SPACES)
+        option: Option | None
         if line[0] == "[":
-            name, bracket, _ = line[1:].partition("]")
+            name, bracket, rest = line[1:].partition("]")
+            name, rest = clean_line(name), rest.strip(_SPACES)
             if not bracket or not name:
                 problems.error(number, "", f"expected a section like [net], got {raw.strip()!r}")
+            elif rest and rest[0] not in "#;":
+                message = f"expected nothing after [{name}], got {rest!r}{unusual_characters(rest)}"
+                problems.error(number, "", message + ("; write one option per line" if "=" in rest else ""))
             sections.append((name, number, []))
+            option = parse_option(rest, number)  # so that no further faults follow from its absence
+            if option:
+                sections[-1][2].append(option)
             continue
-        key, equals, value = line.partition("=")
-        if not equals or not key:
-            problems.error(number, "", f"expected key=value or [section], got {raw.strip()!r}")
+        option = parse_option(line, number)
+        if option is None:
+            problems.error(number, "", f"expected key=value or [section], got {line!r}{_spelling_hint(line)}")
         elif not sections:
-            problems.error(number, "", f"expected a [net] section first, got {raw.strip()!r}")
+            problems.error(number, "", f"expected a [net] section first, got {line!r}")
         else:
-            sections[-1][2].append(Option(key, value, number))
+            sections[-1][2].append(option)
     return [Section(name, line, tuple(options)) for name, line, options in sections]
+
+
+def _spelling_hint(line: str) -> str:
+    """What a line that is neither a section nor an option may mean: `width: 64`, full-width signs."""
+    plain = unicodedata.normalize("NFKC", line).strip()
+    match = _MISSPELLED_OPTION.fullmatch(plain)
+    meant = f"{match[1]}={match[2]}" if match else plain if plain.startswith("[") and plain != line else ""
+    return unusual_characters(line) + (f"; did you mean {meant!r}?" if meant else "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
-from darknet_py.cfg.sections import Problems, Section
+from darknet_py.cfg.sections import Problems, Section, unusual_characters
 from darknet_py.errors import CfgWarning, Problem
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, HeadSpec, Node, Shape, ShapeError
@@ -157,7 +157,9 @@ def build_graph(
     sections = document.sections
     if not sections or ALIASES.get(sections[0].name, sections[0].name) != "net":
         line = sections[0].line if sections else 0
-        problems.error(line, "", f"expected [net] first, got {f'[{sections[0].name}]' if sections else 'no section'}")
+        hint = did_you_mean(sections[0].name, ["net", "network"]) if sections else ""
+        got = f"[{sections[0].name}]{unusual_characters(sections[0].name)}{hint}" if sections else "no section"
+        problems.error(line, "", f"expected [net] first, got {got}")
         problems.raise_errors()
     options = Options(sections[0], None, problems)
     net = NetSpec.parse(options)
@@ -218,20 +220,22 @@ def _resolve(sections: Sequence[Section], net: NetSpec, problems: Problems) -> l
     """Typed nodes with shapes. A faulty layer has no shape (None), and layers that depend on it are only parsed."""
     nodes: list[Node] = []
     shapes: list[Shape | None] = []
+    heads: list[tuple[Options, DetectionHeadSpec]] = []
     parameters = 0
     for index, section in enumerate(sections):
         options = Options(section, index, problems)
         name = ALIASES.get(section.name, section.name)
         spec_type = LAYERS.get(name)
         if spec_type is None:
-            hint = did_you_mean(section.name, [*LAYERS, *ALIASES]) or f"; known: {', '.join(sorted(LAYERS))}"
-            options.error(f"expected a known section, got [{section.name}]{hint}")
+            options.error(f"expected a known section, got [{section.name}]{_section_hint(section.name)}")
             shapes.append(None)
             continue
         errors_before = len(problems.errors)
         spec = spec_type.parse(options, net, index)
         common = CommonOptions.parse(options)
         options.report_unknown()
+        if isinstance(spec, DetectionHeadSpec):
+            heads.append((options, spec))
         sources = spec.inputs(index)
         inputs = [_input_shape(net) if source < 0 else shapes[source] for source in sources]
         known = [shape for shape in inputs if shape is not None]
@@ -251,7 +255,33 @@ def _resolve(sections: Sequence[Section], net: NetSpec, problems: Problems) -> l
             continue
         nodes.append(node)
         shapes.append(output)
+    _check_classes(heads)
     return nodes
+
+
+def _section_hint(name: str) -> str:
+    hint = did_you_mean(name, [*LAYERS, *ALIASES]) or f"; known: {', '.join(sorted(LAYERS))}"
+    return unusual_characters(name) + hint
+
+
+def _check_classes(heads: Sequence[tuple[Options, DetectionHeadSpec]]) -> None:
+    """Detection heads predict the same classes: C gives every box as many scores as the last head has classes.
+
+    The heads that differ from most others are at fault; of a draw, those that differ from the first.
+    """
+    numbers = [spec.classes for _, spec in heads]
+    if len(set(numbers)) < 2:
+        return
+    expected = max(numbers, key=numbers.count)
+    other = heads[numbers.index(expected)][0]
+    for options, spec in heads:
+        if spec.classes != expected:
+            options.error(
+                f"classes: expected one number for all heads, got {spec.classes}"
+                f"{'' if 'classes' in options else ' (the default)'} and {expected} in {other.where} "
+                f"(line {other.line('classes')})",
+                "classes",
+            )
 
 
 def _with_last_use(nodes: list[Node]) -> tuple[Node, ...]:

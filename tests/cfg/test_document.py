@@ -23,7 +23,7 @@ def edited(content: bytes, edits: list[CfgEdit]) -> bytes:
 
 
 def options(document: CfgDocument) -> list[tuple[str, list[tuple[str, str]]]]:
-    return [(section.name, [(key, value) for key, value, _ in section.options]) for section in document.sections]
+    return [(section.name, [(option.key, option.value) for option in section.options]) for section in document.sections]
 
 
 CFG = (
@@ -112,10 +112,20 @@ def test_faults_of_the_text_are_kept() -> None:
     assert str(fault) == "a.cfg:2: expected key=value or [section], got 'batch 64'"
 
 
+def test_an_edit_keeps_the_comment_after_a_value() -> None:
+    cfg = b"[net]\npolicy=steps ; of 2\nwidth=8\t# pixels\n"
+    edits = [CfgEdit(0, "policy", "constant"), CfgEdit(0, "width", "16")]
+    assert edited(cfg, edits) == b"[net]\npolicy=constant ; of 2\nwidth=16\t# pixels\n"
+
+
 KEYS = st.sampled_from(["width", "num", "mask"])
 LINES = st.one_of(
     st.builds(
-        "{}{}={}{}".format, st.sampled_from(["", " ", "\t"]), KEYS, st.text(max_size=6), st.sampled_from(["", " # 1"])
+        "{}{}={}{}".format,
+        st.sampled_from(["", " ", "\t"]),
+        KEYS,
+        st.text(max_size=6),
+        st.sampled_from(["", " # 1", " ;1"]),
     ),
     st.sampled_from(["[net]", "[yolo]", "# width=1", ";num=1", "", "num", "=1", "w i dth=3"]),
 )

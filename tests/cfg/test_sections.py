@@ -18,7 +18,11 @@ def sections(text: str) -> list[Section]:
 def test_keeps_names_options_and_lines() -> None:
     text = "# comment\n\n[net]\nbatch=64\n; another\n width = 4 1 6\n[conv]\npad=1"
     net, conv = sections(text)
-    assert (net.name, net.line, net.options) == ("net", 3, (Option("batch", "64", 4), Option("width", "416", 6)))
+    assert (net.name, net.line, net.options) == (
+        "net",
+        3,
+        (Option("batch", "64", 4), Option("width", "416", 6, "4 1 6")),
+    )
     assert (conv.name, conv.line, conv.options) == ("conv", 7, (Option("pad", "1", 8),))
 
 
@@ -39,6 +43,12 @@ def test_an_option_value_may_hold_an_equals_sign() -> None:
         ("[net]\nbatch 64", 2, "expected key=value or [section], got 'batch 64'"),
         ("[net\nbatch=1", 1, "expected a section like [net]"),
         ("[net]\n=3", 2, "expected key=value"),
+        ("[net] width=8", 1, "expected nothing after [net], got 'width=8'; write one option per line"),
+        ("[net][yolo]", 1, "expected nothing after [net], got '[yolo]'"),
+        ("[net]\u00a0", 1, "expected nothing after [net], got '\\xa0'; it contains U+00A0 NO-BREAK SPACE"),
+        ("[net]\nwidth: 64", 2, "expected key=value or [section], got 'width: 64'; did you mean 'width=64'?"),
+        ("[net]\nwidth＝64", 2, "U+FF1D FULLWIDTH EQUALS SIGN; did you mean 'width=64'?"),
+        ("［net］", 1, "did you mean '[net]'?"),
     ],
 )
 def test_names_the_line_of_a_fault(text: str, line: int, message: str) -> None:
@@ -46,3 +56,25 @@ def test_names_the_line_of_a_fault(text: str, line: int, message: str) -> None:
         sections(text)
     assert str(caught.value).startswith(f"a.cfg:{line}: ")
     assert message in str(caught.value)
+
+
+def test_comments_follow_sections_and_values() -> None:
+    text = "[net] # the input\nwidth=8 ; pixels\n[yolo]#head\nmap=a#b.map\niou_loss=ciou # was mse\nmask = # none\n"
+    net, yolo = sections(text)
+    assert (net.options, yolo.name) == ((Option("width", "8", 2),), "yolo")
+    assert [(option.key, option.value) for option in yolo.options] == [
+        ("map", "a#b.map"),
+        ("iou_loss", "ciou"),
+        ("mask", ""),
+    ]
+
+
+def test_lines_of_other_white_space_say_nothing() -> None:
+    (net,) = sections("[net]\n\u00a0\n\u3000# a comment\nwidth=8\n")
+    assert net.options == (Option("width", "8", 4),)
+
+
+def test_an_option_after_its_section_is_read_so_that_no_other_fault_follows() -> None:
+    problems = Problems("a.cfg")
+    (section,) = parse_sections("[conv] filters=8\nsize=3", problems)
+    assert [option.key for option in section.options] == ["filters", "size"] and len(problems.errors) == 1

@@ -174,3 +174,72 @@ def test_heads_are_the_layers_with_a_loss() -> None:
     graph = parse_text(NET + "[convolutional]\nfilters=7\n" + head + "[route]\nlayers=0\n[softmax]\n")
     assert [node.index for node in graph.heads] == [1, 3]
     assert graph.detection_specs == [graph.layers[1].spec]
+
+
+def head(kind: str, classes: str, filters: int) -> str:
+    options = {
+        "yolo": "num=1\nmask=0\nanchors=1,2\n",
+        "region": "num=1\nanchors=1,2\n",
+        "detection": "coords=4\nside=1\n",
+    }
+    conv = f"[convolutional]\nfilters={filters}\n" if kind != "detection" else f"[connected]\noutput={filters}\n"
+    return conv + f"[{kind}]\n{classes}{options.get(kind, options['yolo'])}"
+
+
+@pytest.mark.parametrize("kind", ["yolo", "Gaussian_yolo", "region", "detection"])
+def test_heads_agree_on_their_classes(kind: str) -> None:
+    entries = 9 if kind == "Gaussian_yolo" else 5
+    agreeing = NET + head(kind, "classes=2\n", 2 + entries) + "[route]\nlayers=0\n"
+    assert len(parse_text(agreeing + head("yolo", "classes=2\n", 7)).heads) == 2
+    with pytest.raises(CfgError) as caught:
+        parse_text(agreeing + head("yolo", "classes=3\n", 8), "a.cfg")
+    text = agreeing.splitlines()
+    first, last = text.index("classes=2") + 1, len(text) + 4
+    assert str(caught.value) == (
+        f"a.cfg:{last}: [yolo] #4: classes: expected one number for all heads, "
+        f"got 3 and 2 in [{kind}] #1 (line {first})"
+    )
+
+
+def test_the_head_that_differs_from_the_others_is_named() -> None:
+    heads = [head("yolo", classes, filters) for classes, filters in (("", 25), ("classes=2\n", 7), ("classes=2\n", 7))]
+    with pytest.raises(CfgError) as caught:
+        parse_text(NET + "[route]\nlayers=0\n".join(heads), "a.cfg")
+    (problem,) = caught.value.problems
+    assert problem.line == 7 and "got 20 (the default) and 2 in [yolo] #4 (line " in problem.message
+
+
+def test_heads_of_other_kinds_have_classes_of_their_own() -> None:
+    text = (
+        NET
+        + head("yolo", "classes=2\n", 7)
+        + "[route]\nlayers=0\n[softmax]\n[route]\nlayers=0\n[iseg]\nclasses=7\nids=0\n"
+    )
+    assert len(parse_text(text).heads) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (NET.replace("[net]", "[Net]") + CONV, "expected [net] first, got [Net]; did you mean 'net'?"),
+        (NET + CONV.replace("[convolutional]", "[Convolutional]"), "did you mean 'convolutional'?"),
+        (NET.replace("width", "Width") + CONV, "got no width"),
+        (NET.replace("width", "Width") + CONV, "unknown key 'Width' is ignored; did you mean 'width'?"),
+        (
+            NET.replace("=32", "=３２") + CONV,
+            "U+FF13 FULLWIDTH DIGIT THREE, U+FF12 FULLWIDTH DIGIT TWO; did you mean '32'?",
+        ),
+        (NET.replace("=32", "=\u00a032") + CONV, "U+00A0 NO-BREAK SPACE"),
+    ],
+)
+def test_hints_are_in_the_error(text: str, hint: str) -> None:
+    with pytest.raises(CfgError) as caught:
+        parse_text(text)
+    assert hint in str(caught.value)
+
+
+def test_a_comment_after_an_activation() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph = parse_text(NET + CONV.replace("activation=leaky", "activation=leaky # was mish"))
+    assert graph.layers[0].spec.activation == "leaky"
