@@ -2,7 +2,7 @@
 
 - Pages under docs/reference/commands/ get the options of their command at the line `<!-- options -->`.
 - docs/reference/cfg/ is generated: the sections of a cfg with their options and defaults.
-- CONTRIBUTING.md and CHANGELOG.md of the repository become pages.
+- CONTRIBUTING.md and CHANGELOG.md of the repository become pages; the FAQ shows the README's table of cfgs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import cfg_pages  # noqa: E402
 import command_pages  # noqa: E402
 
 OPTIONS = "<!-- options -->"
+WHICH_CFG = "<!-- which cfg -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -39,7 +40,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts a command's options into its page."""
+    """Puts a command's options into its page, and the README's table of cfgs into the FAQ."""
+    if WHICH_CFG in markdown:
+        table = _from_root("README.md").split("## Which cfg to take\n")[1].split("\n## ")[0]
+        return markdown.replace(WHICH_CFG, table)
     if OPTIONS not in markdown:
         return markdown
     name = Path(page.file.src_uri).stem
