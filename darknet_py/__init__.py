@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from darknet_py.model.network import LossReport, Network
     from darknet_py.training.api import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "CfgError": "errors",

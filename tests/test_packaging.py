@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import darknet_py
 from darknet_py.errors import DISTRIBUTION, MissingExtra
 
 ROOT = Path(__file__).parents[1]
@@ -23,3 +24,8 @@ def test_nobody_is_told_to_install_another_package_of_ours() -> None:
     assert len(texts) > 100
     strangers = re.compile(r"pip install (-\S+ )*['\"]?darknet[-_]py\b")
     assert [str(path) for path in texts if strangers.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_version_has_a_dated_section_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(darknet_py.__version__)} \(\d{{4}}-\d\d-\d\d\)$", changelog, re.MULTILINE)

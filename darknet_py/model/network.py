@@ -129,7 +129,7 @@ class Network(nn.Module):
 
     def predict_vector(self, x: Tensor) -> Tensor:
         """As `forward`, (B, N), of a network without detection layers. Raises DarknetError for a detector."""
-        output = self(x)
+        output: Predictions | Tensor = self(x)
         if isinstance(output, Predictions):
             raise DarknetError(f"{self.graph.path}: expected a network without detection layers, got a detector")
         return output.flatten(1)

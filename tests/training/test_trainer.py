@@ -129,7 +129,7 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(
     wait_for_rows(out / "tiny_log.csv", dice.randint(1, 10), process)
     time.sleep(dice.random() * 0.02)
     process.kill()
-    process.wait()
+    process.communicate()
     resumed = train(cfg, shapes, out, map=6, save_every=2, resume=True)
     assert resumed.weights.read_bytes() == result.weights.read_bytes()
     assert (out / "tiny_last.weights").read_bytes() == result.weights.read_bytes()

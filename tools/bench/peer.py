@@ -8,8 +8,8 @@ be equal. Training: mini-batch 4 with the same images and boxes; forward, loss, 
 
 The peer is imported from its checkout and used as in its own scripts, with its own fuse() for inference. It is timed a
 second time in channels-last memory, which its scripts do not use. Stubs replace packages that it imports without need
-here (torchvision, yaml, matplotlib), and `torchvision.ops.nms` if torchvision is not installed;
-the time of that stub is subtracted. On a GPU both run inference in fp16 and train in fp16 autocast, as the peer's scripts do.
+here (torchvision, yaml, matplotlib), and `torchvision.ops.nms` if torchvision is not installed; the time of that stub
+is subtracted. On a GPU both run inference in fp16 and train in fp16 autocast, as the peer's scripts do.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def training(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Cal
 def match_peer_decoding(text: str) -> str:
     """Changes the cfg so that Darknet decodes as the peer does.
 
-    Whatever the cfg says, the peer decodes as new_coords=1 scale_x_y=2 does on logistic outputs; its NMS uses plain IoU.
+    The peer always decodes as new_coords=1 scale_x_y=2 does on logistic outputs. Its NMS uses plain IoU.
     """
     text = re.sub(r"activation\s*=\s*linear(\s*\[yolo])", r"activation=logistic\1\nnew_coords=1", text)
     text = re.sub(r"scale_x_y\s*=\s*\S+", "scale_x_y=2", text)
