@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 import darknet_py
-from darknet_py.cli import COMMANDS, parse
+from darknet_py.cli import COMMANDS, parse_arguments
 from darknet_py.layers import ALIASES, LAYERS
 
 yaml = pytest.importorskip("yaml")
@@ -52,7 +52,7 @@ def test_every_command_line_parses(capsys: pytest.CaptureFixture[str]) -> None:
             words = words[words.index("darknet_py") + 1 :] if "darknet_py" in words else words[1:]
             count += 1
             try:
-                parse(words)
+                parse_arguments(words)
             except SystemExit as error:
                 if error.code:
                     wrong.append(

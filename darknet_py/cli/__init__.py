@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _log_to_stderr()
     try:
-        args = parse(sys.argv[1:] if argv is None else argv)
+        args = parse_arguments(sys.argv[1:] if argv is None else argv)
         exit_code: int = args.run(args)
         return exit_code
     except DarknetError as error:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line, Darknet's own included. Wrong usage ends the process, as argparse does."""
     words = translate(argv)
     return make_parser(words).parse_args(_json_without_file(words))
