@@ -21,7 +21,7 @@ REFERENCE = Path(os.environ.get("DARKNET_REFERENCE", ROOT.parent / "shared" / "r
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    no_reference = pytest.mark.skip(reason=f"no reference figures at {REFERENCE}")
+    no_reference = pytest.mark.skip(reason=f"no reference values at {REFERENCE}")
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     for item in items:
         if "reference" in item.keywords and not REFERENCE.is_dir():
@@ -42,13 +42,13 @@ def tool(path: str) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder with C Darknet's figures."""
+    """The folder with C Darknet's reference values."""
     return REFERENCE
 
 
 @pytest.fixture(scope="session")
 def probe() -> ModuleType:
-    """The generator of deterministic weights and inputs that the reference figures start from."""
+    """The generator of deterministic weights and inputs of the reference values."""
     spec = importlib.util.spec_from_file_location("probe", REFERENCE / "probe.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

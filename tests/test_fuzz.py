@@ -1,4 +1,4 @@
-"""Mutated cfgs: refused by a CfgError or understood, and small ones run. tools/fuzz.py does it by the million."""
+"""Mutated cfgs are rejected by a CfgError or parsed, and small networks run. tools/fuzz.py tries millions."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def fuzz() -> ModuleType:
     return module
 
 
-def test_mutated_cfgs_are_refused_or_run(fuzz: ModuleType) -> None:
+def test_mutated_cfgs_are_rejected_or_run(fuzz: ModuleType) -> None:
     report = fuzz.fuzz(fuzz.golden_cfgs(), count=3000, seed=20, run_every=4, seconds=60)
     assert report["failures"] == []
     assert {"parsed", "ran", "refused"} <= set(report["outcomes"])
 
 
-def test_the_same_seed_gives_the_same_cfgs(fuzz: ModuleType) -> None:
+def test_same_seed_gives_same_cfgs(fuzz: ModuleType) -> None:
     texts = fuzz.golden_cfgs()
     first, second = fuzz.Mutator(texts, 3), fuzz.Mutator(texts, 3)
     assert [first.draw() for _ in range(20)] == [second.draw() for _ in range(20)]
 
 
-def test_the_cfgs_it_starts_from_run_and_hold_every_section(fuzz: ModuleType) -> None:
+def test_initial_cfgs_run_and_contain_every_section(fuzz: ModuleType) -> None:
     texts = fuzz.golden_cfgs()
     seen = {line.strip("[]") for text in texts for line in text.splitlines() if line.startswith("[")}
     assert set(LAYERS) <= seen
@@ -56,7 +56,7 @@ def test_the_cfgs_it_starts_from_run_and_hold_every_section(fuzz: ModuleType) ->
 @QUIET
 @settings(derandomize=True, deadline=None, max_examples=500, database=None, suppress_health_check=list(HealthCheck))
 @given(st.text(max_size=200))
-def test_any_text_is_refused_or_parsed(text: str) -> None:
+def test_any_text_is_rejected_or_parsed(text: str) -> None:
     for cfg in (text, NET + text, NET + "[convolutional]\n" + text):
         try:
             parse_text(cfg)
@@ -79,7 +79,7 @@ def test_any_text_is_refused_or_parsed(text: str) -> None:
         max_size=6,
     ),
 )  # fmt: skip
-def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str, object]]) -> None:
+def test_any_numbers_are_rejected_or_parsed(section: str, options: list[tuple[str, object]]) -> None:
     text = f"{NET}[{section}]\n" + "".join(f"{key}={value}\n" for key, value in options)
     try:
         parse_text(text)
@@ -117,13 +117,13 @@ def test_any_numbers_are_refused_or_parsed(section: str, options: list[tuple[str
         (NET + "[implicit]\nfilters=2000000000\natoms=2000000000\n", "expected at most"),
     ],
 )
-def test_what_nobody_has_is_refused_with_the_layer_named(text: str, where: str) -> None:
+def test_excessive_memory_is_rejected_with_the_layer(text: str, where: str) -> None:
     with pytest.raises(CfgError, match=where):
         parse_text(text)
 
 
 @QUIET
-def test_numbers_longer_than_python_reads() -> None:
+def test_very_long_numbers() -> None:
     with pytest.raises(CfgError, match="filters: expected an integer of at most"):
         parse_text(NET + f"[convolutional]\nfilters={'9' * 5000}\n")
     with pytest.raises(CfgError, match="layers: expected layers"):
@@ -135,14 +135,14 @@ def test_numbers_longer_than_python_reads() -> None:
 @QUIET
 @pytest.mark.parametrize("path", ["/dev/zero", "/", "no/such/file", "x" * 5000])
 @pytest.mark.parametrize("key", ["tree", "map"])
-def test_a_class_file_that_is_none(key: str, path: str) -> None:
+def test_invalid_class_file(key: str, path: str) -> None:
     text = "[net]\nwidth=2\nheight=2\nchannels=7\n[region]\nclasses=2\nnum=1\nanchors=1,1\n"
     with pytest.raises(DataError, match="cannot read the class"):
         Network(parse_text(f"{text}{key}={path}\n"))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\n", b"99999999999999999999\n", b"-1\n", b""])
-def test_a_class_map_that_is_none(content: bytes, tmp_path: Path) -> None:
+def test_invalid_class_map(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.map"
     path.write_bytes(content)
     with pytest.raises(DataError, match="expected one class number per line"):
@@ -150,5 +150,5 @@ def test_a_class_map_that_is_none(content: bytes, tmp_path: Path) -> None:
 
 
 @QUIET
-def test_a_line_ends_at_a_zero_byte_as_in_c() -> None:
+def test_line_ends_at_a_zero_byte_as_in_c() -> None:
     assert parse_text(NET + "[convolutional]\nfilters=5\0 9\n").layers[0].output.c == 5

@@ -1,4 +1,4 @@
-"""The metadata of pyproject.toml and what the package says about itself agree."""
+"""The metadata of pyproject.toml agrees with the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_one_name_of_the_distribution() -> None:
     assert f"pip install '{DISTRIBUTION}[tensorboard]'" in message
 
 
-def test_nobody_is_told_to_install_another_package_of_ours() -> None:
+def test_messages_name_our_distribution() -> None:
     """`darknet-py` on PyPI is another project."""
     texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "darknet_py").rglob("*.py")]
     assert len(texts) > 100

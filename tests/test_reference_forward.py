@@ -1,4 +1,4 @@
-"""C Darknet's figures for whole cfgs, published ones and one per option: layout, parameters, BFLOPs, every output."""
+"""Whole cfgs equal C Darknet, published ones and one per option: layers, parameters, BFLOPs, every output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def samples(reference: Path) -> dict[str, np.ndarray]:
     ],
     ids=lambda entry: entry.get("name", "none"),
 )
-def test_every_layer_gives_what_c_keeps(
+def test_every_layer_equals_c(
     entry: dict[str, Any], reference: Path, probe: ModuleType, samples: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     graph = parse(reference / entry["cfg"], width=entry["width"] or None, height=entry["height"] or None)
@@ -74,13 +74,13 @@ def test_every_layer_gives_what_c_keeps(
         assert output is not None and output.numel() == entry["batch"] * layer["outputs"]
         if layer.get("order") == "b,h,w,c":
             output = output.permute(0, 2, 3, 1)
-        found = output.reshape(-1).numpy()[probe.positions(layer["index"], output.numel())]
-        error = np.abs(found - expected) / (layer["std"] + np.abs(expected) + 1e-12)
+        values = output.reshape(-1).numpy()[probe.positions(layer["index"], output.numel())]
+        error = np.abs(values - expected) / (layer["std"] + np.abs(expected) + 1e-12)
         assert error.max() <= 1e-4, f"layer {layer['index']} [{graph.layers[layer['index']].type}]"
 
 
-def test_the_network_has_none_of_the_faults_of_cs_build(reference: Path, probe: ModuleType, tmp_path: Path) -> None:
-    """C's CPU build lacks relu6 and gives 0, which net.outputs reproduces; the network computes relu6."""
+def test_network_does_not_reproduce_faults_of_cs_build(reference: Path, probe: ModuleType, tmp_path: Path) -> None:
+    """C's CPU build lacks relu6 and outputs 0, which net.outputs reproduces; the network computes relu6."""
     entry = next(entry for entry in _manifests() if entry["name"] == "act_relu6")
     net = Network(parse(reference / entry["cfg"])).eval()
     (tmp_path / "w").write_bytes(
@@ -89,7 +89,7 @@ def test_the_network_has_none_of_the_faults_of_cs_build(reference: Path, probe: 
     net.load_weights(tmp_path / "w")
     x = torch.from_numpy(probe.image(entry["seed"], (entry["batch"], 3, entry["height"], entry["width"])))
     with torch.no_grad():
-        kept = net.outputs(x)
-        assert kept[1] is not None and kept[2] is not None and not kept[1].any()
-        assert (net(x) - kept[2]).abs().max() > 0.01
+        outputs = net.outputs(x)
+        assert outputs[1] is not None and outputs[2] is not None and not outputs[1].any()
+        assert (net(x) - outputs[2]).abs().max() > 0.01
         assert net.layers[1](net.layers[0](x)).max() > 0

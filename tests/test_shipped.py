@@ -1,4 +1,4 @@
-"""Shipped cfgs and data files are found by their bare names, and a file of the user's always comes first."""
+"""Shipped cfgs and data files are found by bare name; files of the user take precedence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_shipped_file_is_found_by_its_name() -> None:
         assert shipped.find(path.name, "file") == path and shipped.is_shipped(path)
 
 
-def test_a_file_of_the_user_comes_first(tmp_path: Path) -> None:
+def test_user_files_take_precedence(tmp_path: Path) -> None:
     (tmp_path / "yolov4.cfg").write_text("")
     assert shipped.find("yolov4.cfg", "cfg") == Path("yolov4.cfg")
     assert not shipped.is_shipped("yolov4.cfg")
@@ -50,19 +50,19 @@ def test_the_error_names_similar_files(path: str, message: str) -> None:
         shipped.find(path, "cfg")
 
 
-def test_python_takes_bare_names() -> None:
+def test_python_api_accepts_bare_names() -> None:
     assert darknet_py.parse("csresnext50-panet-spp.cfg").parameters > 50e6
     assert len(darknet_py.load("cifar-small.cfg").graph.layers) > 3
     assert len(read_names("coco.names")) == 80
     assert DataFile.read("coco.data").class_names() == read_names(ROOT / "data" / "coco.names")
 
 
-def test_a_data_file_of_the_user_may_name_shipped_names(tmp_path: Path) -> None:
+def test_user_data_file_can_refer_to_shipped_names(tmp_path: Path) -> None:
     (tmp_path / "my.data").write_text("classes=20\ntrain=train.txt\nnames=voc.names\n")
     assert DataFile.read("my.data").class_names()[0] == "aeroplane"
 
 
-def test_commands_take_bare_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_accept_bare_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "cifar-small.cfg"]) == 0
     assert main(["info", "cifar-smal.cfg"]) == 1
     assert "did you mean cifar-small.cfg" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_networks_of_a_part_differ_in_their_layers_only(study: SimpleNamespace):
         assert len(nets) in (3, 6) and len(set(nets)) == 1
 
 
-# --- figures
+# --- statistics and charts
 
 
 def test_quantiles_of_students_t(study: SimpleNamespace):

@@ -65,7 +65,7 @@ def leaf_title(node: Node) -> str:
     if kind == "add" and count > 1:
         return "add" if count == 2 else f"add ×{count}"
     if kind == "resample" and node.output.h != node.inputs[0].h:
-        return f"{printed_name(node)} {ratio(node.inputs[0].h, node.output.h)}"
+        return f"{printed_name(node)} {scale_text(node.inputs[0].h, node.output.h)}"
     text = printed_name(node)
     size, stride, dilation = node.spec.kernel()
     if (size, stride) != (1, 1) or (has_weights(node) and node.output.h * node.output.w > 1):
@@ -81,7 +81,7 @@ def leaf_subtitle(node: Node) -> str:
     return size_text(node.output) + ("" if activation == "linear" else f" {activation}")
 
 
-def ratio(before: int, after: int) -> str:
+def scale_text(before: int, after: int) -> str:
     """`×2` upwards, `÷2` downwards."""
     return f"×{after / before:.3g}" if after >= before else f"÷{before / after:.3g}"
 
@@ -142,7 +142,7 @@ def look(graph: Graph, item: Item) -> str:
 
 def layers_text(block: Block) -> str:
     """`layers 24–54`, or their number where others lie between."""
-    found = sorted(leaves(block))
-    if found[-1] - found[0] + 1 != len(found):
-        return f"{len(found)} layers, {found[0]}…{found[-1]}"
-    return f"layers {found[0]}–{found[-1]}"
+    indices = sorted(leaves(block))
+    if indices[-1] - indices[0] + 1 != len(indices):
+        return f"{len(indices)} layers, {indices[0]}…{indices[-1]}"
+    return f"layers {indices[0]}–{indices[-1]}"

@@ -53,7 +53,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Grid:
+class BlockGrid:
     """A block's children on rows and columns, with its edges.
 
     heights: of the pyramid's rows, the height of the feature maps; 0 between two resolutions. Empty for other blocks.
@@ -94,7 +94,7 @@ def _ranks(links: nx.DiGraph) -> dict[str, int]:
     return {node: rank for rank, nodes in enumerate(nx.topological_generations(links)) for node in nodes}
 
 
-def layered(graph: Graph, readers: Mapping[int, Sequence[int]], block: Block) -> Grid:
+def layered(graph: Graph, readers: Mapping[int, Sequence[int]], block: Block) -> BlockGrid:
     """The inside of a block, top to bottom. readers: see `readers_of`."""
     links = _links(graph, readers, block)
     names = [name(child) for child in block.children]
@@ -125,7 +125,7 @@ def layered(graph: Graph, readers: Mapping[int, Sequence[int]], block: Block) ->
             near = [next(free)]
             taken.update(dict.fromkeys(cells(edge, near[0]), start))
         edges.append(Edge(start, end, lane=near[0]))
-    return Grid(rows, columns, tuple(edges))
+    return BlockGrid(rows, columns, tuple(edges))
 
 
 def _columns(
@@ -157,7 +157,7 @@ def _columns(
 Cell = tuple[int, int]  # column, row
 
 
-def pyramid(graph: Graph, readers: Mapping[int, Sequence[int]], root: Block) -> Grid:
+def pyramid(graph: Graph, readers: Mapping[int, Sequence[int]], root: Block) -> BlockGrid:
     """The whole network, a row per resolution. readers: see `readers_of`."""
     links = _links(graph, readers, root)
     links.remove_nodes_from([ENTRY, EXIT])
@@ -187,7 +187,7 @@ def pyramid(graph: Graph, readers: Mapping[int, Sequence[int]], root: Block) -> 
     used = sorted(set(rows.values()))
     rows = {child: used.index(row) for child, row in rows.items()}
     shown = tuple(heights.get(row, 0) for row in used)
-    return Grid(rows, columns, _routed(links, rows, columns), heights=shown)
+    return BlockGrid(rows, columns, _routed(links, rows, columns), heights=shown)
 
 
 def _levels(graph: Graph, root: Block, links: nx.DiGraph) -> tuple[dict[str, int], dict[int, int]]:
@@ -207,10 +207,10 @@ def _levels(graph: Graph, root: Block, links: nx.DiGraph) -> tuple[dict[str, int
         before, after = list(links.pred[name(child)]), list(links.succ[name(child)])
         if len(before) != 1 or len(after) != 1 or links.in_degree(after[0]) < 2 or before[0] in inputs:
             continue
-        here, there = row[heights[before[0]]], row[heights[name(child)]]
+        source_row, own_row = row[heights[before[0]]], row[heights[name(child)]]
         parts = child.children if isinstance(child, Block) else (child,)
-        if here != there and all(isinstance(part, Leaf) for part in parts):
-            rows[name(child)] = there + (1 if there < here else -1)
+        if source_row != own_row and all(isinstance(part, Leaf) for part in parts):
+            rows[name(child)] = own_row + (1 if own_row < source_row else -1)
     return rows, {0: graph.input.h, **{place: height for height, place in row.items()}}
 
 
@@ -409,7 +409,7 @@ class _Planner:
     a child leaves no less room for the bends, so they are made for this state.
     """
 
-    def __init__(self, grid: Grid, closed: Mapping[str, tuple[int, int]]):
+    def __init__(self, grid: BlockGrid, closed: Mapping[str, tuple[int, int]]):
         self.grid = grid
         variables = (Sum(0, (at,)) for at in count())
         self.sizes = {child: SizeFormula(*islice(variables, 4)) for child in grid.rows}
@@ -423,25 +423,25 @@ class _Planner:
         self.values.append(max(formula.value(self.values) for formula in formulas))
         return Sum(0, (len(self.values) - 1,))
 
-    def columns(self, start: int, gaps: Sequence[int], least: int = 0) -> list[_Track]:
+    def columns(self, start: int, gaps: Sequence[int], minimum: int = 0) -> list[_Track]:
         reaches = {child: (size.x, size.w - size.x) for child, size in self.sizes.items()}
-        return self.tracks(self.grid.columns, reaches, start, gaps, least)
+        return self.tracks(self.grid.columns, reaches, start, gaps, minimum)
 
     def tracks(
-        self, tracks: Mapping[str, int], reaches: Mapping[str, Reach], start: int, gaps: Sequence[int], least: int = 0
+        self, tracks: Mapping[str, int], reaches: Mapping[str, Reach], start: int, gaps: Sequence[int], minimum: int = 0
     ) -> list[_Track]:
-        """Columns or rows one after another. gaps: behind each. least: reach of one without children."""
-        members: list[list[Reach]] = [[(Sum(least), Sum(least))] for _ in gaps]
+        """Columns or rows one after another. gaps: after each. minimum: reach of a track without children."""
+        members: list[list[Reach]] = [[(Sum(minimum), Sum(minimum))] for _ in gaps]
         for child, track in tracks.items():
             members[track].append(reaches[child])
-        found = []
+        placed = []
         at = Sum(start)
         for reach, gap in zip(members, gaps, strict=True):
             before, behind = (self.largest(*dict.fromkeys(side)) for side in zip(*reach, strict=True))
             axis = self.largest(at + before)
-            found.append(_Track(at, axis, axis + behind))
-            at = found[-1].end + gap
-        return found
+            placed.append(_Track(at, axis, axis + behind))
+            at = placed[-1].end + gap
+        return placed
 
     def plan(
         self, corners: Iterable[Point], paths: Iterable[Sequence[Point]], size: SizeFormula, bands: Iterable[Point] = ()
@@ -450,7 +450,7 @@ class _Planner:
         return Plan(tuple(self.grid.rows), tuple(self.maxima), tuple(corners), drawn, size, tuple(bands))
 
 
-def plan_block(grid: Grid, closed: Mapping[str, tuple[int, int]], title_width: int, header: int = HEADER) -> Plan:
+def plan_block(grid: BlockGrid, closed: Mapping[str, tuple[int, int]], title_width: int, header: int = HEADER) -> Plan:
     """title_width: what the header needs."""
     planner = _Planner(grid, closed)
     sizes = planner.sizes
@@ -477,7 +477,7 @@ def plan_block(grid: Grid, closed: Mapping[str, tuple[int, int]], title_width: i
     return planner.plan(corners, map(path, grid.edges), size)
 
 
-def plan_pyramid(grid: Grid, closed: Mapping[str, tuple[int, int]]) -> Plan:
+def plan_pyramid(grid: BlockGrid, closed: Mapping[str, tuple[int, int]]) -> Plan:
     planner = _Planner(grid, closed)
     sizes = planner.sizes
     lanes_x, lanes_y = [0] * (1 + max(grid.columns.values())), [0] * (1 + max(grid.rows.values()))

@@ -137,10 +137,10 @@ def _section(lines: list[str], line: int) -> str:
     end = line
     while end < len(lines) and not lines[end].lstrip().startswith("["):
         end += 1
-    found = lines[line - 1 : end]
-    while len(found) > 1 and (not found[-1].strip() or found[-1].lstrip()[0] in "#;"):
-        found.pop()
-    return "\n".join(found)
+    section = lines[line - 1 : end]
+    while len(section) > 1 and (not section[-1].strip() or section[-1].lstrip()[0] in "#;"):
+        section.pop()
+    return "\n".join(section)
 
 
 def _block(graph: Graph, block: Block) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Networks as points: what they reach over what they cost, as SVG."""
+"""Scatter plots of networks, accuracy over cost, as SVG."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 class Point(NamedTuple):
-    """A network. Points of one family (a network at several sizes) have one color and are joined by a line."""
+    """A network. Points of one family (a network at several sizes) have one color and are connected by a line."""
 
     name: str
     family: str
@@ -48,7 +48,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, mor
         more_is_better: Whether a larger y is better. A smaller x always is.
 
     Returns:
-        The SVG text. Each point shows its values under the pointer; a dashed line joins the points that no other beats.
+        The SVG text. Each point shows its values under the pointer; a dashed line connects the Pareto-optimal points.
     """
     root = ElementTree.fromstring(figure_svg(scatter_figure(points, x_label, y_label, title, more_is_better)))
     style, name = ElementTree.Element(f"{{{_SVG}}}style"), ElementTree.Element(f"{{{_SVG}}}title")
@@ -74,7 +74,7 @@ def scatter_figure(
         axes.set_title(title, loc="left", weight="bold", pad=14)
         _set_scale(axes, "x", [point.x for point in points], x_label)
         _set_scale(axes, "y", [point.y for point in points], y_label)
-        front = unbeaten(points, more_is_better)
+        front = pareto_front(points, more_is_better)
         if len(front) > 1:
             axes.plot([point.x for point in front], [point.y for point in front], "--", color=_LINE, lw=1, gid="front")
         families = list(dict.fromkeys(point.family for point in points))
@@ -86,8 +86,8 @@ def scatter_figure(
             axes.plot([point.x], [point.y], "o", color=colors[point.family], ms=11, mew=0, zorder=3, gid=f"point-{at}")
         spots = [(x, HEIGHT - y) for x, y in axes.transData.transform([(point.x, point.y) for point in points])]
         for at, (x, y, anchor) in enumerate(_labels([point.name for point in points], spots)):
-            place = x / WIDTH, 1 - y / HEIGHT
-            figure.text(*place, points[at].name, fontsize=_SIZE, ha=anchor, va="baseline", gid=f"name-{at}")
+            position = x / WIDTH, 1 - y / HEIGHT
+            figure.text(*position, points[at].name, fontsize=_SIZE, ha=anchor, va="baseline", gid=f"name-{at}")
         _identify(figure, axes)
     return figure
 
@@ -116,7 +116,7 @@ def _set_scale(axes: Axes, side: str, values: Sequence[float], label: str) -> No
 
 
 def _identify(figure: Figure, axes: Axes) -> None:
-    """Names for what the style colors."""
+    """Sets the ids that the style sheet refers to."""
     figure.patch.set_gid("page")
     axes.patch.set_gid("plot")
     axes.spines[["top", "right"]].set_visible(False)
@@ -127,20 +127,20 @@ def _identify(figure: Figure, axes: Axes) -> None:
         line.set_gid(f"grid-{at}")
 
 
-def unbeaten(points: Sequence[Point], more_is_better: bool = True) -> list[Point]:
-    """The points than which no other is both cheaper and better, cheapest first."""
+def pareto_front(points: Sequence[Point], more_is_better: bool = True) -> list[Point]:
+    """The Pareto-optimal points, cheapest first."""
     sign = 1 if more_is_better else -1
-    found: list[Point] = []
+    front: list[Point] = []
     for point in sorted(points, key=lambda point: (point.x, -sign * point.y)):
-        if not found or sign * point.y > sign * found[-1].y:
-            found.append(point)
-    return found
+        if not front or sign * point.y > sign * front[-1].y:
+            front.append(point)
+    return front
 
 
 def _labels(names: Sequence[str], spots: Sequence[tuple[float, float]]) -> list[tuple[float, float, str]]:
-    """A place for each name beside its point, over no point and no other name where there is one."""
+    """A position for each name beside its point, with as little overlap as possible."""
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in spots]
-    found = []
+    positions = []
     for name, (x, y) in zip(names, spots, strict=True):
         width = _LETTER * _SIZE * len(name)
         choices = [
@@ -154,23 +154,23 @@ def _labels(names: Sequence[str], spots: Sequence[tuple[float, float]]) -> list[
             (x - 8, y + 18, "right"),
         ]
         boxes = [_box(choice, width) for choice in choices]
-        costs = [sum(_shared(box, other) for other in taken) + 10 * _outside(box) for box in boxes]
+        costs = [sum(_overlap(box, other) for other in taken) + 10 * _outside(box) for box in boxes]
         best = min(range(len(choices)), key=costs.__getitem__)
         taken.append(boxes[best])
-        found.append(choices[best])
-    return found
+        positions.append(choices[best])
+    return positions
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def _box(place: tuple[float, float, str], width: float) -> Box:
-    x, y, anchor = place
+def _box(position: tuple[float, float, str], width: float) -> Box:
+    x, y, anchor = position
     left = x - width * {"left": 0.0, "center": 0.5, "right": 1.0}[anchor]
     return left, y - _SIZE, left + width, y + 4
 
 
-def _shared(a: Box, b: Box) -> float:
+def _overlap(a: Box, b: Box) -> float:
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
 
 

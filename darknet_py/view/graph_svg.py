@@ -31,7 +31,7 @@ from darknet_py.view.graph_tree import (
     Block,
     Item,
     blocks,
-    build,
+    build_tree,
     category,
     leaves,
     output_of,
@@ -92,7 +92,7 @@ class Diagram:
 
     def __init__(self, graph: Graph, layers: Iterable[int] | None = None):
         self.graph = graph
-        self.root = build(graph, layers)
+        self.root = build_tree(graph, layers)
         self.readers = readers_of(graph)
         self.rows: dict[int, LayerProfile] = {row.node.index: row for row in layer_profiles(graph)}
         self.items: dict[str, Item] = {}
@@ -179,15 +179,15 @@ class Drawing:
     def bands(self) -> list[tuple[int, float, float, str, str]]:
         """(number, top, height, ratio to the input, size) of each row of the pyramid that has a resolution."""
         graph, root = self.diagram.graph, self.diagram.tree.root
-        found = []
+        bands = []
         for row, height in enumerate(self.diagram.grids[root].heights):
             if height:
                 widths = {node.output.w for node in graph.layers if node.output.h == height} or {graph.input.w}
                 texts = (
                     (f"÷{number(graph.input.h / height)}", f"{max(widths)}×{height}") if height > 1 else ("vector", "")
                 )
-                found.append((row, *self.placed[root].bands[row], *texts))
-        return found
+                bands.append((row, *self.placed[root].bands[row], *texts))
+        return bands
 
     def children(self, block: Block) -> list[tuple[Item, tuple[float, float]]]:
         """Each with its corner."""

@@ -124,7 +124,7 @@ def output_of(item: Item) -> int:
     return item.index if isinstance(item, Leaf) else item.output
 
 
-def build(graph: Graph, layers: Iterable[int] | None = None) -> Block:
+def build_tree(graph: Graph, layers: Iterable[int] | None = None) -> Block:
     """The tree of a graph, or of some of its layers alone (the rest counts as outside).
 
     Linear in layers and inputs, but for regions: each looks at its own layers.
@@ -165,21 +165,21 @@ class _Builder:
     def _regions(self) -> list[tuple[int, frozenset[int]]]:
         """(join, its layers), smallest first, any two nested or disjoint."""
         dominators = nx.immediate_dominators(self.flow, _ROOT)
-        found = []
+        candidates = []
         for join in self.members:
             if self.flow.in_degree(join) > 1 and dominators[join] != _ROOT:
                 layers = self._between(dominators[join], join)
                 if layers:
-                    found.append((join, layers))
-        found.sort(key=lambda region: (len(region[1]), region[0]))
+                    candidates.append((join, layers))
+        candidates.sort(key=lambda region: (len(region[1]), region[0]))
         outermost: dict[int, frozenset[int]] = {}
-        kept = []
-        for join, layers in found:
+        regions = []
+        for join, layers in candidates:
             nested = {id(region): region for index in layers if (region := outermost.get(index))}
             if all(region <= layers for region in nested.values()):
-                kept.append((join, layers))
+                regions.append((join, layers))
                 outermost.update(dict.fromkeys(layers, layers))
-        return kept
+        return regions
 
     def _between(self, fork: int, join: int) -> frozenset[int] | None:
         """The layers after `fork` up to `join`; None if they are no block.
@@ -187,11 +187,11 @@ class _Builder:
         A block goes from the resolution of its fork to that of its join, never up: otherwise it is a feature pyramid.
         An octave down and up again is allowed where nothing else reads the layers (Elastic).
         """
-        layers, found = {join}, [join]  # not nx.ancestors, which does not stop at the fork: twice the calls
-        while found:
-            sources = self.flow.pred[found.pop()].keys() - layers - {fork}
+        layers, pending = {join}, [join]  # not nx.ancestors, which does not stop at the fork: twice the calls
+        while pending:
+            sources = self.flow.pred[pending.pop()].keys() - layers - {fork}
             layers |= sources
-            found += sources
+            pending += sources
         if len(layers) > _REGION_LIMIT:
             return None
         ways = [(self._height(source), self._height(index)) for source, index in self.flow.in_edges(layers)]
@@ -288,14 +288,14 @@ class _Builder:
             row.append(item)
             last[item] = row
         several = sum(not links.out_degree(item) for item in items) > 1
-        found: list[Item] = []
+        grouped: list[Item] = []
         for row in rows:
             # Of several heads the last often follows its neck alone; it is cut off to look like the others.
             cut = len(row) - 3 if several and len(row) > 4 and self._is_head(row) else len(row)
             for part in (row[:cut], row[cut:]):
                 if part:
-                    found.append(part[0] if len(part) == 1 else self._block("chain", part, output_of(part[-1])))
-        return found
+                    grouped.append(part[0] if len(part) == 1 else self._block("chain", part, output_of(part[-1])))
+        return grouped
 
     def _is_head(self, row: Sequence[Item]) -> bool:
         *_, end = row
@@ -315,10 +315,10 @@ class _Builder:
             isinstance(other, Leaf) and passes(self.graph.layers[other.index]) for other in row
         ):
             return True
-        here, there = self._height(output_of(end)), self._height(output_of(item))
+        before, after = self._height(output_of(end)), self._height(output_of(item))
         if isinstance(item, Leaf):
             if isinstance(end, Block):
                 return False
-            prepares = expands or (here < there and self._height(output_of(row[0])) == here)
-            return here == there or prepares
-        return here == there and (isinstance(end, Leaf) or end.kind == item.kind)
+            prepares = expands or (before < after and self._height(output_of(row[0])) == before)
+            return before == after or prepares
+        return before == after and (isinstance(end, Leaf) or end.kind == item.kind)

@@ -1,4 +1,4 @@
-"""Blocks that are found, places that do not overlap, edges that are all there."""
+"""The graph diagram: detected blocks, positions without overlap, all edges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from darknet_py.layers import LAYERS
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import ENTRY, EXIT, Placed, Sum, name, path_text, place, rounded
 from darknet_py.view.graph_svg import Diagram, fitted, svg
-from darknet_py.view.graph_tree import CATEGORIES, INPUT, Block, Leaf, blocks, build, leaves
+from darknet_py.view.graph_tree import CATEGORIES, INPUT, Block, Leaf, blocks, build_tree, leaves
 from tests.call_count import count_calls
 from tests.view.networks import Writer, scattered
 
@@ -33,26 +33,26 @@ def yolov4() -> Graph:
 
 def kinds(graph: Graph) -> list[tuple[str, int, int]]:
     """(kind, first layer, last layer) of the regions."""
-    found = [block for block in blocks(build(graph)) if block.kind not in ("chain", "network")]
-    return sorted((block.kind, min(leaves(block)), max(leaves(block))) for block in found)
+    detected = [block for block in blocks(build_tree(graph)) if block.kind not in ("chain", "network")]
+    return sorted((block.kind, min(leaves(block)), max(leaves(block))) for block in detected)
 
 
 # --- blocks
 
 
-def test_csp_modules_and_their_residual_blocks_are_found() -> None:
-    found = kinds(parse(CFG / "csresnet50.cfg"))
-    assert next(region for region in found if region[0] == "csp") == ("csp", 2, 19)
-    assert [region for region in found if region[0] == "residual"][:3] == [
+def test_csp_modules_and_their_residual_blocks_are_detected() -> None:
+    detected = kinds(parse(CFG / "csresnet50.cfg"))
+    assert next(region for region in detected if region[0] == "csp") == ("csp", 2, 19)
+    assert [region for region in detected if region[0] == "residual"][:3] == [
         ("residual", 5, 8),
         ("residual", 9, 12),
         ("residual", 13, 16),
     ]
-    assert len([region for region in found if region[0] == "csp"]) == 4
+    assert len([region for region in detected if region[0] == "csp"]) == 4
 
 
 def test_yolov4_reads_like_its_paper(yolov4: Graph) -> None:
-    titles = [labels.block_title(yolov4, child) for child in build(yolov4).children if isinstance(child, Block)]
+    titles = [labels.block_title(yolov4, child) for child in build_tree(yolov4).children if isinstance(child, Block)]
     assert titles[:6] == [
         "CSP · residual",
         "CSP · 2 × residual",
@@ -99,7 +99,7 @@ def test_an_elastic_branch_is_part_of_its_block_and_a_pyramid_is_not() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CFG.glob("*.cfg")), ids=lambda path: path.stem)
-def test_every_cfg_of_ours_is_drawn_readably(path: Path) -> None:
+def test_every_shipped_cfg_is_drawn_readably(path: Path) -> None:
     diagram = Diagram(parse(path))
     check(diagram)
     heads = sum(node.type == "yolo" for node in parse(path))  # each scale adds a few blocks: P7 has five
@@ -126,15 +126,15 @@ def check(diagram: Diagram) -> None:
 
 
 def ancestors(diagram: Diagram, item: str) -> list[str]:
-    found = []
+    items = []
     while item in diagram.parents:
         item = diagram.parents[item]
-        found.append(item)
-    return found
+        items.append(item)
+    return items
 
 
 def check_edges(diagram: Diagram) -> None:
-    """Every edge of the graph is an edge of the diagram at the block that both ends share, and none is invented."""
+    """Every edge of the graph is an edge of the diagram at the block that both ends share, and there are no others."""
     drawn = {key: {(edge.start, edge.end) for edge in grid.edges} for key, grid in diagram.grids.items()}
     expected: dict[str, set[tuple[str, str]]] = {key: set() for key in drawn}
     for node in diagram.graph.layers:
@@ -179,7 +179,7 @@ def check_places(diagram: Diagram, opened: set[str], placed: dict[str, Placed]) 
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_any_network_is_drawn(seed: int) -> None:
+def test_random_networks_are_drawn(seed: int) -> None:
     check(Diagram(parse_text(scattered(seed, random.Random(seed).randint(1, 60)))))
 
 
@@ -187,7 +187,7 @@ def test_a_network_without_shape_is_drawn() -> None:
     check(Diagram(parse_text("[net]\ninputs=20\n[connected]\noutput=8\n[connected]\noutput=3\n")))
 
 
-def test_a_large_network_takes_moments() -> None:
+def test_large_network_is_fast() -> None:
     graph = parse(CFG / "yolov4-p7.cfg")
     assert len(graph.layers) == 375
     diagram, text = Diagram(graph), svg(graph, "all")  # compiles the templates, once per process
@@ -254,7 +254,7 @@ def test_short_numbers(value: float, text: str) -> None:
 # --- files
 
 
-def test_the_svg_is_well_formed_whatever_the_cfg_is_called(yolov4: Graph) -> None:
+def test_svg_is_well_formed_for_any_cfg_name(yolov4: Graph) -> None:
     graph = parse_text(yolov4.text, 'a/<b> & "c".cfg')
     for opened in ("none", "all"):
         root = ElementTree.fromstring(svg(graph, opened))
@@ -267,11 +267,11 @@ def test_the_svg_is_well_formed_whatever_the_cfg_is_called(yolov4: Graph) -> Non
 
 def test_open_and_closed(yolov4: Graph) -> None:
     closed, opened = svg(yolov4), svg(yolov4, "all")
-    assert closed.count('class="item') == len(build(yolov4).children)
+    assert closed.count('class="item') == len(build_tree(yolov4).children)
     assert opened.count('class="item leaf') == len(yolov4.layers) + 1
 
 
-def test_the_module_picture_shows_each_layer_and_both_branches() -> None:
+def test_module_image_shows_each_layer_and_both_branches() -> None:
     graph = parse(CFG / "csresnet50.cfg")
     root = ElementTree.fromstring(svg(graph, layers=range(2, 20), theme="light"))
     items = {element.get("id"): element for element in root.iter(f"{SVG}g") if "item" in element.get("class", "")}

@@ -1,4 +1,4 @@
-"""The page: text that cannot break out of it, then a browser that uses it."""
+"""The graph page: escaped text, and use in a browser."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def quiet(text: str, path: str = "<text>") -> Graph:
         return parse_text(text, path)
 
 
-def test_the_page_needs_nothing_else() -> None:
+def test_page_is_self_contained() -> None:
     found = read(page(parse(CFG / "yolov4-tiny.cfg")))
     assert not {tag for tag, _ in found.tags} & {"link", "iframe", "object", "embed", "base"}
     assert not [attributes for tag, attributes in found.tags if tag in ("script", "img") and "src" in attributes]
@@ -84,7 +84,7 @@ def test_text_of_a_cfg_stays_text() -> None:
     assert "</script><script>" in model["layers"][0]["cfg"]
 
 
-def test_figures_are_those_of_the_account() -> None:
+def test_values_equal_the_profile() -> None:
     graph = parse(CFG / "yolov4-tiny.cfg")
     model = json.loads(read(page(graph)).data["model"])
     for layer, row in zip(model["layers"], layer_profiles(graph), strict=True):
@@ -103,7 +103,7 @@ def decoded(uri: str) -> np.ndarray:
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
 
 
-def test_every_layer_is_shown_as_it_is() -> None:
+def test_details_of_every_layer() -> None:
     text = "[net]\nwidth=32\nheight=16\nchannels=3\n"
     text += "[convolutional]\nfilters=2\nsize=1\nactivation=linear\n[upsample]\nstride=2\n[avgpool]\n"
     net = Network(parse_text(text)).eval()
@@ -173,7 +173,7 @@ _PIXEL = "data:image/jpeg;base64," + base64.b64encode(
 
 
 @chromium.needed
-def test_places_are_those_of_python(browser: chromium.Page, files: dict[str, Path]) -> None:
+def test_positions_equal_those_of_python(browser: chromium.Page, files: dict[str, Path]) -> None:
     for key, graph in (("tiny", parse(CFG / "yolov4-tiny.cfg")), ("p7", parse(CFG / "yolov4-p7.cfg"))):
         browser.open(files[key])
         tree = Diagram(graph).tree

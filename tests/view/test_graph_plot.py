@@ -1,4 +1,4 @@
-"""Networks as points: accuracy over cost."""
+"""Scatter plots of networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from darknet_py.view import graph_plot
-from darknet_py.view.graph_plot import Point, scatter, unbeaten
+from darknet_py.view.graph_plot import Point, pareto_front, scatter
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -34,19 +34,21 @@ def test_axes_hold_their_values_and_have_round_ticks(values: list[float]) -> Non
     assert all(len(f"{tick:g}".lstrip("-0.").replace(".", "").rstrip("0").split("e")[0]) <= 4 for tick in ticks)
 
 
-def test_only_points_that_no_other_beats_are_joined() -> None:
+def test_line_connects_pareto_optimal_points_only() -> None:
     points = [
         Point(name, name, x, y) for name, x, y in (("a", 1, 10), ("b", 2, 9), ("c", 3, 12), ("d", 3, 11), ("e", 4, 12))
     ]
-    assert [point.name for point in unbeaten(points)] == ["a", "c"]
-    assert [point.name for point in unbeaten(points, more_is_better=False)] == ["a", "b"]
+    assert [point.name for point in pareto_front(points)] == ["a", "c"]
+    assert [point.name for point in pareto_front(points, more_is_better=False)] == ["a", "b"]
 
 
-def test_names_keep_apart() -> None:
+def test_names_do_not_overlap() -> None:
     draw = random.Random(1)
     spots = [(draw.uniform(100, 800), draw.uniform(80, 480)) for _ in range(14)]
     names = [f"network-{at}" for at in range(len(spots))]
-    places = graph_plot._labels(names, spots)
-    boxes = [graph_plot._box(place, 0.58 * 12.5 * len(name)) for name, place in zip(names, places, strict=True)]
+    positions = graph_plot._labels(names, spots)
+    boxes = [
+        graph_plot._box(position, 0.58 * 12.5 * len(name)) for name, position in zip(names, positions, strict=True)
+    ]
     shared = [graph_plot._shared(a, b) for at, a in enumerate(boxes) for b in boxes[at + 1 :]]
     assert sum(area > 0 for area in shared) <= 1
