@@ -50,5 +50,5 @@ def test_names_do_not_overlap() -> None:
     boxes = [
         graph_plot._box(position, 0.58 * 12.5 * len(name)) for name, position in zip(names, positions, strict=True)
     ]
-    shared = [graph_plot._shared(a, b) for at, a in enumerate(boxes) for b in boxes[at + 1 :]]
+    shared = [graph_plot._overlap(a, b) for at, a in enumerate(boxes) for b in boxes[at + 1 :]]
     assert sum(area > 0 for area in shared) <= 1
