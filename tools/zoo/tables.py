@@ -76,7 +76,7 @@ _UNPUBLISHED: dict[str, dict[str, Any]] = {
 }
 _SIZES = {"darknet": 256, "resnet10": 256}  # "not stated"; from their cfgs
 _NOTES = {
-    "ResNet-50": "the README has the value of a later cfg, with pooling before the scores instead of after them (9.749)",
+    "ResNet-50": "the README has the value of a later cfg, with the pooling before the scores, not after (9.749)",
     "Darknet Ref.": "the README has pjreddie's value, truncated",
     "YOLOv3-tiny-PRN": "the published cfg has 4.94 M; the README says 4.95",
 }
