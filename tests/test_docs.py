@@ -62,6 +62,14 @@ def test_every_command_line_parses(capsys: pytest.CaptureFixture[str]) -> None:
     assert count > 100
 
 
+def test_every_command_has_a_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        path = f"reference/commands/{name}.md"
+        assert f": {path}\n" in nav, f"expected {path} in the nav of mkdocs.yml"
+        assert "<!-- options -->" in (ROOT / "docs" / path).read_text(encoding="utf-8")
+
+
 def test_every_option_of_a_section_is_described_and_nothing_else(cfg_options: ModuleType) -> None:
     texts = yaml.safe_load((ROOT / "tools" / "docs" / "sections.yml").read_text(encoding="utf-8"))
     shared: set[str] = set()
@@ -69,7 +77,8 @@ def test_every_option_of_a_section_is_described_and_nothing_else(cfg_options: Mo
         options, own = cfg_options.options_of(name), set(texts[name].get("options") or {})
         assert own <= set(options), name
         shared |= set(options) - own
-        assert set(options) - own <= set(texts["shared"]), name
+        missing = set(options) - own - set(texts["shared"])
+        assert not missing, f"[{name}]: expected a text for {', '.join(missing)} in tools/docs/sections.yml"
         assert set(texts[name].get("defaults") or {}) <= set(options), name
     assert shared == set(texts["shared"])
 
