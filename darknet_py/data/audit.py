@@ -38,7 +38,7 @@ KINDS = {
     "outside": FindingKind("boxes outside the image", True),
     "unclassified": FindingKind("images whose path does not name exactly one class", True),
     "dataset": FindingKind("problems of the whole data set", True),
-    "near_leak": FindingKind("validation images that image_report like a training image"),
+    "near_leak": FindingKind("validation images that look like a training image"),
     "duplicate": FindingKind("duplicate images"),
     "near_duplicate": FindingKind("near-duplicate images"),
     "unlabeled": FindingKind("images without a label file"),
