@@ -100,9 +100,22 @@ def decode_text(content: bytes, path: str | Path, what: str, *, keep_bytes: bool
 
 def checked_text(text: str, path: str | Path, what: str) -> str:
     """Returns a text read from `path`; raises DataError if it is binary data, such as an image, weights or UTF-16."""
+    download = failed_download(text[:_INSPECTED].encode("utf-8", "replace"))
+    if download:
+        raise DataError(f"{path}: cannot read {what}: {download}")
     if "\0" in text[:_INSPECTED]:  # later zero bytes end a line, as in C
         raise DataError(f"{path}: cannot read {what}: not a text file")
     return text
+
+
+def failed_download(start: bytes) -> str:
+    """What a file is whose content was not downloaded, from its first bytes; empty for any other file."""
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page; download the file itself (on GitHub: Raw)"
+    if start.startswith(b"version https://git-lfs.github.com/"):
+        return "it is a Git LFS pointer; download the file that it stands for (git lfs pull)"
+    return ""
 
 
 def _reason(problem: OSError | ValueError) -> str:

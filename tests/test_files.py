@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from darknet_py.errors import DataError
-from darknet_py.files import write_atomically
+from darknet_py.errors import DataError, WeightsError
+from darknet_py.files import read_text, write_atomically
+from darknet_py.model.weights import read_header
 
 
 def test_file_is_replaced_or_unchanged(tmp_path: Path) -> None:
@@ -36,3 +37,20 @@ def test_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     write_atomically(pipe, b"anchors")
     reader.join(10)
     assert got == [b"anchors"] and pipe.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'\n\n<!DOCTYPE html>\n<html lang="en">', "it is a web page; download the file itself"),
+        (b"<HTML><head>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "it is a Git LFS pointer"),
+    ],
+)
+def test_files_that_were_not_downloaded_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"a: cannot read the cfg: {message}"):
+        read_text(path, "cfg", keep_bytes=True)
+    with pytest.raises(WeightsError, match=f"a: cannot read the weights: {message}"):
+        read_header(path)

@@ -15,6 +15,7 @@ from darknet_py.cfg.sections import Problems, Section, unusual_characters
 from darknet_py.errors import CfgWarning, Problem
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, HeadSpec, Node, Shape, ShapeError
+from darknet_py.layers.foreign import foreign_section
 
 # No real network has more values than this in one layer or one weights file (32 GiB of float32). The limit keeps a
 # typo from allocating terabytes.
@@ -227,7 +228,8 @@ def _resolve(sections: Sequence[Section], net: NetSpec, problems: Problems) -> l
         name = ALIASES.get(section.name, section.name)
         spec_type = LAYERS.get(name)
         if spec_type is None:
-            options.error(f"expected a known section, got [{section.name}]{_section_hint(section.name)}")
+            hint = foreign_section(options) or _section_hint(section.name)
+            options.error(f"expected a known section, got [{section.name}]{hint}")
             shapes.append(None)
             continue
         errors_before = len(problems.errors)

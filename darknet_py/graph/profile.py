@@ -153,6 +153,8 @@ def _receptive_field(node: Node, fields: Mapping[int, tuple[int, int]]) -> tuple
     field = max(source_field for (source_field, _), _ in sources)
     if (size, stride) != (1, 1):
         _, step = sources[0][0]
+        if node.spec.spreads:  # an output pixel reads every stride-th entry of the kernel
+            return field + ((size - 1) // stride) * step, max(step // stride, 1)
         return field + (size - 1) * dilation * step, step * stride
     same_width = [step for (_, step), shape in sources if shape.w == node.output.w]
     if same_width:
@@ -174,7 +176,7 @@ def printed_name(node: Node) -> str:
 def kernel_text(node: Node) -> str:
     """Darknet's size/strd(dil): `3 x 3/ 2`, or `3 x 3/ 1(2)` with dilation; "" for layers without a window."""
     size, stride, dilation = node.spec.kernel()
-    if (size, stride) == (1, 1) and not has_weights(node):
+    if (size, stride) == (1, 1) and not (has_weights(node) and not node.spec.vector):
         return ""
     return f"{size:2d} x{size:2d}/{stride:2d}" + (f"({dilation})" if dilation > 1 else "")
 

@@ -31,6 +31,7 @@ from darknet_py.layers.merge import (
 )
 from darknet_py.layers.normalize import BatchNormSpec, L2NormSpec, LrnSpec
 from darknet_py.layers.pool import AvgPoolSpec, DropoutSpec, LocalAvgPoolSpec, MaxPoolSpec
+from darknet_py.layers.prelu import PreluSpec
 from darknet_py.layers.recurrent import GruSpec, LstmSpec, RnnSpec
 from darknet_py.layers.region import RegionSpec
 from darknet_py.layers.resample import Reorg3dSpec, ReorgSpec, UpsampleSpec
@@ -67,6 +68,7 @@ LAYERS: dict[str, type[Spec]] = {
     "lstm": LstmSpec,
     "maxpool": MaxPoolSpec,
     "normalization": LrnSpec,
+    "prelu": PreluSpec,
     "region": RegionSpec,
     "reorg": ReorgSpec,
     "reorg3d": Reorg3dSpec,
@@ -82,7 +84,8 @@ LAYERS: dict[str, type[Spec]] = {
     "yolo": YoloSpec,
 }
 
-# Darknet's other spellings (`string_to_layer_type`).
+# Darknet's other spellings (`string_to_layer_type`), and names of forks for the same section: sowson's [yolo4] decodes
+# as AlexeyAB's [yolo] does (its own [yolo] is pjreddie's).
 ALIASES: dict[str, str] = {
     "avg": "avgpool",
     "conn": "connected",
@@ -94,4 +97,5 @@ ALIASES: dict[str, str] = {
     "network": "net",
     "silence": "empty",
     "soft": "softmax",
+    "yolo4": "yolo",
 }

@@ -109,6 +109,7 @@ class Spec:
     """
 
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
+    spreads: ClassVar[bool] = False  # its stride enlarges the map (transposed convolution)
     channels_key: ClassVar[str] = ""  # the option that sets the number of its output channels
 
     groups: int = 1

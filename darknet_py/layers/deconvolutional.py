@@ -21,6 +21,7 @@ from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays
 class DeconvolutionalSpec(Spec):
     """`parse_deconvolutional`: output (in − 1)·stride + size − 2·padding."""
 
+    spreads: ClassVar[bool] = True
     channels_key: ClassVar[str] = "filters"
 
     filters: int
@@ -58,6 +59,9 @@ class DeconvolutionalSpec(Spec):
     def cost(self, node: Node) -> Cost:
         weights = node.inputs[0].c * self.filters * self.size**2
         return Cost(2.0 * weights * node.inputs[0].h * node.inputs[0].w, node.inputs[0].size, node.output.size)
+
+    def kernel(self) -> tuple[int, int, int]:
+        return (self.size, self.stride, 1)
 
     def build(self, node: Node) -> nn.Module:
         return DeconvolutionalLayer(self, node)

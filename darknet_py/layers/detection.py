@@ -26,6 +26,7 @@ from darknet_py.layers.base import (
     surrogate,
 )
 from darknet_py.layers.deltas import masked_mean, sum_of_squares
+from darknet_py.layers.foreign import check_coords
 from darknet_py.layers.target_assignment import SlotGroups, TruthBoxes
 
 _RANDOM_IMAGES = 64000  # until then random=1 picks the responsible box at random
@@ -55,8 +56,7 @@ class DetectionSpec(DetectionHeadSpec):
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> DetectionSpec:
-        if options.int("coords", 1) != 4:
-            options.error(f"coords: expected 4 (center and size), got {options.text('coords', '1')!r}", "coords")
+        check_coords(options, 1)
         if options.flag("reorg"):
             options.warn("reorg has no effect, as in C", "reorg")
         return cls(

@@ -8,13 +8,19 @@ from torch import Tensor
 from darknet_py.cfg.options import Options, atoi
 from darknet_py.errors import DataError
 from darknet_py.files import read_text
+from darknet_py.layers.foreign import angles_in_anchors
 
 ANCHOR_LIMIT = 1 << 10  # the largest `num`, so that a typo does not allocate gigabytes of anchors
 
 
 def parse_anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
     """`anchors`: num pairs (width, height). As in Darknet missing values are 0.5 and surplus ones are dropped."""
-    values = options.floats("anchors")[: 2 * num]
+    values = options.floats("anchors")
+    triples = angles_in_anchors(values, num)
+    if triples:
+        options.error(f"anchors: expected pairs (width, height), got {triples}", "anchors")
+        return ((0.5, 0.5),) * num
+    values = values[: 2 * num]
     if len(values) < 2 * num:
         message = f"anchors: expected {2 * num} numbers (num={num}), got {len(values)}; the others are .5"
         options.warn(message, "anchors")

@@ -25,6 +25,7 @@ from darknet_py.layers.base import (
 )
 from darknet_py.layers.class_hierarchy import ClassHierarchy
 from darknet_py.layers.deltas import finite, focal_slope, masked_mean, sum_of_squares
+from darknet_py.layers.foreign import check_coords
 from darknet_py.layers.head_options import ANCHOR_LIMIT, channels_message, parse_anchors, read_map
 from darknet_py.layers.target_assignment import Grid, SlotGroups, TruthBoxes, best_anchor, best_match
 
@@ -54,8 +55,7 @@ class RegionSpec(DetectionHeadSpec):
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> RegionSpec:
-        if options.int("coords", 4) != 4:
-            options.error(f"coords: expected 4 (center and size), got {options.text('coords')!r}", "coords")
+        check_coords(options, 4)
         for key in ("absolute", "log", "sqrt", "mask_scale"):
             options.float(key)
         return cls(

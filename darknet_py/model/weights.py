@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import WeightsError
-from darknet_py.files import write_atomically
+from darknet_py.files import failed_download, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import LayerArray, Node
 
@@ -154,7 +154,11 @@ def write_weights_file(
 
 
 def _read_header(file: BinaryIO, path: str | Path) -> Header:
-    raw = file.read(20)
+    start = file.read(512)
+    download = failed_download(start)
+    if download:
+        raise WeightsError(f"{path}: cannot read the weights: {download}")
+    raw = start[:20]
     header = Header(*np.frombuffer(raw[:12], "<i4").tolist()) if len(raw) >= 16 else Header()
     if len(raw) < header.size:
         raise WeightsError(f"{path}: expected a weights header of {header.size} bytes, got {len(raw)}")

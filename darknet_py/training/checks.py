@@ -14,11 +14,26 @@ def check_schedule(graph: Graph, overrides: Mapping[str, NetValue]) -> None:
     """Raises TrainError where `[net]` is for testing. overrides: new values that the caller gave."""
     if not graph.net.max_batches:
         raise TrainError(f"{graph.path}: expected max_batches in [net] (or max_batches=N, --max-batches N), got none")
+    if graph.net.learning_rate <= 0:
+        raise TrainError(
+            f"{graph.path}: expected a learning_rate above 0 in [net], got {graph.net.learning_rate:g}{_why(graph)}"
+        )
+    if graph.net.max_batches < graph.net.burn_in and not {"max_batches", "burn_in"} & overrides.keys():
+        raise TrainError(
+            f"{graph.path}: expected more iterations than burn_in={graph.net.burn_in}, "
+            f"got max_batches={graph.net.max_batches}{_why(graph)}"
+        )
     if graph.net.batch == 1 and "batch" not in overrides:
         raise TrainError(
             f"{graph.path}: batch=1 is for testing, expected more in [net] "
             "(or batch=64 subdivisions=16, --batch 64 --subdivisions 16)"
         )
+
+
+def _why(graph: Graph) -> str:
+    """The warnings about the schedule's numbers, which may be the reason: `learning_rate=0,001` is 0 in C."""
+    keys = ("learning_rate:", "max_batches:", "burn_in:")
+    return "".join(f" (line {line}: {text})" for _, line, _, text in graph.warnings if text.startswith(keys))
 
 
 def check_supported(graph: Graph, context: DistContext) -> None:

@@ -243,3 +243,29 @@ def test_a_comment_after_an_activation() -> None:
         warnings.simplefilter("error")
         graph = parse_text(NET + CONV.replace("activation=leaky", "activation=leaky # was mish"))
     assert graph.layers[0].spec.activation == "leaky"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("[select]\nold_output=1470\nkeep=4,14/20\nbins=49\noutput=588\n", "got [select]: it is of darkflow"),
+        ("[extract]\nprofile=a.profile\ninput=-1\n", "got [extract]: it is of darkflow"),
+        ("[conv-extract]\nprofile=a.profile\n", "got [conv-extract]: it is of darkflow"),
+        ("[Focus]\nfrom=-1\nnumber=1\nargs=64, 3\n", "got [Focus]: it is of enazoe/yolo-tensorrt"),
+        ("[Conv]\nfrom=-1\nnumber=1\nargs=64, 3\n", "got [Conv]: it is of enazoe/yolo-tensorrt"),
+        ("[C3]\nfrom=-1\nnumber=3\nargs=128\n", "got [C3]: it is of enazoe/yolo-tensorrt"),
+        ("[Conv]\nfilters=8\n", "got [Conv]; did you mean 'conv'?"),
+        ("[yolo]\nnum=2\nanchors=1,2,-3.14, 1,2,3.14\n", "got 6 numbers, three per anchor as in Complex-YOLO"),
+        ("[region]\ncoords=6\n", "coords: expected 4 (center and size), as in Complex-YOLO"),
+        ("[detection]\ncoords=3\n", "coords: expected 4 (center and size), the only number that C decodes, got '3'"),
+    ],
+)
+def test_sections_of_other_programs_name_them(section: str, message: str) -> None:
+    with pytest.raises(CfgError) as caught:
+        parse_text(NET + section)
+    assert message in str(caught.value)
+
+
+def test_sowsons_yolo4_is_a_yolo() -> None:
+    (node,) = parse_text(NET + head("yolo4", "classes=2\n", 7)).heads
+    assert node.type == "yolo"

@@ -138,6 +138,26 @@ def test_dilation_and_groups_are_printed() -> None:
     assert " 3 x 3/ 1(2)" in text and " 8/4 " in text
 
 
+def test_windows_of_other_layers_are_printed() -> None:
+    """As in C: pjreddie's deconvolutions with theirs, layers of vectors without one."""
+    text = NET + "[deconvolutional]\nfilters=4\nsize=8\nstride=4\n[connected]\noutput=4\n[gru]\noutput=3\n"
+    rows = [" ".join(line.split()) for line in profile_table(parse_text(text)).splitlines()]
+    assert rows[1].startswith("0 deconv 4 8 x 8/ 4 64 x 64 x 3 -> 260 x 260 x 4")
+    assert rows[2].startswith("1 connected 4 260 x 260 x 4 -> 1 x 1 x 4")
+    assert rows[3].startswith("2 gru 3 1 x 1 x 4 -> 1 x 1 x 3")
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "expected"),
+    [(4, 2, 3 + 1 * 2), (2, 2, 3), (8, 4, 3 + 1 * 2), (3, 1, 3 + 2 * 2), (5, 2, 3 + 2 * 2)],
+)
+def test_a_transposed_convolution_reads_every_stride_th_entry_of_its_kernel(
+    size: int, stride: int, expected: int
+) -> None:
+    text = NET + conv(8, 3, 2) + f"[deconvolutional]\nfilters=4\nsize={size}\nstride={stride}\n"
+    assert layer_profiles(parse_text(text))[1].receptive_field == expected
+
+
 def test_equal_layers_are_aligned() -> None:
     first = parse_text(NET + conv(8, 3) + conv(8) + conv(4))
     second = parse_text(NET + conv(8, 3) + conv(16) + "[dropout]\n" + conv(4))

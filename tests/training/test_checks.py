@@ -82,6 +82,13 @@ def test_text_is_trained_by_one_process() -> None:
         check_supported(graph, DistContext(0, 2))
 
 
+def test_a_short_training_can_be_asked_for() -> None:
+    graph = override_net(parse_text(CFG), {"max_batches": 1, "burn_in": 3})
+    check_schedule(graph, {"max_batches": 1})
+    with pytest.raises(TrainError, match="expected more iterations than burn_in=3, got max_batches=1"):
+        check_schedule(graph, {})
+
+
 def test_a_batch_of_one_has_to_be_asked_for() -> None:
     graph = override_net(parse_text(CFG), {"batch": 1, "subdivisions": 1})
     with pytest.raises(TrainError, match="batch=1 is for testing"):

@@ -29,6 +29,9 @@ def train(cfg: Path, data: Path, out: Path, **overrides: Any) -> TrainResult:
         (("[yolo]", "[yolo]"), {"classes": "6"}, "classes: expected an integer of at least 1, got '6'"),
         (("[yolo]", "[yolo]"), {"seed": -1}, "seed: expected an integer of at least 0"),
         (("max_batches=12", "#"), {}, "expected max_batches"),
+        (("learning_rate=0.001", "learning_rate=0,001"), {}, "above 0 in .net., got 0 .line .*did you mean '0.001'"),
+        (("burn_in=3", "burn_in=100"), {}, "expected more iterations than burn_in=100, got max_batches=12$"),
+        (("max_batches=12", "max_batches=1,200"), {}, "burn_in=3, got max_batches=1 .line .*did you mean '1200'"),
         (("batch=4\nsubdivisions=2", "batch=1"), {}, "batch=1 is for testing"),
         (("[yolo]", "[yolo]"), {"amp": "int8"}, "expected bf16 or fp16"),
         (("[yolo]", "[yolo]"), {"limit": 0}, "expected an integer of at least 1"),
@@ -37,6 +40,7 @@ def train(cfg: Path, data: Path, out: Path, **overrides: Any) -> TrainResult:
         (("classes=6", "classes=2"), {}, "expected"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::darknet_py.errors.CfgWarning")
 def test_what_cannot_be_trained_is_one_line(
     edit: tuple[str, str], overrides: dict[str, Any], message: str, cfg: Path, shapes: Path, tmp_path: Path
 ) -> None:
