@@ -23,8 +23,8 @@ for folder in (Path(__file__).parent, ROOT):
 import cfg_pages  # noqa: E402
 import command_pages  # noqa: E402
 
-OPTIONS = "<!-- options -->"
-WHICH_CFG = "<!-- which cfg -->"
+OPTIONS = "\n<!-- options -->\n"  # a line of its own
+WHICH_CFG = "\n<!-- which cfg -->\n"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -41,13 +41,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Puts a command's options into its page, and the README's table of cfgs into the FAQ."""
+    markdown += "\n"
     if WHICH_CFG in markdown:
         table = _from_root("README.md").split("## Which cfg to take\n")[1].split("\n## ")[0]
-        return markdown.replace(WHICH_CFG, table)
-    if OPTIONS not in markdown:
-        return markdown
-    name = Path(page.file.src_uri).stem
-    return markdown.replace(OPTIONS, command_pages.overview() if name == "index" else command_pages.options(name))
+        markdown = markdown.replace(WHICH_CFG, f"\n{table}\n")
+    if OPTIONS in markdown:
+        name = Path(page.file.src_uri).stem
+        options = command_pages.overview() if name == "index" else command_pages.options(name)
+        markdown = markdown.replace(OPTIONS, f"\n{options}\n")
+    return markdown
 
 
 def _from_root(name: str) -> str:
