@@ -119,7 +119,7 @@ def test_the_trainer_takes_it(kind: str, shapes: Path, tmp_path: Path) -> None:
 
 def test_self_adversarial_training_changes_half_of_the_mini_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     text = CFG.replace("burn_in=3", "burn_in=1\nadversarial_lr=.5").replace("classes=6", "classes=6")
-    plain = TrainStep._attacked
+    plain = TrainStep._adversarial_images
     changes: list[bool] = []
 
     def attacked(self: TrainStep, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -130,7 +130,7 @@ def test_self_adversarial_training_changes_half_of_the_mini_batches(monkeypatch:
         changes.append(not torch.equal(result, images))
         return result
 
-    monkeypatch.setattr(TrainStep, "_attacked", attacked)
+    monkeypatch.setattr(TrainStep, "_adversarial_images", attacked)
     done = steps(learner(text), 10)
     assert 4 <= len(changes) <= 14
     assert all(torch.isfinite(step.loss) for step in done)
