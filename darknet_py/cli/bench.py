@@ -94,8 +94,8 @@ def _table(title: str, rows: list[tuple[str, Timing]]) -> list[str]:
     return ["", head, *(f"  {name:<32}" + "".join(f"{value:10.2f}" for value in times) for name, times in rows)]
 
 
-def _to_dict(value: Any) -> Any:
-    """A NamedTuple as a dict, recursively; numbers rounded to four digits."""
-    if hasattr(value, "_asdict"):
+def _to_dict(value: object) -> Any:
+    """A timing as a dict, recursively; numbers rounded to four digits."""
+    if isinstance(value, (InferenceTiming, TrainingTiming, Timing)):
         return {key: _to_dict(item) for key, item in value._asdict().items()}
     return round(value, 4) if isinstance(value, float) else value

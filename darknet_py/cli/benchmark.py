@@ -17,7 +17,7 @@ from torch import Tensor
 
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.inference.nms import postprocess
-from darknet_py.layers.base import Predictions
+from darknet_py.layers.base import HeadLayer, Predictions
 from darknet_py.model.network import Network
 from darknet_py.training.train_options import override_net
 from darknet_py.training.train_step import TrainStep
@@ -85,7 +85,7 @@ def inference(
     with torch.inference_mode():
         raw_outputs = head_outputs(net, x)
         run = _compiled(net, device) if compiled else net
-        functions: dict[str, Callable[[], Any]] = {"forward": lambda: run(x)}
+        functions: dict[str, Callable[[], object]] = {"forward": lambda: run(x)}
         if raw_outputs:
             found = Predictions(*(part.clone() for part in run(x)))
             nms_options = (threshold(found), 0.45, *net.nms_kind)
@@ -158,9 +158,9 @@ def _compiled(net: Network, device: torch.device) -> Callable[[Tensor], Any]:
     return torch.compile(net, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else "default")
 
 
-def head_outputs(net: Network, x: Tensor) -> list[tuple[Any, Tensor]]:
+def head_outputs(net: Network, x: Tensor) -> list[tuple[HeadLayer, Tensor]]:
     """Each detection head with its output for x, not yet decoded."""
-    raw_outputs: list[tuple[Any, Tensor]] = []
+    raw_outputs: list[tuple[HeadLayer, Tensor]] = []
     hooks = [
         head.register_forward_hook(lambda *call: raw_outputs.append((call[0], call[2]))) for _, head in net.detectors
     ]
@@ -177,7 +177,7 @@ def threshold(found: Predictions) -> float:
 
 
 def time_in_turns(
-    functions: Mapping[str, Callable[[], Any]], device: torch.device, seconds: float
+    functions: Mapping[str, Callable[[], object]], device: torch.device, seconds: float
 ) -> dict[str, list[float]]:
     """Seconds of each call. Each round calls every function once, so that a busy machine slows down all of them."""
     for _ in range(_WARM_UP):

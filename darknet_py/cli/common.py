@@ -31,7 +31,7 @@ def size_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def device_argument(parser: argparse.ArgumentParser) -> None:
-    """--device, for `pick_device`."""
+    """--device, for `device_or_default`."""
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
@@ -73,7 +73,7 @@ def write_json(target: str, value: JsonValue) -> None:
         write_atomically(Path(target), text.encode() + b"\n")
 
 
-def pick_device(name: str | None) -> str:
+def device_or_default(name: str | None) -> str:
     """The device that --device names; by default a GPU if there is one."""
     import torch
 
@@ -84,7 +84,7 @@ def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network
     """The network of the arguments of `network_arguments` (and of `letter_box_argument`)."""
     from darknet_py.model.load import load
 
-    device = pick_device(args.device)
+    device = device_or_default(args.device)
     return load(args.cfg, args.weights, width=args.width, height=args.height, device=device, names=names)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.cli.benchmark import random_images, time_in_turns
-from darknet_py.cli.common import device_argument, json_argument, pick_device, positive, write_json
+from darknet_py.cli.common import device_argument, device_or_default, json_argument, positive, write_json
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     entries = [make_entry(*read_network(text)) for text in args.cfgs]
     set_accuracies(entries, args.accuracy, args.column)
     if args.measure:
-        measure_latency(entries, pick_device(args.device), args.batch, args.seconds)
+        measure_latency(entries, device_or_default(args.device), args.batch, args.seconds)
     if args.json:
         write_json(args.json, [asdict(entry) for entry in entries])
     elif args.csv:

@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
 def load_detector(args: argparse.Namespace) -> Network:
     """The fused network that `detection_arguments` describe."""
-    net = load_network(args, class_names(args))
+    net = load_network(args, names_of_arguments(args))
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     return fuse(net, AMP.get(args.amp))
@@ -127,7 +127,7 @@ def detect_options(args: argparse.Namespace) -> DetectOptions:
     return DetectOptions(args.thresh, args.nms, args.letter_box, args.hier, batch=args.batch)
 
 
-def class_names(args: argparse.Namespace) -> Sequence[str]:
+def names_of_arguments(args: argparse.Namespace) -> Sequence[str]:
     """Names from --names or --data; none leaves a checkpoint's own."""
     if args.names:
         return read_names(args.names)

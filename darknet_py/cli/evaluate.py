@@ -11,10 +11,10 @@ from darknet_py.cli import rnn
 from darknet_py.cli.common import (
     amp_argument,
     count,
+    device_or_default,
     fraction,
     letter_box_argument,
     network_arguments,
-    pick_device,
     positive,
     stb_argument,
 )
@@ -81,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    device = pick_device(args.device)
+    device = device_or_default(args.device)
     model = read_cfg(args.cfg, args.width, args.height)
     if not args.weights and not model.tensors:
         raise DarknetError("evaluate: expected trained weights (--weights FILE), got none")

@@ -336,7 +336,7 @@ class _EvalImages:
 def read_image(
     dataset: ImageSet, rng: np.random.Generator, bad: list[str], first: int | None = None
 ) -> tuple[int, Image]:
-    """Reads image `first` or draws images until one is read_image; the others are added to `bad`. Raises DataError."""
+    """Reads image `first` or draws images until one is readable; the others are added to `bad`. Raises DataError."""
     for _ in range(_MAX_UNREADABLE):
         index = int(rng.integers(len(dataset))) if first is None else first
         first = None

@@ -27,7 +27,7 @@ from darknet_py.layers.class_hierarchy import ClassHierarchy
 from darknet_py.layers.deltas import finite, focal_slope, masked_mean, sum_of_squares
 from darknet_py.layers.foreign import check_coords
 from darknet_py.layers.head_options import ANCHOR_LIMIT, channels_message, parse_anchors, read_map
-from darknet_py.layers.target_assignment import Grid, SlotGroups, TruthBoxes, best_anchor, best_match
+from darknet_py.layers.target_assignment import Grid, SlotGroups, TruthBoxes, best_anchor_index, best_match
 
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
 _PRIOR_IMAGES = 12800  # until then all boxes also learn to equal their anchors
@@ -214,7 +214,7 @@ class RegionLayer(HeadLayer):
         if not spec.bias_match:
             sizes = grid.gather(output, slots.flatten(), 2, 2).exp().view(-1, grid.anchors, 2) * self.anchors
         sizes = torch.stack((sizes[..., 0] / grid.width, sizes[..., 1] / grid.height), -1)
-        anchor = best_anchor(truth, sizes)
+        anchor = best_anchor_index(truth, sizes)
         slots = slots.gather(1, anchor[:, None]).squeeze(1)
 
         entries = grid.gather(output, slots, 0, grid.entries)

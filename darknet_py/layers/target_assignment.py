@@ -124,7 +124,7 @@ def best_match(predicted: Tensor, truth: TruthBoxes, with_row: bool = False) -> 
     return BestMatch(best, first)
 
 
-def best_anchor(truth: TruthBoxes, anchors: Tensor) -> Tensor:
+def best_anchor_index(truth: TruthBoxes, anchors: Tensor) -> Tensor:
     """(N,) index of the anchor whose size fits each truth best. anchors: (A, 2) relative to the network input."""
     return boxes.iou(at_origin(anchors), at_origin(truth.box[:, None, 2:])).argmax(1)
 

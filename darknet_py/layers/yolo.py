@@ -46,7 +46,7 @@ from darknet_py.layers.target_assignment import (
     TruthBoxes,
     assign_slots,
     at_origin,
-    best_anchor,
+    best_anchor_index,
     best_match,
 )
 
@@ -296,7 +296,7 @@ class AnchorHeadLayer(HeadLayer):
         spec = self.spec
         net_width, net_height = self.input_size
         sizes = torch.stack((self.anchors[:, 0] / net_width, self.anchors[:, 1] / net_height), -1)
-        chosen = best_anchor(truth, sizes)[:, None] == self.mask
+        chosen = best_anchor_index(truth, sizes)[:, None] == self.mask
         if iou_thresh < 1:
             anchor_boxes, truth_boxes = at_origin(sizes[self.mask]), at_origin(truth.box[:, None, 2:])
             chosen = chosen | (boxes.iou_of_kind(anchor_boxes, truth_boxes, spec.iou_thresh_kind) > iou_thresh)

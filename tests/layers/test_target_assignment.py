@@ -9,7 +9,7 @@ from darknet_py.layers.target_assignment import (
     SlotGroups,
     TruthBoxes,
     assign_slots,
-    best_anchor,
+    best_anchor_index,
     best_match,
 )
 
@@ -52,7 +52,7 @@ def test_best_match_is_the_best_iou_of_the_image_and_its_first_row() -> None:
 
 def test_best_anchor_compares_sizes() -> None:
     truth = TruthBoxes.from_rows(ROWS, 3)
-    assert best_anchor(truth, torch.tensor([[0.2, 0.3], [0.1, 0.1]])).tolist() == [0, 1, 0]
+    assert best_anchor_index(truth, torch.tensor([[0.2, 0.3], [0.1, 0.1]])).tolist() == [0, 1, 0]
 
 
 def test_groups_keep_the_order_of_darknet() -> None:
