@@ -34,7 +34,7 @@ def find(path: str | os.PathLike[str], what: str) -> Path:
     stems = {Path(name).stem: name for name in files if name.endswith(path.suffix)}
     similar = [stems[stem] for stem in difflib.get_close_matches(path.stem, stems, n=3, cutoff=0.75)]
     hint = f"; did you mean {' or '.join(similar)} (shipped with darknet_py)?" if similar else ""
-    raise DataError(f"{what} not found: {path}{hint}")
+    raise DataError(f"{what} not found: {path!s:.300}{hint}")
 
 
 def is_shipped(path: str | os.PathLike[str]) -> bool:

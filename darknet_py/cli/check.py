@@ -22,7 +22,7 @@ from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.images import load_image
 from darknet_py.data.loader import Batch, TrainLoader
 from darknet_py.data.open_classification import open_classifier_data
-from darknet_py.data.open_dataset import open_dataset
+from darknet_py.data.open_dataset import PROBLEMS, WRONG_SIZES, conversion_notes, open_dataset
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.graph.graph import Graph
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     images = sum(map(len, splits.values()))
     with tqdm(total=images, unit="image", disable=images < 200 or not sys.stderr.isatty()) as bar:
         report = audit(splits, rules, bar.update)
-    report.findings += _class_mismatch(data, graph, rules)
+    report.findings += [*_class_mismatch(data, graph, rules), *_conversion_findings(data)]
 
     files = [] if args.no_images else _contact_sheets(out, report, names, rules)
     if args.augment and graph is not None:
@@ -100,6 +100,8 @@ def _open(path: str | None, graph: Graph | None, tiny: float) -> _CheckedData:
             matching.names,
             replace(rules, classes=len(matching.names), classifier=matching.train),
         )
+    if graph and 0 < data.classes < heads[-1].classes:
+        data = data.for_network(heads[-1].classes, graph.path)
     splits = {"train": data.train_images()} | ({"valid": data.valid_images()} if data.separate else {})
     names = data.class_names() if data.names or data.labels else []
     classes = data.classes or len(names) or max((spec.classes for spec in heads), default=0)
@@ -122,6 +124,15 @@ def _class_mismatch(data: DataFile, graph: Graph | None, rules: AuditRules) -> l
         return []
     text = f"{data.path} has {rules.classes} classes, {graph.path} only {classes}"
     return [Finding("dataset", "", text)]
+
+
+def _conversion_findings(data: DataFile) -> list[Finding]:
+    """What stands in annotations of another format but could not be used as it is."""
+    return [
+        Finding(kind, "", line)
+        for kind, file in (("wrong_size", WRONG_SIZES), ("left_out", PROBLEMS))
+        for line in conversion_notes(data, file)
+    ]
 
 
 # --- output

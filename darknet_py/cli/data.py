@@ -12,7 +12,7 @@ from tqdm import tqdm
 from darknet_py.cli.common import json_argument, write_json
 from darknet_py.data.builtin.shapes import open_darknet_data
 from darknet_py.data.datafile import read_list, read_names
-from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, detect_format
+from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, data_file, detect_format
 from darknet_py.data.writers import check_empty, export
 from darknet_py.errors import DataError
 from darknet_py.shipped import find
@@ -22,7 +22,10 @@ _MAX_PRINTED = 10  # problems printed
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", help="a .data file, a COCO JSON file or folder, a VOC folder, or a data.yaml"
+        "source",
+        metavar="SOURCE",
+        help="a .data file, a COCO JSON file or folder, a VOC folder, a data.yaml, CSV files of boxes, or a folder of "
+        "images with label files",
     )
     parser.add_argument("out", metavar="OUT", help="new folder; its images are links to the originals")
     parser.add_argument("--to", required=True, choices=("darknet", "coco", "voc", "yolo"), help="the format to write")
@@ -48,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder)
         problems: list[str] = []
+        wrong_sizes: list[str] = []
         if data_format == DARKNET:
-            data = open_darknet_data(source.path)
+            data = open_darknet_data(source.path and data_file(source.path))
         else:
-            data, _, _, problems = convert_to_darknet(source, data_format, temporary)
+            converted = convert_to_darknet(source, data_format, temporary)
+            data, problems, wrong_sizes = converted.data, converted.left_out, converted.wrong_sizes
         test = temporary / "test.txt"
         more = {"test": read_list(test)} if test.is_file() and test != data.valid else {}
         bar = tqdm(unit="image", disable=not sys.stderr.isatty(), leave=False)
@@ -61,13 +66,14 @@ def run(args: argparse.Namespace) -> int:
     files = [str(file) for file in result.files]
     if args.json:
         summary = {"from": data_format, "to": args.to, "images": result.images, "boxes": result.boxes}
-        write_json(args.json, {**summary, "problems": problems, "files": files})
+        write_json(args.json, {**summary, "problems": problems, "wrong_sizes": wrong_sizes, "files": files})
     if args.json == "-":
         return 0
-    for problem in problems[:_MAX_PRINTED]:
-        print(f"left out: {problem}", file=sys.stderr)
-    if len(problems) > _MAX_PRINTED:
-        print(f"left out: {len(problems) - _MAX_PRINTED} more (--json lists all of them)", file=sys.stderr)
+    for what, lines in (("left out", problems), ("wrong size", wrong_sizes)):
+        for line in lines[:_MAX_PRINTED]:
+            print(f"{what}: {line}", file=sys.stderr)
+        if len(lines) > _MAX_PRINTED:
+            print(f"{what}: {len(lines) - _MAX_PRINTED} more (--json lists all of them)", file=sys.stderr)
     print(f"{result.images} images with {result.boxes} boxes, from {data_format} to {args.to}")
     print("\n".join(files))
     return 0

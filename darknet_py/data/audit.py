@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from darknet_py.data.classification import ClassifierDataset
 from darknet_py.data.duplicates import DuplicateIndex, ImageFingerprint, fingerprint
-from darknet_py.data.images import decode_image, letterbox_size
+from darknet_py.data.image_header import read_header
+from darknet_py.data.images import DARK, decode_image, is_too_dark, letterbox_size
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
 
@@ -41,6 +42,9 @@ KINDS = {
     "near_leak": FindingKind("validation images that look like a training image"),
     "duplicate": FindingKind("duplicate images"),
     "near_duplicate": FindingKind("near-duplicate images"),
+    "wrong_size": FindingKind("annotations with another size than their image", True),
+    "left_out": FindingKind("images and objects that a conversion left out"),
+    "dark": FindingKind("16-bit images that are nearly black in 8 bits"),
     "unlabeled": FindingKind("images without a label file"),
     "partly_outside": FindingKind("boxes partly outside the image"),
     "tiny": FindingKind("tiny boxes"),
@@ -107,7 +111,7 @@ class AuditRules:
 
 
 class ImageReport(NamedTuple):
-    """size: (width, height), None for an unreadable image. problem: (kind of finding, text) of such an image."""
+    """size: (width, height), None for an unreadable image. problem: (kind of finding, text) of an image."""
 
     size: Size | None
     fingerprint: ImageFingerprint | None
@@ -144,12 +148,11 @@ def audit(
         progress(1)
     for split, split_report in report.splits.items():
         if split_report.images and split_report.images == split_report.unlabeled:
-            where = find_labels(splits[split][0])
-            report.findings.append(
-                Finding(
-                    "dataset", "", f"none of the images of {split} has a label file (expected, for example, {where})"
-                )
-            )
+            found = next((path for path in splits[split] if os.path.exists(path)), None)
+            text = f"none of the images of {split} exists (for example, {splits[split][0]:.300})"
+            if found is not None:
+                text = f"none of the images of {split} has a label file (expected, for example, {find_labels(found)})"
+            report.findings.append(Finding("dataset", "", text))
     first = next(iter(report.splits.values()))
     if first.counts.any():
         unused = np.flatnonzero(first.counts == 0).tolist()
@@ -172,12 +175,14 @@ def _inspect_image(path: str, rules: AuditRules) -> ImageReport:
     try:
         content = Path(path).read_bytes()
         image = decode_image(content, rules.channels, path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        return ImageReport(None, None, (kind, error.strerror or str(error)), labels)
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        return ImageReport(None, None, (kind, reason), labels)
     except DataError as error:
         return ImageReport(None, None, ("unreadable", str(error).removeprefix(f"{path}: ")), labels)
-    return ImageReport((image.shape[1], image.shape[0]), fingerprint(content, image), None, labels)
+    problem = ("dark", DARK) if is_too_dark(read_header(content), image) else None
+    return ImageReport((image.shape[1], image.shape[0]), fingerprint(content, image), problem, labels)
 
 
 def _listing_findings(path: str, splits_by_image: Sequence[str]) -> list[Finding]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.text_encoding import decode_text
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import checked_text, write_atomically
 from darknet_py.shipped import find as find_file
 
 _KEYS = ["classes", "train", "valid", "test", "names", "labels", "backup", "results", "eval", "map", "difficult"]
 _KEYS += ["tree", "leaves", "top", "saveweights", "savelast"]
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_COMMENT = re.compile(r"#\s|#$|//")
+_SAMPLE = 64  # images looked for to find the folder that a list counts from
+_ENDING = re.compile(
+    rf"\.(?:{'|'.join(sorted((suffix[1:] for suffix in IMAGE_SUFFIXES), reverse=True))})", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -88,14 +97,25 @@ class DataFile:
         return read_list(self._wanted("valid"))
 
     def class_names(self) -> list[str]:
-        """Names by class. Raises DataError when there are fewer than `classes`."""
+        """Names by class, exactly `classes` of them; a CfgWarning names both counts where the file has others."""
         source = self.names or self.labels
         if source is None:
             raise DataError(f"{self.path}: expected a line names=, got none")
-        names = read_names(source)
-        if len(names) < self.classes:
-            raise DataError(f"{source}: expected {self.classes} names (classes in {self.path}), got {len(names)}")
-        return names[: self.classes] if self.classes else names
+        return read_names(source, self.classes or None)
+
+    def for_network(self, classes: int, network: str) -> DataFile:
+        """The data as a network of `classes` classes sees it.
+
+        Its number counts where the file says another, as in Darknet, and a CfgWarning names both.
+
+        Args:
+            classes: Number of classes of the network's head.
+            network: The cfg, for the message.
+        """
+        if self.classes and self.classes != classes:
+            text = f"{self.path}: classes={self.classes}, but {network} has {classes}; using {classes}"
+            warnings.warn(text, CfgWarning, stacklevel=2)
+        return replace(self, classes=classes)
 
     def _wanted(self, key: str) -> Path:
         source: Path | None = getattr(self, key)
@@ -105,50 +125,169 @@ class DataFile:
 
 
 def resolve(text: str, anchor: Path) -> Path:
-    """The path that `text` means in the file `anchor`, or a shipped file; as written where nothing is found."""
-    for base in _bases(anchor):
-        if (base / text).exists():
-            return base / text
+    """The path that `text` means in the file `anchor`, or a shipped file; as written where nothing is found.
+
+    On systems whose separator is `/`, backslashes separate folders where no such file exists. Last, the path's end is
+    looked for beside `anchor`: tools pack `data/train.txt` as `train.txt`.
+    """
+    for path in (text, _with_slashes(text)):
+        for base in _bases(anchor):
+            if os.path.exists(base / path):
+                return base / path
+    for path in _shortened(_with_slashes(text)):
+        if os.path.exists(anchor.absolute().parent / path):
+            return anchor.absolute().parent / path
     with suppress(DataError):
         return find_file(text, "file")
     return Path(text)
 
 
-def read_names(path: str | os.PathLike[str]) -> list[str]:
-    """Class names, one a line; blank lines at the end do not count. Raises DataError."""
+def read_names(path: str | os.PathLike[str], classes: int | None = None) -> list[str]:
+    """Class names, one a line; blank lines at the end do not count.
+
+    Args:
+        path: The file. One that is not UTF-8 is decoded by the likely encoding.
+        classes: The number of names to return, if it is known. Blank lines, comments and names on one line are then
+            told from names by the number; missing names are the class numbers, and surplus names are left out.
+
+    Raises:
+        DataError: The file cannot be read or has no names.
+
+    A CfgWarning says what was not taken as written.
+    """
     path = find_file(path, "names file")
-    names = [line.strip() for line in _text(path, "names", errors="replace").splitlines()]
-    while names and not names[-1]:
-        names.pop()
+    text, encoding = decode_text(_content(path, "names"))
+    checked_text(text, path, "names")
+    if encoding:
+        warnings.warn(f"{path}: not UTF-8; decoded as {encoding}", CfgWarning, stacklevel=2)
+    lines = [line.strip() for line in _LINE_END.split(text)]
+    while lines and not lines[-1]:
+        lines.pop()
+    names, note = _names_of_lines(lines, classes)
     if not names:
         raise DataError(f"{path}: expected class names, one a line, got none")
+    if note:
+        warnings.warn(f"{path}: {note}", CfgWarning, stacklevel=2)
     return names
+
+
+def _names_of_lines(lines: list[str], classes: int | None) -> tuple[list[str], str]:
+    """The names and a note about lines that were not taken as names."""
+    if len(lines) == classes:
+        return lines, ""
+    first = next((number for number, line in enumerate(lines) if line and not _COMMENT.match(line)), len(lines))
+    names = lines[first:]  # a blank line between names is a class without a name
+    if classes not in (None, len(names)):
+        without_comments = [line for line in lines[first:] if not _COMMENT.match(line)]
+        for candidate in (without_comments, [line for line in without_comments if line]):
+            if len(candidate) == classes:
+                names = candidate
+    if len(names) == 1 and classes != 1:
+        for separator in (",", ";", "\t", " "):
+            parts = [part.strip().strip("\"'") for part in names[0].strip("[]").split(separator) if part.strip()]
+            if len(parts) == classes or (classes is None and separator != " " and len(parts) > 1):
+                return parts, f"expected one name a line, got one line with {len(parts)} names"
+    if classes is not None and len(names) != classes:
+        note = f"expected {classes} names, got {len(names)}; "
+        if len(names) > classes:
+            return names[:classes], note + f"using the first {classes}"
+        if names:
+            numbers = [str(number) for number in range(len(names), classes)]
+            return names + numbers, note + "the other classes are named by their numbers"
+    left_out = len(lines) - len(names)
+    return names, f"{len(lines)} lines, {len(names)} names: blank lines and comments are ignored" if left_out else ""
+
+
+def list_folder(folder: str | os.PathLike[str]) -> list[str]:
+    """Every image below a folder, sorted; files that only accompany others are left out.
+
+    These are hidden files of macOS (`._a.jpg`), and arrays beside an image of the same name, which Ultralytics caches.
+    """
+    files = [file for file in Path(folder).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    stems = {file.with_suffix("") for file in files if file.suffix.lower() != ".npy"}
+    return sorted(
+        str(file)
+        for file in files
+        if not file.name.startswith("._") and (file.suffix.lower() != ".npy" or file.with_suffix("") not in stems)
+    )
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:
     """Image paths, one a line (or every image below a folder). Raises DataError when there is none.
 
-    Relative paths count from the current folder as in Darknet; when the first image is not there, from the folders
-    above the list.
+    Relative paths count from the current folder as in Darknet, or from one of the folders above the list: the one
+    where most of the images are. The lists of annotation tools are read, too: backslashes separate folders, and folders
+    at the start of the paths that are not there are left out.
     """
-    path = Path(path)
-    if path.is_dir():
-        images = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if os.path.isdir(path):
+        images = list_folder(path)
         if not images:
             raise DataError(f"{path}: expected images, got none in this folder")
         return images
-    images = [line.strip() for line in _text(path, "a list of images", errors="surrogateescape").split("\n")]
-    images = [image for image in images if image]
+    path = Path(path)
+    text = _text(path, "a list of images", errors="surrogateescape")
+    lines = [line.strip() for line in _LINE_END.split(text)]
+    images = [line for line in lines if line]
     if not images:
         raise DataError(f"{path}: expected a list of images, one a line, got none")
-    base = next((base for base in _bases(path) if (base / images[0]).exists()), Path())
-    return images if base == Path() else [os.path.join(base, image) for image in images]
+    for number, line in enumerate(lines, 1):
+        count = _paths_in_line(line)
+        if count > 1 and not any(os.path.exists(base / line) for base in _bases(path)):
+            raise DataError(f"{path}:{number}: expected one image path a line, got {count} in one line")
+    return _located(images, path)
+
+
+def _paths_in_line(line: str) -> int:
+    """How many image paths a line holds; `a.jpg.jpg` and `a.jpg_large.jpg` are one."""
+    *paths, rest = _ENDING.split(line)
+    separate = all(re.search(r"[/\\]|^[\s,]", part) for part in paths[1:])
+    return len(paths) if not rest and all(paths) and (separate or len(paths) > 2) else 1
+
+
+def _located(images: list[str], anchor: Path) -> list[str]:
+    """The paths of a list, from where most of a sample exist."""
+    sample = images[:: max(1, len(images) // _SAMPLE)]
+    for chosen in (sample, images) if len(sample) < len(images) else (images,):
+        for convert in (str, _with_slashes):
+            hits = [sum(os.path.exists(base / convert(image)) for image in chosen) for base in _bases(anchor)]
+            if any(hits):
+                base = _bases(anchor)[hits.index(max(hits))]
+                return [convert(image) if base == Path() else os.path.join(base, convert(image)) for image in images]
+    folder = anchor.absolute().parent
+    for depth in range(1, max(map(_depth, sample)) + 1):
+        if any(os.path.exists(folder / _without_folders(image, depth)) for image in sample):
+            shortened = [str(folder / _without_folders(image, depth)) for image in images]
+            if len(set(shortened)) == len(set(images)):  # else images of different folders became one
+                return shortened
+    return images
+
+
+def _with_slashes(path: str) -> str:
+    return path.replace("\\", "/") if os.sep == "/" else path
+
+
+def _depth(path: str) -> int:
+    return _with_slashes(path).count("/")
+
+
+def _without_folders(path: str, depth: int) -> str:
+    """The path without its first `depth` folders; its file name always stays."""
+    parts = _with_slashes(path).split("/")
+    return "/".join(parts[min(depth, len(parts) - 1) :])
+
+
+def _shortened(path: str) -> list[str]:
+    return [_without_folders(path, depth) for depth in range(1, _depth(path) + 1)]
 
 
 def write_list(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Writes a list or a names file in one step: one a line, UTF-8, bytes of odd file names kept."""
     text = "".join(f"{line}\n" for line in lines)
-    write_atomically(Path(path), text.encode("utf-8", "surrogateescape"))
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: cannot write: {text[error.start]!r} is not a character") from None
+    write_atomically(Path(path), content)
 
 
 def _bases(anchor: Path) -> tuple[Path, ...]:
@@ -156,17 +295,27 @@ def _bases(anchor: Path) -> tuple[Path, ...]:
     return Path(), folder, folder.parent, folder.parent.parent
 
 
-def _text(path: str | os.PathLike[str], what: str, errors: str) -> str:
+def _content(path: str | os.PathLike[str], what: str) -> bytes:
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig", errors)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read {what}: {error.strerror or error}") from None
-    return checked_text(text, Path(path), what)
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise DataError(f"{path!s:.200}: cannot read {what}: {_reason(error)}") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _text(path: str | os.PathLike[str], what: str, errors: str) -> str:
+    content = _content(path, what)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as editors of Windows save "Unicode"
+        return checked_text(content.decode("utf-16", "replace"), Path(path), what)
+    return checked_text(content.decode("utf-8-sig", errors), Path(path), what)
 
 
 def _options(path: Path) -> Iterable[tuple[str, str, int]]:
     seen = set()
-    for number, raw in enumerate(_text(path, "the .data file", errors="surrogateescape").split("\n"), 1):
+    for number, raw in enumerate(_LINE_END.split(_text(path, "the .data file", errors="surrogateescape")), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue

@@ -118,7 +118,10 @@ class DetectionDataset(ImageSet):
         """Its boxes; read once."""
         labels = self._labels.get(index)
         if labels is None:
-            labels = self._labels[index] = load_labels(find_labels(self.paths[index]), self.classes)
+            labels = load_labels(find_labels(self.paths[index]), self.classes)
+            if labels.missing and not os.path.exists(self.paths[index]):
+                labels.problems.clear()  # the image is what is missing, which is reported when it is read
+            self._labels[index] = labels
         return labels
 
 

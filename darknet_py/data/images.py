@@ -6,7 +6,10 @@ turns it into (C, H, W).
 
 from __future__ import annotations
 
+import os
+import warnings
 from io import BytesIO
+from math import prod
 from os import PathLike, fspath
 from typing import Any
 
@@ -16,14 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from darknet_py.data.image_header import ImageHeader, read_header
 from darknet_py.data.jpeg import read_stb
-from darknet_py.errors import DataError
+from darknet_py.errors import CfgWarning, DataError
 
 Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
 Pixels = NDArray[np.float32]
 
 _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4.11; saves a pass over the image
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_ALWAYS = ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"
+_IN_SOME_BUILDS = ".gif", ".jp2", ".avif"  # of OpenCV
+IMAGE_SUFFIXES = *_ALWAYS, *(suffix for suffix in _IN_SOME_BUILDS if cv2.haveImageWriter(suffix))
+MAX_PIXELS = 178_956_970  # more is refused before anything is allocated, as by Pillow
+DARK = "16-bit image with values below 4096 is nearly black in 8 bits; multiply its values by 16 and save it again"
+_dark_folders: set[str] = set()
+_DARK = 16  # the highest value of 12-bit data in the upper 8 of 16 bits is 15
 
 
 def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = False) -> Image:
@@ -40,7 +50,9 @@ def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = 
         with open(name, "rb", buffering=0) as file:
             data = file.read()
     except OSError as error:
-        raise DataError(f"{name}: cannot read the image: {error.strerror or error}") from None
+        raise DataError(f"{name:.300}: cannot read the image: {error.strerror or error}") from None
+    except ValueError:
+        raise DataError(f"{name!r}: cannot read the image: the path has a zero byte") from None
     return decode_image(data, channels, name, stb)
 
 
@@ -51,6 +63,11 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     if data.startswith(b"\x93NUMPY"):
         return _decode_npy(data, channels, name)
     channels = 3 if channels is None else channels
+    header = read_header(data)
+    if header and header.width * header.height > MAX_PIXELS:
+        raise DataError(
+            f"{name}: expected at most {MAX_PIXELS:,} pixels, got {header.width} x {header.height} (resize or tile it)"
+        )
     complete = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
     if not complete and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and report nothing to the program.
@@ -70,13 +87,30 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     if image.dtype != np.uint8 or image.shape[2] != channels:
         raise DataError(f"{name}: expected {channels} channels of 8 bits, got {image.shape[2]} of {image.dtype}")
+    if is_too_dark(header, image):
+        _warn_of_dark_images(name)
     return image
+
+
+def is_too_dark(header: ImageHeader | None, image: Image) -> bool:
+    """Whether an image of 16 bits holds fewer: 12-bit data is nearly black once its upper 8 bits are taken."""
+    return header is not None and header.bits == 16 and 0 < int(image.max()) < _DARK
+
+
+def _warn_of_dark_images(name: str) -> None:
+    """Warns once per process and folder."""
+    folder = os.path.dirname(name)
+    if folder not in _dark_folders:
+        _dark_folders.add(folder)
+        warnings.warn(f"{name}: {DARK}", CfgWarning, stacklevel=3)
 
 
 def _decode_npy(data: bytes, channels: int | None, name: str) -> Image:
     try:
+        if _claimed_bytes(data) > len(data):  # before NumPy allocates them
+            raise ValueError("cut off")
         image = np.load(BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, SyntaxError) as error:
+    except Exception as error:  # NumPy parses the header as Python; what damaged ones raise is not documented
         raise DataError(f"{name}: cannot read the array: {(str(error).splitlines() or ['damaged'])[0]}") from None
     if image.ndim == 2:
         image = image[:, :, None]
@@ -86,6 +120,17 @@ def _decode_npy(data: bytes, channels: int | None, name: str) -> Image:
             f"{name}: expected uint8 (height, width, {channels or 'channels'}), got {image.dtype} {image.shape}"
         )
     return np.ascontiguousarray(image)
+
+
+def _claimed_bytes(data: bytes) -> int:
+    """The size of an array by its header."""
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if any(side < 0 for side in shape):
+        raise ValueError(f"shape {shape}")
+    return prod(shape) * dtype.itemsize
 
 
 def resize(image: NDArray[Any], width: int, height: int) -> Pixels:

@@ -70,8 +70,9 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
             text = file.read().decode("utf-8-sig", "replace")
     except FileNotFoundError:
         return Labels(_NO_BOXES, [f"{name}: no label file; the image counts as a negative"], missing=True)
-    except OSError as error:
-        return Labels(_NO_BOXES, [f"{name}: cannot read the labels: {error.strerror or error}"], missing=True)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        return Labels(_NO_BOXES, [f"{name:.300}: cannot read the labels: {reason}"], missing=True)
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         return Labels(_NO_BOXES)
@@ -99,6 +100,8 @@ def check_labels(images: Sequence[str], classes: int, limit: int = 3) -> None:
         if not labels.missing:
             problems += labels.problems
     if images and missing == len(images):
+        if not any(os.path.exists(image) for image in images):
+            raise DataError(f"{images[0]:.300}: image not found; none of the {len(images)} images exists")
         raise DataError(f"{find_labels(images[0])}: no label file; none of the {len(images)} images has labels")
     if problems:
         more = f" (and {len(problems) - limit} more)" if len(problems) > limit else ""

@@ -19,6 +19,8 @@ from darknet_py.data.labels import find_labels
 from darknet_py.data.readers.coco import coco_to_darknet
 from darknet_py.data.readers.coco_files import coco_files, has_coco_files
 from darknet_py.data.readers.darknet_layout import ConversionResult
+from darknet_py.data.readers.labeled_folder import folder_to_darknet, labeled_images, names_file
+from darknet_py.data.readers.tf_csv import csv_files, csv_to_darknet
 from darknet_py.data.readers.ultralytics import yolo_splits, yolo_to_darknet
 from darknet_py.data.readers.voc import voc_folders, voc_to_darknet
 from darknet_py.data.yamlfile import read_yaml
@@ -26,15 +28,17 @@ from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import make_folder
 from darknet_py.shipped import find
 
-DARKNET, COCO, VOC, YOLO = FORMATS = "darknet", "coco", "voc", "yolo"
-_VERSION = "1"  # of the converted files
+DARKNET, COCO, VOC, YOLO, CSV, FOLDER = FORMATS = "darknet", "coco", "voc", "yolo", "csv", "folder"
+PROBLEMS, WRONG_SIZES = "problems.txt", "wrong_sizes.txt"  # in the folder of a conversion
+_VERSION = "2"  # of the converted files
 
 
 class DataSource(NamedTuple):
     """A data set and the options of reading it.
 
-    path: a .data file, a COCO JSON file or a folder of such files, a VOC folder, or an Ultralytics YAML file or its
-    folder; None is the built-in data set. names: class names in order (default: those of the data set). images: image
+    path: a .data file or the folder of one, a COCO JSON file or a folder of such files, a VOC folder, an Ultralytics
+    YAML file or its folder, a CSV file or a folder of such files, or a folder of images with label files; None is the
+    built-in data set. names: class names in order (default: those of the data set). images: image
     folder of a COCO file (default: found next to it). crowd: keep COCO boxes marked iscrowd. difficult: keep VOC
     objects marked as difficult.
     """
@@ -81,13 +85,23 @@ def open_dataset(
     )
     data_format = detect_format(source.path)
     if data_format == DARKNET:
-        return open_darknet_data(source.path)
+        return open_darknet_data(source.path and data_file(source.path))
     folder = _cached_conversion(source, data_format)
-    problems = (folder / "problems.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    if problems:
-        more = f" (and {len(problems) - 1} more, all in {folder / 'problems.txt'})" if len(problems) > 1 else ""
-        warnings.warn(f"left out: {problems[0]}{more}", CfgWarning, stacklevel=2)
-    return DataFile.read(folder / f"{data_format}.data")
+    data = DataFile.read(folder / f"{data_format}.data")
+    for what, file in (("left out: ", PROBLEMS), ("wrong size: ", WRONG_SIZES)):
+        lines = conversion_notes(data, file)
+        if lines:
+            more = f" (and {len(lines) - 1} more, all in {folder / file})" if len(lines) > 1 else ""
+            warnings.warn(f"{what}{lines[0]}{more}", CfgWarning, stacklevel=2)
+    return data
+
+
+def conversion_notes(data: DataFile, file: str) -> list[str]:
+    """What a conversion left out (PROBLEMS), or which sizes it found wrong (WRONG_SIZES); none for Darknet's format."""
+    path = data.path.parent / file
+    if path.parent.parent != cache_folder() / "data" or not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
 def convert_to_darknet(source: DataSource, data_format: str, out: Path) -> ConversionResult:
@@ -98,6 +112,10 @@ def convert_to_darknet(source: DataSource, data_format: str, out: Path) -> Conve
         return coco_to_darknet(coco_files(source.path, source.images), out, names, crowd=source.crowd, name=data_format)
     if data_format == VOC:
         return voc_to_darknet(source.path, out, names, difficult=source.difficult, name=data_format)
+    if data_format == CSV:
+        return csv_to_darknet(csv_files(source.path), out, names, name=data_format)
+    if data_format == FOLDER:
+        return folder_to_darknet(source.path, out, names, name=data_format)
     return yolo_to_darknet(yaml_file(source.path), out, names, name=data_format)
 
 
@@ -108,25 +126,51 @@ def detect_format(path: Path | None) -> str:
     if not path.is_dir():
         if not path.is_file():
             raise DataError(f"{path}: data set not found")
-        return {".json": COCO, ".yaml": YOLO, ".yml": YOLO}.get(path.suffix.lower(), DARKNET)
+        return {".json": COCO, ".yaml": YOLO, ".yml": YOLO, ".csv": CSV}.get(path.suffix.lower(), DARKNET)
     if yaml_file(path).is_file():
         return YOLO
+    if data_file(path).is_file():
+        return DARKNET
     with suppress(DataError):
         voc_folders(path)
         return VOC
     if has_coco_files(path):
         return COCO
+    with suppress(DataError):
+        csv_files(path)
+        return CSV
+    with suppress(DataError):
+        labeled_images(path)
+        return FOLDER
     raise DataError(
-        f"{path}: expected a VOC folder (Annotations/*.xml), COCO files (annotations/*.json) or a data.yaml, got none"
+        f"{path}: expected a VOC folder (Annotations/*.xml), COCO files (annotations/*.json), a data.yaml, a .data "
+        "file, a CSV file of boxes, or images with label files, got none"
     )
 
 
 def yaml_file(path: Path) -> Path:
-    """The YAML file of a folder: data.yaml, or the only YAML file in it."""
+    """The YAML file of a folder: data.yaml, or the only one that describes a data set."""
     if not path.is_dir() or (path / "data.yaml").is_file():
         return path if not path.is_dir() else path / "data.yaml"
-    found = sorted(file for ending in ("*.yaml", "*.yml") for file in path.glob(ending))
+    found = [file for ending in ("*.yaml", "*.yml") for file in sorted(path.glob(ending)) if _describes_dataset(file)]
     return found[0] if len(found) == 1 else path / "data.yaml"
+
+
+def _describes_dataset(file: Path) -> bool:
+    """Whether a YAML file is a data set's, and not that of an environment or of a training."""
+    try:
+        content = read_yaml(file)
+    except DataError:
+        return False
+    return ("train" in content or "val" in content) and ("names" in content or "nc" in content)
+
+
+def data_file(path: Path) -> Path:
+    """The .data file of a folder, such as the obj.data of CVAT's "YOLO 1.1": obj.data, or the only one in it."""
+    if not path.is_dir() or (path / "obj.data").is_file():
+        return path if not path.is_dir() else path / "obj.data"
+    found = sorted(path.glob("*.data"))
+    return found[0] if len(found) == 1 else path / "obj.data"
 
 
 def _cached_conversion(source: DataSource, data_format: str) -> Path:
@@ -135,22 +179,23 @@ def _cached_conversion(source: DataSource, data_format: str) -> Path:
     path = Path(os.path.abspath(source.path))
     source = source._replace(path=path, images=source.images and Path(os.path.abspath(source.images)))
     folder = cache_folder() / "data" / f"{path.stem}-{_signature(source, data_format)}"
-    if (folder / "problems.txt").is_file():
+    if (folder / PROBLEMS).is_file():
         return folder
     make_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        problems = convert_to_darknet(source, data_format, temporary).problems
+        result = convert_to_darknet(source, data_format, temporary)
         for file in (*temporary.glob("*.txt"), *temporary.glob("*.data")):  # they contain absolute paths
             content = file.read_bytes()
             file.write_bytes(content.replace(os.fsencode(temporary), os.fsencode(folder)))
-        text = "".join(f"{problem}\n" for problem in problems)
-        (temporary / "problems.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
+        for name, lines in ((WRONG_SIZES, result.wrong_sizes), (PROBLEMS, result.left_out)):
+            text = "".join(f"{line}\n" for line in lines)
+            (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         temporary.chmod(0o755)  # mkdtemp's folders are private
         try:
             temporary.rename(folder)
         except OSError:
-            if not (folder / "problems.txt").is_file():  # else another process has written it
+            if not (folder / PROBLEMS).is_file():  # else another process has written it
                 raise
     except OSError as error:
         raise DataError(f"{folder}: cannot write the converted data: {error.strerror or error}") from None
@@ -179,8 +224,14 @@ def _source_files(source: DataSource, data_format: str) -> Iterable[str | Path]:
     if data_format == VOC:
         annotations, images = voc_folders(source.path)
         return [images, *sorted(annotations.glob("*.xml")), *sorted(source.path.glob("ImageSets/Main/*.txt"))]
-    file = yaml_file(source.path)
-    images_by_split = yolo_splits(file, read_yaml(file))
+    if data_format == CSV:
+        files = csv_files(source.path).values()
+        return [path for file in files for path in (file, file.parent, *file.parent.glob("images"))]
+    if data_format == FOLDER:
+        file, images_by_split = names_file(source.path) or source.path, labeled_images(source.path)
+    else:
+        file = yaml_file(source.path)
+        images_by_split = yolo_splits(file, read_yaml(file))
     return [
         file,
         *(path for images in images_by_split.values() for image in images for path in (image, find_labels(image))),

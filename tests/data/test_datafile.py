@@ -63,10 +63,52 @@ def test_names(tmp_path: Path) -> None:
     assert read_names(names) == ["hot dog", "", "café"]
     data = write(tmp_path / "x.data", "names=x.names\n")
     assert DataFile.read(data).classes == 3
-    with pytest.raises(DataError, match=r"x.names: expected 5 names \(classes in .*x.data\), got 3"):
-        DataFile.read(write(data, "classes=5\nnames=x.names\n")).class_names()
+    with pytest.warns(CfgWarning, match=r"x.names: expected 5 names, got 3"):
+        found = DataFile.read(write(data, "classes=5\nnames=x.names\n")).class_names()
+    assert found == ["hot dog", "", "café", "3", "4"]
     with pytest.raises(DataError, match="expected class names"):
         read_names(write(tmp_path / "e.names", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "message"),
+    [
+        ("\nred\nblue\n", ["red", "blue"], "3 lines, 2 names"),
+        ("# my classes\nred\n\nblue\n", ["red", "blue"], "4 lines, 2 names"),
+        ("red\n", ["red", "1"], "expected 2 names, got 1; the other classes are named by their numbers"),
+        ("red\nblue\ngreen\n", ["red", "blue"], "expected 2 names, got 3; using the first 2"),
+        ("red blue", ["red", "blue"], "one line with 2 names"),
+        ("red, light blue\n", ["red", "light blue"], "one line with 2 names"),
+        ("['red', 'blue']\n", ["red", "blue"], "one line with 2 names"),
+        ("紅色\n藍色\n".replace("紅", "红").replace("藍", "蓝").encode("gbk"), ["红色", "蓝色"], "decoded as gb18030"),
+        ("élève\ncafé".encode("latin-1"), ["élève", "café"], "decoded as cp1252"),
+        ("#\n$\n", ["#", "$"], ""),
+        ("red\rblue\r", ["red", "blue"], ""),
+        ("red\nblue\n".encode("utf-16"), ["red", "blue"], ""),
+    ],
+)
+def test_names_of_two_classes(tmp_path: Path, text: str | bytes, names: list[str], message: str) -> None:
+    """However the file is written, no name moves to another class, and both counts are said."""
+    path = write(tmp_path / "x.names", text)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read_names(path, 2) == names
+    assert [message in str(warning.message) for warning in caught] == [True] * bool(message)
+
+
+def test_names_without_a_known_number(tmp_path: Path) -> None:
+    with pytest.warns(CfgWarning, match="2 lines, 1 names"):
+        assert read_names(write(tmp_path / "x.names", "\nhot dog\n")) == ["hot dog"]
+    with pytest.warns(CfgWarning, match="one line with 3 names"):
+        assert read_names(write(tmp_path / "x.names", "a,b,c\n")) == ["a", "b", "c"]
+
+
+def test_the_networks_number_of_classes_counts(tmp_path: Path) -> None:
+    write(tmp_path / "x.names", "red\nblue\n")
+    data = DataFile.read(write(tmp_path / "x.data", "classes=1\nnames=x.names\n"))
+    with pytest.warns(CfgWarning, match=r"x.data: classes=1, but net.cfg has 2; using 2"):
+        data = data.for_network(2, "net.cfg")
+    assert (data.classes, data.class_names()) == (2, ["red", "blue"])
 
 
 @pytest.mark.parametrize(("name", "classes"), [("coco", 80), ("voc", 20), ("shapes", 6)])
@@ -90,6 +132,68 @@ def test_lists(tmp_path: Path) -> None:
         read_list(write(tmp_path / "empty.txt", "\r\n \n"))
     with pytest.raises(DataError, match="got none in this folder"):
         read_list(write(tmp_path / "none" / "x", "").parent)
+
+
+def test_lists_as_tools_write_them(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg.jpg"):
+        write(tmp_path / "obj" / name, "")
+    found = [str(tmp_path / "obj" / name) for name in ("a.jpg", "b.jpg", "c.jpg.jpg")]
+    missing = str(tmp_path / "obj" / "gone.jpg")
+    for text in (
+        "obj/a.jpg\nobj/b.jpg\nobj/c.jpg.jpg\n",
+        "obj/a.jpg\robj/b.jpg\robj/c.jpg.jpg",  # old Macintosh
+        "obj\\a.jpg\r\nobj\\b.jpg\r\nobj\\c.jpg.jpg\r\n",  # Windows
+        "data/obj/a.jpg\ndata/obj/b.jpg\ndata/obj/c.jpg.jpg\n",  # CVAT
+        "C:\\me\\obj\\a.jpg\nC:\\me\\obj\\b.jpg\nC:\\me\\obj\\c.jpg.jpg\n",
+    ):
+        assert read_list(write(tmp_path / "l.txt", text)) == found
+    # The first image alone does not decide.
+    assert read_list(write(tmp_path / "l.txt", "obj/gone.jpg\nobj/a.jpg\n")) == [missing, found[0]]
+    many = [f"obj/gone{k}.jpg" for k in range(300)]
+    assert read_list(write(tmp_path / "l.txt", "\n".join([*many, "obj/a.jpg"])))[-1] == found[0]
+    # Images of different folders never become one.
+    assert read_list(write(tmp_path / "obj" / "l.txt", "x/a.jpg\ny/a.jpg\n")) == ["x/a.jpg", "y/a.jpg"]
+
+
+@pytest.mark.parametrize("text", ["img/0.jpgimg/1.jpg", "a.jpg b.jpg", "/x/0.PNG/x/1.PNG/x/2.PNG", "0.jpg1.jpg2.jpg"])
+def test_lists_without_line_ends(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"l.txt:1: expected one image path a line, got [23] in one line"):
+        read_list(write(tmp_path / "l.txt", text))
+    assert read_list(write(tmp_path / "l.txt", "a/x.jpg_large.jpg\n")) == ["a/x.jpg_large.jpg"]
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
+def test_paths_that_the_system_refuses(tmp_path: Path, path: str) -> None:
+    for read in (read_list, read_names, DataFile.read):
+        with pytest.raises(DataError):
+            read(path)
+    assert load_labels(path).missing
+    with pytest.raises(DataError):
+        check_labels([f"{path}.jpg"], 1)
+
+
+def test_long_paths_in_files(tmp_path: Path) -> None:
+    long = "x" * 5000
+    assert read_list(write(tmp_path / "l.txt", f"{long}.jpg")) == [f"{long}.jpg"]
+    data = DataFile.read(write(tmp_path / "x.data", f"classes=1\ntrain={long}\nnames={long}\n"))
+    for read in (data.train_images, data.class_names):
+        with pytest.raises(DataError):
+            read()
+
+
+def test_folders_list_images_only(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.npy", "b.npy", "c.jfif", "._a.jpg", "d.txt", "e.JPG"):
+        write(tmp_path / name, "")
+    assert [Path(image).name for image in read_list(tmp_path)] == ["a.jpg", "b.npy", "c.jfif", "e.JPG"]
+
+
+def test_reference_lists(reference: Path) -> None:
+    with pytest.raises(DataError, match=r"glued.txt:1: expected one image path a line, got \d+ in one line"):
+        DataFile.read(reference / "bugs/lists/glued.data").train_images()
+    data = DataFile.read(reference / "bugs/formats/task_12/obj.data")
+    images = data.train_images()
+    assert data.class_names() == ["red", "blue"] and len(images) == 6
+    assert sum(len(load_labels(find_labels(image), 2).boxes) for image in images) == 6
 
 
 @pytest.mark.parametrize(
@@ -166,6 +270,9 @@ def test_checking_before_a_training(tmp_path: Path) -> None:
         "b.txt:2: expected a class of 0 to 1, got 2 (and 1 more) (--skip-bad-labels trains without such rows)"
     )
     assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"c.jpg: image not found; none of the 1 images exists"):
+        check_labels(images[2:], 2)
+    write(tmp_path / "c.jpg", "")
     with pytest.raises(DataError, match="none of the 1 images has labels"):
         check_labels(images[2:], 2)
     missing = load_labels(tmp_path / "c.txt", 2)

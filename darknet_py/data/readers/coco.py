@@ -12,11 +12,12 @@ from typing import Any
 from darknet_py.data.datafile import write_list
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.readers.darknet_layout import (
+    AnnotatedImage,
     ConversionResult,
     Row,
     image_size,
     link_image_folder,
-    relative_box,
+    path_inside,
     write_data_file,
     write_labels,
 )
@@ -56,7 +57,7 @@ def coco_to_darknet(
     for split, (file, folder) in splits.items():
         file, folder = Path(file), Path(folder)
         content = _load_json(file)
-        categories = {entry["id"]: str(entry["name"]) for entry in sorted(content["categories"], key=lambda e: e["id"])}
+        categories = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda e: e["id"])}
         classes = classes or list(categories.values())
         labels = _label_rows(file, folder, content, categories, classes, crowd, problems)
         link_image_folder(folder, out / split / "JPEGImages")
@@ -66,7 +67,8 @@ def coco_to_darknet(
         write_list(out / f"{split}.txt", [str(images / image) for image in labels])
     train = next((split for split in splits if split.startswith("train")), None)
     valid = next((split for split in splits if split.startswith(("val", "test"))), None)
-    return ConversionResult(write_data_file(out, name, classes, train, valid), count, boxes, problems)
+    data = write_data_file(out, name, classes, train, valid)
+    return ConversionResult(data, count, boxes, problems)
 
 
 def darknet_to_coco(
@@ -127,10 +129,12 @@ def darknet_to_coco(
 
 
 _SCHEMA = {
-    "images": ("id", "file_name"),
-    "annotations": ("image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
+    "images": {"id": "id", "file_name": "text"},
+    "annotations": {"image_id": "id", "category_id": "id", "bbox": "list"},
+    "categories": {"id": "id", "name": "text"},
 }
+_OPTIONAL = {"images": {"width": "number", "height": "number"}}
+_TYPES: dict[str, tuple[type, ...]] = {"id": (int, str), "text": (str,), "list": (list,), "number": (int, float)}
 
 
 def _load_json(file: Path) -> dict[str, Any]:
@@ -138,7 +142,7 @@ def _load_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: cannot read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: expected COCO JSON, got: {error}") from None
     for key, expected in _SCHEMA.items():
         entries = content.get(key) if isinstance(content, dict) else None
@@ -148,31 +152,50 @@ def _load_json(file: Path) -> dict[str, Any]:
             missing = [field for field in expected if not isinstance(entry, dict) or field not in entry]
             if missing:
                 raise DataError(f"{file}: {key}[{number}]: expected {', '.join(missing)}, got {str(entry)[:60]}")
+            for field, kind in (expected | _OPTIONAL.get(key, {})).items():
+                value = entry.get(field)
+                optional = field not in expected and value is None
+                if not optional and (isinstance(value, bool) or not isinstance(value, _TYPES[kind])):
+                    raise DataError(f"{file}: {key}[{number}]: {field}: expected {_article(kind)}, got {value!r:.60}")
+        if len({type(entry.get("id")) for entry in entries}) > 1 and key == "categories":
+            raise DataError(f"{file}: {key}: expected ids of one type, got numbers and text")
     annotations: dict[str, Any] = content
     return annotations
+
+
+def _article(kind: str) -> str:
+    return {"id": "a number or text", "text": "text", "list": "a list", "number": "a number"}[kind]
 
 
 def _label_rows(
     file: Path,
     folder: Path,
     content: dict[str, Any],
-    categories: dict[int, str],
+    categories: dict[int | str, str],
     classes: Sequence[str],
     crowd: bool,
     problems: list[str],
 ) -> dict[str, list[Row]]:
     """Label rows by image file name, for existing images."""
     index = {name: number for number, name in enumerate(classes)}
-    images: dict[Any, tuple[str, tuple[float, float]]] = {}
+    images: dict[int | str, tuple[str, AnnotatedImage]] = {}
     labels: dict[str, list[Row]] = {}
     for entry in content["images"]:
-        path = folder / entry["file_name"]
-        if not path.is_file():
-            problems.append(f"{file}: image {entry['id']}: {path} not found")
+        where = f"{file}: image {entry['id']}"
+        try:
+            name = path_inside(entry["file_name"])
+        except DataError as error:
+            problems.append(f"{where}: file_name: {error}")
             continue
-        size = entry.get("width"), entry.get("height")
-        images[entry["id"]] = entry["file_name"], size if all(size) else image_size(path)
-        labels[entry["file_name"]] = []
+        path = folder / name
+        if not os.path.isfile(path):
+            problems.append(f"{where}: {path!s:.300} not found")
+            continue
+        size = entry.get("width") or 0, entry.get("height") or 0
+        image = AnnotatedImage(path, size if min(size) > 0 else None, where)
+        problems += image.wrong_size
+        images[entry["id"]] = name, image
+        labels[name] = []
     missing = {entry["id"] for entry in content["images"]} - images.keys()
     for entry in content["annotations"]:
         where = f"{file}: annotation {entry.get('id', '?')}"
@@ -184,11 +207,11 @@ def _label_rows(
         elif class_id is None:
             problems.append(f"{where}: category {entry['category_id']} is not one of the classes")
         else:
-            name, size = images[entry["image_id"]]
+            name, image = images[entry["image_id"]]
             row = None
-            with suppress(TypeError, ValueError):
+            with suppress(TypeError, ValueError, OverflowError):
                 x, y, w, h = map(float, entry["bbox"])
-                row = relative_box(class_id, (x, y, x + w, y + h), size)
+                row = image.row(class_id, (x, y, x + w, y + h))
             if row is None:
                 problems.append(f"{where}: expected a box inside the image, got {entry['bbox']}")
             else:

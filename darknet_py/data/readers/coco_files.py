@@ -69,7 +69,20 @@ def _image_folder(file: Path, split: str) -> Path:
     name = _first_image(file)
     if not name:
         raise DataError(f"{file}: expected COCO JSON with images, got no file_name")
-    stem = file.stem.removeprefix("instances_")
+    return find_image_folder(file, split, name, file.stem.removeprefix("instances_"))
+
+
+def find_image_folder(file: Path, split: str, image: str, stem: str) -> Path:
+    """The usual folder that contains an image.
+
+    Args:
+        file: The annotations.
+        split: Its split; stem: the part of its name that may name the folder, too.
+        image: Path of an image, relative to the folder.
+
+    Raises:
+        DataError: None contains it. The message lists the folders tried.
+    """
     folder, parent = file.parent, file.parent.parent
     candidates = [
         root / part
@@ -77,10 +90,10 @@ def _image_folder(file: Path, split: str) -> Path:
         for part in (f"images/{stem}", stem, f"images/{split}", split, "images", "JPEGImages", ".")
     ]
     for candidate in candidates:
-        if (candidate / name).is_file():
+        if os.path.isfile(candidate / image.replace("\\", "/")):
             return Path(os.path.normpath(candidate))
     raise DataError(
-        f"{file}: image {name} not found in {', '.join(sorted({str(candidate) for candidate in candidates}))}"
+        f"{file}: image {image:.300} not found in {', '.join(sorted({str(candidate) for candidate in candidates}))}"
     )
 
 

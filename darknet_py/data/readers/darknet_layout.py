@@ -8,6 +8,7 @@ OUT/SPLIT.txt, OUT/NAME.names, OUT/NAME.data
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from darknet_py.data.datafile import DataFile, write_list
+from darknet_py.data.image_header import read_file_header
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import save_labels
 from darknet_py.errors import DataError
@@ -25,12 +27,77 @@ Row = tuple[int, float, float, float, float]  # class, cx, cy, w, h relative to 
 
 
 class ConversionResult(NamedTuple):
-    """Result of a conversion. problems: one line for each object or image that was left out."""
+    """Result of a conversion.
+
+    problems: one line for each object or image that was left out, and a `WrongSize` for each image whose size is not
+    that of its annotation; its boxes are taken relative to the size in the annotation.
+    """
 
     data: DataFile
     images: int
     boxes: int
     problems: list[str]
+
+    @property
+    def left_out(self) -> list[str]:
+        return [line for line in self.problems if not isinstance(line, WrongSize)]
+
+    @property
+    def wrong_sizes(self) -> list[str]:
+        return [line for line in self.problems if isinstance(line, WrongSize)]
+
+
+class WrongSize(str):
+    """A line about an annotation that gives another size than that of its image."""
+
+
+class AnnotatedImage:
+    """An image and the size that its annotation gives, in whose pixels the boxes are.
+
+    Tools that ignore EXIF annotate the stored image. Where its size tells so (orientation 5 to 8), boxes are turned
+    with it, as images are read upright.
+
+    Attributes:
+        wrong_size: A line where the annotation has another size than the image, else nothing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], size: tuple[float, float] | None, where: str):
+        header = read_file_header(path)
+        upright = header.upright if header else None if size else image_size(path)
+        self.size = size or upright or (0.0, 0.0)
+        self.orientation = 1
+        self.wrong_size: list[str] = []
+        if header and self.size != header.upright:
+            if self.size == (header.width, header.height):
+                self.orientation = header.orientation
+            else:
+                width, height = self.size
+                expected = f"{header.upright[0]} x {header.upright[1]}"
+                line = f"{where}: expected the size of {path}, {expected}, got {width:g} x {height:g}"
+                self.wrong_size = [WrongSize(line)]
+
+    def row(self, class_id: int, corners: Sequence[float]) -> Row | None:
+        """The label row of a box (x0, y0, x1, y1) in pixels of the annotation; None if nothing of it is inside."""
+        row = relative_box(class_id, corners, self.size)
+        if row is None or self.orientation < 5:
+            return row
+        _, x, y, w, h = row
+        x, y = (1 - y if self.orientation in (6, 7) else y), (1 - x if self.orientation in (7, 8) else x)
+        return class_id, x, y, h, w
+
+
+def path_inside(name: str) -> str:
+    """A path relative to the image folder, as an annotation gives it, with `/` between folders.
+
+    Raises:
+        DataError: It leads out of the folder, or no list can hold it.
+    """
+    path = os.path.normpath(name.replace("\\", "/"))
+    if os.path.isabs(path) or path.split("/")[0] in ("..", ".") or re.match("[A-Za-z]:/", path):
+        raise DataError(f"{name!r} leads out of the image folder")
+    if any(char in name for char in "\0\r\n"):
+        raise DataError(f"{name!r} is not a file name")
+    return path
 
 
 def relative_box(class_id: int, corners: Sequence[float], size: tuple[float, float]) -> Row | None:
@@ -62,7 +129,7 @@ def write_labels(images: Mapping[str, Sequence[Row]], folder: Path) -> int:
     """Writes a label file per image (path relative to the image folder); returns the number of rows."""
     make_folder(folder)
     for name, rows in images.items():
-        path = (folder / name).with_suffix(".txt")
+        path = (folder / path_inside(name)).with_suffix(".txt")
         if path.parent != folder:
             make_folder(path.parent)
         save_labels(path, rows)
@@ -71,7 +138,7 @@ def write_labels(images: Mapping[str, Sequence[Row]], folder: Path) -> int:
 
 def write_data_file(out: Path, name: str, names: Sequence[str], train: str | None, valid: str | None) -> DataFile:
     """Writes OUT/NAME.names and OUT/NAME.data, whose lists are OUT/TRAIN.txt and OUT/VALID.txt."""
-    write_list(out / f"{name}.names", names)
+    write_list(out / f"{name}.names", [" ".join(class_name.split()) for class_name in names])  # one line each
     lines = [f"classes = {len(names)}"]
     for key, split in (("train", train), ("valid", valid)):
         if split is not None:

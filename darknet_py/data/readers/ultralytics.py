@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +45,40 @@ def yolo_to_darknet(
     content = read_yaml(file)
     file_names = class_names(file, content)
     order = _class_order(file, file_names, names)
+    return convert_labeled_images(yolo_splits(file, content), out, names or file_names, len(file_names), name, order)
+
+
+def convert_labeled_images(
+    splits: Mapping[str, Sequence[str]],
+    out: Path,
+    names: Sequence[str],
+    classes: int,
+    name: str,
+    order: Sequence[int] | None = None,
+) -> ConversionResult:
+    """Converts images that have label files of `class x y …` beside them or in `labels`.
+
+    Args:
+        splits: Images by split, some of train, val and test.
+        out: Folder to write.
+        names: Class names to write.
+        classes: Number of classes in the label files.
+        name: Name of the .data and .names files.
+        order: The number to write for each class, if it changes.
+    """
     problems: list[str] = []
     count = boxes = 0
-    lists: dict[str, list[str]] = {}
-    for split, images in yolo_splits(file, content).items():
+    for split, images in splits.items():
         folder = out / split / "JPEGImages"
         linked = link_images(images, folder)
         make_folder(out / split / "labels")
         for image, candidate in zip(images, linked, strict=True):
             target = (out / split / "labels" / candidate).with_suffix(".txt")
-            boxes += _copy_labels(Path(find_labels(image)), target, len(file_names), order, problems)
-        lists[split] = [str(folder.absolute() / candidate) for candidate in linked]
-        write_list(out / f"{split}.txt", lists[split])
+            boxes += _copy_labels(Path(find_labels(image)), target, classes, order, problems)
+        write_list(out / f"{split}.txt", [str(folder.absolute() / candidate) for candidate in linked])
         count += len(images)
-    train, valid = (split if split in lists else None for split in ("train", "val"))
-    data = write_data_file(
-        out, name, list(names) if names else file_names, train, valid or ("test" if "test" in lists else None)
-    )
+    train, valid = (split if split in splits else None for split in ("train", "val"))
+    data = write_data_file(out, name, list(names), train, valid or ("test" if "test" in splits else None))
     return ConversionResult(data, count, boxes, problems)
 
 
@@ -131,7 +148,7 @@ def _class_order(file: Path, file_names: list[str], names: Sequence[str] | None)
     return [list(names).index(name) for name in file_names]
 
 
-def _copy_labels(source: Path, target: Path, classes: int, order: list[int] | None, problems: list[str]) -> int:
+def _copy_labels(source: Path, target: Path, classes: int, order: Sequence[int] | None, problems: list[str]) -> int:
     """Writes the label file of one image; returns the number of boxes."""
     try:
         content = source.read_bytes()

@@ -15,11 +15,10 @@ from xml.etree import ElementTree
 from darknet_py.data.datafile import write_list
 from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.data.readers.darknet_layout import (
+    AnnotatedImage,
     ConversionResult,
     Row,
-    image_size,
     link_image_folder,
-    relative_box,
     write_data_file,
     write_labels,
 )
@@ -66,7 +65,7 @@ def voc_to_darknet(
     splits = _splits(root, list(files))
     listed = sorted({stem for stems in splits.values() for stem in stems})
     problems: list[str] = []
-    objects: dict[str, tuple[tuple[float, float], list[_Object]]] = {}
+    objects: dict[str, tuple[AnnotatedImage, list[_Object]]] = {}
     for stem in listed:
         if stem not in files or stem not in images:
             problems.append(f"{root}: {stem}: no {'image' if stem in files else 'annotation'} of this name")
@@ -78,7 +77,8 @@ def voc_to_darknet(
         else sorted({obj.name for _, objects_of_image in objects.values() for obj in objects_of_image})
     )
     labels: dict[str, list[Row]] = {}
-    for stem, (size, objects_of_image) in objects.items():
+    for stem, (image, objects_of_image) in objects.items():
+        problems += image.wrong_size
         rows = labels.setdefault(images[stem], [])
         for obj in objects_of_image:
             if obj.difficult and not difficult:
@@ -86,7 +86,7 @@ def voc_to_darknet(
             if obj.name not in classes:
                 problems.append(f"{files[stem]}: expected one of the classes {', '.join(classes)}, got {obj.name!r}")
                 continue
-            row = relative_box(classes.index(obj.name), obj.corners, size)
+            row = image.row(classes.index(obj.name), obj.corners)
             if row is None:
                 problems.append(f"{files[stem]}: expected a box inside the image, got {obj.corners}")
             else:
@@ -98,7 +98,8 @@ def voc_to_darknet(
         write_list(out / f"{split}.txt", [str(folder / images[stem]) for stem in stems if stem in objects])
     train = next((split for split in ("trainval", "train") if split in splits), None)
     valid = next((split for split in ("test", "val") if split in splits), None)
-    return ConversionResult(write_data_file(out, name, classes, train, valid), len(labels), boxes, problems)
+    data = write_data_file(out, name, classes, train, valid)
+    return ConversionResult(data, len(labels), boxes, problems)
 
 
 def voc_folders(root: Path) -> tuple[Path, Path]:
@@ -129,20 +130,20 @@ def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
     return splits or {"train": stems}
 
 
-def _read_annotation(file: Path, image: Path) -> tuple[tuple[float, float], list[_Object]]:
-    """The image's size in pixels (from the image where the file does not say) and its objects."""
+def _read_annotation(file: Path, image: Path) -> tuple[AnnotatedImage, list[_Object]]:
+    """The image with the size in the file, if there is one, and its objects."""
     try:
         root = ElementTree.parse(file).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{file}: expected a VOC annotation, got no XML: {error}") from None
-    size = tuple(_number(file, root, f"size/{side}", 0) for side in ("width", "height"))
-    width, height = size if min(size) > 0 else image_size(image)
+    width, height = (_number(file, root, f"size/{side}", 0) for side in ("width", "height"))
+    size = (width, height) if width > 0 and height > 0 else None
     objects_of_image = []
     for obj in root.iter("object"):
         xmin, ymin, xmax, ymax = (_number(file, obj, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
         name = (obj.findtext("name") or "").strip()
         objects_of_image.append(_Object(name, (xmin, ymin, xmax, ymax), _number(file, obj, "difficult", 0) != 0))
-    return (width, height), objects_of_image
+    return AnnotatedImage(image, size, str(file)), objects_of_image
 
 
 def _number(file: Path, element: ElementTree.Element, path: str, default: float | None = None) -> float:

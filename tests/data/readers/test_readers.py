@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from darknet_py.data.images import load_image
 from darknet_py.data.labels import check_labels, find_labels, label_path, load_labels
 from darknet_py.data.readers.coco import coco_to_darknet, darknet_to_coco
+from darknet_py.data.readers.darknet_layout import write_labels
 from darknet_py.data.readers.voc import voc_to_darknet
+from darknet_py.data.yamlfile import read_yaml
 from darknet_py.errors import DataError
 
 OBJECT = (
@@ -169,3 +173,133 @@ def test_coco_errors(tmp_path: Path, content: str, message: str) -> None:
         coco_to_darknet({"train": (path, tmp_path)}, tmp_path / "out")
     with pytest.raises(DataError, match=r"none.json: cannot read: No such file"):
         coco_to_darknet({"train": (tmp_path / "none.json", tmp_path)}, tmp_path / "out")
+
+
+def photo(path: Path, orientation: int) -> None:
+    """100 x 60 pixels as stored; one rectangle is white."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[10:30, 20:70] = 255
+    jpeg = bytes(cv2.imencode(".jpg", image)[1])
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHHI", 0x0112, 3, 1, orientation, 0, 0)
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+
+
+def white_box(path: Path) -> tuple[float, ...]:
+    """Center and size of the white rectangle in the upright image."""
+    image = load_image(path)[:, :, 0] > 128
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+    height, width = image.shape
+    (y0, y1), (x0, x1) = (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
+    return (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
+
+
+@pytest.mark.parametrize("orientation", [1, 5, 6, 7, 8])
+@pytest.mark.parametrize("kind", ["voc", "coco"])
+def test_boxes_of_stored_images_turn_with_exif(tmp_path: Path, kind: str, orientation: int) -> None:
+    photo(tmp_path / "JPEGImages" / "a.jpg", orientation)
+    if kind == "voc":
+        annotate(tmp_path, "a", OBJECT.format("red", 0, 20, 10, 70, 30), size="100 60")
+        result = voc_to_darknet(tmp_path, tmp_path / "out")
+        label = tmp_path / "out" / "labels" / "a.txt"
+    else:
+        content = {
+            "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 60}],
+            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [20, 10, 50, 20]}],
+            "categories": [{"id": 1, "name": "red"}],
+        }
+        (tmp_path / "x.json").write_text(json.dumps(content))
+        result = coco_to_darknet({"train": (tmp_path / "x.json", tmp_path / "JPEGImages")}, tmp_path / "out")
+        label = tmp_path / "out" / "train" / "labels" / "a.txt"
+    assert not result.problems
+    row = load_labels(label).boxes[0, 1:5]
+    np.testing.assert_allclose(row, white_box(tmp_path / "JPEGImages" / "a.jpg"), atol=0.021)
+    if orientation == 6:
+        np.testing.assert_allclose(row, [0.666667, 0.45, 0.333333, 0.5], atol=1e-6)
+
+
+def test_sizes_of_annotations(tmp_path: Path) -> None:
+    photo(tmp_path / "JPEGImages" / "a.jpg", 6)
+    annotate(tmp_path, "a", OBJECT.format("red", 0, 20, 10, 30, 50), size="60 100")  # as it is shown
+    result = voc_to_darknet(tmp_path, tmp_path / "out")
+    assert not result.wrong_sizes
+    assert (tmp_path / "out" / "labels" / "a.txt").read_text() == "0 0.416667 0.300000 0.166667 0.400000\n"
+    annotate(tmp_path, "a", OBJECT.format("red", 0, 20, 10, 30, 50), size="200 120")
+    (line,) = voc_to_darknet(tmp_path, tmp_path / "other").wrong_sizes
+    assert "a.xml: expected the size of" in line and line.endswith("60 x 100, got 200 x 120")
+
+
+def test_reference_photo(reference: Path, tmp_path: Path) -> None:
+    voc_to_darknet(reference / "bugs/formats/voc", tmp_path / "out", ["red", "blue"])
+    assert (tmp_path / "out/labels/a.txt").read_text() == "0 0.666667 0.450000 0.333333 0.500000\n"
+    assert voc_to_darknet(reference / "bugs/formats/voc1", tmp_path / "1").wrong_sizes
+
+
+def small_coco(tmp_path: Path, **changes: object) -> Path:
+    photo(tmp_path / "images" / "a.jpg", 1)
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 60}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [20, 10, 50, 20]}],
+        "categories": [{"id": 1, "name": "red"}],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content | changes))
+    return tmp_path / "x.json"
+
+
+@pytest.mark.parametrize("name", ["../victim.jpg", "/etc/victim.jpg", "..\\victim.jpg", "a/../../victim.jpg", "a\nb"])
+def test_file_names_that_lead_out(tmp_path: Path, name: str) -> None:
+    photo(tmp_path / "victim.jpg", 1)
+    file = small_coco(tmp_path, images=[{"id": 1, "file_name": name}, {"id": 2, "file_name": "a.jpg"}])
+    result = coco_to_darknet({"train": (file, tmp_path / "images")}, tmp_path / "out" / "deep")
+    assert result.images == 1 and repr(name) in result.problems[0]
+    assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["a.txt", "train.txt"]
+    with pytest.raises(DataError, match=r"leads out|is not a file name"):
+        write_labels({name: []}, tmp_path / "labels")
+
+
+def test_reference_file_names(reference: Path, tmp_path: Path) -> None:
+    root = reference / "bugs/hostile/coco_overwrite/set"
+    splits = {"train": (root / "annotations/instances_train.json", root / "images")}
+    result = coco_to_darknet(splits, tmp_path / "a" / "b")
+    assert result.images == 1 and "'../victim/requirements.txt' leads out" in result.problems[0]
+    assert [path for path in tmp_path.rglob("*") if path.name in ("notes.txt", "requirements.txt")] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": [{"id": None, "file_name": "a.jpg"}]},
+        {"images": [{"id": 1, "file_name": 1e308}]},
+        {"images": [{"id": 1, "file_name": "a.jpg", "height": True}]},
+        {"images": [{"id": [1], "file_name": "a.jpg"}]},
+        {"annotations": [{"image_id": {"id": 1}, "category_id": 1, "bbox": []}]},
+        {"annotations": [{"image_id": 1, "category_id": [[1]], "bbox": []}]},
+        {"annotations": [{"image_id": 1, "category_id": 1, "bbox": {}}]},
+        {"categories": [{"id": 1, "name": {}}]},
+        {"categories": [{"id": 1, "name": "a"}, {"id": "/", "name": "b"}]},
+        {"categories": [{"id": 1, "name": "\ud800"}]},
+        {"categories": {}},
+    ],
+)
+def test_coco_of_wrong_types(tmp_path: Path, changes: dict[str, object]) -> None:
+    file = small_coco(tmp_path, **changes)
+    with pytest.raises(DataError) as error:
+        coco_to_darknet({"train": (file, tmp_path / "images")}, tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_reference_coco_of_wrong_types(reference: Path, tmp_path: Path) -> None:
+    for file in sorted((reference / "bugs/hostile").glob("data_coco_*.bin")):
+        with pytest.raises(DataError, match=rf"{file.name}: .*expected"):
+            coco_to_darknet({"train": (file, tmp_path)}, tmp_path / "out")
+
+
+def test_yaml_aliases(reference: Path) -> None:
+    with pytest.raises(DataError, match="aliases expand to more than a million values"):
+        read_yaml(reference / "bugs/hostile/yaml_alias_names/data.yaml")
+
+
+def test_class_names_take_one_line_each(tmp_path: Path) -> None:
+    file = small_coco(tmp_path, categories=[{"id": 1, "name": "red\ncar"}, {"id": 2, "name": "blue"}])
+    result = coco_to_darknet({"train": (file, tmp_path / "images")}, tmp_path / "out")
+    assert result.data.class_names() == ["red car", "blue"]

@@ -1,0 +1,102 @@
+"""Headers of images, beside what OpenCV decodes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from darknet_py.data.image_header import read_file_header, read_header
+from darknet_py.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_image, load_image
+from darknet_py.errors import CfgWarning, DataError
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (70, 80, 3), dtype=np.uint8)
+
+
+def encoded(suffix: str, image: np.ndarray = IMAGE) -> bytes:
+    return bytes(cv2.imencode(suffix, image)[1])
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHHI", 0x0112, 3, 1, orientation, 0, 0)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+@pytest.mark.parametrize(
+    "suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".npy", ".jfif", ".pgm", ".avif")]
+)
+def test_sizes(suffix: str) -> None:
+    header = read_header(encoded(suffix))
+    assert header == (80, 70, 8, 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(tmp_path: Path, orientation: int) -> None:
+    data = with_orientation(encoded(".jpg"), orientation)
+    header = read_header(data)
+    assert header is not None and header.orientation == orientation
+    assert header.upright == decode_image(data).shape[1::-1]
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert read_file_header(tmp_path / "a.jpg") == header
+
+
+def test_damaged_headers() -> None:
+    for suffix in (".jpg", ".png", ".tif", ".bmp", ".ppm"):
+        data = encoded(suffix)
+        for end in range(40):
+            read_header(data[:end])
+            read_header(data[:end] + b"\xff" * 40)
+
+
+def claiming(width: int, height: int) -> dict[str, bytes]:
+    """Small files that claim a size."""
+    jpeg = bytearray(encoded(".jpg"))
+    place = jpeg.index(b"\xff\xc0")
+    jpeg[place + 5 : place + 9] = struct.pack(">HH", height, width)
+    png = bytearray(encoded(".png"))
+    png[16:24] = struct.pack(">II", width, height)
+    bmp = bytearray(encoded(".bmp"))
+    bmp[18:26] = struct.pack("<ii", width, height)
+    return {"jpg": bytes(jpeg), "png": bytes(png), "bmp": bytes(bmp), "pgm": f"P5 {width} {height} 255 ".encode()}
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "pgm"])
+def test_claimed_pixels_are_not_allocated(kind: str) -> None:
+    with pytest.raises(DataError, match=r"expected at most 178,956,970 pixels, got 32000 x 32000"):
+        decode_image(claiming(32000, 32000)[kind])
+    assert MAX_PIXELS < 32000 * 32000
+
+
+def test_claimed_arrays_are_not_allocated() -> None:
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (900000, 900000, 3), }".ljust(117) + b"\n"
+    with pytest.raises(DataError, match="cannot read the array: cut off"):
+        decode_image(b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header + b"\0" * 100)
+
+
+def test_damaged_arrays(reference: Path) -> None:
+    for name in ("img_0.bin", "img_1.bin"):
+        with pytest.raises(DataError, match=rf"{name}: cannot read the array: .+") as error:
+            load_image(reference / "bugs/hostile" / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="pixels, got 32000 x 32000"):
+        load_image(reference / "bugs/hostile/claim32k.jpg")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '|u1'", b"{'des\0': 1}", b"{", b"[(((", b"{'descr': [], 'shape': 1}"])
+def test_damaged_array_headers(header: bytes) -> None:
+    with pytest.raises(DataError, match="cannot read the array"):
+        decode_image(b"\x93NUMPY\x01\0" + struct.pack("<H", len(header) + 1) + header + b"\n")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_twelve_bits_in_sixteen(tmp_path: Path, suffix: str) -> None:
+    dark, full = tmp_path / f"dark{suffix}", tmp_path / f"full{suffix}"
+    twelve = np.linspace(0, 4095, 64 * 64, dtype=np.uint16).reshape(64, 64)
+    dark.write_bytes(encoded(suffix, twelve))
+    full.write_bytes(encoded(suffix, twelve * 16))
+    with pytest.warns(CfgWarning, match="nearly black in 8 bits; multiply its values by 16"):
+        assert load_image(dark).max() == 15
+    assert load_image(full).max() == 255
