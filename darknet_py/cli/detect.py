@@ -116,9 +116,10 @@ def run(args: argparse.Namespace) -> int:
 
 def load_detector(args: argparse.Namespace) -> Network:
     """The fused network that `detection_arguments` describe."""
-    net = load_network(args, names_of_arguments(args))
+    net = load_network(args)
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
+    net.names = list(names_of_arguments(args, net)) or net.names
     return fuse(net, AMP.get(args.amp))
 
 
@@ -127,11 +128,15 @@ def detect_options(args: argparse.Namespace) -> DetectOptions:
     return DetectOptions(args.thresh, args.nms, args.letter_box, args.hier, batch=args.batch)
 
 
-def names_of_arguments(args: argparse.Namespace) -> Sequence[str]:
-    """Names from --names or --data; none leaves a checkpoint's own."""
+def names_of_arguments(args: argparse.Namespace, net: Network) -> Sequence[str]:
+    """Names from --names or --data, one per class of the head; none leaves a checkpoint's own."""
+    classes = max((spec.classes for spec in net.graph.detection_specs), default=0)
     if args.names:
-        return read_names(args.names)
-    return open_dataset(args.data).class_names() if args.data else ()
+        return read_names(args.names, classes or None)
+    if not args.data:
+        return ()
+    data = open_dataset(args.data)
+    return (data.for_network(classes, args.cfg) if classes else data).class_names()
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

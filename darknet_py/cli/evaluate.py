@@ -112,7 +112,9 @@ def run(args: argparse.Namespace) -> int:
         loss=args.loss,
         progress=True,
     )
-    evaluation, data = evaluate_on(net, args.data, args.images, read_names(args.names) if args.names else (), options)
+    classes = next((spec.classes for spec in net.graph.detection_specs), None)
+    names = read_names(args.names, classes) if args.names else ()
+    evaluation, data = evaluate_on(net, args.data, args.images, names, options)
     _print_warnings(evaluation.skipped)
     size = (net.graph.net.width, net.graph.net.height)
     matrix = evaluation.confusion(args.thresh, args.iou_thresh)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.data.images import IMAGE_SUFFIXES
-from darknet_py.data.text_encoding import decode_text
+from darknet_py.data.text_encoding import decode_any
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import checked_text, write_atomically
 from darknet_py.shipped import find as find_file
@@ -156,7 +156,7 @@ def read_names(path: str | os.PathLike[str], classes: int | None = None) -> list
     A CfgWarning says what was not taken as written.
     """
     path = find_file(path, "names file")
-    text, encoding = decode_text(_content(path, "names"))
+    text, encoding = decode_any(_content(path, "names"))
     checked_text(text, path, "names")
     if encoding:
         warnings.warn(f"{path}: not UTF-8; decoded as {encoding}", CfgWarning, stacklevel=2)

@@ -7,7 +7,7 @@ import codecs
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def decode_text(content: bytes) -> tuple[str, str]:
+def decode_any(content: bytes) -> tuple[str, str]:
     """Decodes text of an unknown encoding.
 
     Args:

@@ -106,6 +106,9 @@ def evaluate_on(
 ) -> tuple[Evaluation, DataFile | None]:
     """`evaluate` of a detector, with the data set that was opened; None where only images were given."""
     source = None if images and not data else open_dataset(data, names=names)
+    heads = network.graph.detection_specs
+    if source and heads and 0 < source.classes < heads[-1].classes:
+        source = source.for_network(heads[-1].classes, network.graph.path)
     if not names and source and source.names:
         names = source.class_names()
     difficult = None

@@ -295,3 +295,31 @@ def test_class_box() -> None:
     assert class_box((1, 0.5, 0.5, 1, 1), names) is None
     found = class_box((5, 0.1, 0.2, 0.3, 0.4), names)
     assert found and found.name == "5" and found.box == (0.1, 0.2, 0.3, 0.4)
+
+
+def test_annotations_of_a_wrong_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("Annotations", "JPEGImages"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "voc/JPEGImages/a.jpg"), np.zeros((60, 100, 3), np.uint8))
+    box = "<bndbox><xmin>20</xmin><ymin>10</ymin><xmax>70</xmax><ymax>30</ymax></bndbox>"
+    (tmp_path / "voc/Annotations/a.xml").write_text(
+        f"<annotation><size><width>200</width><height>120</height></size><object><name>a</name>{box}</object>"
+        f"<object><name>a</name>{box.replace('70', '10')}</object></annotation>"
+    )
+    with pytest.warns():
+        assert main(["check", "--data", str(tmp_path / "voc"), "--out", str(tmp_path / "o"), "--no-images"]) == 1
+    found = json.loads((tmp_path / "o" / "check.json").read_text())["findings"]
+    assert "100 x 60, got 200 x 120" in found["wrong_size"]["items"][0]["text"]
+    assert "expected a box inside the image" in found["left_out"]["items"][0]["text"]
+
+
+def test_missing_and_dark_images(folder: Path) -> None:
+    report = audit({"train": [str(folder / "gone.png")]}, AuditRules(1))
+    assert [finding.kind for finding in report.findings] == ["missing", "dataset"]
+    assert "none of the images of train exists" in report.findings[1].text
+    dark = folder / "dark.png"
+    cv2.imwrite(str(dark), np.linspace(0, 4095, 4096, dtype=np.uint16).reshape(64, 64))
+    dark.with_suffix(".txt").write_text("0 .5 .5 .25 .25\n")
+    with pytest.warns(match="nearly black"):
+        assert kinds({"train": [str(dark)]}) == {"dark": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from darknet_py.data.text_encoding import decode_text
+from darknet_py.data.text_encoding import decode_any
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from darknet_py.data.text_encoding import decode_text
     ],
 )
 def test_encodings(text: str, encoding: str, guess: str) -> None:
-    assert decode_text(text.encode(encoding)) == (text, guess)
+    assert decode_any(text.encode(encoding)) == (text, guess)
 
 
 def test_any_bytes_are_decoded() -> None:
-    assert decode_text(bytes(range(128, 256)))[1]
+    assert decode_any(bytes(range(128, 256)))[1]

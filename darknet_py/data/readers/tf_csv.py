@@ -21,7 +21,7 @@ from darknet_py.data.readers.darknet_layout import (
     write_data_file,
     write_labels,
 )
-from darknet_py.data.text_encoding import decode_text
+from darknet_py.data.text_encoding import decode_any
 from darknet_py.errors import DataError
 from darknet_py.files import checked_text
 
@@ -92,7 +92,7 @@ def csv_files(path: Path) -> dict[str, Path]:
 def _has_columns(file: Path) -> bool:
     try:
         with open(file, "rb") as stream:
-            first = decode_text(stream.readline(10_000))[0]
+            first = decode_any(stream.readline(10_000))[0]
     except OSError:
         return False
     return set(_REQUIRED) <= set(_columns(first))
@@ -105,7 +105,7 @@ def _columns(line: str) -> list[str]:
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
     """Line numbers and rows by column."""
     try:
-        text = checked_text(decode_text(file.read_bytes())[0], file, "the CSV file")
+        text = checked_text(decode_any(file.read_bytes())[0], file, "the CSV file")
     except OSError as error:
         raise DataError(f"{file}: cannot read: {error.strerror or error}") from None
     lines = text.splitlines() or [""]

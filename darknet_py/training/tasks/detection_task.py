@@ -16,6 +16,7 @@ from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader
 from darknet_py.data.open_dataset import open_dataset
+from darknet_py.errors import DataError
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import DetectionHeadSpec, HeadSpec
@@ -65,7 +66,15 @@ class DetectionTask(ImageTask):
         channels = graph.net.channels
         train = DetectionDataset(file.train_images()[: options.limit], count, channels)
         if not options.skip_bad_labels:
-            check_labels(train.paths, count)
+            try:
+                check_labels(train.paths, count)
+            except DataError:
+                if count == classes:
+                    raise
+                check_labels(train.paths, classes)  # the network knows classes that the .data file does not count
+                file, count = file.for_network(classes, graph.path), classes
+                names = file.class_names() if file.names else []
+                train = DetectionDataset(train.paths, count, channels)
         names = names or [str(k) for k in range(count)]
         valid, difficult = None, None
         if file.separate if options.map is None else options.map is not False:
