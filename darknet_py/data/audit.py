@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from darknet_py.data.classification import ClassifierDataset
 from darknet_py.data.duplicates import DuplicateIndex, ImageFingerprint, fingerprint
-from darknet_py.data.image_header import read_header
+from darknet_py.data.image_header import image_header
 from darknet_py.data.images import DARK, decode_image, is_too_dark, letterbox_size
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
@@ -181,7 +181,7 @@ def _inspect_image(path: str, rules: AuditRules) -> ImageReport:
         return ImageReport(None, None, (kind, reason), labels)
     except DataError as error:
         return ImageReport(None, None, ("unreadable", str(error).removeprefix(f"{path}: ")), labels)
-    problem = ("dark", DARK) if is_too_dark(read_header(content), image) else None
+    problem = ("dark", DARK) if is_too_dark(image_header(content), image) else None
     return ImageReport((image.shape[1], image.shape[0]), fingerprint(content, image), problem, labels)
 
 

@@ -25,7 +25,7 @@ class ImageHeader(NamedTuple):
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def read_header(data: bytes) -> ImageHeader | None:
+def image_header(data: bytes) -> ImageHeader | None:
     """The header of a JPEG, PNG, GIF, BMP, WebP, TIFF, JPEG 2000 or Netpbm file; None for others and damaged ones."""
     with suppress(struct.error, IndexError, ValueError):
         for start, parse in _FORMATS.items():
@@ -36,12 +36,12 @@ def read_header(data: bytes) -> ImageHeader | None:
     return None
 
 
-def read_file_header(path: str | os.PathLike[str]) -> ImageHeader | None:
-    """`read_header` of a file, of which only the start is read; None where it cannot be read."""
+def image_file_header(path: str | os.PathLike[str]) -> ImageHeader | None:
+    """`image_header` of a file, of which only the start is read; None where it cannot be read."""
     try:
         with open(path, "rb") as file:
             data = file.read(_FIRST)
-            return read_header(data) or (read_header(data + file.read()) if len(data) == _FIRST else None)
+            return image_header(data) or (image_header(data + file.read()) if len(data) == _FIRST else None)
     except (OSError, ValueError):
         return None
 

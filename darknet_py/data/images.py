@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from darknet_py.data.image_header import ImageHeader, read_header
+from darknet_py.data.image_header import ImageHeader, image_header
 from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import CfgWarning, DataError
 
@@ -63,7 +63,7 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     if data.startswith(b"\x93NUMPY"):
         return _decode_npy(data, channels, name)
     channels = 3 if channels is None else channels
-    header = read_header(data)
+    header = image_header(data)
     if header and header.width * header.height > MAX_PIXELS:
         raise DataError(
             f"{name}: expected at most {MAX_PIXELS:,} pixels, got {header.width} x {header.height} (resize or tile it)"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from darknet_py.data.image_header import read_file_header, read_header
+from darknet_py.data.image_header import image_file_header, image_header
 from darknet_py.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_image, load_image
 from darknet_py.errors import CfgWarning, DataError
 
@@ -29,26 +29,26 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     "suffix", [suffix for suffix in IMAGE_SUFFIXES if suffix not in (".npy", ".jfif", ".pgm", ".avif")]
 )
 def test_sizes(suffix: str) -> None:
-    header = read_header(encoded(suffix))
+    header = image_header(encoded(suffix))
     assert header == (80, 70, 8, 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(tmp_path: Path, orientation: int) -> None:
     data = with_orientation(encoded(".jpg"), orientation)
-    header = read_header(data)
+    header = image_header(data)
     assert header is not None and header.orientation == orientation
     assert header.upright == decode_image(data).shape[1::-1]
     (tmp_path / "a.jpg").write_bytes(data)
-    assert read_file_header(tmp_path / "a.jpg") == header
+    assert image_file_header(tmp_path / "a.jpg") == header
 
 
 def test_damaged_headers() -> None:
     for suffix in (".jpg", ".png", ".tif", ".bmp", ".ppm"):
         data = encoded(suffix)
         for end in range(40):
-            read_header(data[:end])
-            read_header(data[:end] + b"\xff" * 40)
+            image_header(data[:end])
+            image_header(data[:end] + b"\xff" * 40)
 
 
 def claiming(width: int, height: int) -> dict[str, bytes]:

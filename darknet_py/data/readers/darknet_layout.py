@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from darknet_py.data.datafile import DataFile, write_list
-from darknet_py.data.image_header import read_file_header
+from darknet_py.data.image_header import image_file_header
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import save_labels
 from darknet_py.errors import DataError
@@ -62,7 +62,7 @@ class AnnotatedImage:
     """
 
     def __init__(self, path: str | os.PathLike[str], size: tuple[float, float] | None, where: str):
-        header = read_file_header(path)
+        header = image_file_header(path)
         upright = header.upright if header else None if size else image_size(path)
         self.size = size or upright or (0.0, 0.0)
         self.orientation = 1
