@@ -70,7 +70,7 @@ def _metavar(action: argparse.Action) -> str:
     if action.metavar:
         return action.metavar
     if action.choices is not None:
-        return "\\|".join(map(str, action.choices))
+        return "{" + ",".join(map(str, action.choices)) + "}"
     return action.dest.upper()
 
 
@@ -80,4 +80,7 @@ def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def _sentence(text: str) -> str:
-    return (text[:1].upper() + text[1:]).replace("|", "\\|")
+    first = text.split(",")[0].split()[:1]
+    if first and not (first[0] in ("cpu", "ema_alpha:") or "/" in first[0]):  # a value or a key keeps its spelling
+        text = text[:1].upper() + text[1:]
+    return text.replace("|", "\\|")
