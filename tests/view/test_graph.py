@@ -107,7 +107,7 @@ def test_every_shipped_cfg_is_drawn_readably(path: Path) -> None:
 
 
 def test_every_layer_type_has_a_look() -> None:
-    plain = {"activation", "batchnorm", "dropout", "empty", "implicit", "l2norm", "normalization", "silence"}
+    plain = {"activation", "batchnorm", "dropout", "empty", "implicit", "l2norm", "normalization", "prelu", "silence"}
     assert {key.lower() for key in LAYERS} - set(CATEGORIES) - plain == set()
     assert {*CATEGORIES.values(), "other", "input", *labels._KINDS} <= set(labels.COLORS)
 
