@@ -10,6 +10,7 @@ import torch
 
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
 from darknet_py.data.datafile import DataFile, read_list
+from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.data.text_streams import read_bytes
@@ -107,7 +108,7 @@ def evaluate_on(
     """`evaluate` of a detector, with the data set that was opened; None where only images were given."""
     source = None if images and not data else open_dataset(data, names=names)
     heads = network.graph.detection_specs
-    if source and heads and 0 < source.classes < heads[-1].classes:
+    if source and heads and 0 < source.classes < heads[-1].classes and _has_labels_beyond(source):
         source = source.for_network(heads[-1].classes, network.graph.path)
     if not names and source and source.names:
         names = source.class_names()
@@ -118,3 +119,9 @@ def evaluate_on(
     else:
         paths = read_list(images) if isinstance(images, (str, Path)) else list(images)
     return evaluate_detector(network, paths, names, options, difficult=difficult), source
+
+
+def _has_labels_beyond(source: DataFile) -> bool:
+    """Whether labels are of classes that the .data file does not count. As in training, only then the head's count."""
+    labels = (load_labels(find_labels(image)).boxes[:, 0] for image in source.valid_images())
+    return any((classes >= source.classes).any() for classes in labels)
