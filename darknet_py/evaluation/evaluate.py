@@ -107,21 +107,21 @@ def evaluate_on(
 ) -> tuple[Evaluation, DataFile | None]:
     """`evaluate` of a detector, with the data set that was opened; None where only images were given."""
     source = None if images and not data else open_dataset(data, names=names)
-    heads = network.graph.detection_specs
-    if source and heads and 0 < source.classes < heads[-1].classes and _has_labels_beyond(source):
-        source = source.for_network(heads[-1].classes, network.graph.path)
-    if not names and source and source.names:
-        names = source.class_names()
     difficult = None
     if images is None:
         paths = source.valid_images() if source else []
         difficult = read_list(source.difficult) if source and source.difficult else None
     else:
         paths = read_list(images) if isinstance(images, (str, Path)) else list(images)
+    heads = network.graph.detection_specs
+    if source and heads and 0 < source.classes < heads[-1].classes and _has_labels_beyond(source.classes, paths):
+        source = source.for_network(heads[-1].classes, network.graph.path)
+    if not names and source and source.names:
+        names = source.class_names()
     return evaluate_detector(network, paths, names, options, difficult=difficult), source
 
 
-def _has_labels_beyond(source: DataFile) -> bool:
-    """Whether labels are of classes that the .data file does not count. As in training, only then the head's count."""
-    labels = (load_labels(find_labels(image)).boxes[:, 0] for image in source.valid_images())
-    return any((classes >= source.classes).any() for classes in labels)
+def _has_labels_beyond(classes: int, images: Sequence[str]) -> bool:
+    """Whether images have labels of more classes than the .data file counts: only then the head's number counts."""
+    labels = (load_labels(find_labels(image)).boxes[:, 0] for image in images)
+    return any((class_ids >= classes).any() for class_ids in labels)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import darknet_py
+from darknet_py.data.labels import find_labels
 from darknet_py.errors import DarknetError
 from darknet_py.evaluation.detector import EvalOptions, Evaluation, evaluate_detector
 from tests.evaluation import make
@@ -28,6 +29,19 @@ def test_random_weights_are_refused(tmp_path: Path) -> None:
     cfg, _ = make.small_network(tmp_path, 0, "default")
     with pytest.raises(DarknetError, match="expected trained weights"):
         darknet_py.evaluate(cfg)
+
+
+def test_a_head_of_more_classes_is_averaged_over_those_of_the_data(tmp_path: Path) -> None:
+    """The number is that of training: a head for 80 classes that was trained on 6 is not divided by 80."""
+    cfg, weights = make.small_network(tmp_path, 0, "default")  # 4 classes
+    paths = make.labeled(tmp_path)
+    for path in paths:
+        Path(find_labels(path)).write_text("1 .5 .5 .4 .4\n")
+    (tmp_path / "x.names").write_text("a\nb\n")
+    (tmp_path / "x.data").write_text(f"classes=2\nnames={tmp_path / 'x.names'}\n")  # images come by themselves
+    result = darknet_py.evaluate(cfg, tmp_path / "x.data", weights, images=paths, protocols=["darknet"], workers=0)
+    assert isinstance(result, Evaluation) and result.darknet is not None
+    assert result.names == ("a", "b") and len(result.darknet.classes) == 2
 
 
 @pytest.mark.reference
