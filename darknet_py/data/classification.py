@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +19,9 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.data.augment.augmentation import Size, color, random_scale
 from darknet_py.data.dataset import ImageSet, recording_copy
 from darknet_py.data.images import IMAGE_SUFFIXES, Image, center_crop
-from darknet_py.data.loader import Batch, BatchSource, ProblemLog, SequentialLoader, read_image
+from darknet_py.data.loader import Batch, ImageLoader, SequentialLoader, read_image
 from darknet_py.data.sampling import rank_samples
-from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
+from darknet_py.data.workers import SharedBufferPool, empty_shared, run_workers
 from darknet_py.errors import DataError
 
 Targets = NDArray[np.float32]  # (classes,), sums to about 1
@@ -88,42 +88,19 @@ class ClassifierDataset(ImageSet):
         return target
 
 
-class ClassifierLoader(BatchSource):
-    """Endless training batches; `truth` is (B, classes). Arguments as of `TrainLoader`.
+class ClassifierLoader(ImageLoader[ClassifierDataset]):
+    """Endless training batches; `truth` is (B, classes).
 
     net: angle, aspect, min_crop, max_crop, flip, hue, saturation, exposure, blur, mixup, label_smooth_eps and
     contrastive (two views of each image) are read from it.
     """
-
-    def __init__(
-        self,
-        dataset: ClassifierDataset,
-        net: NetSpec,
-        *,
-        mini_batch: int | None = None,
-        seed: int = 0,
-        workers: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        cache: bool | None = None,
-    ):
-        self.dataset = dataset
-        self.net = net
-        self.mini_batch = mini_batch or net.mini_batch
-        self.seed = seed
-        self.workers = default_workers() if workers is None else workers
-        self.rank, self.world = rank, world
-        self.device = torch.device(device)
-        self.cache = cache
-        self.reports = ProblemLog()
 
     def batches(self, start: int = 0) -> Generator[Batch, None, None]:
         """Mini-batches from number `start` on, without end. Raises DataError as `TrainLoader.batches`."""
         self.dataset.fill_cache(self.cache)
         work = _TrainingWork(self.dataset, self.net, self.seed)
         requests = map(self.numbers, itertools.count(start))
-        for images, truth, bad_images, bad_labels in run_workers(work, requests, self.workers, self.device):
+        for images, (truth, bad_images, bad_labels) in run_workers(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, truth, skipped, torch.zeros(0, dtype=torch.long))
 
@@ -145,8 +122,8 @@ class ClassifierEvalLoader(SequentialLoader[ClassifierDataset]):
 
     def __iter__(self) -> Iterator[ClassifierEvalBatch]:
         work = _EvaluationWork(self.dataset, self.size)
-        for answer in self._run(work):
-            yield ClassifierEvalBatch(*answer)
+        for images, labels in self._run(work):
+            yield ClassifierEvalBatch(images, *labels)
 
 
 def augment(image: Image, net: NetSpec, rng: np.random.Generator) -> Image:
@@ -250,7 +227,7 @@ class _TrainingWork:
         self.dataset, self.net, self.seed = dataset, net, seed
         self.buffers = SharedBufferPool()
 
-    def __getitems__(self, numbers: list[int]) -> tuple[Any, ...] | str:
+    def __getitems__(self, numbers: list[int], /) -> tuple[Tensor, tuple[Tensor, list[str], list[str]]] | str:
         images = self.buffers((len(numbers), self.net.height, self.net.width, self.dataset.channels))
         truth = torch.empty(len(numbers), self.dataset.classes)
         bad_images: list[str] = []
@@ -261,7 +238,7 @@ class _TrainingWork:
                 images[position], truth[position] = torch.from_numpy(image), torch.from_numpy(target)
         except DataError as error:
             return str(error)
-        return images, truth, bad_images, bad_labels
+        return images, (truth, bad_images, bad_labels)
 
 
 class _EvaluationWork:
@@ -270,7 +247,7 @@ class _EvaluationWork:
     def __init__(self, dataset: ClassifierDataset, size: Size):
         self.dataset, self.size = dataset, size
 
-    def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
+    def __getitems__(self, indices: list[int], /) -> tuple[Tensor, tuple[Tensor, list[str], list[int]]]:
         images = empty_shared((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
         skipped: list[str] = []
         readable: list[int] = []
@@ -287,4 +264,4 @@ class _EvaluationWork:
             dtype=torch.long,
         )
         skipped += [problem for problem in map(self.dataset.problem, readable) if problem]
-        return images[: len(readable)], class_ids, skipped, readable
+        return images[: len(readable)], (class_ids, skipped, readable)

@@ -10,10 +10,11 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from darknet_py.cfg.net import NetSpec
@@ -23,8 +24,13 @@ from darknet_py.data.dataset import DetectionDataset, Images, ImageSet, recordin
 from darknet_py.data.images import Image, letterbox, resize
 from darknet_py.data.labels import Boxes
 from darknet_py.data.sampling import rank_samples, related_index, related_params
-from darknet_py.data.workers import SharedBufferPool, default_workers, empty_shared, run_workers
+from darknet_py.data.workers import Labels, SharedBufferPool, Work, default_workers, empty_shared, run_workers
 from darknet_py.errors import DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Floats = NDArray[np.float32]
 
 _MAX_UNREADABLE = 20  # consecutive unreadable images before an error
 _NUMBERS_PER_MINI_BATCH = 1 << 20  # sample numbers reserved per mini-batch where its size varies
@@ -153,7 +159,8 @@ class BatchSource(ABC):
         reports: What could not be used so far.
     """
 
-    reports: ProblemLog
+    def __init__(self) -> None:
+        self.reports = ProblemLog()
 
     @abstractmethod
     def batches(self, start: int = 0) -> Generator[Batch, None, None]:
@@ -164,8 +171,8 @@ class BatchSource(ABC):
         """The files behind mini-batches of this process, found by making their samples again."""
 
 
-class TrainLoader(BatchSource):
-    """Endless training batches.
+class LoaderOptions(TypedDict, total=False):
+    """Options of a loader for training.
 
     mini_batch: images per forward pass of this process. seed: of everything random. workers: processes (None: one per
     core, at most 8; 0: this process). rank, world: of `world` equal processes; sample k (of contrastive pairs, pair k)
@@ -174,34 +181,43 @@ class TrainLoader(BatchSource):
     most 2 GiB and a quarter of what is free.
     """
 
-    def __init__(
-        self,
-        dataset: DetectionDataset,
-        net: NetSpec,
-        options: Augmentation,
-        *,
-        mini_batch: int | None = None,
-        seed: int = 0,
-        workers: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        cache: bool | None = None,
-    ):
+    mini_batch: int | None
+    seed: int
+    workers: int | None
+    rank: int
+    world: int
+    device: torch.device | str
+    cache: bool | None
+
+
+class ImageLoader(BatchSource, Generic[Images]):
+    """Endless training batches of images: base of the loaders for training."""
+
+    def __init__(self, dataset: Images, net: NetSpec, **options: Unpack[LoaderOptions]):
+        super().__init__()
         self.dataset = dataset
         self.net = net
-        self.options = options
-        self.mini_batch = mini_batch or net.mini_batch * net.time_steps
-        self.seed = seed
+        self.mini_batch = options.get("mini_batch") or net.mini_batch * net.time_steps
+        self.seed = options.get("seed", 0)
+        workers = options.get("workers")
         self.workers = default_workers() if workers is None else workers
-        self.rank, self.world = rank, world
-        self.device = torch.device(device)
-        self.cache = cache
-        self.reports = ProblemLog()
+        self.rank, self.world = options.get("rank", 0), options.get("world", 1)
+        self.device = torch.device(options.get("device", "cpu"))
+        self.cache = options.get("cache")
+
+
+class TrainLoader(ImageLoader[DetectionDataset]):
+    """Endless training batches of a detector. augmentation: how images are changed; the others as `LoaderOptions`."""
+
+    def __init__(
+        self, dataset: DetectionDataset, net: NetSpec, augmentation: Augmentation, **options: Unpack[LoaderOptions]
+    ):
+        super().__init__(dataset, net, **options)
+        self.augmentation = augmentation
 
     def size(self, iteration: int) -> Size:
         """Width and height of the network input in this iteration."""
-        return input_size(self.net, self.options.random, self.seed, iteration)
+        return input_size(self.net, self.augmentation.random, self.seed, iteration)
 
     def batches(self, start: int = 0) -> Generator[Batch, None, None]:
         """Mini-batches from number `start` on (iteration · subdivisions + subdivision), without end.
@@ -209,16 +225,16 @@ class TrainLoader(BatchSource):
         Raises DataError when images cannot be read at all or a worker process dies.
         """
         self.dataset.fill_cache(self.cache)
-        work = TrainingSamples(self.dataset, self.options, self.seed, self.mini_batch * self.world)
+        work = TrainingSamples(self.dataset, self.augmentation, self.seed, self.mini_batch * self.world)
         requests = map(self.numbers, itertools.count(start))
-        for images, truth, tracks, bad_images, bad_labels in run_workers(work, requests, self.workers, self.device):
+        for images, (truth, tracks, bad_images, bad_labels) in run_workers(work, requests, self.workers, self.device):
             skipped = self.reports.new(bad_images, bad_labels)
             yield Batch(images, torch.from_numpy(truth), skipped, torch.from_numpy(tracks))
 
     def images(self, iteration: int) -> int:
         """Images per mini-batch of this process: with dynamic_minibatch, more where the input is smaller."""
         width, height = self.size(iteration)
-        max_width, max_height = largest_size(self.net, self.options.random)
+        max_width, max_height = largest_size(self.net, self.augmentation.random)
         if not self.net.dynamic_minibatch or (width, height) == (max_width, max_height):
             return self.mini_batch
         images = self.mini_batch * max_width * max_height // (width * height)
@@ -227,73 +243,81 @@ class TrainLoader(BatchSource):
     def numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
         iteration = mini_batch // self.net.subdivisions
         size, images = self.size(iteration), self.images(iteration)
-        stride = _NUMBERS_PER_MINI_BATCH if self.net.dynamic_minibatch and self.options.random else self.mini_batch
+        stride = _NUMBERS_PER_MINI_BATCH if self.net.dynamic_minibatch and self.augmentation.random else self.mini_batch
         first = mini_batch * stride * self.world
-        numbers = rank_samples(first, images, self.rank, self.world, self.options.contrastive)
+        numbers = rank_samples(first, images, self.rank, self.world, self.augmentation.contrastive)
         return [(number, size) for number in numbers]
 
     def files(self, mini_batches: range) -> list[str]:
         recorder, paths = recording_copy(self.dataset)
         for mini_batch in mini_batches:
             for number, size in self.numbers(mini_batch):
-                training_sample(recorder, self.options, self.seed, number, size, None, self.mini_batch * self.world)
+                training_sample(
+                    recorder, self.augmentation, self.seed, number, size, None, self.mini_batch * self.world
+                )
         return list(dict.fromkeys(paths))
+
+
+class EvalLoaderOptions(TypedDict, total=False):
+    """Options of a loader for evaluation. batch: images per forward pass. rank, world: image i goes to rank i mod
+    world. workers, device: as of `LoaderOptions`."""
+
+    batch: int
+    workers: int | None
+    rank: int
+    world: int
+    device: torch.device | str
 
 
 class SequentialLoader(Generic[Images]):
     """Every image once, in order, without augmentation: base of the loaders for evaluation.
 
-    size: the network's (width, height). rank, world: image i goes to rank i mod world.
+    size: the network's (width, height).
     """
 
-    def __init__(
-        self,
-        dataset: Images,
-        size: Size,
-        *,
-        batch: int = 1,
-        workers: int | None = None,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-    ):
+    def __init__(self, dataset: Images, size: Size, **options: Unpack[EvalLoaderOptions]):
         self.dataset = dataset
         self.size = size
+        workers, batch = options.get("workers"), options.get("batch", 1)
         self.workers = default_workers() if workers is None else workers
-        self.device = torch.device(device)
-        indices = range(rank, len(dataset), world)
+        self.device = torch.device(options.get("device", "cpu"))
+        indices = range(options.get("rank", 0), len(dataset), options.get("world", 1))
         self._requests = [list(indices[first : first + batch]) for first in range(0, len(indices), batch)]
 
-    def _run(self, work: Any) -> Iterator[tuple[Any, ...]]:
+    def _run(self, work: Work[int, Labels]) -> Iterator[tuple[Tensor, Labels]]:
         return run_workers(work, self._requests, self.workers, self.device)
 
 
 class EvalLoader(SequentialLoader[DetectionDataset]):
     """Images for detection, resized as by Darknet (`resize_image`) or letterboxed."""
 
-    def __init__(self, dataset: DetectionDataset, size: Size, *, letter_box: bool = False, **options: Any):
+    def __init__(
+        self, dataset: DetectionDataset, size: Size, *, letter_box: bool = False, **options: Unpack[EvalLoaderOptions]
+    ):
         super().__init__(dataset, size, **options)
         self.letter_box = letter_box
 
     def __iter__(self) -> Iterator[EvalBatch]:
         work = _EvalImages(self.dataset, self.size, self.letter_box)
-        for answer in self._run(work):
-            yield EvalBatch(*answer)
+        for images, labels in self._run(work):
+            yield EvalBatch(images, *labels)
 
 
 class TrainingSamples:
     """Work of a loader process for `TrainLoader`: whole mini-batches in shared memory."""
 
-    def __init__(self, dataset: DetectionDataset, options: Augmentation, seed: int, mini_batch: int = 1):
-        self.dataset, self.options, self.seed, self.mini_batch = dataset, options, seed, mini_batch
+    def __init__(self, dataset: DetectionDataset, augmentation: Augmentation, seed: int, mini_batch: int = 1):
+        self.dataset, self.augmentation, self.seed, self.mini_batch = dataset, augmentation, seed, mini_batch
         self.buffers = SharedBufferPool()
 
-    def __getitems__(self, requests: list[tuple[int, Size]]) -> tuple[Any, ...] | str:
+    def __getitems__(
+        self, requests: list[tuple[int, Size]], /
+    ) -> tuple[Tensor, tuple[Floats, NDArray[np.int64], list[str], list[str]]] | str:
         width, height = requests[0][1]
         images = self.buffers((len(requests), height, width, self.dataset.channels))
         try:
             samples = [
-                training_sample(self.dataset, self.options, self.seed, number, size, canvas, self.mini_batch)
+                training_sample(self.dataset, self.augmentation, self.seed, number, size, canvas, self.mini_batch)
                 for (number, size), canvas in zip(requests, images.numpy(), strict=True)
             ]
         except DataError as error:
@@ -302,7 +326,7 @@ class TrainingSamples:
         bad_images = [line for sample in samples for line in sample.bad_images]
         bad_labels = [line for sample in samples for line in sample.bad_labels]
         # Arrays: a tensor would travel in shared memory of its own, which costs far more than these few rows.
-        return images, truth.numpy(), tracks.numpy(), bad_images, bad_labels
+        return images, (truth.numpy(), tracks.numpy(), bad_images, bad_labels)
 
 
 class _EvalImages:
@@ -311,7 +335,7 @@ class _EvalImages:
     def __init__(self, dataset: DetectionDataset, size: Size, letter_box: bool):
         self.dataset, self.size, self.letter_box = dataset, size, letter_box
 
-    def __getitems__(self, indices: list[int]) -> tuple[Any, ...]:
+    def __getitems__(self, indices: list[int], /) -> tuple[Tensor, tuple[Tensor, list[str], list[int], list[Size]]]:
         fit = letterbox if self.letter_box else resize
         images = empty_shared((len(indices), self.size[1], self.size[0], self.dataset.channels), torch.float32)
         boxes: list[Boxes] = []
@@ -330,7 +354,7 @@ class _EvalImages:
             boxes.append(labels.boxes)
             readable.append(index)
             sizes.append((image.shape[1], image.shape[0]))
-        return images[: len(readable)], _truth(boxes)[0], skipped, readable, sizes
+        return images[: len(readable)], (_truth(boxes)[0], skipped, readable, sizes)
 
 
 def read_image(

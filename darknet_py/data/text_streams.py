@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from darknet_py.data.loader import Batch, BatchSource, ProblemLog
+from darknet_py.data.loader import Batch, BatchSource
 from darknet_py.errors import DataError
 
 Text = NDArray[np.uint8]
@@ -50,10 +50,10 @@ class TextStreams(BatchSource):
     def __init__(
         self, path: Path, text: Text, *, inputs: int, steps: int, streams: int, seed: int, device: torch.device
     ):
+        super().__init__()
         self.path, self.text = path, text
         self.inputs, self.steps, self.streams = inputs, steps, streams
         self.seed, self.device = seed, device
-        self.reports = ProblemLog()
 
     def positions(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each mini-batch: where each stream starts to read, and which streams jumped before it."""

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 import torch
@@ -23,13 +23,19 @@ from darknet_py.errors import DataError
 _PREFETCH = 4  # batches that each worker prepares in advance
 
 
-class Work(Protocol):
-    """Work of a loader process: `__getitems__` answers a request with (images (B, H, W, C), anything …) or an error.
+T = TypeVar("T")
+Request = TypeVar("Request")
+Labels = TypeVar("Labels")
+Labels_co = TypeVar("Labels_co", covariant=True)
+
+
+class Work(Protocol[Request, Labels_co]):
+    """Work of a loader process: it answers requests with images (B, H, W, C) and what belongs to them, or an error.
 
     An error is returned as a line of text, because torch would wrap an exception of a worker in its traceback.
     """
 
-    def __getitems__(self, request: Any) -> tuple[Any, ...] | str: ...
+    def __getitems__(self, requests: list[Request], /) -> tuple[Tensor, Labels_co] | str: ...
 
 
 def default_workers() -> int:
@@ -38,8 +44,10 @@ def default_workers() -> int:
     return min(cores, 8)
 
 
-def run_workers(work: Work, requests: Iterable[Any], workers: int, device: torch.device) -> Iterator[tuple[Any, ...]]:
-    """Collated answers to `requests` (lists of what `work` takes), in order; the first is sent to `device`."""
+def run_workers(
+    work: Work[Request, Labels], requests: Iterable[list[Request]], workers: int, device: torch.device
+) -> Iterator[tuple[Tensor, Labels]]:
+    """Answers of `work` to `requests`, in order, with their images on `device`. Raises DataError."""
     # Forked workers start at once and share cached images; newer Pythons would spawn them by default.
     context = "fork" if sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods() else None
     batches = iter(
@@ -64,12 +72,13 @@ def run_workers(work: Work, requests: Iterable[Any], workers: int, device: torch
         for answer in batches:
             if isinstance(answer, str):
                 raise DataError(answer)
-            if workers and device.type == "cpu" and answer[0].dtype == torch.uint8:
+            images, labels = answer
+            if workers and device.type == "cpu" and images.dtype == torch.uint8:
                 if len(mapped) > 2 * workers * (_PREFETCH + 1):  # replaced by larger ones
                     mapped.clear()
-                storage = answer[0].untyped_storage()
+                storage = images.untyped_storage()
                 mapped[storage.data_ptr()] = storage
-            yield to_device(answer[0], device), *answer[1:]
+            yield to_device(images, device), labels
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -95,7 +104,7 @@ def start_worker(_: int = 0) -> None:
         libc.mallopt(-3, 1 << 30)
 
 
-def _identity(answer: Any) -> Any:
+def _identity(answer: T) -> T:
     return answer
 
 

@@ -89,17 +89,7 @@ class ClassificationTask(ImageTask):
         return self.fill_cache(self.train)
 
     def loader(self, local: LocalBatch, context: DistContext, seed: int, device: torch.device) -> ClassifierLoader:
-        return ClassifierLoader(
-            self.train,
-            self.graph.net,
-            mini_batch=local.images * self.graph.net.time_steps,
-            seed=seed,
-            workers=self.options.workers,
-            cache=self.options.cache,
-            rank=context.rank,
-            world=context.size,
-            device=device,
-        )
+        return ClassifierLoader(self.train, self.graph.net, **self.loader_options(local, context, seed, device))
 
     def truth(self, batch: Batch, network: Network) -> Tensor:
         """(B, outputs): 0 for classes that the data does not have."""

@@ -124,13 +124,7 @@ class DetectionTask(ImageTask):
             self.train,
             replace(self.graph.net, subdivisions=local.mini_batches),
             augmentation,
-            mini_batch=local.images * self.graph.net.time_steps,
-            seed=seed,
-            workers=self.options.workers,
-            cache=self.options.cache,
-            rank=context.rank,
-            world=context.size,
-            device=device,
+            **self.loader_options(local, context, seed, device),
         )
 
     def truth(self, batch: Batch, network: Network) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import ImageSet
-from darknet_py.data.loader import Batch, BatchSource
+from darknet_py.data.loader import Batch, BatchSource, LoaderOptions
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.darknet_map import Curve
 from darknet_py.evaluation.types import Ints
@@ -139,6 +139,18 @@ class ImageTask(Task):
     def fill_cache(self, images: ImageSet) -> list[str]:
         """Fills the image cache where that was asked for."""
         return [images.fill_cache(True, show=not self.options.quiet)] if self.options.cache else []
+
+    def loader_options(self, local: LocalBatch, context: DistContext, seed: int, device: torch.device) -> LoaderOptions:
+        """The options of `loader`, as the loaders of images take them."""
+        return {
+            "mini_batch": local.images * self.graph.net.time_steps,
+            "seed": seed,
+            "workers": self.options.workers,
+            "cache": self.options.cache,
+            "rank": context.rank,
+            "world": context.size,
+            "device": device,
+        }
 
 
 def check_classes(graph: Graph, data: Path, limit: int, count: int, options: TrainOptions) -> None:
