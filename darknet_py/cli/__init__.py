@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "evaluate a detector (Darknet's mAP, COCO AP), a classifier (top-1, top-5) or a text model",
     "rnn": "train a recurrent network on a text file, or generate text",
     "convert": "convert cfg and weights to a PyTorch checkpoint (.pt), or a checkpoint to .weights",
+    "weights": "Darknet's weight tools: average, rgbgr, rescale, reset, denormalize, normalize, oneoff, statistics",
     "info": "print layers, shapes, parameters, BFLOPs and memory traffic of a cfg, or the differences of two cfgs",
     "graph": "draw a cfg as an SVG diagram, or as an HTML page with zoom, details, search and activation maps",
     "compare": "compare parameters, BFLOPs, memory traffic, activation memory and latency of several cfgs",

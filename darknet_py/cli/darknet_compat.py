@@ -107,7 +107,10 @@ class ArgumentLine:
 
 
 class CommandForm(NamedTuple):
-    """A command of Darknet: its positional arguments (optional ones in brackets) and the translation."""
+    """A command of Darknet and its translation.
+
+    arguments: the positional ones; optional ones in brackets, and "…" after one that may be repeated.
+    """
 
     arguments: str
     translate: Callable[[ArgumentLine, dict[str, str]], list[str]]
@@ -121,9 +124,10 @@ def translate(argv: Sequence[str]) -> list[str]:
         return words
     form = FORMS[command]
     line = ArgumentLine(words[len(command.split()) :])
-    expected = [name.strip("[]") for name in form.arguments.split()]
+    expected = [name.strip("[]…") for name in form.arguments.split()]
     required = sum(not name.startswith("[") for name in form.arguments.split())
-    if not required <= len(line.positional) <= len(expected):
+    repeated = form.arguments.endswith("…")
+    if not required <= len(line.positional) or (len(line.positional) > len(expected) and not repeated):
         raise DarknetError(f"expected {command} {form.arguments.upper()}, got {' '.join(line.positional) or 'nothing'}")
     words = form.translate(line, dict(zip(expected, line.positional, strict=False)))
     ignored = sorted(line.unused - _IMPLIED_FLAGS)
@@ -141,7 +145,7 @@ def _command(words: Sequence[str]) -> str | None:
             known = ", ".join(name.split()[1] for name in FORMS if name.startswith(first))
             raise DarknetError(f"{first}: expected one of {known}, got {words[1] if len(words) > 1 else 'nothing'}")
         return command
-    if first == "partial":
+    if first in _WEIGHT_TOOLS:
         return first
     # Commands of both: Darknet's have flags with one dash, or weights after the cfg.
     command = " ".join(words[:2]) if first == "rnn" else first
@@ -225,8 +229,8 @@ def _rnn_generate(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
     return ["rnn", "generate", arguments["cfg"], *_weights(arguments), *line.options(names), *line.device()]
 
 
-def _partial(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    return ["convert", arguments["cfg"], arguments["weights"], arguments["out"], "--cutoff", arguments["layers"]]
+def _weight_tool(name: str) -> Callable[[ArgumentLine, dict[str, str]], list[str]]:
+    return lambda line, arguments: ["weights", name, *line.positional]
 
 
 def _images(arguments: dict[str, str]) -> list[str]:
@@ -242,6 +246,18 @@ def _weights(arguments: dict[str, str]) -> list[str]:
 
 
 _DETECTION_FLAGS = {"-thresh": "--thresh", "-hier": "--hier", "-letter_box": "--letter-box"}
+# Their arguments are the same here.
+_WEIGHT_TOOLS = {
+    "partial": "cfg weights out layers",
+    "average": "cfg out weights…",
+    "rgbgr": "cfg weights out",
+    "rescale": "cfg weights out",
+    "reset": "cfg weights out",
+    "denormalize": "cfg weights out",
+    "normalize": "cfg weights out",
+    "oneoff": "cfg weights out",
+    "statistics": "cfg weights",
+}
 FORMS: dict[str, CommandForm] = {
     "detector train": CommandForm("data cfg [weights]", _train),
     "detector test": CommandForm("data cfg weights [image]", _test),
@@ -255,5 +271,5 @@ FORMS: dict[str, CommandForm] = {
     "classifier valid": CommandForm("data cfg weights", _classifier_valid),
     "rnn train": CommandForm("cfg [weights]", _rnn_train),
     "rnn generate": CommandForm("cfg weights", _rnn_generate),
-    "partial": CommandForm("cfg weights out layers", _partial),
+    **{name: CommandForm(arguments, _weight_tool(name)) for name, arguments in _WEIGHT_TOOLS.items()},
 }

@@ -50,6 +50,7 @@ class LayerArray(NamedTuple):
     name: attribute path within the module ("weight", "wf.bias"). role: bias, scale, mean, variance, weight, shortcut
     or implicit. fan_in: inputs summed into one output value (weights only). transposable: files with a major or minor
     version above 1000 hold it transposed (connected layers). flipped: files always hold it as (fan_in, filters).
+    axis: that of the output channels.
     """
 
     name: str
@@ -58,6 +59,7 @@ class LayerArray(NamedTuple):
     fan_in: int = 0
     transposable: bool = False
     flipped: bool = False
+    axis: int = 0
 
     @property
     def count(self) -> int:  # type: ignore[override]  # tuple.count is of no use here
@@ -111,6 +113,7 @@ class Spec:
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
     spreads: ClassVar[bool] = False  # its stride enlarges the map (transposed convolution)
     channels_key: ClassVar[str] = ""  # the option that sets the number of its output channels
+    norm_keys: ClassVar[tuple[str, ...]] = ()  # the options that give it batch norm, the usual one first
 
     groups: int = 1
     group_id: int = 0

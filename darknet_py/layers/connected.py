@@ -33,6 +33,7 @@ class ConnectedSpec(Spec):
 
     vector: ClassVar[bool] = True
     channels_key: ClassVar[str] = "output"
+    norm_keys: ClassVar[tuple[str, ...]] = ("batch_normalize",)
 
     output: int
     batch_normalize: bool

@@ -23,6 +23,7 @@ class _ConvRecurrentSpec(Spec):
     """Base of [crnn] and [conv_lstm]: a set of equal convolutions that keep width and height."""
 
     channels_key: ClassVar[str] = "output"
+    norm_keys: ClassVar[tuple[str, ...]] = ("batch_normalize",)
 
     size: int
     stride: int

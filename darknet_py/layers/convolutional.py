@@ -47,6 +47,7 @@ class ConvolutionalSpec(Spec):
     """
 
     channels_key: ClassVar[str] = "filters"
+    norm_keys: ClassVar[tuple[str, ...]] = ("batch_normalize", "cbn")
 
     filters: int
     size: int

@@ -23,6 +23,7 @@ class DeconvolutionalSpec(Spec):
 
     spreads: ClassVar[bool] = True
     channels_key: ClassVar[str] = "filters"
+    norm_keys: ClassVar[tuple[str, ...]] = ("batch_normalize",)
 
     filters: int
     size: int
@@ -52,7 +53,8 @@ class DeconvolutionalSpec(Spec):
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         channels = node.inputs[0].c
-        weight = LayerArray("weight", "weight", (channels, self.filters, self.size, self.size), channels * self.size**2)
+        shape = (channels, self.filters, self.size, self.size)
+        weight = LayerArray("weight", "weight", shape, channels * self.size**2, axis=1)
         norm = batch_norm_arrays(self.filters) if self.batch_normalize else ()
         return (LayerArray("bias", "bias", (self.filters,)), *norm, weight)
 

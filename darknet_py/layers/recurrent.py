@@ -139,6 +139,7 @@ class RnnSpec(Spec):
 
     vector: ClassVar[bool] = True
     channels_key: ClassVar[str] = "output"
+    norm_keys: ClassVar[tuple[str, ...]] = ("batch_normalize",)
 
     output: int
     hidden: int
@@ -195,6 +196,7 @@ class _GatedSpec(Spec):
 
     vector: ClassVar[bool] = True
     channels_key: ClassVar[str] = "output"
+    norm_keys: ClassVar[tuple[str, ...]] = ("batch_normalize",)
     names: ClassVar[tuple[str, ...]] = ()  # of the gates, in file order
     reading: ClassVar[str] = ""  # prefix of the gates that read the input
 

@@ -15,6 +15,7 @@ from darknet_py.cli.darknet_compat import translate
 CFG = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nsize=3\n[convolutional]\nfilters=3\nsize=1\n"
 
 
+CHANGES = ("rgbgr", "rescale", "reset", "denormalize", "normalize", "oneoff")
 CASES = [
     ("detector train d.data y.cfg y.conv.29", "train y.cfg --data d.data --weights y.conv.29 --map off"),
     (
@@ -64,7 +65,13 @@ CASES = [
         "rnn generate r.cfg r.weights -len 9 -temp .5 -srand 3 -seed ab",
         "rnn generate r.cfg --weights r.weights --seed-text ab --length 9 --temperature .5 --seed 3",
     ),
-    ("partial y.cfg y.weights y.conv.29 29", "convert y.cfg y.weights y.conv.29 --cutoff 29"),
+    ("partial y.cfg y.weights y.conv.29 29", "weights partial y.cfg y.weights y.conv.29 29"),
+    (
+        "average y.cfg y.weights a.weights b.weights c.weights",
+        "weights average y.cfg y.weights a.weights b.weights c.weights",
+    ),
+    ("statistics y.cfg y.weights", "weights statistics y.cfg y.weights"),
+    *((f"{tool} y.cfg a.weights b.weights", f"weights {tool} y.cfg a.weights b.weights") for tool in CHANGES),
     ("detect y.cfg y.weights a.jpg -thresh 0", "detect y.cfg a.jpg --weights y.weights --thresh 0"),
 ]
 
@@ -123,4 +130,4 @@ def test_partial_writes_the_first_layers(tmp_path: Path, capsys: pytest.CaptureF
     whole, part = (tmp_path / "a.weights").read_bytes(), (tmp_path / "a.conv.1").read_bytes()
     assert part == whole[:12] + bytes(8) + whole[20 : 20 + 4 * (2 + 2 * 27)]
     assert main(["partial", *(str(tmp_path / name) for name in ("a.cfg", "a.weights", "b")), "3"]) == 1
-    assert "cutoff: expected 1 to 2 layers" in capsys.readouterr().err
+    assert "expected 1 to 2 layers" in capsys.readouterr().err
