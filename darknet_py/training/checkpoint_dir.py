@@ -6,6 +6,7 @@
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
     NAME_nonfinite.pt    the batch whose loss was not finite, with its files: see `CheckpointDir.save_batch`
     NAME.cfg             the cfg of the weights, where `classes` changed it
+    NAME_run1/           the files of an earlier training in the same folder, NAME_run2/ those of a later one …
 
 Each file is written under a temporary name and renamed, so that it is complete or not there. The state holds the
 weights too: whenever a process dies, one file is enough to resume, and a mismatch with NAME_last.weights is repaired.
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -31,6 +34,12 @@ from darknet_py.training.state import TrainingState
 VERSION = 2
 
 MiniBatch = tuple[Tensor, Tensor]  # images, truth
+
+# What follows NAME_ in the files of a training.
+_RUN_FILE = re.compile(
+    r"(best|final|last|previous|ema|log|map|top1|likelihood|classes|confusion|precision_recall|report|tensorboard"
+    r"|nonfinite(_\d+)?|\d+)(\.\w+)?"
+)
 
 
 def is_numbered_checkpoint(iteration: int) -> bool:
@@ -72,6 +81,50 @@ class CheckpointDir:
         probe = self.path("probe")
         write_atomically(probe, b"", TrainError)
         probe.unlink()
+
+    @property
+    def lock(self) -> Path:
+        """Path of the file that `RunLock` locks."""
+        return self.folder / f".{self.name}.lock"
+
+    def contains(self, path: Path) -> bool:
+        """Whether a file is, by its name and folder, one that a training writes here."""
+        rest = path.name.removeprefix(f"{self.name}_")
+        return rest != path.name and bool(_RUN_FILE.fullmatch(rest)) and path.parent.resolve() == self.folder.resolve()
+
+    def earlier_files(self) -> list[Path]:
+        """The files of an earlier training, if it left weights or a state."""
+        found = [path for path in sorted(self.folder.glob("*")) if self.contains(path)]
+        if not any(path.suffix in (".weights", ".state") for path in found):
+            return []
+        return found + [path for path in (self.chart,) if path.exists()]
+
+    def next_run(self) -> Path:
+        """The folder that the files of an earlier training would be moved to."""
+        earlier = (re.fullmatch(rf"{re.escape(self.name)}_run(\d+)", path.name) for path in self.folder.glob("*"))
+        return self.path(f"run{max((int(match[1]) for match in earlier if match), default=0) + 1}")
+
+    def set_aside(self) -> Path | None:
+        """Moves the files of an earlier training into a folder of their own, with a copy of NAME.cfg.
+
+        Returns:
+            The folder; None where there was nothing to move.
+
+        Raises:
+            TrainError: A file cannot be moved.
+        """
+        files = self.earlier_files()
+        if not files:
+            return None
+        target = make_folder(self.next_run(), TrainError)
+        try:
+            for path in files:
+                path.rename(target / path.name)
+            if self.cfg.exists():
+                shutil.copyfile(self.cfg, target / self.cfg.name)
+        except OSError as error:
+            raise TrainError(f"{target}: cannot keep the earlier files: {error.strerror or error}") from error
+        return target
 
     def save_cfg(self, graph: Graph) -> None:
         """Writes NAME.cfg, the cfg of the weights."""

@@ -158,6 +158,12 @@ class TrainingPlan:
         return self.weights.seen // self.net.batch_images if self.weights else 0
 
     @property
+    def continues(self) -> bool:
+        """Whether it goes on with the training whose files are in the output folder: resumed, or from its weights."""
+        initial = self.weights
+        return self.resumes or (initial is not None and initial.seen > 0 and self.files.contains(initial.path))
+
+    @property
     def seed(self) -> int:
         """Of everything random; a resumed training keeps its own."""
         return self.state["learner"]["seed"] if self.state else self.options.seed
@@ -262,10 +268,15 @@ class TrainingPlan:
             f"memory: about {memory.total / 2**20:,.0f} MiB (weights {memory.weights / 2**20:,.0f}, gradients and "
             f"optimizer {memory.optimizer / 2**20:,.0f}, activations {memory.activations / 2**20:,.0f})",
             f"files: {', '.join(path.name for path in self.output_files)} in {self.files.folder}",
+            *self._earlier_words(),
             *self.notes,
             *(f"warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
+
+    def _earlier_words(self) -> list[str]:
+        earlier = [] if self.continues else self.files.earlier_files()
+        return [f"files of an earlier training: moved to {self.files.next_run()}"] if earlier else []
 
     def _start_words(self) -> str:
         if self.state:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from darknet_py.training.checkpoint_dir import is_numbered_checkpoint
 from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.run_lock import RunLock
 from darknet_py.training.schedule import next_evaluation, statistics_momentum
 from darknet_py.training.shutdown import GracefulShutdown
 from darknet_py.training.tensorboard import TensorBoardWriter
@@ -101,7 +102,8 @@ class Trainer:
             quiet=options.quiet,
             tensorboard=tensorboard,
         )
-        self.best = plan.files.best_score() if plan.first_iteration or plan.resumes else -1.0
+        self._continues = plan.continues
+        self.best = plan.files.best_score() if plan.continues else -1.0
         self.last_evaluation = plan.first_iteration
         self._restored = state is not None
         if state:
@@ -125,6 +127,7 @@ class Trainer:
             process_group(plan.context, plan.device),
             closing(step),
             closing(self.log),
+            self._lock(),
             GracefulShutdown() as shutdown,
         ):
             self._start()
@@ -158,11 +161,20 @@ class Trainer:
                 plan.files.save_weights(self.network, "final")
         return self._result()
 
+    def _lock(self) -> AbstractContextManager[object]:
+        """Makes the output folder and keeps other trainings out of its files."""
+        if not self.plan.context.is_main_process:
+            return nullcontext()
+        self.plan.files.prepare()
+        return RunLock(self.plan.files.lock)
+
     def _start(self) -> None:
         """Prepares the output folder and tells what was decided."""
         plan = self.plan
-        if plan.context.is_main_process:
-            plan.files.prepare()
+        if plan.context.is_main_process and not self._continues:
+            earlier = plan.files.set_aside()
+            if earlier:
+                self.log.warning(f"files of an earlier training moved to {earlier}")
         for note in plan.notes:
             self.log.info(note)
         for warning in plan.warnings:

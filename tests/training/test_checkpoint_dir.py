@@ -13,6 +13,8 @@ import darknet_py
 from darknet_py.errors import TrainError
 from darknet_py.model.weights import read_header
 from darknet_py.training.checkpoint_dir import CheckpointDir, is_numbered_checkpoint
+from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.train_options import TrainOptions
 
 
 def test_numbers_of_weights_are_darknets() -> None:
@@ -69,3 +71,51 @@ def test_a_batch_is_kept_for_torch_load(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     assert (content["iteration"], content["loss"], content["files"]) == (7, 0.5, ["a.jpg"])
     assert [len(part) for part in content["truth"]] == [0, 1]
+
+
+def test_the_files_of_an_earlier_training_are_kept(
+    cfg: Path, shapes: Path, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {"out": tmp_path / "out", "workers": 0, "device": "cpu", "map": 2, "max_batches": 2}
+    first = darknet_py.train(cfg, shapes, **options)
+    assert first.best is not None
+    (first.best.parent / "tiny_1000.weights").write_bytes(b"1000")
+    (first.best.parent / "tiny_of_mine.weights").write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in first.best.parent.iterdir()}
+    assert {"tiny_best.weights", "tiny_best.json", "tiny_final.weights", "tiny_last.state"} <= before.keys()
+
+    plan = TrainingPlan.create(cfg, shapes, options=TrainOptions(out=tmp_path / "out"))
+    assert f"moved to {tmp_path / 'out' / 'tiny_run1'}" in str(plan)
+    for number in (1, 2):
+        log.clear()
+        darknet_py.train(cfg, shapes, **options, seed=number)
+        assert [line for line in log.messages if "earlier" in line] == [
+            f"files of an earlier training moved to {tmp_path / 'out' / f'tiny_run{number}'}"
+        ]
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "out" / "tiny_run1").iterdir()}
+    assert kept == {name: content for name, content in before.items() if name != "tiny_of_mine.weights"}
+    again = (tmp_path / "out" / "tiny_run2" / "tiny_final.weights").read_bytes()
+    assert again not in (kept["tiny_final.weights"], first.weights.read_bytes())
+    assert (tmp_path / "out" / "tiny_of_mine.weights").exists()
+
+
+def test_what_continues_a_training_moves_nothing(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"out": tmp_path, "workers": 0, "quiet": True, "map": False, "burn_in": 0, "steps": 9}
+    result = darknet_py.train(cfg, shapes, max_batches=2, **options)
+    darknet_py.train(cfg, shapes, max_batches=4, resume=True, **options)
+    darknet_py.train(cfg, shapes, result.weights, max_batches=6, **options)  # as with Darknet
+    assert not (tmp_path / "tiny_run1").exists()
+    elsewhere = tmp_path / "pretrained.weights"
+    elsewhere.write_bytes(result.weights.read_bytes())
+    darknet_py.train(cfg, shapes, elsewhere, max_batches=8, **options)
+    assert (tmp_path / "tiny_run1" / "tiny_final.weights").exists()
+
+
+def test_the_cfg_for_other_classes_stays_with_its_weights(cfg: Path, shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"out": out, "workers": 0, "quiet": True, "map": False, "max_batches": 1}
+    darknet_py.train(cfg, shapes, classes=7, **options)
+    darknet_py.train(cfg, shapes, classes=8, **options)
+    for folder, classes in ((out / "tiny_run1", 7), (out, 8)):
+        network = darknet_py.load(folder / "tiny.cfg", folder / "tiny_final.weights")
+        assert network.graph.detection_specs[0].classes == classes
