@@ -1,14 +1,20 @@
-"""Atomic writing of files, and reading of text files."""
+"""Atomic writing of files, their names, and reading of text files."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from darknet_py.errors import DarknetError, DataError
 
+_NAME_BYTES = 255  # of a file name, on all common file systems
+_NOT_IN_NAMES = '<>:"/\\|?*' if os.name == "nt" else "/"
 _INSPECTED = 1024  # characters in which a zero byte means that a file is not text
 
 
@@ -24,9 +30,12 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
         error: The file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    process = f".{os.getpid()}.tmp"
+    temporary = path.parent / f".{_cut(path.name, _NAME_BYTES - 1 - len(process))}{process}"
     pieces = [chunks] if isinstance(chunks, bytes) else chunks
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if _is_device(path):
             with open(path, "wb") as file:
                 file.writelines(pieces)
@@ -36,10 +45,37 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as problem:
-        raise error(f"{path}: cannot write: {problem.strerror or problem}") from problem
+    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
+        raise error(f"{_shown(path)}: cannot write: {_reason(problem)}") from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+
+
+def file_names(names: Sequence[str], prefix: str = "", suffix: str = "") -> list[str]:
+    """A file name for each of `names`, all different, that stays inside its folder.
+
+    `prefix + name + suffix` where that is possible and the first of its kind. Otherwise slashes and control characters
+    become `_`, long names are cut, and `_` and the index in `names` is appended to what exists already.
+
+    Args:
+        names: Any texts, such as class names.
+        prefix: Start of all file names.
+        suffix: End of all file names.
+    """
+    room = _NAME_BYTES - len(os.fsencode(prefix + suffix))
+    safe = [_cut(_without_forbidden(name), room) for name in names]
+    taken: dict[str, int] = {}
+    for k, name in enumerate(names):
+        if safe[k] == name:
+            taken.setdefault(_on_disk(name), k)
+    for k, name in enumerate(safe):
+        if taken.setdefault(_on_disk(name), k) != k:
+            number = k
+            while taken.setdefault(_on_disk(safe[k]), k) != k:
+                safe[k] = f"{_cut(name, room - len(f'_{number}'))}_{number}"
+                number += len(names)
+    return [f"{prefix}{name}{suffix}" for name in safe]
 
 
 def open_regular(path: str | Path, what: str) -> BinaryIO:
@@ -47,10 +83,10 @@ def open_regular(path: str | Path, what: str) -> BinaryIO:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
-            raise DataError(f"{path}: cannot read the {what}: not a file")
+            raise DataError(f"{_shown(path)}: cannot read the {what}: not a file")
         return path.open("rb")
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
-        raise DataError(f"{path}: cannot read the {what}: {_reason(problem)}") from problem
+        raise DataError(f"{_shown(path)}: cannot read the {what}: {_reason(problem)}") from problem
 
 
 def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
@@ -71,7 +107,7 @@ def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
         try:
             content = file.read()
         except OSError as problem:
-            raise DataError(f"{path}: cannot read the {what}: {_reason(problem)}") from problem
+            raise DataError(f"{_shown(path)}: cannot read the {what}: {_reason(problem)}") from problem
     return decode_text(content, path, what, keep_bytes=keep_bytes)
 
 
@@ -118,6 +154,34 @@ def failed_download(start: bytes) -> str:
     return ""
 
 
+def _without_forbidden(name: str) -> str:
+    """The name with `_` for what cannot or should not be part of a file name."""
+    letters = ("_" if letter in _NOT_IN_NAMES or unicodedata.category(letter) == "Cc" else letter for letter in name)
+    text = "".join(letters)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # half a pair of UTF-16
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text
+
+
+def _cut(name: str, size: int) -> str:
+    """The name's first characters, of at most `size` bytes in all."""
+    content = os.fsencode(name)
+    return name if len(content) <= size else content[:size].decode("utf-8", "ignore")
+
+
+def _on_disk(name: str) -> str:
+    """Equal for names that are the same file."""
+    return unicodedata.normalize("NFC", name).casefold() if os.name == "nt" or sys.platform == "darwin" else name
+
+
+def _shown(path: str | Path) -> str:
+    """A path in a message: zero bytes as they are escaped, an endless one cut."""
+    text = str(path)
+    return (repr(text) if "\0" in text else text)[:300]
+
+
 def _reason(problem: OSError | ValueError) -> str:
     """Why a file could not be read, without its path."""
     return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
@@ -134,6 +198,6 @@ def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path
     """Creates the folder and its parents if missing and returns it; raises `error` if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise error(f"{path}: cannot make this folder: {problem.strerror or problem}") from problem
+    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
+        raise error(f"{_shown(path)}: cannot make this folder: {_reason(problem)}") from problem
     return Path(path)

@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _log_to_stderr()
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it logs about damaged images, we say in one line
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
         exit_code: int = args.run(args)

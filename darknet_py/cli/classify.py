@@ -7,18 +7,27 @@ import sys
 
 import torch
 
-from darknet_py.cli.common import json_argument, load_network, network_arguments, positive, stb_argument, write_json
-from darknet_py.cli.detect import find_images
+from darknet_py.cli.common import (
+    images_argument,
+    json_argument,
+    load_network,
+    network_arguments,
+    positive,
+    stb_argument,
+    write_json,
+)
 from darknet_py.data.datafile import read_names
-from darknet_py.data.images import center_crop, load_image
+from darknet_py.data.image_sources import find_images
+from darknet_py.data.images import center_crop
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.evaluation.classifier import is_classifier
+from darknet_py.inference.detect import as_array
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="images, folders or globs")
+    images_argument(parser)
     parser.add_argument(
         "--data", metavar="FILE", help="a .data file with labels= or names=, or a folder with a folder per class"
     )
@@ -42,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     rows, failed = [], False
     for path in find_images(args.images):
         try:
-            image = center_crop(load_image(str(path), net.channels, args.stb), net.width, net.height)
+            image = center_crop(as_array(path, net.channels, args.stb), net.width, net.height)
         except DataError as error:
             print(f"darknet_py: {error}", file=sys.stderr)
             failed = True
@@ -55,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             {"class_id": k, "name": names[k] if k < len(names) else str(k), "confidence": round(score, 6)}
             for score, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        rows.append({"filename": str(path), "classes": classes})
+        rows.append({"filename": path, "classes": classes})
         if not args.json:
             print(path)
             print("\n".join(f"  {row['confidence']:7.2%}  {row['name']}" for row in classes), flush=True)

@@ -24,6 +24,12 @@ def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights")
     device_argument(parser)
 
 
+def images_argument(parser: argparse.ArgumentParser) -> None:
+    """IMAGE …, for `data.image_sources.find_images`."""
+    text = "image files, folders, globs, lists of images (.txt) or http(s) addresses"
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help=text)
+
+
 def size_arguments(parser: argparse.ArgumentParser) -> None:
     """--width, --height."""
     parser.add_argument("--width", type=positive, help="input width (default: that of the cfg)")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
 from darknet_py.cli.common import (
     amp_argument,
     fraction,
+    images_argument,
     letter_box_argument,
     load_network,
     network_arguments,
@@ -24,11 +24,11 @@ from darknet_py.cli.common import (
     stb_argument,
 )
 from darknet_py.data.datafile import read_names
-from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.image_sources import find_images, is_url
 from darknet_py.data.labels import find_labels, save_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.files import make_folder, write_atomically
+from darknet_py.files import file_names, make_folder, write_atomically
 from darknet_py.inference.detect import DetectOptions, as_array, detect
 from darknet_py.inference.detections import JsonFrame
 from darknet_py.inference.fuse import AMP, fuse
@@ -38,7 +38,7 @@ from darknet_py.view.draw import save_image
 
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or globs")
+    images_argument(parser)
     parser.add_argument(
         "--out", metavar="DIR", default="predictions", help="folder of the images with boxes (default: predictions)"
     )
@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     options = replace(detect_options(args), stb=args.stb)
     paths = find_images(args.images)
     targets = output_paths(args.out, paths)
+    if args.save_labels and (addresses := [path for path in paths if is_url(path)]):
+        raise DataError(f"{addresses[0]}: --save-labels expects image files: labels are written beside them")
     if args.save_labels and (existing := [label for label in map(find_labels, paths) if os.path.exists(label)]):
         raise DataError(
             f"{existing[0]}: there are labels already ({len(existing)} such files); --save-labels replaces none"
@@ -139,33 +141,11 @@ def names_of_arguments(args: argparse.Namespace, net: Network) -> Sequence[str]:
     return (data.for_network(classes, args.cfg) if classes else data).class_names()
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Files, folders (their images, sorted, without subfolders) and globs. Raises DataError where one matches none."""
-    found: list[Path] = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.exists() or not glob.has_magic(pattern):
-            matches = [path]  # a missing file is reported when it is read
-        else:
-            matches = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
-        if not matches:
-            raise DataError(f"{pattern}: expected images, got none")
-        found.extend(matches)
-    return list(dict.fromkeys(found))
-
-
-def output_paths(folder: str, paths: Sequence[Path]) -> dict[Path, Path]:
+def output_paths(folder: str, images: Sequence[str]) -> dict[str, Path]:
     """The file to write for each image; equal file names from several folders are numbered."""
-    counts = Counter(path.stem for path in paths)
-    seen: Counter[str] = Counter()
-    targets = {}
-    for path in paths:
-        seen[path.stem] += 1
-        stem = path.stem if counts[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}"
-        targets[path] = Path(folder) / f"{stem}.jpg"
-    return targets
+    stems = [Path(unquote(urlsplit(image).path) if is_url(image) else image).stem or "image" for image in images]
+    names = file_names(stems, suffix=".jpg")
+    return {image: Path(folder) / name for image, name in zip(images, names, strict=True)}
 
 
 def _write_json(target: str, frames: list[JsonFrame]) -> None:

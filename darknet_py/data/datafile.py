@@ -198,12 +198,13 @@ def _names_of_lines(lines: list[str], classes: int | None) -> tuple[list[str], s
     return names, f"{len(lines)} lines, {len(names)} names: blank lines and comments are ignored" if left_out else ""
 
 
-def list_folder(folder: str | os.PathLike[str]) -> list[str]:
-    """Every image below a folder, sorted; files that only accompany others are left out.
+def list_folder(folder: str | os.PathLike[str], *, subfolders: bool = True) -> list[str]:
+    """Every image in a folder (and its subfolders), sorted; files that only accompany others are left out.
 
     These are hidden files of macOS (`._a.jpg`), and arrays beside an image of the same name, which Ultralytics caches.
     """
-    files = [file for file in Path(folder).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+    entries = Path(folder).rglob("*") if subfolders else Path(folder).iterdir()
+    files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
     stems = {file.with_suffix("") for file in files if file.suffix.lower() != ".npy"}
     return sorted(
         str(file)

@@ -22,6 +22,7 @@ from torch import Tensor
 from darknet_py.data.image_header import ImageHeader, image_header
 from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import CfgWarning, DataError
+from darknet_py.files import failed_download
 
 Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
 Pixels = NDArray[np.float32]
@@ -80,7 +81,7 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     except cv2.error:  # OpenCV refuses sizes above 2^30 pixels with an exception
         image = None
     if image is None:
-        raise DataError(f"{name}: unsupported or corrupt image file")
+        raise DataError(f"{name}: {failed_download(data[:1024]) or 'unsupported or corrupt image file'}")
     if image.ndim == 2:
         image = image[:, :, None]
     elif flag != _READ_RGB and image.shape[2] in (3, 4):

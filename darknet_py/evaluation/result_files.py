@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from darknet_py.errors import DataError
 from darknet_py.evaluation.coco_ap import clipped, corners
 from darknet_py.evaluation.types import Ints
-from darknet_py.files import make_folder, write_atomically
+from darknet_py.files import file_names, make_folder, write_atomically
 from darknet_py.inference.detections import Detections
+
+logger = logging.getLogger(__name__)
 
 COCO_FILE = "coco_results.json"
 VOC_PREFIX = "comp4_det_test_"
@@ -88,6 +90,8 @@ def write_voc(
 ) -> list[Path]:
     """Writes a file comp4_det_test_NAME.txt per class: image, score, left, top, right, bottom, in pixels from 1.
 
+    A name that two classes share, or that cannot be part of a file name, is changed there; a note says so.
+
     Args:
         folder: Where the files go.
         found: The detections of each image.
@@ -99,13 +103,14 @@ def write_voc(
         The files.
 
     Raises:
-        DataError: A file cannot be written, or a class name cannot be part of a file name.
+        DataError: A file cannot be written.
     """
     files = []
     folder = make_folder(folder)
+    file_of = file_names(names, VOC_PREFIX, ".txt")
     for k, name in enumerate(names):
-        if "/" in name or "\0" in name:
-            raise DataError(f"class {k}: the name {name!r} cannot be part of a file name")
+        if file_of[k] != f"{VOC_PREFIX}{name}.txt":
+            logger.info("note: the results of class %d, %r, are in %s", k, name, file_of[k])
 
         def chunks(k: int = k) -> Iterator[bytes]:
             for path, record, size in zip(paths, found, sizes, strict=True):
@@ -118,6 +123,6 @@ def write_voc(
                 ):
                     yield f"{stem} {score:f} {left:f} {top:f} {right:f} {bottom:f}\n".encode()
 
-        files.append(folder / f"{VOC_PREFIX}{name}.txt")
+        files.append(folder / file_of[k])
         write_atomically(files[-1], chunks())
     return files

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
-from typing import Protocol, TypeAlias
+from itertools import islice
+from os import PathLike, fspath
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from darknet_py.data.images import from_letterbox, letterbox, load_image, resize, to_tensor
+from darknet_py.data.image_sources import download, find_images, is_url
+from darknet_py.data.images import Image, decode_image, from_letterbox, letterbox, load_image, resize, to_tensor
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import Graph
 from darknet_py.inference.detections import Detections
@@ -27,7 +30,25 @@ class ArrayImage(Protocol):
     def __array_interface__(self) -> Mapping[str, object]: ...
 
 
-ImageLike: TypeAlias = str | PathLike[str] | NDArray[np.uint8] | ArrayImage
+@runtime_checkable
+class PilImage(Protocol):
+    """What is used of a PIL image."""
+
+    @property
+    def mode(self) -> str: ...
+
+    def convert(self, mode: str) -> ArrayImage: ...
+
+
+ImageLike: TypeAlias = str | PathLike[str] | bytes | NDArray[np.uint8] | ArrayImage
+_SINGLE = (str, bytes, bytearray, memoryview, np.ndarray, Tensor)  # iterable, but one image
+_PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_CONVERSIONS = {  # by number of channels, as for files
+    (1, 3): cv2.COLOR_GRAY2RGB,
+    (4, 3): cv2.COLOR_RGBA2RGB,
+    (3, 1): cv2.COLOR_RGB2GRAY,
+    (4, 1): cv2.COLOR_RGBA2GRAY,
+}
 
 
 class DetectionNetwork(Protocol):
@@ -59,6 +80,8 @@ class DetectOptions:
         hier: Class trees (YOLO9000) only: the most specific class with a probability above it is reported.
         stb: Whether JPEGs are decoded as by a C Darknet without OpenCV, see `load_image`.
         batch: Images per forward pass.
+        bgr: Whether arrays have their channels in OpenCV's order, as `cv2.imread` gives them. Files, bytes and PIL
+            images know their own order.
     """
 
     thresh: float = 0.25
@@ -67,16 +90,17 @@ class DetectOptions:
     hier: float = HIER_THRESH
     stb: bool = False
     batch: int = 1
+    bgr: bool = False
 
 
 def detect(
-    net: DetectionNetwork, images: ImageLike | Sequence[ImageLike], options: DetectOptions | None = None
+    net: DetectionNetwork, images: ImageLike | Iterable[ImageLike], options: DetectOptions | None = None
 ) -> list[Detections]:
     """Detects objects in images, which are resized as C's `detector test` does.
 
     Args:
         net: A network with detection layers.
-        images: One or several: paths, uint8 arrays (H, W, C) in RGB, or PIL images.
+        images: One or several, as `Network.detect` takes them.
         options: Thresholds and the like.
 
     Returns:
@@ -89,11 +113,13 @@ def detect(
     options = options or DetectOptions()
     channels = net.graph.net.channels
     results: list[Detections] = []
-    for chunk in _chunks(_as_sequence(images), options.batch):
-        arrays = [as_array(image, channels, options.stb) for image in chunk]
+    sources = _expanded(images)
+    while chunk := list(islice(sources, options.batch)):
+        arrays = [as_array(image, channels, options.stb, options.bgr) for image in chunk]
         x = torch.stack([prepare(net, array, options.letter_box) for array in arrays]).to(net.device)
-        for array, found in zip(arrays, detect_tensor(net, x, options), strict=True):
-            results.append(_on_image(found, net, (array.shape[1], array.shape[0]), options.letter_box))
+        for image, array, found in zip(chunk, arrays, detect_tensor(net, x, options), strict=True):
+            found = _on_image(found, net, (array.shape[1], array.shape[0]), options.letter_box)
+            results.append(replace(found, path=fspath(image)) if isinstance(image, (str, PathLike)) else found)
     return results
 
 
@@ -119,18 +145,44 @@ def detect_tensor(net: DetectionNetwork, x: Tensor, options: DetectOptions | Non
     return [replace(found, class_names=net.names, image_size=size) for found in per_image]
 
 
-def as_array(image: ImageLike, channels: int, stb: bool = False) -> NDArray[np.uint8]:
-    """An image as a uint8 array (H, W, channels), from a file or from what already is an image.
+def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = False) -> NDArray[np.uint8]:
+    """An image as a uint8 array (H, W, channels), from a file, a web address, or what already is an image.
 
-    Raises DataError for a file that cannot be read, DarknetError for an array of another type or shape.
+    Gray images and those with an alpha channel are converted where the network takes RGB or gray, as files are.
+
+    Args:
+        image: A path, an http(s) address, the bytes of an image file, an array (H, W, C) or (H, W), or a PIL image.
+        channels: Channels of the network.
+        stb: See `load_image`.
+        bgr: Whether an array's channels are in OpenCV's order.
+
+    Raises:
+        DataError: A file cannot be read.
+        DarknetError: An array has another type or shape.
     """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), channels, "<bytes>", stb)
     if isinstance(image, (str, PathLike)):
-        return load_image(image, channels, stb)
-    array = np.asarray(image)
+        name = fspath(image)
+        return decode_image(download(name), channels, name, stb) if is_url(name) else load_image(name, channels, stb)
+    if isinstance(image, PilImage):
+        bgr = False
+        if image.mode.startswith("I;16"):  # of which the upper 8 bits count, as in files
+            image = (np.asarray(image) >> 8).astype(np.uint8)
+        elif image.mode != _PIL_MODES.get(channels, image.mode):
+            image = image.convert(_PIL_MODES[channels])
+    array: Image = np.asarray(image)
     array = array[:, :, None] if array.ndim == 2 else array
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels:
-        raise DarknetError(f"expected a uint8 image (height, width, {channels}), got {array.dtype} {array.shape}")
-    return array
+    if array.dtype == np.uint8 and array.ndim == 3 and array.size:
+        if bgr and array.shape[2] in (3, 4):
+            array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
+        conversion = _CONVERSIONS.get((array.shape[2], channels))
+        if conversion is not None:
+            array = cv2.cvtColor(np.ascontiguousarray(array), conversion).reshape(*array.shape[:2], channels)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
+        got = f"{array.dtype} {array.shape}" if array.ndim else type(image).__name__
+        raise DarknetError(f"expected a uint8 image (height, width, {channels}), got {got}")
+    return cast(NDArray[np.uint8], array)
 
 
 def prepare(net: DetectionNetwork, image: NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:
@@ -153,12 +205,11 @@ def _on_image(found: Detections, net: DetectionNetwork, size: tuple[int, int], l
     return replace(found, boxes=boxes, image_size=size)
 
 
-def _as_sequence(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
-    if isinstance(images, Sequence) and not isinstance(images, str):
-        return images
-    return [images]
-
-
-def _chunks(items: Sequence[ImageLike], size: int) -> Iterator[Sequence[ImageLike]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _expanded(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
+    """The images, with each folder, glob and list replaced by the images that it stands for."""
+    several = isinstance(images, Iterable) and not isinstance(images, _SINGLE)
+    for image in cast(Iterable[ImageLike], images) if several else [cast(ImageLike, images)]:
+        if isinstance(image, (str, PathLike)):
+            yield from find_images([image])
+        else:
+            yield image

@@ -73,6 +73,7 @@ class Detections:
         objectness: (N,) float32; empty where it is not known.
         candidate_ids: (N,) int64, index of the box among the network's candidates (`Predictions`); empty where unknown.
             A box with several classes has several rows of one candidate.
+        path: The image's file or web address; empty for images that were not read from one.
     """
 
     boxes: NDArray[np.float32]
@@ -82,6 +83,7 @@ class Detections:
     image_size: tuple[int, int] = (1, 1)
     objectness: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     candidate_ids: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    path: str = ""
 
     def __len__(self) -> int:
         return len(self.class_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -313,10 +313,11 @@ class Network(nn.Module):
 
     def detect(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         thresh: float = 0.25,
         nms: float = 0.45,
         *,
+        bgr: bool = False,
         letter_box: bool | None = None,
         hier: float = HIER_THRESH,
         stb: bool = False,
@@ -324,23 +325,32 @@ class Network(nn.Module):
     ) -> list[Detections]:
         """Detects objects in images, which are resized as C's `detector test` does.
 
+            net.detect(cv2.imread("dog.jpg"), bgr=True)  # OpenCV's arrays are BGR; RGB is the default
+            net.detect("dog.jpg")
+            net.detect("photos/", thresh=0.5)
+
         Args:
-            images: One or several: paths, uint8 arrays (H, W, C) in RGB, or PIL images.
+            images: One or several (a list, or any iterable, which is read as it is needed): paths of files, of folders
+                (without subfolders), globs, lists of images (.txt), http(s) addresses, the bytes of an image file,
+                uint8 arrays (H, W, C) or (H, W), or PIL images, which are taken as they are stored (no EXIF rotation).
             thresh: Confidence threshold.
             nms: IoU threshold for non-maximum suppression; 0 suppresses nothing.
+            bgr: Whether arrays have their channels in OpenCV's order (blue, green, red), as `cv2.imread` and
+                `cv2.VideoCapture` give them; otherwise they are RGB. Nothing else is affected.
             letter_box: Whether an image keeps its aspect ratio in the input; None: as the cfg's `letter_box`.
             hier: Class trees (YOLO9000) only: the most specific class with a probability above it is reported.
             stb: Whether JPEGs are decoded as by a C Darknet without OpenCV.
             batch: Images per forward pass.
 
         Returns:
-            The detections of each image, by falling confidence; boxes are relative to the image.
+            The detections of each image, by falling confidence; boxes are relative to the image. `path` says which
+            file it was.
 
         Raises:
             DataError: An image cannot be read.
             DarknetError: An array has another shape, or the network has no detection layer.
         """
-        return detect(self, images, DetectOptions(thresh, nms, letter_box, hier, stb, batch))
+        return detect(self, images, DetectOptions(thresh, nms, letter_box, hier, stb, batch, bgr))
 
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
         """Calls `step` for each layer in order with its inputs; its result is that layer's output."""

@@ -61,5 +61,33 @@ def test_unwritable_places_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot make this folder"):
         write_voc(tmp_path / "file", [], [], [], ["a"])
-    with pytest.raises(DataError, match="class 0: the name 'a/b'"):
-        write_voc(tmp_path, [], [], [], ["a/b"])
+
+
+def test_names_that_are_no_file_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """C's file name where it is possible; the others stay in the folder, and none replaces another's."""
+    caplog.set_level("INFO", "darknet_py")
+    names = ["dog", "dog", "N/A", "../up", "x" * 300, "x" * 300, "dog_1", "\t\x1b", ".", "é" * 200, "N/A", "a b", ""]
+    found = Detections(np.full((13, 4), 0.5, np.float32), np.arange(13), np.linspace(0.1, 0.7, 13, dtype=np.float32))
+    files = write_voc(tmp_path / "out", [found], ["a.jpg"], [(10, 10)], names)
+    assert [file.name.removeprefix("comp4_det_test_").removesuffix(".txt") for file in files] == [
+        "dog",
+        "dog_14",  # dog_1 is the name of class 6
+        "N_A",
+        ".._up",
+        "x" * (255 - 15 - 4),
+        "x" * (255 - 15 - 4 - 2) + "_5",
+        "dog_1",
+        "__",
+        ".",
+        "é" * ((255 - 15 - 4) // 2),
+        "N_A_10",
+        "a b",
+        "",
+    ]
+    for file, score in zip(files, np.linspace(0.1, 0.7, 13), strict=True):
+        assert (
+            file.parent == tmp_path / "out" and file.read_text() == f"a {score:f} 3.500000 3.500000 8.500000 8.500000\n"
+        )
+    assert len(list(tmp_path.iterdir())) == 1
+    assert "note: the results of class 2, 'N/A', are in comp4_det_test_N_A.txt" in caplog.messages
+    assert len(caplog.messages) == 8
