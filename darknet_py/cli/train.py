@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         if plan.context.is_main_process:
             _write_json(args.json, plan.to_json()) if args.json else print(plan)
         return 0
-    result = Trainer(plan).run()
+    result = Trainer(plan).run(owns_process=True)
     if plan.context.is_main_process:
         _write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result)
     return 0

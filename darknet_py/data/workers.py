@@ -93,6 +93,8 @@ def start_worker(_: int = 0) -> None:
     """Initializes a loader process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as SIGINT: for the main process
     with suppress(AttributeError, OSError):
         os.setpgid(0, 0)  # the main process handles Ctrl-C and signals to the group, and ends its workers
     cv2.setNumThreads(0)

@@ -274,9 +274,14 @@ class TrainState:
 class StatefulLayer(nn.Module):
     """Base of modules that depend on the progress of training; `Network` gives all of them the same `state`."""
 
+    changes_weights: ClassVar[bool] = False  # whether its forward pass in training writes the layer's weights
+
     def __init__(self) -> None:
         super().__init__()
         self.state = TrainState()
+
+    def weights_restored(self) -> None:
+        """Called when the weights have been put back to earlier values."""
 
 
 class HeadLoss(NamedTuple):

@@ -64,6 +64,7 @@ class DeformedKernels(StatefulLayer):
     written before the forward pass. The saved weights hold the deformed filters, so inference needs nothing of it.
     """
 
+    changes_weights = True
     forward_maps: Tensor
     backward_maps: Tensor
 
@@ -73,6 +74,9 @@ class DeformedKernels(StatefulLayer):
         degrees = float(int(angle))  # C passes the angle as an integer
         self.register_buffer("forward_maps", torch.stack(_stages(kind, size, degrees, False)), persistent=False)
         self.register_buffer("backward_maps", torch.stack(_stages(kind, size, degrees, True)), persistent=False)
+        self._written = -1
+
+    def weights_restored(self) -> None:
         self._written = -1
 
     @staticmethod

@@ -115,7 +115,7 @@ def train(
 
     Raises:
         DarknetError: CfgError, WeightsError, DataError, or TrainError when training cannot start or continue.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the current iteration is finished and saved first.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the state of the last whole iteration is saved first.
     """
     options = TrainOptions(
         out=out,

@@ -126,6 +126,11 @@ class CheckpointDir:
             raise TrainError(f"{target}: cannot keep the earlier files: {error.strerror or error}") from error
         return target
 
+    def remove_temporary(self, process: int) -> None:
+        """Removes unfinished files of a process, which has ended or is about to."""
+        for path in self.folder.glob(f".*.{process}.tmp"):
+            path.unlink(missing_ok=True)
+
     def save_cfg(self, graph: Graph) -> None:
         """Writes NAME.cfg, the cfg of the weights."""
         write_atomically(self.cfg, graph.document.content, TrainError)

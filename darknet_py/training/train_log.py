@@ -40,6 +40,8 @@ from darknet_py.view.plots import confusion_plot, precision_recall_plot
 
 logger = logging.getLogger(__name__)
 
+_LINE_SECONDS = 10.0  # between lines about mini-batches, without a terminal
+_BAR_SECONDS = 3.0  # an iteration that takes longer has a progress bar of its own
 _COLUMNS = ("iteration", "loss", "average", "rate", "images", "seconds")
 
 
@@ -128,6 +130,8 @@ class TrainLogger:
         self.seconds = 0.0
         self._pending: list[StepResult] = []
         self._bar: tqdm[Any] | None = None
+        self._inner_bar: tqdm[Any] | None = None
+        self._iteration_start = self._last_line = 0.0
         self._exit = ExitStack()
         self._clock = time.perf_counter()
 
@@ -146,7 +150,8 @@ class TrainLogger:
         self.restart_clock()
 
     def close(self) -> None:
-        """Ends the progress bar and the TensorBoard files."""
+        """Ends the progress bars and the TensorBoard files."""
+        self.end_iteration()
         self._exit.close()
 
     def info(self, message: str) -> None:
@@ -158,6 +163,37 @@ class TrainLogger:
         """Logs a warning, unless quiet."""
         if not self.quiet:
             logger.warning(message)
+
+    def add_mini_batch(self, iteration: int, number: int, total: int) -> None:
+        """Shows that `number` of the `total` mini-batches of an iteration are done, where that takes long.
+
+        Called with 0 when the iteration begins.
+        """
+        if self.quiet or total == 1:
+            return
+        now = time.perf_counter()
+        if number == 0:
+            self._iteration_start = self._last_line = now
+            return
+        elapsed = now - self._iteration_start
+        left = elapsed / number * (total - number)
+        if self._bar is not None:
+            if self._inner_bar is None and number < total and elapsed + left > _BAR_SECONDS:
+                self._inner_bar = tqdm(total=total, desc=f"iteration {iteration}", leave=False, dynamic_ncols=True)
+            if self._inner_bar is not None:
+                self._inner_bar.update(number - self._inner_bar.n)
+        elif number < total and now - self._last_line > _LINE_SECONDS:
+            self._last_line = now
+            self.info(
+                f"iteration {iteration}: mini-batch {number} of {total} after {_duration(elapsed)}, "
+                f"about {_duration(left)} to go"
+            )
+
+    def end_iteration(self) -> None:
+        """Call after each iteration, finished or not."""
+        if self._inner_bar is not None:
+            self._inner_bar.close()
+            self._inner_bar = None
 
     def add(self, step: StepResult) -> None:
         """Adds an iteration; `flush` reads its loss."""
@@ -231,6 +267,11 @@ class TrainLogger:
         """All scores so far."""
         return [row.value for row in self.evaluations]
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last iteration."""
+        return self.rows[-1].rate if self.rows else 0.0
+
     def draw_chart(self) -> None:
         """Writes chart_NAME.png."""
         chart = LossChart(self.files.name, self.net.max_batches, self.net.max_chart_loss, self.metric_label)
@@ -297,6 +338,10 @@ def _console_loggers() -> list[logging.Logger]:
         for each in (logging.getLogger(), logging.getLogger("darknet_py"))
         if any(isinstance(h, logging.StreamHandler) and h.stream in (sys.stdout, sys.stderr) for h in each.handlers)
     ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _log_table(rows: list[LogRow], header: bool = False) -> bytes:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from darknet_py.inference.fuse import AMP
-from darknet_py.layers.base import RunningDeltaStats
+from darknet_py.layers.base import RunningDeltaStats, StatefulLayer
 from darknet_py.layers.recurrent import RecurrentLayer
 from darknet_py.model.network import LossReport, Network
 from darknet_py.training.distributed import DistContext, LossModule, all_reduce_sum, no_sync, split_batch, wrap_model
@@ -77,11 +78,15 @@ class TrainStep:
         self._loss = LossModule(network)
         self._model: nn.Module = self._loss
         self._stop: int | None = None
+        writers = [layer for layer in self._stateful() if layer.changes_weights]
+        self._changing = [*network.buffers(), *(network.parameters() if writers else ())]
+        self._before = [tensor.detach().clone() for tensor in self._changing]
 
     def step(self, mini_batches: Iterable[tuple[Tensor, Tensor]]) -> StepResult:
         """Trains on one batch. Nothing is read back from the device.
 
-        With dropout and the like the result is a pure function of weights, iteration, seed and data.
+        With dropout and the like the result is a pure function of weights, iteration, seed and data. Where it raises,
+        or where `mini_batches` does, everything is as it was before the call.
 
         Args:
             mini_batches: (images (B, C, H, W) in 0..1, truth as `Network.loss` takes it) of this process, on the
@@ -97,17 +102,18 @@ class TrainStep:
         parts = []
         state.iteration = self.iteration
         state.seen = self.iteration * net.batch_images
-        for number, (images, truth) in enumerate(mini_batches, 1):
-            if net.adversarial_lr and iteration > net.burn_in and torch.rand(()) < 0.5:
-                images = self._adversarial_images(images, truth)
-            with no_sync(self._model, number < self.local_batch.mini_batches):
-                with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
-                    report: LossReport = self._model(images, truth)
-                if report.total.requires_grad:
-                    self.scaler.scale(report.total * context.size).backward()  # type: ignore[no-untyped-call]
-            cost += report.cost
-            parts.append(report.parts)
-            state.seen += len(images) * context.size
+        with self._undone_on_error():
+            for number, (images, truth) in enumerate(mini_batches, 1):
+                if net.adversarial_lr and iteration > net.burn_in and torch.rand(()) < 0.5:
+                    images = self._adversarial_images(images, truth)
+                with no_sync(self._model, number < self.local_batch.mini_batches):
+                    with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
+                        report: LossReport = self._model(images, truth)
+                    if report.total.requires_grad:
+                        self.scaler.scale(report.total * context.size).backward()  # type: ignore[no-untyped-call]
+                cost += report.cost
+                parts.append(report.parts)
+                state.seen += len(images) * context.size
         batch, divisor = net.batch_images, update_batch(net)
         if net.dynamic_minibatch:
             processed = state.seen - self.iteration * batch
@@ -125,6 +131,26 @@ class TrainStep:
         # `get_network_cost` averages over the heads, `train_network` over the images.
         loss = all_reduce_sum(cost, context) / (len(self.network.heads) * batch)
         return StepResult(iteration, rate, loss, parts)
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Puts back what the forward and backward passes of an unfinished iteration have changed."""
+        network = self.network
+        _copy(self._changing, self._before)
+        stats = copy.copy(network.state.delta_stats)
+        memories = [(layer, layer.memory) for _, layer in self._recurrent()]
+        try:
+            yield
+        except BaseException:
+            _copy(self._before, self._changing)
+            for stateful in self._stateful():
+                stateful.weights_restored()
+            for layer, memory in memories:
+                layer.memory = memory
+            network.state.delta_stats = stats
+            network.state.seen = self.iteration * network.graph.net.batch_images
+            self.optimizer.zero_grad()
+            raise
 
     @contextmanager
     def averaged(self) -> Iterator[bool]:
@@ -215,17 +241,28 @@ class TrainStep:
         self.iteration = state["iteration"]
         self.seed = state["seed"]
         self.network.load_state_dict(state["network"])
+        for layer in self._stateful():
+            layer.weights_restored()
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state["scaler"])
         rolling = {name: tensor.to(self.device) for name, tensor in state["rolling"].items()}
         self.network.state.delta_stats = RunningDeltaStats(**rolling) if rolling else None
-        for name, layer in self._recurrent():
+        for name, recurrent in self._recurrent():
             memory = state["memory"].get(name)
-            layer.memory = tuple(part.to(self.device) for part in memory) if memory else None
+            recurrent.memory = tuple(part.to(self.device) for part in memory) if memory else None
         self.network.state.iteration = self.iteration
         self.network.state.seen = self.iteration * self.network.graph.net.batch_images
 
+    def _stateful(self) -> list[StatefulLayer]:
+        return [layer for layer in self.network.modules() if isinstance(layer, StatefulLayer)]
+
     def _recurrent(self) -> list[tuple[str, RecurrentLayer]]:
         return [(name, layer) for name, layer in self.network.named_modules() if isinstance(layer, RecurrentLayer)]
+
+
+@torch.no_grad()
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    if source:
+        torch._foreach_copy_(target, source)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,8 @@ from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.run_lock import RunLock
 from darknet_py.training.schedule import next_evaluation, statistics_momentum
-from darknet_py.training.shutdown import GracefulShutdown
+from darknet_py.training.shutdown import GracefulShutdown, StopRequested
+from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_log import TrainLogger
 from darknet_py.training.train_step import StepResult, TrainStep
@@ -106,62 +108,109 @@ class Trainer:
         self.best = plan.files.best_score() if plan.continues else -1.0
         self.last_evaluation = plan.first_iteration
         self._restored = state is not None
+        self._saved = -1  # the last iteration that was saved
         if state:
             self.train_step.load_state_dict(state["learner"])
             self.log.load_state_dict(state["journal"])
             self.best, self.last_evaluation = max(state["best"], self.best), state["measured"]
         self.loader = plan.task.loader(plan.local_batch, plan.context, plan.seed, plan.device)
 
-    def run(self) -> TrainResult:
+    def run(self, *, owns_process: bool = False) -> TrainResult:
         """Trains up to max_batches.
+
+        The first Ctrl-C, SIGTERM or SIGHUP stops training after the current mini-batch (with several processes, after
+        the iteration). What the unfinished iteration has done is dropped, and the state is saved.
+
+        Args:
+            owns_process: Whether a second signal ends the process at once, even while torch computes; otherwise it
+                raises KeyboardInterrupt as soon as Python runs again.
 
         Returns:
             The files and the last values.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C or SIGTERM asked to stop; everything is saved.
+            KeyboardInterrupt: A signal asked to stop; everything is saved.
             DarknetError: The training cannot continue.
         """
-        plan, step = self.plan, self.train_step
+        plan = self.plan
         with (
             process_group(plan.context, plan.device),
-            closing(step),
+            closing(self.train_step),
             closing(self.log),
-            self._lock(),
-            GracefulShutdown() as shutdown,
+            self._lock() as lock,
+            GracefulShutdown(self._quit(lock) if owns_process else None, raises=plan.context.size == 1) as shutdown,
         ):
-            self._start()
-            with closing(self.loader.batches(step.iteration * plan.local_batch.mini_batches)) as batches:
-                while step.iteration < plan.net.max_batches:
-                    result = step.step(self._mini_batches(batches))
-                    self.log.add(result)
-                    due = self._due(result.iteration, shutdown)
-                    if not any(due):
-                        continue
-                    self.log.flush(self._save_batch)
-                    stopping = self._any_rank(shutdown.requested) and result.iteration < plan.net.max_batches
-                    if due.save or due.save_numbered or stopping:
-                        self._check_weights(result)
-                    if due.evaluate:
-                        self._evaluate(result.iteration)
-                    if due.save or stopping:
-                        self._save()
-                    if due.save_numbered and plan.context.is_main_process:
-                        plan.files.save_weights(self.network, str(result.iteration))
-                    self.log.restart_clock()
-                    if stopping:
-                        self._interrupt(result.iteration)
-                    if due.evaluate and self._any_rank(self._should_stop_early()):
-                        self.log.info(
-                            f"early stopping: {plan.task.metric_label} has not improved for "
-                            f"{plan.options.patience} evaluations"
-                        )
-                        break
+            with shutdown.interruptible():
+                self._start()
+            try:
+                self._train(shutdown)
+            except StopRequested:
+                self._save_and_stop()
             if plan.context.is_main_process:
                 plan.files.save_weights(self.network, "final")
         return self._result()
 
-    def _lock(self) -> AbstractContextManager[object]:
+    def _train(self, shutdown: GracefulShutdown) -> None:
+        """All iterations. Raises StopRequested between two of them or two mini-batches; the state is then whole."""
+        plan, step = self.plan, self.train_step
+        due = _Due(False, self._restored and self._evaluation_is_due(step.iteration), False, False)
+        with closing(self.loader.batches(step.iteration * plan.local_batch.mini_batches)) as batches:
+            while True:
+                if any(due) and self._conclude(step.iteration, due, shutdown):
+                    break
+                if step.iteration >= plan.net.max_batches:
+                    break
+                try:
+                    self.log.add(step.step(self._mini_batches(batches, shutdown)))
+                finally:
+                    self.log.end_iteration()
+                due = self._due(step.iteration)
+
+    def _conclude(self, iteration: int, due: _Due, shutdown: GracefulShutdown) -> bool:
+        """What is due after an iteration; returns whether to stop early."""
+        plan = self.plan
+        self.log.flush(self._save_batch)
+        if due.save or due.save_numbered or due.evaluate:
+            self._check_weights(iteration)
+        if due.evaluate:
+            with shutdown.interruptible():
+                score = self._evaluate()
+            self._add_evaluation(iteration, score)
+        if due.save_numbered and plan.context.is_main_process:
+            plan.files.save_weights(self.network, str(iteration))
+        if due.save or due.evaluate:
+            self._save()
+        self.log.restart_clock()
+        if plan.context.size > 1 and iteration < plan.net.max_batches and self._any_rank(shutdown.requested):
+            raise StopRequested
+        if due.evaluate and self._any_rank(self._should_stop_early()):
+            self.log.info(
+                f"early stopping: {plan.task.metric_label} has not improved for {plan.options.patience} evaluations"
+            )
+            return True
+        return False
+
+    def _save_and_stop(self) -> None:
+        iteration = self.train_step.iteration
+        self.log.flush(self._save_batch)
+        if self._saved != iteration:
+            self._check_weights(iteration)
+            self._save()
+        path = self.plan.files.path("last.state")
+        self.log.info(f"saved iteration {iteration} in {path}; --resume continues from it")
+        raise KeyboardInterrupt from None
+
+    def _quit(self, lock: RunLock | None) -> Callable[[], None]:
+        """What is done before a second signal ends the process."""
+
+        def quit() -> None:
+            self.plan.files.remove_temporary(os.getpid())
+            if lock:
+                lock.release()
+
+        return quit
+
+    def _lock(self) -> AbstractContextManager[RunLock | None]:
         """Makes the output folder and keeps other trainings out of its files."""
         if not self.plan.context.is_main_process:
             return nullcontext()
@@ -188,49 +237,55 @@ class Trainer:
                 plan.files.save_weights(self.network, "last")
         self.log.start(self.train_step.iteration)
 
-    def _mini_batches(self, batches: Iterator[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in islice(batches, self.plan.local_batch.mini_batches):
+    def _mini_batches(self, batches: Iterator[Batch], shutdown: GracefulShutdown) -> Iterator[tuple[Tensor, Tensor]]:
+        iteration, total = self.train_step.iteration + 1, self.plan.local_batch.mini_batches
+        for number in range(total):
+            self.log.add_mini_batch(iteration, number, total)
+            with shutdown.interruptible():
+                batch = next(batches)
             if batch.skipped:
                 self._log_problems(batch.skipped)
             yield batch.images, self.plan.task.truth(batch, self.network).to(self.plan.device, non_blocking=True)
+        self.log.add_mini_batch(iteration, total, total)
 
-    def _due(self, iteration: int, shutdown: GracefulShutdown) -> _Due:
+    def _due(self, iteration: int) -> _Due:
         plan, options, file = self.plan, self.plan.options, self.plan.task.file
         save_every = options.save_every or file.savelast or 100
         log_every = options.log_every or (10 if plan.device.type == "cuda" else 1)
-        evaluate = plan.task.evaluates and iteration >= self._next_evaluation()
+        evaluate = self._evaluation_is_due(iteration)
         if file.saveweights:
             numbered = iteration % file.saveweights == 0
         else:
             numbered = is_numbered_checkpoint(iteration)
         save = iteration % save_every == 0 or iteration == plan.net.max_batches or evaluate
-        stops = plan.context.size == 1 and shutdown.requested  # several processes agree when they log
-        return _Due(iteration % log_every == 0 or stops, evaluate, save, numbered)
+        return _Due(iteration % log_every == 0, evaluate, save, numbered)
 
-    def _next_evaluation(self) -> int:
-        options = self.plan.options
+    def _evaluation_is_due(self, iteration: int) -> bool:
+        net, task, options = self.plan.net, self.plan.task, self.plan.options
         every = True if options.map is None else options.map
-        return next_evaluation(
-            self.plan.net, self.last_evaluation, self.plan.task.train_size, every, options.map_epochs
+        return task.evaluates and iteration >= next_evaluation(
+            net, self.last_evaluation, task.train_size, every, options.map_epochs
         )
 
-    def _check_weights(self, step: StepResult) -> None:
+    def _check_weights(self, iteration: int) -> None:
         """Raises TrainError where arrays are not finite. The loss need not show it: heads leave such values out, as
         C's do."""
         state = self.network.state_dict().items()
         bad = [name for name, tensor in state if tensor.is_floating_point() and not tensor.isfinite().all()]
         if self._any_rank(bool(bad)):
             raise TrainError(
-                f"iteration {step.iteration}: non-finite weights in {', '.join(bad[:3])} (rate {step.rate:.6g}); "
+                f"iteration {iteration}: non-finite weights in {', '.join(bad[:3])} (rate {self.log.rate:.6g}); "
                 "checkpoint not written"
             )
 
-    def _evaluate(self, iteration: int) -> None:
-        """Evaluates the validation list; NAME_best.weights is written at the best score (the later of equals)."""
+    def _evaluate(self) -> EvalScore:
+        average_statistics(self.network, self.plan.context)
+        return self.plan.task.evaluate(self.network, self.plan.context)
+
+    def _add_evaluation(self, iteration: int, score: EvalScore) -> None:
+        """Logs an evaluation; NAME_best.weights is written at the best score (the later of equals)."""
         plan = self.plan
-        average_statistics(self.network, plan.context)
         self.last_evaluation = iteration
-        score = plan.task.evaluate(self.network, plan.context)
         self._log_problems(self.loader.reports.new([], list(score.skipped)))
         if not plan.context.is_main_process:
             return
@@ -248,6 +303,7 @@ class Trainer:
     def _save(self) -> None:
         """Writes NAME_last, the averages, the chart, and the lists of bad images and labels."""
         plan = self.plan
+        self._saved = self.train_step.iteration
         average_statistics(self.network, plan.context)
         reports = all_gather(self.loader.reports, plan.context.size)
         if not plan.context.is_main_process:
@@ -268,11 +324,6 @@ class Trainer:
             self.log.draw_chart()
         plan.files.save_list("bad.list", [line for report in reports for line in report.images])
         plan.files.save_list("bad_label.list", [line for report in reports for line in report.labels])
-
-    def _interrupt(self, iteration: int) -> None:
-        path = self.plan.files.path("last.state")
-        self.log.info(f"saved iteration {iteration} in {path}; --resume continues from it")
-        raise KeyboardInterrupt
 
     def _save_batch(self, step: StepResult, loss: float) -> list[str]:
         """Makes the batch of an iteration again and saves it; lines that name the file and the images."""
