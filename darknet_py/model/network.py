@@ -13,6 +13,7 @@ from darknet_py.errors import CfgError, DarknetError, Problem
 from darknet_py.graph.graph import Graph
 from darknet_py.inference.detect import DetectOptions, ImageLike, detect, detect_tensor
 from darknet_py.inference.detections import Detections
+from darknet_py.inference.fused_cache import FusedCache
 from darknet_py.layers.base import (
     HIER_THRESH,
     DetectionHeadSpec,
@@ -57,6 +58,7 @@ class Network(nn.Module):
         heads: The layers with a loss, with their indices.
         state: Where training stands; heads and a few layers read it.
         dtype: Of all layers but the heads, where it is not float32 (see `fuse`).
+        is_fused: Whether it is a copy for inference that `fuse` made.
 
     Raises:
         CfgError: A layer does not fit another that it refers to.
@@ -67,6 +69,8 @@ class Network(nn.Module):
         self.graph = graph
         self.names = list(names)
         self.dtype: torch.dtype | None = None
+        self.is_fused = False
+        self._for_inference: FusedCache[Network] = FusedCache()
         self.state = TrainState(max_batches=graph.net.max_batches)
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         for node, layer in zip(graph.layers, self.layers, strict=True):
@@ -309,7 +313,7 @@ class Network(nn.Module):
         Raises:
             DarknetError: The network has no detection layer.
         """
-        return detect_tensor(self, x, DetectOptions(thresh, nms, hier=hier))
+        return detect_tensor(self._for_inference.get(self), x, DetectOptions(thresh, nms, hier=hier))
 
     def detect(
         self,
@@ -350,7 +354,8 @@ class Network(nn.Module):
             DataError: An image cannot be read.
             DarknetError: An array has another shape, or the network has no detection layer.
         """
-        return detect(self, images, DetectOptions(thresh, nms, letter_box, hier, stb, batch, bgr))
+        options = DetectOptions(thresh, nms, letter_box, hier, stb, batch, bgr)
+        return detect(self._for_inference.get(self), images, options)
 
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
         """Calls `step` for each layer in order with its inputs; its result is that layer's output."""

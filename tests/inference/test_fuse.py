@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darknet_py.graph.graph import parse_text
-from darknet_py.inference.fuse import PackedConvolution, fuse
+from darknet_py.inference.fuse import PackedConvolution, fuse, mish_in_place
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.model.network import Network
 
@@ -271,3 +271,24 @@ def test_exports_as_one_graph_for_any_batch(text: str) -> None:
         found = program.module()(size)
         for want, got in zip(outputs(net, size), [found] if isinstance(found, Tensor) else found, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(70001,), (2, 3, 151, 163), (0,), (1,)])
+def test_mish_by_one_exponential(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Against its definition in float64. Relative error: a few roundings of float32, one of bfloat16."""
+    x = (torch.randn(shape) * 10).clamp(-80, 80).to(dtype)
+    if x.dim() == 4:
+        x = x.to(memory_format=torch.channels_last)
+    exact = x.double() * torch.tanh(torch.log1p(torch.exp(x.double())))
+    found = mish_in_place(x.clone(memory_format=torch.preserve_format))
+    torch.testing.assert_close(found.double(), exact, rtol=4e-7 if dtype == torch.float32 else 2**-7, atol=1e-30)
+
+
+def test_mish_at_the_ends_and_on_parts() -> None:
+    x = torch.tensor([[float("nan"), float("inf"), 2.0**100, 88.0, 20.0, 0.0, -1e30]])
+    assert mish_in_place(x.clone())[0, 1:].tolist() == [float("inf"), 2.0**100, 88.0, 20.0, 0.0, 0.0]
+    assert mish_in_place(x.clone())[0, 0].isnan()
+    columns = torch.arange(12.0).reshape(3, 4)[:, ::2]
+    exact = torch.nn.functional.mish(columns.double())
+    torch.testing.assert_close(mish_in_place(columns).double(), exact, rtol=4e-7, atol=0)
