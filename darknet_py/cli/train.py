@@ -88,6 +88,11 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
     parser.add_argument("--log-every", type=positive, metavar="N", help="a log line every N iterations")
+    parser.add_argument(
+        "--recover",
+        action=argparse.BooleanOptionalAction,
+        help="where the loss is not finite or explodes, go back and halve the learning rate, up to three times",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
     parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
     parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from torch import Tensor
+from typing_extensions import NotRequired
 
 
 class StepState(TypedDict):
@@ -15,6 +16,7 @@ class StepState(TypedDict):
 
     iteration: int
     seed: int
+    rate_factor: NotRequired[float]  # since 0.3
     network: dict[str, Tensor]
     optimizer: dict[str, object]
     ema: list[Tensor]

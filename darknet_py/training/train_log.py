@@ -17,7 +17,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,7 +33,7 @@ from darknet_py.training.checkpoint_dir import CheckpointDir
 from darknet_py.training.state import LogState
 from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
-from darknet_py.training.train_step import StepResult
+from darknet_py.training.train_step import Diverged, StepResult
 from darknet_py.view.figure import save_figure
 from darknet_py.view.loss_chart import LossChart
 from darknet_py.view.plots import confusion_plot, precision_recall_plot
@@ -199,14 +199,11 @@ class TrainLogger:
         """Adds an iteration; `flush` reads its loss."""
         self._pending.append(step)
 
-    def flush(self, save_batch: Callable[[StepResult, float], list[str]]) -> None:
+    def flush(self) -> None:
         """Reads the losses of the iterations since the last call and shows them.
 
-        Args:
-            save_batch: Called with an iteration whose loss is not finite; saves its batch and returns lines about it.
-
         Raises:
-            TrainError: A loss is not finite.
+            Diverged: A loss is not finite. The iterations before it are in the rows.
         """
         pending, self._pending = self._pending, []
         if not pending:
@@ -217,7 +214,7 @@ class TrainLogger:
         first = len(self.rows)
         for number, (step, loss) in enumerate(zip(pending, losses, strict=True), 1):
             if not math.isfinite(loss):
-                raise TrainError("\n".join([*_loss_report(step, loss), *save_batch(step, loss)]))
+                raise Diverged(f"iteration {step.iteration}: the loss is {loss}", step, loss)
             # Darknet takes the first loss as the average, and again after a NaN.
             self.average = loss if math.isnan(self.average) else self.average * 0.9 + loss * 0.1
             seconds = self.seconds + elapsed * number / len(pending)
@@ -288,6 +285,15 @@ class TrainLogger:
             "rows": torch.tensor(self.rows, dtype=torch.float64),
             "maps": [row.to_json(self.files.metric) for row in self.evaluations],
         }
+
+    def go_back(self, state: LogState) -> None:
+        """Drops the rows since `state_dict` gave this state. The time that they took stays counted."""
+        seconds = self.seconds
+        self.load_state_dict(state)
+        self.seconds = seconds
+        self._pending = []
+        if self.is_main_process:
+            write_atomically(self._csv, _log_table(self.rows, header=True), TrainError)
 
     def load_state_dict(self, state: LogState) -> None:
         """Restores the rows that `state_dict` gave."""
@@ -367,13 +373,3 @@ def _class_table(evaluations: list[EvalRow]) -> bytes:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _loss_report(step: StepResult, loss: float) -> list[str]:
-    """Lines about a loss that is not finite, part by part."""
-    lines = [f"iteration {step.iteration}: the loss is {loss} (rate {step.rate:.6g}); its weights were not saved"]
-    for number, heads in enumerate(step.parts):
-        for layer, parts in heads.items():
-            values = ", ".join(f"{name} {float(value):.6g}" for name, value in parts.items())
-            lines.append(f"  mini-batch {number}, layer {layer}: {values}")
-    return lines

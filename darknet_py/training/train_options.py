@@ -47,6 +47,8 @@ class TrainOptions:
         save_every: Write NAME_last every N iterations. Default: `savelast` of the .data file, else 100.
         log_every: Log every N iterations. Default: 10 on a GPU, 1 on a CPU.
         patience: Stop early after so many evaluations without a better score.
+        recover: Go back to an earlier state, with half the learning rate, where the loss is not finite or explodes, up
+            to three times. Default: no.
         limit: Use the first N images of each list only.
         amp: `bf16` or `fp16` for mixed precision.
         bn_momentum: Momentum of batch norm's running statistics. Default: see `schedule.statistics_momentum`.
@@ -77,6 +79,7 @@ class TrainOptions:
     save_every: int | None = None
     log_every: int | None = None
     patience: int | None = None
+    recover: bool | None = None
     limit: int | None = None
     amp: str | None = None
     bn_momentum: float | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from darknet_py.errors import TrainError
 from darknet_py.inference.fuse import AMP
 from darknet_py.layers.base import RunningDeltaStats, StatefulLayer
 from darknet_py.layers.recurrent import RecurrentLayer
@@ -50,6 +52,33 @@ class StepResult(NamedTuple):
     parts: list[dict[int, dict[str, Tensor]]]
 
 
+class Diverged(TrainError):
+    """A loss that is not finite or explodes, or weights that are not finite.
+
+    Attributes:
+        what: What was seen, in a few words.
+        step: The iteration with that loss; None where another value shows it.
+        loss: Its loss.
+    """
+
+    def __init__(self, what: str, step: StepResult | None = None, loss: float = math.nan):
+        super().__init__(what)
+        self.what = what
+        self.step = step
+        self.loss = loss
+
+    def report(self) -> list[str]:
+        """Lines about the loss, part by part."""
+        if self.step is None:
+            return [self.what]
+        lines = [f"{self.what} (rate {self.step.rate:.6g}); its weights were not saved"]
+        for number, heads in enumerate(self.step.parts):
+            for layer, parts in heads.items():
+                values = ", ".join(f"{name} {float(value):.6g}" for name, value in parts.items())
+                lines.append(f"  mini-batch {number}, layer {layer}: {values}")
+        return lines
+
+
 class TrainStep:
     """A network with what an iteration changes: optimizer, averages, loss scale and the iteration count.
 
@@ -77,6 +106,7 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(self.device.type, scale, enabled=self.amp is torch.float16)
         self._loss = LossModule(network)
         self._model: nn.Module = self._loss
+        self.rate_factor = 1.0  # of the schedule's learning rate, see `Recovery`
         self._stop: int | None = None
         writers = [layer for layer in self._stateful() if layer.changes_weights]
         self._changing = [*network.buffers(), *(network.parameters() if writers else ())]
@@ -120,7 +150,7 @@ class TrainStep:
             batch, divisor = processed, divisor // batch * processed
         if net.try_fix_nan:
             self._fix_nan()
-        rate = learning_rate(net, iteration, self.seed)
+        rate = learning_rate(net, iteration, self.seed) * self.rate_factor
         self.scaler.step(self.optimizer, rate=rate, batch=divisor, iteration=iteration)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -228,6 +258,7 @@ class TrainStep:
         return {
             "iteration": self.iteration,
             "seed": self.seed,
+            "rate_factor": self.rate_factor,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else [],
@@ -240,6 +271,7 @@ class TrainStep:
         """Restores what `state_dict` gave."""
         self.iteration = state["iteration"]
         self.seed = state["seed"]
+        self.rate_factor = state.get("rate_factor", 1.0)
         self.network.load_state_dict(state["network"])
         for layer in self._stateful():
             layer.weights_restored()

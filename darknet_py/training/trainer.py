@@ -18,17 +18,18 @@ from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.model.network import Network
-from darknet_py.training.checkpoint_dir import is_numbered_checkpoint
+from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
 from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.recovery import LIMIT, Recovery, likely_cause
 from darknet_py.training.run_lock import RunLock
 from darknet_py.training.schedule import next_evaluation, statistics_momentum
 from darknet_py.training.shutdown import GracefulShutdown, StopRequested
 from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_log import TrainLogger
-from darknet_py.training.train_step import StepResult, TrainStep
+from darknet_py.training.train_step import Diverged, StepResult, TrainStep
 
 _PROBLEM_LIMIT = 10  # bad images and labels that are logged; all of them are listed in a file
 
@@ -109,6 +110,7 @@ class Trainer:
         self.last_evaluation = plan.first_iteration
         self._restored = state is not None
         self._saved = -1  # the last iteration that was saved
+        self._recovery: Recovery | None = None
         if state:
             self.train_step.load_state_dict(state["learner"])
             self.log.load_state_dict(state["journal"])
@@ -142,10 +144,15 @@ class Trainer:
         ):
             with shutdown.interruptible():
                 self._start()
-            try:
-                self._train(shutdown)
-            except StopRequested:
-                self._save_and_stop()
+            self._recovery = Recovery(self.train_step, self.log, self.last_evaluation) if plan.options.recover else None
+            while True:
+                try:
+                    self._train(shutdown)
+                    break
+                except StopRequested:
+                    self._save_and_stop()
+                except Diverged as problem:
+                    self._go_back(problem)
             if plan.context.is_main_process:
                 plan.files.save_weights(self.network, "final")
         return self._result()
@@ -168,9 +175,11 @@ class Trainer:
 
     def _conclude(self, iteration: int, due: _Due, shutdown: GracefulShutdown) -> bool:
         """What is due after an iteration; returns whether to stop early."""
-        plan = self.plan
-        self.log.flush(self._save_batch)
-        if due.save or due.save_numbered or due.evaluate:
+        plan, recovery = self.plan, self._recovery
+        self.log.flush()
+        if recovery:
+            recovery.watch()
+        if due.save or due.save_numbered or due.evaluate or (recovery and recovery.is_due):
             self._check_weights(iteration)
         if due.evaluate:
             with shutdown.interruptible():
@@ -180,6 +189,8 @@ class Trainer:
             plan.files.save_weights(self.network, str(iteration))
         if due.save or due.evaluate:
             self._save()
+        if recovery:
+            recovery.keep(self.last_evaluation)
         self.log.restart_clock()
         if plan.context.size > 1 and iteration < plan.net.max_batches and self._any_rank(shutdown.requested):
             raise StopRequested
@@ -191,14 +202,34 @@ class Trainer:
         return False
 
     def _save_and_stop(self) -> None:
+        try:
+            self.log.flush()
+            self._check_weights(self.train_step.iteration)
+        except Diverged as problem:
+            self._go_back(problem)
         iteration = self.train_step.iteration
-        self.log.flush(self._save_batch)
         if self._saved != iteration:
-            self._check_weights(iteration)
             self._save()
         path = self.plan.files.path("last.state")
         self.log.info(f"saved iteration {iteration} in {path}; --resume continues from it")
         raise KeyboardInterrupt from None
+
+    def _go_back(self, problem: Diverged) -> None:
+        """Goes back to an earlier state. Raises TrainError, with the batch saved, where that is not wanted any more."""
+        plan, recovery = self.plan, self._recovery
+        if recovery and recovery.count < LIMIT:
+            self.last_evaluation = recovery.go_back(problem)
+            return
+        lines = problem.report()
+        batch: list[MiniBatch] = []
+        if problem.step:
+            batch, about = self._save_batch(problem.step, problem.loss)
+            lines += about
+        if recovery:
+            lines.insert(0, f"the training diverged again after going back {LIMIT} times")
+            rate, images = self.log.rate, plan.net.batch_images
+            lines.append(likely_cause(batch, plan.options.amp, rate, images))
+        raise TrainError("\n".join(lines)) from None
 
     def _quit(self, lock: RunLock | None) -> Callable[[], None]:
         """What is done before a second signal ends the process."""
@@ -268,12 +299,12 @@ class Trainer:
         )
 
     def _check_weights(self, iteration: int) -> None:
-        """Raises TrainError where arrays are not finite. The loss need not show it: heads leave such values out, as
+        """Raises Diverged where arrays are not finite. The loss need not show it: heads leave such values out, as
         C's do."""
         state = self.network.state_dict().items()
         bad = [name for name, tensor in state if tensor.is_floating_point() and not tensor.isfinite().all()]
         if self._any_rank(bool(bad)):
-            raise TrainError(
+            raise Diverged(
                 f"iteration {iteration}: non-finite weights in {', '.join(bad[:3])} (rate {self.log.rate:.6g}); "
                 "checkpoint not written"
             )
@@ -325,8 +356,8 @@ class Trainer:
         plan.files.save_list("bad.list", [line for report in reports for line in report.images])
         plan.files.save_list("bad_label.list", [line for report in reports for line in report.labels])
 
-    def _save_batch(self, step: StepResult, loss: float) -> list[str]:
-        """Makes the batch of an iteration again and saves it; lines that name the file and the images."""
+    def _save_batch(self, step: StepResult, loss: float) -> tuple[list[MiniBatch], list[str]]:
+        """Makes the batch of an iteration again and saves it; returns it, and lines about the file and the images."""
         plan = self.plan
         count = plan.local_batch.mini_batches
         mini_batches = range((step.iteration - 1) * count, step.iteration * count)
@@ -335,7 +366,7 @@ class Trainer:
         with closing(loader.batches(mini_batches.start)) as batches:
             batch = [(each.images, plan.task.truth(each, self.network)) for each in islice(batches, count)]
         path = plan.files.save_batch(plan.context.rank, step.iteration, loss, files, batch)
-        return [f"  the batch: {path}", "  its images:", *(f"    {file}" for file in files)]
+        return batch, [f"  the batch: {path}", "  its images:", *(f"    {file}" for file in files)]
 
     def _log_problems(self, lines: list[str]) -> None:
         """Logs the first bad images and labels. lines: new ones, which the loader's reports hold already."""
