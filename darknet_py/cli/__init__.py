@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TextIO
 
 from darknet_py.cli.darknet_compat import FORMS, translate
+from darknet_py.cli.usage import UsageError
 from darknet_py.errors import CfgWarning, DarknetError
 
 PROGRAM = "darknet-py"
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
         exit_code: int = args.run(args)
         return exit_code
+    except UsageError as error:
+        print(*filter(None, (error.usage, f"{PROGRAM}: {error}")), sep="\n", file=sys.stderr)
+        return 2
     except DarknetError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from darknet_py.cli.common import json_argument, positive, write_json
+from darknet_py.cli.common import darknet_argument, json_argument, positive, write_json
+from darknet_py.cli.darknet_output import anchor_lines, counter_line
 from darknet_py.data import anchor_heads
 from darknet_py.data import anchors as clustering
 from darknet_py.data.anchor_heads import HeadAnchors, set_anchors
@@ -43,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", default=".", help="folder of anchors.txt (default: the current one)")
     parser.add_argument("--plot", metavar="FILE", help="draw boxes and anchors: .svg or .png")
     json_argument(parser)
+    darknet_argument(parser, "`detector calc_anchors` prints, and write its counters_per_class.txt")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     sizes = boxes.sizes * input_size
     old = anchor_heads.current_anchors(heads) if graph else None
     count = args.clusters or (0 if old is None else len(old))
-    new = clustering.round_anchors(clustering.fit_anchors(sizes, count, args.seed), input_size[0])
+    centers = clustering.fit_anchors(sizes, count, args.seed)
+    new = clustering.round_anchors(centers, input_size[0])
     fit = clustering.evaluate_anchors(sizes, new)
     masks = anchor_heads.assign_anchors(heads, new, args.masks) if heads else []
     by_size = (
@@ -87,7 +90,12 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json:
         write_json(args.json, _report(args, anchor_sets, boxes, input_size, heads, masks, by_size, files))
-    if args.json == "-":
+    if args.darknet:
+        counts, line = boxes.counts.tolist(), clustering.format_anchors(new, input_size[0])
+        write_atomically(Path(args.out) / "counters_per_class.txt", counter_line(counts).encode())
+        iou = clustering.evaluate_anchors(sizes, centers).average_iou  # as in C, before they are rounded
+        print("\n".join(anchor_lines(input_size, len(images), len(sizes), counts, iou, line)))
+    if args.darknet or args.json == "-":
         return 0
     skipped = f", {len(boxes.problems)} labels missing or wrong (see check)" if boxes.problems else ""
     print(f"{len(sizes)} boxes of {boxes.images} images, input {input_size[0]} x {input_size[1]}{skipped}")

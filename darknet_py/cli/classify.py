@@ -16,8 +16,8 @@ from darknet_py.cli.common import (
     stb_argument,
     write_json,
 )
+from darknet_py.cli.detect import input_images
 from darknet_py.data.datafile import read_names
-from darknet_py.data.image_sources import find_images
 from darknet_py.data.images import center_crop
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import DarknetError, DataError
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         names = open_classifier_data(args.data, network.graph.net.channels).names
     net, device = network.graph.net, network.device
     rows, failed = [], False
-    for path in find_images(args.images):
+    for path in input_images(args.images):
         try:
             image = center_crop(as_array(path, net.channels, args.stb), net.width, net.height)
         except DataError as error:

@@ -25,9 +25,14 @@ def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights")
 
 
 def images_argument(parser: argparse.ArgumentParser) -> None:
-    """IMAGE …, for `data.image_sources.find_images`."""
-    text = "image files, folders, globs, lists of images (.txt) or http(s) addresses"
+    """IMAGE …, for `cli.detect.input_images`."""
+    text = "image files, folders, globs, lists of images (.txt) or http(s) addresses; - reads them from standard input"
     parser.add_argument("images", metavar="IMAGE", nargs="+", help=text)
+
+
+def darknet_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """--darknet: the lines of `cli.darknet_output`."""
+    parser.add_argument("--darknet", action="store_true", help=f"print what Darknet's {what}")
 
 
 def size_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,18 +1,19 @@
 """Translates Darknet's own command lines, such as `detector train my.data yolo.cfg yolo.conv.137 -map`.
 
-An existing script works with its first word changed. Flags may stand anywhere, as in C's `find_arg`.
+An existing script works with its first word changed. Flags may stand anywhere, also before the command: C's `find_arg`
+takes those it knows out of the line, and the rest counts by position. What C ignores is ignored, with a note.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from darknet_py.errors import DarknetError
+from darknet_py.cfg.options import did_you_mean
+from darknet_py.cli.usage import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +58,10 @@ _FLAGS_WITHOUT_VALUE |= {
     "-nogpu",
     "-dontuse_opencv",
     "-tokenized",
+    "-cuda_debug_sync",
 }
 # Always the case here, or not needed.
-_IMPLIED_FLAGS = {"-dont_show", "-ext_output", "-show_imgs", "-chart", "-dontuse_opencv"}
-_COCO_DATA_FILES = ("cfg/coco.data", "data/coco.data")  # read by C's `detect`, and shipped here
+_IMPLIED_FLAGS = {"-dont_show", "-ext_output", "-cuda_debug_sync", "-show_imgs", "-chart", "-dontuse_opencv"}
 
 
 class ArgumentLine:
@@ -72,11 +73,9 @@ class ArgumentLine:
         rest = iter(arguments)
         for word in rest:
             if word in _FLAGS_WITHOUT_VALUE:
-                self.flags[word] = ""
+                self.flags.setdefault(word, "")
             elif word in _FLAGS_WITH_VALUE:
-                self.flags[word] = next(rest, "")
-            elif word.startswith("-") and len(word) > 1 and not word.startswith("--"):
-                raise DarknetError(f"{word}: unknown flag of Darknet")
+                self.flags.setdefault(word, next(rest, ""))  # the first of two counts, as in C
             else:
                 self.positional.append(word.rstrip("\r"))
         self.unused = set(self.flags)
@@ -93,17 +92,26 @@ class ArgumentLine:
         options = []
         for flag, option in names.items():
             if self.has(flag):
-                options += [option, self.flags[flag]] if flag in _FLAGS_WITH_VALUE else [option]
+                value = [self.flags[flag]] if flag in _FLAGS_WITH_VALUE else []
+                options += [f"{option}={value[0]}"] if option == "--json" else [option, *value]  # of any ending
         return options
 
     def device(self) -> list[str]:
+        """--device for -gpus, -i and -nogpu; without CUDA the CPU, as in a Darknet without it."""
         gpus = (self.value("-gpus") or self.value("-i")).split(",")
         if len(gpus) > 1:
             run = f"CUDA_VISIBLE_DEVICES={','.join(gpus)} torchrun --nproc_per_node={len(gpus)} -m darknet_py train …"
-            raise DarknetError(f"-gpus: expected one GPU, got {len(gpus)}; for several GPUs use {run}")
+            raise UsageError(f"-gpus: expected one GPU, got {len(gpus)}; for several GPUs use {run}")
         if self.has("-nogpu") or gpus == ["-1"]:
             return ["--device", "cpu"]
-        return ["--device", f"cuda:{gpus[0]}"] if gpus[0] else []
+        if not gpus[0]:
+            return []
+        import torch
+
+        if not torch.cuda.is_available():
+            logger.info("note: GPU %s: there is no CUDA here; using the CPU", gpus[0])
+            return ["--device", "cpu"]
+        return ["--device", f"cuda:{gpus[0]}"]
 
 
 class CommandForm(NamedTuple):
@@ -117,19 +125,38 @@ class CommandForm(NamedTuple):
 
 
 def translate(argv: Sequence[str]) -> list[str]:
-    """Translates a command line of Darknet; returns others unchanged. Raises DarknetError for unknown ones."""
-    words = list(argv)
-    command = _command(words)
+    """Translates a command line of Darknet; returns others unchanged.
+
+    `detector --help` and the like print the usage and end the process. Raises UsageError for what is not a command line
+    of Darknet.
+    """
+    line = ArgumentLine(argv)
+    command = _command(line)
     if command is None:
-        return words
+        return list(argv)
+    if {"-h", "--help"} & set(argv):
+        print(usage(command))
+        raise SystemExit(0)
+    if command not in FORMS:
+        known = ", ".join(name.split()[1] for name in FORMS if name.startswith(f"{command} "))
+        got = line.positional[1] if len(line.positional) > 1 else "nothing"
+        raise UsageError(f"{command}: expected one of {known}, got {got}", usage(command))
     form = FORMS[command]
-    line = ArgumentLine(words[len(command.split()) :])
+    words = line.positional[len(command.split()) :]
     expected = [name.strip("[]…") for name in form.arguments.split()]
     required = sum(not name.startswith("[") for name in form.arguments.split())
-    repeated = form.arguments.endswith("…")
-    if not required <= len(line.positional) or (len(line.positional) > len(expected) and not repeated):
-        raise DarknetError(f"expected {command} {form.arguments.upper()}, got {' '.join(line.positional) or 'nothing'}")
-    words = form.translate(line, dict(zip(expected, line.positional, strict=False)))
+    read, extra = (words, []) if form.arguments.endswith("…") else (words[: len(expected)], words[len(expected) :])
+    for word in read:
+        if _is_flag(word):
+            raise UsageError(f"{word}: unknown flag of Darknet{_similar_flag(word)}", usage(command))
+    if len(read) < required:
+        got = " ".join(read) or "nothing"
+        raise UsageError(f"expected {command} {form.arguments.upper()}, got {got}", usage(command))
+    line.positional = read
+    words = form.translate(line, dict(zip(expected, read, strict=False)))
+    if extra:
+        hints = "".join(_similar_flag(word) for word in extra if _is_flag(word))
+        logger.info("note: %s: ignored, as in C%s", " ".join(extra), hints)
     ignored = sorted(line.unused - _IMPLIED_FLAGS)
     if ignored:
         logger.info("note: %s: ignored, no counterpart here", ", ".join(ignored))
@@ -137,22 +164,35 @@ def translate(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _command(words: Sequence[str]) -> str | None:
-    first = words[0] if words else ""
+def usage(command: str) -> str:
+    """The command lines of a command of Darknet, with all flags."""
+    forms = [name for name in FORMS if name == command or name.startswith(f"{command} ")]
+    lines = [f"darknet-py {name} {FORMS[name].arguments.upper()} [-flags]" for name in forms]
+    flags = [*sorted(_FLAGS_WITHOUT_VALUE), *(f"{flag} VALUE" for flag in sorted(_FLAGS_WITH_VALUE))]
+    return "\n".join(["usage: " + "\n       ".join(lines), f"flags of Darknet: {', '.join(flags)}"])
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and len(word) > 1
+
+
+def _similar_flag(word: str) -> str:
+    return did_you_mean(word, sorted(_FLAGS_WITH_VALUE | _FLAGS_WITHOUT_VALUE))
+
+
+def _command(line: ArgumentLine) -> str | None:
+    """The command of Darknet that a line has, its first word alone where there is no such command; None for ours."""
+    first, *rest = line.positional or [""]
     if first in ("detector", "classifier"):
-        command = " ".join(words[:2])
-        if command not in FORMS:
-            known = ", ".join(name.split()[1] for name in FORMS if name.startswith(first))
-            raise DarknetError(f"{first}: expected one of {known}, got {words[1] if len(words) > 1 else 'nothing'}")
-        return command
+        command = f"{first} {rest[0]}" if rest else first
+        return command if command in FORMS else first
     if first in _WEIGHT_TOOLS:
         return first
     # Commands of both: Darknet's have flags with one dash, or weights after the cfg.
-    command = " ".join(words[:2]) if first == "rnn" else first
-    rest = words[len(command.split()) :]
-    flags = any(word in _FLAGS_WITHOUT_VALUE | _FLAGS_WITH_VALUE for word in rest)
+    command = " ".join(line.positional[:2]) if first == "rnn" else first
+    rest = line.positional[len(command.split()) :]
     weights = len(rest) > 1 and (rest[1].endswith(".weights") or ".conv." in rest[1])
-    return command if command in FORMS and (flags or weights) else None
+    return command if command in FORMS and (line.flags or weights) else None
 
 
 def _train(line: ArgumentLine, arguments: dict[str, str], measure: str = "-map") -> list[str]:
@@ -163,12 +203,12 @@ def _train(line: ArgumentLine, arguments: dict[str, str], measure: str = "-map")
 
 
 def _test(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    words = ["detect", arguments["cfg"], *_images(arguments), *_weights(arguments)]
-    if "data" in arguments:
-        words += ["--data", arguments["data"]]
-    elif names := [name for name in _COCO_DATA_FILES if Path(name).exists()]:
-        words += ["--data", names[0]]
-    return words + line.options({**_DETECTION_FLAGS, "-save_labels": "--save-labels", "-out": "--json"}) + line.device()
+    words = ["detect", arguments["cfg"], arguments.get("image", "-"), *_weights(arguments)]
+    words += ["--data", arguments["data"]] if "data" in arguments else _shipped_data("coco.data")
+    flags = {"-save_labels": "--save-labels", "-out": "--json", "-ext_output": "--ext-output"}
+    if "data" not in arguments and not line.has("-thresh"):
+        words += ["--thresh", "0.24"]  # of C's `detect`
+    return [*words, "--darknet", *line.options({**_DETECTION_FLAGS, **flags}), *line.device()]
 
 
 def _demo(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
@@ -184,26 +224,29 @@ def _demo(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
 
 
 def _valid(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    out = Path("results") / line.value("-out")
     words = ["evaluate", arguments["cfg"], "--data", arguments["data"], *_weights(arguments)]
-    words += ["--protocol", "coco", "--out", str(out)]
-    return words + line.options({"-letter_box": "--letter-box"}) + line.device()
+    words += ["--protocol", "coco", "--darknet"]
+    return words + line.options({"-out": "--results-name", "-letter_box": "--letter-box"}) + line.device()
 
 
 def _map(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    words = ["evaluate", arguments["cfg"], "--data", arguments["data"], *_weights(arguments), "--protocol", "darknet"]
+    words = ["evaluate", arguments["cfg"], "--data", arguments["data"], *_weights(arguments)]
+    words += ["--protocol", "darknet", "--darknet"]
     names = {"-thresh": "--thresh", "-iou_thresh": "--iou-thresh", "-points": "--points", "-letter_box": "--letter-box"}
     return words + line.options(names) + line.device()
 
 
 def _anchors(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    words = ["anchors", "--data", arguments["data"], "--clusters", line.value("-num_of_clusters", "5")]
+    if not (line.has("-width") and line.has("-height")):
+        raise UsageError("calc_anchors: expected -width and -height, as in -num_of_clusters 9 -width 416 -height 416")
+    words = ["anchors", "--data", arguments["data"], "--clusters", line.value("-num_of_clusters", "5"), "--darknet"]
     words += line.options({"-width": "--width", "-height": "--height"})
     return words + (["--plot", "cloud.png"] if line.has("-show") else [])
 
 
 def _predict(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    words = ["classify", arguments["cfg"], *_images(arguments), *_weights(arguments), "--data", arguments["data"]]
+    words = ["classify", arguments["cfg"], arguments.get("image", "-"), *_weights(arguments)]
+    words += ["--data", arguments["data"]] if "data" in arguments else _shipped_data("imagenet1k.data")
     return words + line.options({"-t": "--top"}) + line.device()
 
 
@@ -233,12 +276,10 @@ def _weight_tool(name: str) -> Callable[[ArgumentLine, dict[str, str]], list[str
     return lambda line, arguments: ["weights", name, *line.positional]
 
 
-def _images(arguments: dict[str, str]) -> list[str]:
-    """The image given, or a list on standard input."""
-    images = [arguments["image"]] if "image" in arguments else [name.strip() for name in sys.stdin if name.strip()]
-    if not images:
-        raise DarknetError("expected an image, or a list of images on standard input")
-    return images
+def _shipped_data(name: str) -> list[str]:
+    """--data for the file that C's `detect` and `classify` read, where it is here or comes with the package."""
+    found = [path for path in (f"cfg/{name}", f"data/{name}") if Path(path).exists()]
+    return ["--data", found[0]] if found else []
 
 
 def _weights(arguments: dict[str, str]) -> list[str]:
@@ -266,6 +307,7 @@ FORMS: dict[str, CommandForm] = {
     "detector map": CommandForm("data cfg weights", _map),
     "detector calc_anchors": CommandForm("data", _anchors),
     "detect": CommandForm("cfg weights [image]", _test),
+    "classify": CommandForm("cfg weights [image]", _predict),
     "classifier train": CommandForm("data cfg [weights]", lambda line, arguments: _train(line, arguments, "-topk")),
     "classifier predict": CommandForm("data cfg weights [image]", _predict),
     "classifier valid": CommandForm("data cfg weights", _classifier_valid),

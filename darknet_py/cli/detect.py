@@ -6,15 +6,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
 from darknet_py.cli.common import (
     amp_argument,
+    darknet_argument,
     fraction,
     images_argument,
     letter_box_argument,
@@ -23,6 +26,7 @@ from darknet_py.cli.common import (
     positive,
     stb_argument,
 )
+from darknet_py.cli.darknet_output import box_lines, detection_layer_lines
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, is_url
 from darknet_py.data.labels import find_labels, save_labels
@@ -34,6 +38,8 @@ from darknet_py.inference.detections import JsonFrame
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
+
+_DARKNETS_IMAGE = "predictions.jpg"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
     stb_argument(parser)
+    parser.add_argument("--ext-output", action="store_true", help="print the pixel coordinates of each box")
+    darknet_argument(parser, "`detector test` prints, and write its predictions.jpg instead of --out")
 
 
 def detection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,14 +83,12 @@ def run(args: argparse.Namespace) -> int:
     """1 where an image could not be read."""
     net = load_detector(args)
     options = replace(detect_options(args), stb=args.stb)
-    paths = find_images(args.images)
+    if args.darknet:
+        return _run_as_darknet(args, net, options)
+    paths = input_images(args.images)
     targets = output_paths(args.out, paths)
-    if args.save_labels and (addresses := [path for path in paths if is_url(path)]):
-        raise DataError(f"{addresses[0]}: --save-labels expects image files: labels are written beside them")
-    if args.save_labels and (existing := [label for label in map(find_labels, paths) if os.path.exists(label)]):
-        raise DataError(
-            f"{existing[0]}: there are labels already ({len(existing)} such files); --save-labels replaces none"
-        )
+    if args.save_labels:
+        _check_no_labels(paths)
     if not args.no_images:
         make_folder(args.out)
     json_to_stdout = args.json == "-"
@@ -104,16 +110,70 @@ def run(args: argparse.Namespace) -> int:
             if args.save_labels:
                 save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
             if not json_to_stdout:
-                progress.write(f"{path}: {found.summary()}")
+                progress.write(
+                    "\n".join(
+                        [f"{path}: {found.summary()}"] if not args.ext_output else [path, *box_lines(all_found, True)]
+                    )
+                )
             if not args.no_images:
                 save_image(targets[path], found.plot(image))
         progress.update(len(paths[start : start + args.batch]))
     progress.close()
     if args.json:
-        _write_json(args.json, frames)
+        _write_json(args.json, frames, sys.stdout)
     if frames and not args.no_images:
         print(f"images in {args.out}/", file=sys.stderr if json_to_stdout else sys.stdout)
     return int(failed)
+
+
+def _run_as_darknet(args: argparse.Namespace, net: Network, options: DetectOptions) -> int:
+    """`detector test`: its lines, one predictions.jpg, and images that are asked for on standard input."""
+    frames: list[JsonFrame] = []
+    failed = False
+    for path in _prompted_images() if args.images == ["-"] else find_images(args.images):
+        try:
+            image = as_array(path, net.graph.net.channels, args.stb)
+            if args.save_labels:
+                _check_no_labels([path])
+        except DataError as error:
+            failed = True
+            print(f"darknet_py: {error}", file=sys.stderr)
+            continue
+        print("\n".join(detection_layer_lines(net.graph)))
+        start = time.perf_counter()
+        (found,) = detect(net, image, options)
+        print(f"{path}: Predicted in {1000 * (time.perf_counter() - start):f} milli-seconds.")
+        print("".join(f"{line}\n" for line in box_lines(found, args.ext_output)), end="", flush=True)
+        found = found.visible()
+        frames.append(found.to_frame(len(frames) + 1, path))
+        if not args.no_images:
+            save_image(_DARKNETS_IMAGE, found.plot(image))
+        if args.save_labels:
+            save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
+    if args.json:
+        _write_json(args.json, frames, sys.stderr)
+    return int(failed)
+
+
+def _prompted_images() -> Iterator[str]:
+    """Each line of standard input as it comes, after Darknet's prompt."""
+    while True:
+        print("Enter Image Path: ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _check_no_labels(images: Sequence[str]) -> None:
+    """Raises DataError where labels could not be written beside the images, or would replace others."""
+    if addresses := [image for image in images if is_url(image)]:
+        raise DataError(f"{addresses[0]}: --save-labels expects image files: labels are written beside them")
+    if existing := [label for label in map(find_labels, images) if os.path.exists(label)]:
+        raise DataError(
+            f"{existing[0]}: there are labels already ({len(existing)} such files); --save-labels replaces none"
+        )
 
 
 def load_detector(args: argparse.Namespace) -> Network:
@@ -141,6 +201,15 @@ def names_of_arguments(args: argparse.Namespace, net: Network) -> Sequence[str]:
     return (data.for_network(classes, args.cfg) if classes else data).class_names()
 
 
+def input_images(sources: Sequence[str]) -> list[str]:
+    """The images of `images_argument`, see `find_images`."""
+    lines = [line.strip() for line in sys.stdin] if "-" in sources else []
+    images = find_images([path for source in sources for path in (filter(None, lines) if source == "-" else [source])])
+    if not images:
+        raise DataError("expected images on standard input, one a line, got none")
+    return images
+
+
 def output_paths(folder: str, images: Sequence[str]) -> dict[str, Path]:
     """The file to write for each image; equal file names from several folders are numbered."""
     stems = [Path(unquote(urlsplit(image).path) if is_url(image) else image).stem or "image" for image in images]
@@ -148,10 +217,10 @@ def output_paths(folder: str, images: Sequence[str]) -> dict[str, Path]:
     return {image: Path(folder) / name for image, name in zip(images, names, strict=True)}
 
 
-def _write_json(target: str, frames: list[JsonFrame]) -> None:
+def _write_json(target: str, frames: list[JsonFrame], messages: TextIO) -> None:
     text = json.dumps(frames, indent=1, ensure_ascii=False)
     if target == "-":
         print(text)
         return
     write_atomically(target, text.encode() + b"\n")
-    print(f"detections in {target}")
+    print(f"detections in {target}", file=messages)

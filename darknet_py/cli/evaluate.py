@@ -11,6 +11,7 @@ from darknet_py.cli import rnn
 from darknet_py.cli.common import (
     amp_argument,
     count,
+    darknet_argument,
     device_or_default,
     fraction,
     letter_box_argument,
@@ -18,7 +19,8 @@ from darknet_py.cli.common import (
     positive,
     stb_argument,
 )
-from darknet_py.data.datafile import read_names
+from darknet_py.cli.darknet_output import detection_layer_lines, map_lines
+from darknet_py.data.datafile import DataFile, read_names
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import DarknetError
 from darknet_py.evaluation.classifier import evaluate_classifier, is_classifier
@@ -26,9 +28,9 @@ from darknet_py.evaluation.coco_ap import CocoResult
 from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
 from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation
 from darknet_py.evaluation.evaluate import evaluate_on
-from darknet_py.evaluation.report import write_files, write_report
+from darknet_py.evaluation.report import write_files, write_report, write_results
 from darknet_py.evaluation.types import Ints
-from darknet_py.files import write_atomically
+from darknet_py.files import make_folder, write_atomically
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.load import build
 from darknet_py.model.model_file import read_cfg
@@ -77,6 +79,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     amp_argument(parser)
     letter_box_argument(parser)
     stb_argument(parser)
+    darknet_argument(parser, "`detector map` prints; with --protocol coco write the result files of `detector valid`")
+    parser.add_argument(
+        "--results-name",
+        metavar="NAME",
+        default="",
+        help="--darknet: name of the result files, as -out of `detector valid`",
+    )
     parser.add_argument("--loss", action="store_true", help="compute the network's loss too, in the same pass")
 
 
@@ -119,7 +128,9 @@ def run(args: argparse.Namespace) -> int:
     size = (net.graph.net.width, net.graph.net.height)
     matrix = evaluation.confusion(args.thresh, args.iou_thresh)
     report = as_dict(args, size, evaluation, matrix)
-    if args.json != "-":
+    if args.darknet:
+        _print_as_darknet(args, net, evaluation, data)
+    elif args.json != "-":
         print("\n".join(lines(args, size, evaluation)))
     else:
         print(json.dumps(report, indent=1, ensure_ascii=False))
@@ -130,6 +141,18 @@ def run(args: argparse.Namespace) -> int:
         write_files(args.out, report, evaluation, matrix, data)
         print(f"\nfiles in {args.out}/", file=sys.stderr if args.json == "-" else sys.stdout)
     return 0
+
+
+def _print_as_darknet(args: argparse.Namespace, net: Network, evaluation: Evaluation, data: DataFile | None) -> None:
+    """What `detector map` prints, and the files of `detector valid`, by protocol."""
+    if evaluation.darknet:
+        print("\n".join(map_lines(net.graph, evaluation.darknet)))
+    if evaluation.coco:
+        if not evaluation.darknet:
+            print("\n".join(detection_layer_lines(net.graph)))
+        folder = make_folder(data.results if data else "results")
+        files = write_results(folder, evaluation, data, args.results_name)
+        print(f"results in {files[0]}{' …' if len(files) > 1 else ''}", file=sys.stderr)
 
 
 def _print_warnings(skipped: Sequence[str]) -> None:

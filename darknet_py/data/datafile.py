@@ -43,6 +43,7 @@ class DataFile:
     names: Path | None = None
     labels: Path | None = None  # class names of a classifier
     backup: Path = Path("backup")
+    results: Path = Path("results")  # where `detector valid` writes
     eval: str = "voc"
     difficult: Path | None = None
     saveweights: int = 0  # 0: Darknet's rule
@@ -79,6 +80,7 @@ class DataFile:
             names=names,
             labels=find("labels"),
             backup=Path(values["backup"][0]) if "backup" in values else Path("backup"),
+            results=Path(values["results"][0]) if "results" in values else Path("results"),
             eval=values["eval"][0] if "eval" in values else "voc",
             difficult=find("difficult"),
             saveweights=number("saveweights", 0),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from darknet_py.data.datafile import DataFile
 from darknet_py.evaluation.detector import Evaluation
-from darknet_py.evaluation.result_files import COCO_FILE, write_coco, write_voc
+from darknet_py.evaluation.result_files import COCO_NAME, VOC_PREFIX, write_coco, write_voc
 from darknet_py.evaluation.types import Ints
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.view.evaluation_plots import evaluation_plots
@@ -31,12 +31,28 @@ def write_files(
         title = f"mAP@{evaluation.darknet.iou_thresh:.2f} = {evaluation.darknet.map:.2%}"
         curves = [(curve.precision, curve.recall) for curve in evaluation.curves()]
     out = write_report(folder, report, names, matrix, evaluation_plots(title, names, matrix, curves))
-    if "coco" not in boxes.found:
-        return
+    if "coco" in boxes.found:
+        write_results(out, evaluation, data)
+
+
+def write_results(folder: Path, evaluation: Evaluation, data: DataFile | None, name: str = "") -> list[Path]:
+    """Darknet's result files of an evaluation by the protocol coco.
+
+    Args:
+        folder: Where the files go.
+        evaluation: The detections.
+        data: Its `eval` names the layout: coco, else VOC.
+        name: Of the file (coco), or the start of the names of all files (VOC), instead of Darknet's.
+
+    Returns:
+        The files.
+    """
+    boxes = evaluation.boxes
     if data and data.eval == "coco":
-        write_coco(out / COCO_FILE, boxes.found["coco"], boxes.paths, boxes.sizes, len(names))
-    else:
-        write_voc(out, boxes.found["coco"], boxes.paths, boxes.sizes, names)
+        file = folder / f"{name or COCO_NAME}.json"
+        write_coco(file, boxes.found["coco"], boxes.paths, boxes.sizes, len(evaluation.names))
+        return [file]
+    return write_voc(folder, boxes.found["coco"], boxes.paths, boxes.sizes, evaluation.names, name or VOC_PREFIX)
 
 
 def write_report(

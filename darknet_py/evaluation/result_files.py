@@ -16,7 +16,7 @@ from darknet_py.inference.detections import Detections
 
 logger = logging.getLogger(__name__)
 
-COCO_FILE = "coco_results.json"
+COCO_NAME = "coco_results"
 VOC_PREFIX = "comp4_det_test_"
 
 # COCO numbers its 80 classes 1 to 90 with gaps.
@@ -87,6 +87,7 @@ def write_voc(
     paths: Sequence[str | Path],
     sizes: Sequence[tuple[int, int]],
     names: Sequence[str],
+    prefix: str = VOC_PREFIX,
 ) -> list[Path]:
     """Writes a file comp4_det_test_NAME.txt per class: image, score, left, top, right, bottom, in pixels from 1.
 
@@ -98,6 +99,7 @@ def write_voc(
         paths: The images.
         sizes: (width, height) of each image in pixels.
         names: Class names.
+        prefix: Start of the file names.
 
     Returns:
         The files.
@@ -107,9 +109,9 @@ def write_voc(
     """
     files = []
     folder = make_folder(folder)
-    file_of = file_names(names, VOC_PREFIX, ".txt")
+    file_of = file_names(names, prefix, ".txt")
     for k, name in enumerate(names):
-        if file_of[k] != f"{VOC_PREFIX}{name}.txt":
+        if file_of[k] != f"{prefix}{name}.txt":
             logger.info("note: the results of class %d, %r, are in %s", k, name, file_of[k])
 
         def chunks(k: int = k) -> Iterator[bytes]:

@@ -117,8 +117,8 @@ def detect(
     while chunk := list(islice(sources, options.batch)):
         arrays = [as_array(image, channels, options.stb, options.bgr) for image in chunk]
         x = torch.stack([prepare(net, array, options.letter_box) for array in arrays]).to(net.device)
-        for image, array, found in zip(chunk, arrays, detect_tensor(net, x, options), strict=True):
-            found = _on_image(found, net, (array.shape[1], array.shape[0]), options.letter_box)
+        sizes = [(array.shape[1], array.shape[0]) for array in arrays]
+        for image, found in zip(chunk, _detect_on(net, x, sizes, options), strict=True):
             results.append(replace(found, path=fspath(image)) if isinstance(image, (str, PathLike)) else found)
     return results
 
@@ -137,12 +137,8 @@ def detect_tensor(net: DetectionNetwork, x: Tensor, options: DetectOptions | Non
     Raises:
         DarknetError: The network has no detection layer.
     """
-    options = options or DetectOptions()
-    kind, beta = net.nms_kind
-    with torch.inference_mode():
-        per_image = postprocess(net.predict(x, options.hier), options.thresh, options.nms, kind, beta)
-    size = (x.shape[-1], x.shape[-2])
-    return [replace(found, class_names=net.names, image_size=size) for found in per_image]
+    options = replace(options or DetectOptions(), letter_box=False)
+    return _detect_on(net, x, [(x.shape[-1], x.shape[-2])] * len(x), options)
 
 
 def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = False) -> NDArray[np.uint8]:
@@ -197,12 +193,24 @@ def uses_letter_box(net: DetectionNetwork, letter_box: bool | None) -> bool:
     return net.graph.net.letter_box if letter_box is None else letter_box
 
 
-def _on_image(found: Detections, net: DetectionNetwork, size: tuple[int, int], letter_box: bool | None) -> Detections:
-    """Boxes relative to the network's input → relative to the image of this (width, height)."""
-    boxes = found.boxes
-    if uses_letter_box(net, letter_box):
-        boxes = from_letterbox(torch.from_numpy(boxes), size, (net.graph.net.width, net.graph.net.height)).numpy()
-    return replace(found, boxes=boxes, image_size=size)
+def _detect_on(
+    net: DetectionNetwork, x: Tensor, sizes: Sequence[tuple[int, int]], options: DetectOptions
+) -> list[Detections]:
+    """Detections on images of these (width, height), of which x is the input.
+
+    Boxes of a letterbox become relative to the image before others are suppressed, as in C: greedynms and diounms
+    measure distances, which depend on the shape.
+    """
+    with torch.inference_mode():
+        predictions = net.predict(x, options.hier)
+        if uses_letter_box(net, options.letter_box):
+            net_size = (net.graph.net.width, net.graph.net.height)
+            boxes = [from_letterbox(part, size, net_size) for part, size in zip(predictions.boxes, sizes, strict=True)]
+            predictions = predictions._replace(boxes=torch.stack(boxes))
+        per_image = postprocess(predictions, options.thresh, options.nms, *net.nms_kind)
+    return [
+        replace(found, class_names=net.names, image_size=size) for found, size in zip(per_image, sizes, strict=True)
+    ]
 
 
 def _expanded(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:

@@ -183,6 +183,7 @@ class DetectionHeadSpec(HeadSpec):
     nms_kind and beta_nms belong to non-maximum suppression; max_boxes, jitter, resize and random to the data loader.
     """
 
+    c_type: ClassVar[int | None] = None  # its number in C's LAYER_TYPE, where Darknet prints it
     anchors: tuple[tuple[float, float], ...] = ()  # (width, height) of all anchors; empty: a head without anchors
     mask: tuple[int, ...] | None = None  # the anchors that it predicts; None: all of them, measured in grid cells
     max_boxes: int = 200

@@ -30,6 +30,7 @@ class GaussianYoloSpec(AnchorHeadSpec):
     the box.
     """
 
+    c_type = 29
     box_entries = 8
     nms_kinds = ("default", "greedynms", "diounms", "cornersnms")
 

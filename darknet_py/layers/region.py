@@ -42,6 +42,8 @@ class RegionSpec(DetectionHeadSpec):
     cells. absolute, log, sqrt and mask_scale are read by Darknet and have no effect there either.
     """
 
+    c_type = 27
+
     softmax: bool
     focal_loss: bool
     rescore: bool

@@ -386,6 +386,7 @@ class YoloSpec(AnchorHeadSpec):
     of C's tracker are read and have no effect: nothing here tracks objects in videos.
     """
 
+    c_type = 28
     box_entries = 4
     filters_labels = True
 

@@ -1,0 +1,70 @@
+"""Darknet's own command lines print what C Darknet prints, line by line."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darknet_py.cli import darknet_compat, main
+from darknet_py.cli.darknet_output import box_lines, counter_line
+from darknet_py.data.images import load_image
+from darknet_py.inference.detections import Detections
+from tests.conftest import tool
+
+golden = tool("golden/darknet_lines")
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "darknet_lines.json").read_text())
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['command']} {case['flags']}")
+def test_the_lines_of_c(
+    case: dict[str, str],
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The C program here was built without OpenCV; with --stb JPEGs have its pixels."""
+    golden.write_data(reference, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(golden.PHOTOS.format(reference=reference)))
+    words = darknet_compat.translate(golden.arguments(case["command"], case["flags"], reference, tmp_path))
+    assert main([*words, *([] if words[0] == "anchors" else ["--stb"])]) == 0
+    assert golden.cleaned(capsys.readouterr().out, reference) == case["lines"]
+    if words[0] == "detect":
+        assert load_image("predictions.jpg").shape == load_image(reference / "real" / "horses.jpg").shape
+    if words[0] == "anchors":
+        assert Path("counters_per_class.txt").read_text() == next(
+            line for line in case["lines"] if line.startswith("counters")
+        )
+        assert f"anchors = {Path('anchors.txt').read_text()}" in case["lines"]
+
+
+def test_box_lines() -> None:
+    """Left to right; the best class first, then the box's other classes in their order; hidden ones not alone."""
+    boxes = np.array([[0.5, 0.5, 0.2, 0.2]] * 3 + [[0.25, 0.5, 0.5, 0.25]] + [[0.05, 0.5, 0.2, 0.5]] * 2, np.float32)
+    found = Detections(
+        boxes,
+        np.array([2, 0, 1, 0, 3, 0]),
+        np.array([0.9, 0.8, 0.7, 0.445, 0.99, 0.3], np.float32),
+        ("cat", "dog", "fox", "dont_show tree"),
+        (100, 50),
+        candidate_ids=np.array([7, 7, 7, 3, 5, 5]),
+    )
+    assert list(box_lines(found)) == [
+        "cat: 30%",
+        "dont_show tree: 99%",
+        "cat: 44%",  # 44.5 is rounded to even, as printf does
+        "fox: 90%",
+        "cat: 80%",
+        "dog: 70%",
+    ]
+    assert next(iter(box_lines(found, ext_output=True))) == (
+        "cat: 30%\t(left_x:   -5   top_y:   13   width:   20   height:   25)"  # 12.5: away from zero
+    )
+    assert list(box_lines(found[4:5])) == []
+    assert counter_line([3, 0]) == "counters_per_class = 3, 0"
