@@ -123,6 +123,11 @@ def fraction(text: str) -> float:
     return value
 
 
+def fraction_or_auto(text: str) -> float | str:
+    """A number in 0…1 or "auto", for argparse."""
+    return text if text == "auto" else fraction(text)
+
+
 def seconds(text: str) -> float:
     """A number of at least 0, for argparse."""
     value = float(text)
@@ -132,10 +137,11 @@ def seconds(text: str) -> float:
 
 
 # argparse prints the name of the function where a text is not a number at all.
-_TYPE_NAMES: dict[Callable[[str], int | float], str] = {
+_TYPE_NAMES: dict[Callable[[str], int | float | str], str] = {
     positive: "integer",
     count: "integer",
     fraction: "number",
+    fraction_or_auto: "number or auto",
     seconds: "number",
 }
 for _function, _name in _TYPE_NAMES.items():

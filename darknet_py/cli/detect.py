@@ -19,6 +19,7 @@ from darknet_py.cli.common import (
     amp_argument,
     darknet_argument,
     fraction,
+    fraction_or_auto,
     images_argument,
     letter_box_argument,
     load_network,
@@ -63,7 +64,13 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "trained weights")
     amp_argument(parser)
     letter_box_argument(parser)
-    parser.add_argument("--thresh", type=fraction, default=0.25, help="minimum confidence (default: 0.25)")
+    parser.add_argument(
+        "--thresh",
+        type=fraction_or_auto,
+        default=0.25,
+        metavar="T",
+        help="minimum confidence; auto: that of the best F1, stored with NAME_best.weights (default: 0.25)",
+    )
     parser.add_argument(
         "--nms", type=fraction, default=0.45, help="IoU threshold for non-maximum suppression (default: 0.45)"
     )
@@ -182,6 +189,7 @@ def load_detector(args: argparse.Namespace) -> Network:
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     net.names = list(names_of_arguments(args, net)) or net.names
+    args.thresh = net.threshold(args.thresh)
     return fuse(net, AMP.get(args.amp))
 
 

@@ -201,14 +201,23 @@ def lines(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluatio
 
 def _darknet_lines(result: DarknetResult, width: int) -> Iterator[str]:
     yield f"{result.protocol}; counts at confidence {result.thresh:g}"
-    yield f"{'':{width}}  {'AP':>7}  objects      TP      FP      FN  precision  recall    F1  avg IoU"
+    yield f"{'':{width}}  {'AP':>7}  objects      TP      FP      FN  precision  recall    F1  avg IoU  best F1  at"
     rows: list[tuple[str, float, ClassResult | DarknetResult]] = [(row.name, row.ap, row) for row in result.classes]
     for name, ap, row in [*rows, ("all classes", result.map, result)]:
         yield (
             f"{name:{width}}  {ap:7.2%}  {row.truths:7}  {row.tp:6}  {row.fp:6}  {row.fn:6}  "
-            f"{row.precision:9.2f}  {row.recall:6.2f}  {row.f1:4.2f}  {row.average_iou:7.2%}"
+            f"{row.precision:9.2f}  {row.recall:6.2f}  {row.f1:4.2f}  {row.average_iou:7.2%}  {_best(row)}"
         )
     yield f"mAP@{result.iou_thresh:.2f} {result.map:.2%}   F1 {result.f1:.2f}"
+    if result.best_thresh is not None:
+        yield (
+            f"best F1 {result.best_f1:.2f} at confidence {result.best_thresh:g} "
+            f"(precision {result.best_precision:.2f}, recall {result.best_recall:.2f})"
+        )
+
+
+def _best(row: ClassResult | DarknetResult) -> str:
+    return f"{'-':>7}" if row.best_thresh is None else f"{row.best_f1:7.2f}  {row.best_thresh:.2f}"
 
 
 def _coco_lines(result: CocoResult, width: int) -> Iterator[str]:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from darknet_py.errors import DataError
+from darknet_py.evaluation.best_threshold import OperatingPoint, best_operating_point
 from darknet_py.evaluation.types import (
     Doubles,
     GroundTruth,
@@ -21,13 +23,18 @@ from darknet_py.evaluation.types import (
 )
 from darknet_py.inference.detections import Detections
 
+_POINT_FIELDS = ("best_thresh", "best_precision", "best_recall", "best_f1")
+_NO_POINT = (None,) * len(_POINT_FIELDS)
 THRESH = 0.005  # a box enters the curve above this confidence
 NMS = 0.45
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class. ap: 0 … 1. tp, fp, fn, precision, recall, f1, average_iou: at the result's confidence threshold."""
+    """One class. ap: 0 … 1. tp, fp, fn, precision, recall, f1, average_iou: at the result's confidence threshold.
+
+    best_…: the same at the threshold of its own largest F1; None where no detection is right.
+    """
 
     name: str
     ap: float
@@ -40,6 +47,10 @@ class ClassResult:
     recall: float
     f1: float
     average_iou: float
+    best_thresh: float | None
+    best_precision: float | None
+    best_recall: float | None
+    best_f1: float | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,10 @@ class DarknetResult:
         recall: tp / truths.
         f1: Harmonic mean of both.
         average_iou: Sum of the IoUs of true positives divided by tp + fp, Darknet's definition.
+        best_thresh: Confidence threshold of the largest F1 over all classes together; None where no detection is right.
+        best_precision: Precision at that threshold.
+        best_recall: Recall at that threshold.
+        best_f1: F1 at that threshold.
         classes: The same for each class.
     """
 
@@ -80,6 +95,10 @@ class DarknetResult:
     recall: float
     f1: float
     average_iou: float
+    best_thresh: float | None
+    best_precision: float | None
+    best_recall: float | None
+    best_f1: float | None
     classes: tuple[ClassResult, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -153,6 +172,7 @@ def darknet_map(
     fps = np.bincount(matched.class_ids[wrong], minlength=len(names))
     overlap = np.bincount(matched.class_ids[good], matched.iou[good].astype(float), minlength=len(names))
     listed = np.bincount(matched.class_ids[~matched.difficult], minlength=len(names))
+    best = _best_points(matched, counts)
 
     rows = tuple(
         ClassResult(
@@ -167,6 +187,7 @@ def darknet_map(
             ratio(tps[k], counts[k]),
             ratio(2 * tps[k], tps[k] + fps[k] + counts[k]),
             ratio(overlap[k], tps[k] + fps[k]),
+            *(best[k] or _NO_POINT),
         )
         for k, name in enumerate(names)
     )
@@ -188,6 +209,7 @@ def darknet_map(
         recall=recall,
         f1=ratio(2 * precision * recall, precision + recall),
         average_iou=ratio(overlap.sum(), tp + fp),
+        **dict(zip(_POINT_FIELDS, best[-1] or _NO_POINT, strict=True)),
         classes=rows,
     )
 
@@ -203,18 +225,38 @@ def precision_recall(matched: Matches, truths: Ints) -> list[Curve]:
 
     By falling confidence over the whole set; the first detection that matches a truth is right, later ones are wrong.
     """
-    rows = np.flatnonzero(~matched.difficult)
-    rows = rows[np.argsort(-matched.confidences[rows], kind="stable")]
-    right = first_of_each(matched.truth[rows])
+    rows, right = _ranked(matched)
     curves = []
-    by_class = np.argsort(matched.class_ids[rows], kind="stable")
-    ends = np.searchsorted(matched.class_ids[rows][by_class], np.arange(len(truths) + 1))
-    for count, start, end in zip(truths, ends[:-1], ends[1:], strict=True):
-        mine = by_class[start:end]
+    for count, mine in zip(truths, _by_class(matched.class_ids[rows], len(truths)), strict=True):
         tp = np.cumsum(right[mine], dtype=float)
         confidences = matched.confidences[rows[mine]].astype(float)
         curves.append(Curve(confidences, tp / np.arange(1, len(mine) + 1), tp / max(int(count), 1)))
     return curves
+
+
+def _ranked(matched: Matches) -> tuple[Ints, NDArray[np.bool_]]:
+    """The detections on the curve by falling confidence, and whether each is the first one on its truth."""
+    rows = np.flatnonzero(~matched.difficult)
+    rows = rows[np.argsort(-matched.confidences[rows], kind="stable")]
+    return rows, first_of_each(matched.truth[rows])
+
+
+def _by_class(class_ids: Ints, classes: int) -> list[Ints]:
+    """The positions of each class, in order."""
+    order = np.argsort(class_ids, kind="stable")
+    return np.split(order, np.searchsorted(class_ids[order], np.arange(1, classes))) if classes else []
+
+
+def _best_points(matched: Matches, truths: Ints) -> list[OperatingPoint | None]:
+    """The threshold of the largest F1 of each class, and last of all classes together."""
+    rows, right = _ranked(matched)
+    confidences = matched.confidences[rows].astype(float)
+    groups = [*_by_class(matched.class_ids[rows], len(truths)), np.arange(len(rows))]
+    counts = [*truths.tolist(), int(truths.sum())]
+    return [
+        best_operating_point(confidences[group], right[group], count, THRESH)
+        for group, count in zip(groups, counts, strict=True)
+    ]
 
 
 def average_precision(curve: Curve, points: int = 0) -> float:

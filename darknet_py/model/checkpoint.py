@@ -6,6 +6,7 @@ The file is a plain `torch.save` of a dict that `torch.load(path, weights_only=T
     version      1
     cfg          the cfg text            cfg_name   its file name
     names        class names (may be empty)
+    thresh       confidence threshold of the best F1, or None (may be missing)
     header       (major, minor, revision, seen) of the `.weights` file, so that the way back is byte-identical
     state_dict   "layers.INDEX.weight" and so on
 """
@@ -37,6 +38,7 @@ class Checkpoint(NamedTuple):
     names: list[str]
     header: Header
     tensors: dict[str, Tensor]
+    thresh: float | None
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -65,11 +67,18 @@ def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     if not ours or not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise WeightsError(f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file")
     graph = parse_text(content["cfg"], content["cfg_name"])
-    return Checkpoint(graph, list(content["names"]), Header(*content["header"]), content["state_dict"])
+    return Checkpoint(
+        graph, list(content["names"]), Header(*content["header"]), content["state_dict"], content.get("thresh")
+    )
 
 
 def write_checkpoint(
-    path: str | Path, graph: Graph, names: Sequence[str], header: Header, tensors: Mapping[str, Tensor]
+    path: str | Path,
+    graph: Graph,
+    names: Sequence[str],
+    header: Header,
+    tensors: Mapping[str, Tensor],
+    thresh: float | None = None,
 ) -> None:
     """Writes a checkpoint in one step. Raises WeightsError when it cannot be written."""
     content = {
@@ -78,6 +87,7 @@ def write_checkpoint(
         "cfg": graph.text,
         "cfg_name": Path(graph.path).name,
         "names": list(names),
+        "thresh": thresh,
         "header": list(header),
         "state_dict": {name: _own(tensor.detach().cpu()) for name, tensor in tensors.items()},
     }

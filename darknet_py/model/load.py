@@ -35,7 +35,7 @@ def load(
         width: Input width in pixels, instead of the cfg's.
         height: Input height in pixels, instead of the cfg's.
         device: Where it runs: "cpu", "cuda", "cuda:1" …
-        names: Class names, instead of a checkpoint's.
+        names: Class names. Default: a checkpoint's, or those that a training left beside its weights.
 
     Returns:
         The network, in evaluation mode.

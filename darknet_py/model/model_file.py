@@ -12,6 +12,7 @@ from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.files import decode_text, open_regular
 from darknet_py.graph.graph import Graph, parse_text, resized
 from darknet_py.model import checkpoint
+from darknet_py.model.companions import names_beside, threshold_beside
 from darknet_py.model.weights import (
     DEFAULT_HEADER,
     Header,
@@ -36,12 +37,14 @@ class ModelFile:
         header: Header of the `.weights` file, with the number of images seen.
         tensors: Trained arrays by their names in the state dict of a `Network` ("layers.0.weight"). A partial file
             (`*.conv.N`) has those of the first layers, a cfg without weights has none.
+        thresh: Confidence threshold of the best F1 on the validation list; None where it is not known.
     """
 
     graph: Graph
     names: Sequence[str] = ()
     header: Header = DEFAULT_HEADER
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    thresh: float | None = None
 
     @classmethod
     def read(
@@ -63,7 +66,7 @@ class ModelFile:
             width: Input width in pixels, instead of the cfg's.
             height: Input height in pixels, instead of the cfg's.
             cutoff: Only the arrays of the layers before this one are read.
-            names: Class names, instead of a checkpoint's.
+            names: Class names, instead of a checkpoint's or those beside the weights (see `companions`).
             strict: Whether an unknown key of the cfg is an error.
 
         Returns:
@@ -125,12 +128,11 @@ class ModelFile:
         try:
             with open(path, "rb") as file:
                 if checkpoint.is_archive(file):
-                    graph, names, header, tensors = checkpoint.read_checkpoint(file, path)
-                    return cls(graph, names, header, tensors).before(cutoff)
+                    return cls(*checkpoint.read_checkpoint(file, path)).before(cutoff)
                 if layout is None:
                     raise DarknetError("expected a cfg, got none (only a .pt checkpoint holds its own)")
                 header, tensors = read_weights_file(file, path, layout, cutoff)
-                return cls(layout, (), header, tensors)
+                return cls(layout, names_beside(path, layout), header, tensors, threshold_beside(path))
         except OSError as error:
             raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
 
@@ -209,7 +211,7 @@ class ModelFile:
 
     def write_checkpoint(self, path: str | Path) -> None:
         """Writes a PyTorch checkpoint, whatever the path's ending. Raises WeightsError."""
-        checkpoint.write_checkpoint(path, self.graph, self.names, self.header, self.tensors)
+        checkpoint.write_checkpoint(path, self.graph, self.names, self.header, self.tensors, self.thresh)
 
     def write_weights(self, path: str | Path, cutoff: int | None = None) -> None:
         """Writes a `.weights` file of the layers before `cutoff` (default: all). Raises WeightsError."""
@@ -229,7 +231,7 @@ def read_cfg(path: str | Path, width: int | None = None, height: int | None = No
     path = find(path, "cfg")
     with open_regular(path, "cfg") as file:
         if checkpoint.is_archive(file):
-            graph, names, header, tensors = checkpoint.read_checkpoint(file, path)
-            return ModelFile(resized(graph, width, height), names, header, tensors)
+            model = ModelFile(*checkpoint.read_checkpoint(file, path))
+            return replace(model, graph=resized(model.graph, width, height))
         text = decode_text(file.read(), path, "cfg", keep_bytes=True)
     return ModelFile(parse_text(text, str(path), width=width, height=height, strict=strict))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Network(nn.Module):
     Attributes:
         graph: The network's layers.
         names: Class names.
+        best_thresh: Confidence threshold of the best F1 on the validation list, for `thresh="auto"`; None where it is
+            not known.
         layers: The modules; `layers[i]` is cfg layer i.
         heads: The layers with a loss, with their indices.
         state: Where training stands; heads and a few layers read it.
@@ -68,6 +70,7 @@ class Network(nn.Module):
         super().__init__()
         self.graph = graph
         self.names = list(names)
+        self.best_thresh: float | None = None
         self.dtype: torch.dtype | None = None
         self.is_fused = False
         self._for_inference: FusedCache[Network] = FusedCache()
@@ -88,6 +91,7 @@ class Network(nn.Module):
     def of(cls, model: ModelFile) -> Network:
         """The network of a file, with its weights and the number of images seen. Raises WeightsError."""
         net = cls(model.graph, model.names)
+        net.best_thresh = model.thresh
         if model.tensors:
             net.set_weights(model.fit(model.graph, model.graph.path))
         return net
@@ -294,7 +298,28 @@ class Network(nn.Module):
     def model_file(self, seen: int | None = None) -> ModelFile:
         """The network as a file holds it; the arrays are the network's own. seen: for the header."""
         header = Header(seen=self.state.seen if seen is None else seen)
-        return ModelFile(self.graph, tuple(self.names), header, self.state_dict())
+        return ModelFile(self.graph, tuple(self.names), header, self.state_dict(), self.best_thresh)
+
+    def threshold(self, thresh: float | str) -> float:
+        """A confidence threshold as a number.
+
+        Args:
+            thresh: A number, or "auto" for the threshold of the best F1 on the validation list, which a training stores
+                in NAME_best.json beside NAME_best.weights, and `convert` in a checkpoint.
+
+        Raises:
+            DarknetError: No threshold is stored with the weights.
+        """
+        if not isinstance(thresh, str):
+            return thresh
+        if thresh != "auto":
+            raise DarknetError(f'thresh: expected a number or "auto", got {thresh!r}')
+        if self.best_thresh is None:
+            raise DarknetError(
+                "thresh=auto: expected weights with a stored threshold (NAME_best.weights beside NAME_best.json), got "
+                "others; `evaluate` prints the threshold of the best F1"
+            )
+        return self.best_thresh
 
     def boxes(
         self, x: Tensor, thresh: float = 0.25, nms: float = 0.45, *, hier: float = HIER_THRESH
@@ -318,7 +343,7 @@ class Network(nn.Module):
     def detect(
         self,
         images: ImageLike | Iterable[ImageLike],
-        thresh: float = 0.25,
+        thresh: float | Literal["auto"] = 0.25,
         nms: float = 0.45,
         *,
         bgr: bool = False,
@@ -337,7 +362,7 @@ class Network(nn.Module):
             images: One or several (a list, or any iterable, which is read as it is needed): paths of files, of folders
                 (without subfolders), globs, lists of images (.txt), http(s) addresses, the bytes of an image file,
                 uint8 arrays (H, W, C) or (H, W), or PIL images, which are taken as they are stored (no EXIF rotation).
-            thresh: Confidence threshold.
+            thresh: Confidence threshold; "auto" is the one stored with the weights, see `threshold`.
             nms: IoU threshold for non-maximum suppression; 0 suppresses nothing.
             bgr: Whether arrays have their channels in OpenCV's order (blue, green, red), as `cv2.imread` and
                 `cv2.VideoCapture` give them; otherwise they are RGB. Nothing else is affected.
@@ -354,7 +379,7 @@ class Network(nn.Module):
             DataError: An image cannot be read.
             DarknetError: An array has another shape, or the network has no detection layer.
         """
-        options = DetectOptions(thresh, nms, letter_box, hier, stb, batch, bgr)
+        options = DetectOptions(self.threshold(thresh), nms, letter_box, hier, stb, batch, bgr)
         return detect(self._for_inference.get(self), images, options)
 
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:

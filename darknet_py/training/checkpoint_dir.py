@@ -2,10 +2,11 @@
 
     NAME_last.weights    every 100 iterations        NAME_last.state   beside it: all that resuming needs
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
-    NAME_best.weights    at the best mAP or top-1    NAME_best.json    that score
+    NAME_best.weights    at the best mAP or top-1    NAME_best.json    that score, the best confidence threshold
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
     NAME_nonfinite.pt    the batch whose loss was not finite, with its files: see `CheckpointDir.save_batch`
     NAME.cfg             the cfg of the weights, where `classes` changed it
+    NAME.names           the names of the classes
     NAME_run1/           the files of an earlier training in the same folder, NAME_run2/ those of a later one …
 
 Each file is written under a temporary name and renamed, so that it is complete or not there. The state holds the
@@ -18,6 +19,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -34,6 +36,8 @@ from darknet_py.training.state import TrainingState
 VERSION = 2
 
 MiniBatch = tuple[Tensor, Tensor]  # images, truth
+
+_OPERATING_POINT = ("best_thresh", "best_precision", "best_recall", "best_f1")
 
 # What follows NAME_ in the files of a training.
 _RUN_FILE = re.compile(
@@ -71,6 +75,11 @@ class CheckpointDir:
         return self.folder / f"{self.name}.cfg"
 
     @property
+    def names(self) -> Path:
+        """Path of NAME.names."""
+        return self.folder / f"{self.name}.names"
+
+    @property
     def chart(self) -> Path:
         """Path of chart_NAME.png."""
         return self.folder / f"chart_{self.name}.png"
@@ -105,7 +114,7 @@ class CheckpointDir:
         return self.path(f"run{max((int(match[1]) for match in earlier if match), default=0) + 1}")
 
     def set_aside(self) -> Path | None:
-        """Moves the files of an earlier training into a folder of their own, with a copy of NAME.cfg.
+        """Moves the files of an earlier training into a folder of their own, with copies of NAME.cfg and NAME.names.
 
         Returns:
             The folder; None where there was nothing to move.
@@ -120,8 +129,9 @@ class CheckpointDir:
         try:
             for path in files:
                 path.rename(target / path.name)
-            if self.cfg.exists():
-                shutil.copyfile(self.cfg, target / self.cfg.name)
+            for path in (self.cfg, self.names):
+                if path.exists():
+                    shutil.copyfile(path, target / path.name)
         except OSError as error:
             raise TrainError(f"{target}: cannot keep the earlier files: {error.strerror or error}") from error
         return target
@@ -200,11 +210,35 @@ class CheckpointDir:
         write_atomically(path, buffer.getvalue(), TrainError)
         return path
 
-    def save_best(self, network: Network, score: float, iteration: int) -> None:
-        """Writes NAME_best.weights and NAME_best.json."""
+    def save_best(self, network: Network, score: float, iteration: int, metrics: Mapping[str, object]) -> None:
+        """Writes NAME_best.weights and NAME_best.json: the score, and of a detector the threshold of the best F1."""
         self.save_weights(network, "best")
-        content = json.dumps({self.metric: score, "iteration": iteration})
+        point = {key: metrics[key] for key in _OPERATING_POINT if metrics.get(key) is not None}
+        content = json.dumps({self.metric: score, "iteration": iteration, **point})
         write_atomically(self.path("best.json"), content.encode() + b"\n", TrainError)
+
+    def writes_names(self, names: Sequence[str]) -> bool:
+        """Whether NAME.names is written for these names: not where they are the numbers of the classes."""
+        return bool(names) and list(names) != [str(number) for number in range(len(names))]
+
+    def save_names(self, names: Sequence[str]) -> str:
+        """Writes NAME.names, see `writes_names`.
+
+        Returns:
+            A line about another file that was there and has been renamed; else an empty string.
+        """
+        if not self.writes_names(names):
+            return ""
+        content = "".join(f"{' '.join(name.split())}\n" for name in names).encode("utf-8", "surrogateescape")
+        path, note = self.names, ""
+        try:
+            if path.exists() and path.read_bytes() != content:
+                old = path.rename(path.with_name(f"{path.name}.old"))
+                note = f"{path}: holds the names of this training now; what it was is {old}"
+        except OSError as error:
+            raise TrainError(f"{path}: cannot write: {error.strerror or error}") from error
+        write_atomically(path, content, TrainError)
+        return note
 
     def save_list(self, name: str, lines: list[str]) -> None:
         """Writes a list such as bad.list: the lines, each once; nothing where there is none."""

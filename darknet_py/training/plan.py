@@ -237,6 +237,7 @@ class TrainingPlan:
         suffixes += ["ema.weights"] if self.net.ema_alpha else []
         suffixes += ["tensorboard"] if self.options.tensorboard else []
         paths = [files.cfg] if self.cfg != self.source else []
+        paths += [files.names] if files.writes_names(self.task.names) else []
         paths += [files.path(suffix) for suffix in suffixes]
         return paths + ([files.chart] if self.options.chart else [])
 

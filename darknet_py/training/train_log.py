@@ -245,7 +245,7 @@ class TrainLogger:
         self.evaluations.append(EvalRow(iteration, score.value, score.loss, score.to_json()))
         self.info(
             f" {iteration}: {self.metric_label} = {score.value:.2%}, best = {best:.2%}, "
-            f"validation loss = {score.loss:.4f}"
+            f"validation loss = {score.loss:.4f}{_best_threshold(score.metrics)}"
         )
         if not self.is_main_process:
             return
@@ -344,6 +344,13 @@ def _console_loggers() -> list[logging.Logger]:
         for each in (logging.getLogger(), logging.getLogger("darknet_py"))
         if any(isinstance(h, logging.StreamHandler) and h.stream in (sys.stdout, sys.stderr) for h in each.handlers)
     ]
+
+
+def _best_threshold(metrics: Mapping[str, object]) -> str:
+    """Of a detector that finds something."""
+    if metrics.get("best_thresh") is None:
+        return ""
+    return f", best F1 = {metrics['best_f1']:.2f} at confidence {metrics['best_thresh']:.2f}"
 
 
 def _duration(seconds: float) -> str:

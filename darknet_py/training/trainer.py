@@ -17,6 +17,7 @@ from torch import Tensor
 from darknet_py.data.loader import Batch
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
+from darknet_py.model.load import load
 from darknet_py.model.network import Network
 from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
 from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
@@ -64,6 +65,10 @@ class TrainResult(NamedTuple):
     best_map: float | None
     label: str
     cfg: Path
+
+    def load(self, device: str | torch.device = "cpu") -> Network:
+        """The trained network, ready for inference, with its class names: the best weights, else the last ones."""
+        return load(self.cfg, self.best or self.weights, device=device)
 
 
 class _Due(NamedTuple):
@@ -264,6 +269,9 @@ class Trainer:
         if plan.context.is_main_process:
             if plan.cfg != plan.source:
                 plan.files.save_cfg(plan.graph)
+            note = plan.files.save_names(plan.task.names)
+            if note:
+                self.log.warning(note)
             if self._restored:  # a crash may have come between NAME_last.state and NAME_last.weights
                 plan.files.save_weights(self.network, "last")
         self.log.start(self.train_step.iteration)
@@ -323,7 +331,7 @@ class Trainer:
         is_best = score.value >= self.best
         if is_best:
             self.best = score.value
-            plan.files.save_best(self.network, score.value, iteration)
+            plan.files.save_best(self.network, score.value, iteration, score.metrics)
         self.log.add_evaluation(iteration, score, self.best, plot=is_best and plan.options.chart)
 
     def _should_stop_early(self) -> bool:

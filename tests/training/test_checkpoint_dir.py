@@ -54,8 +54,8 @@ def test_paths_and_weights(cfg: Path, tmp_path: Path) -> None:
     network = darknet_py.load(cfg)
     network.state.seen = 8
     assert read_header(files.save_weights(network, "final")).seen == 8
-    files.save_best(network, 0.25, 2)
-    assert json.loads(files.path("best.json").read_text()) == {"map": 0.25, "iteration": 2}
+    files.save_best(network, 0.25, 2, {"loss": 1.0, "best_thresh": 0.4, "best_f1": None})
+    assert json.loads(files.path("best.json").read_text()) == {"map": 0.25, "iteration": 2, "best_thresh": 0.4}
     files.save_cfg(network.graph)
     assert files.cfg.read_text() == cfg.read_text()
     files.save_list("bad.list", ["x", "y", "x"])
@@ -119,3 +119,14 @@ def test_the_cfg_for_other_classes_stays_with_its_weights(cfg: Path, shapes: Pat
     for folder, classes in ((out / "tiny_run1", 7), (out, 8)):
         network = darknet_py.load(folder / "tiny.cfg", folder / "tiny_final.weights")
         assert network.graph.detection_specs[0].classes == classes
+
+
+def test_names_are_written_and_a_file_of_the_user_is_kept(tmp_path: Path) -> None:
+    files = CheckpointDir(tmp_path, "net")
+    assert files.save_names(["0", "1"]) == "" and not files.names.exists()
+    files.names.write_text("mine\n")
+    note = files.save_names(["red cell", "platelet\n"])
+    assert files.names.read_text() == "red cell\nplatelet\n"
+    assert note.endswith(f"what it was is {tmp_path / 'net.names.old'}")
+    assert (tmp_path / "net.names.old").read_text() == "mine\n"
+    assert files.save_names(["red cell", "platelet"]) == ""

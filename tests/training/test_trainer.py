@@ -70,7 +70,7 @@ def test_it_leaves_the_files_it_promises(whole: tuple[TrainResult, Path]) -> Non
     folder = result.weights.parent
     names = {path.name for path in folder.iterdir()}
     pictures = {"chart_tiny.png", "tiny_confusion.png", "tiny_precision_recall.png"}
-    assert names == FILES | pictures | {"tiny_log.csv", "tiny_map.json", "tiny_classes.csv"}
+    assert names == FILES | pictures | {"tiny_log.csv", "tiny_map.json", "tiny_classes.csv", "tiny.names"}
     assert read_header(result.weights).seen == 48
     assert result.weights.read_bytes() == (folder / "tiny_last.weights").read_bytes()
     rows = list(csv.DictReader(result.log.read_text().splitlines()))
@@ -99,13 +99,20 @@ def test_map_while_training_is_the_stand_alone_one(shapes: Path, tmp_path: Path)
     options: dict[str, Any] = {"iou_thresh": 0.1, "map": 20, "adam": True, "learning_rate": 0.01, "max_batches": 40}
     result = train(cfg, shapes, tmp_path / "out", **options)
     data = DataFile.read(shapes)
-    network = darknet_py.load(cfg, result.weights, names=data.class_names())
+    network = darknet_py.load(cfg, result.weights)
+    assert network.names == data.class_names()
     evaluation = EvalOptions(protocols=("darknet",), workers=0, iou_thresh=0.1)
     alone = evaluate_detector(network, data.valid_images(), options=evaluation)
     assert alone.darknet is not None
     assert result.map is not None and result.map > 0.01
     assert alone.darknet.map == result.map
     assert result.best_map is not None and result.best_map >= result.map
+
+    best = evaluate_detector(result.load(), data.valid_images(), options=evaluation).darknet
+    stored = json.loads((tmp_path / "out" / "tiny_best.json").read_text())
+    assert best is not None and best.best_thresh is not None
+    assert [stored[key] for key in ("map", "best_thresh", "best_f1")] == [best.map, best.best_thresh, best.best_f1]
+    assert result.load().threshold("auto") == best.best_thresh
 
 
 def test_seed_decides_everything(whole: tuple[TrainResult, Path], shapes: Path, tmp_path: Path) -> None:
