@@ -28,7 +28,7 @@ COMMANDS = {
     "classify": "print the most likely classes of images",
     "evaluate": "evaluate a detector (Darknet's mAP, COCO AP), a classifier (top-1, top-5) or a text model",
     "rnn": "train a recurrent network on a text file, or generate text",
-    "convert": "convert cfg and weights to a PyTorch checkpoint (.pt), or a checkpoint to .weights",
+    "convert": "convert cfg and weights to a checkpoint (.pt), .weights, or a network for other programs (.onnx)",
     "weights": "Darknet's weight tools: average, rgbgr, rescale, reset, denormalize, normalize, oneoff, statistics",
     "info": "print layers, shapes, parameters, BFLOPs and memory traffic of a cfg, or the differences of two cfgs",
     "graph": "draw a cfg as an SVG diagram, or as an HTML page with zoom, details, search and activation maps",

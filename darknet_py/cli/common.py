@@ -35,7 +35,7 @@ def darknet_argument(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--darknet", action="store_true", help=f"print what Darknet's {what}")
 
 
-def size_arguments(parser: argparse.ArgumentParser) -> None:
+def size_arguments(parser: argparse._ActionsContainer) -> None:
     """--width, --height."""
     parser.add_argument("--width", type=positive, help="input width (default: that of the cfg)")
     parser.add_argument("--height", type=positive, help="input height (default: that of the cfg)")

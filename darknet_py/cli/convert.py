@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import argparse
 
-from darknet_py.cli.common import positive
+from darknet_py.cli.common import fraction, positive, size_arguments
 from darknet_py.data.datafile import read_names
-from darknet_py.export.convert import convert
+from darknet_py.errors import DarknetError
+from darknet_py.export.convert import EXPORTERS, WEIGHT_SUFFIXES, convert
+from darknet_py.export.export_options import DYNAMIC, OUTPUTS, PRECISIONS, ExportOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG", help="the Darknet cfg; leave it out when WEIGHTS is a .pt", nargs="?")
     parser.add_argument("weights", metavar="WEIGHTS", help="a .weights file or a .pt checkpoint")
-    parser.add_argument("out", metavar="OUT", help="the file to write; its ending (.pt, .weights) chooses the format")
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        help=f"the file to write; its ending ({', '.join((*WEIGHT_SUFFIXES, *EXPORTERS))}) chooses the format",
+    )
     parser.add_argument(
         "--cutoff", type=positive, metavar="N", help="the first N layers only, as Darknet's `partial` (NAME.conv.N)"
     )
-    parser.add_argument("--names", metavar="FILE", help="class names, one a line, to keep in the checkpoint")
+    parser.add_argument("--names", metavar="FILE", help="class names, one a line, to keep in the file")
+    exported = parser.add_argument_group(f"exported networks ({', '.join(EXPORTERS)})")
+    exported.add_argument(
+        "--outputs",
+        choices=OUTPUTS,
+        help="boxes: decoded candidates; nms: detections after suppression; raw: what the heads read "
+        "(default: boxes, raw without detection layers)",
+    )
+    exported.add_argument("--precision", choices=PRECISIONS, help="of all layers but the heads (default: fp32)")
+    exported.add_argument("--batch", type=positive, metavar="N", help="images per call (default: 1)")
+    exported.add_argument(
+        "--dynamic", choices=DYNAMIC, help="what stays open: the number of images, their size, or both (default: none)"
+    )
+    size_arguments(exported)
+    exported.add_argument("--thresh", type=fraction, help="minimum confidence, for --outputs nms (default: 0.25)")
+    exported.add_argument(
+        "--nms", type=fraction, help="IoU threshold for non-maximum suppression, for --outputs nms (default: 0.45)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     names = read_names(args.names) if args.names else ()
-    out = convert(args.cfg, args.weights, args.out, names, args.cutoff)
+    chosen = {
+        name: value
+        for name in ("outputs", "precision", "batch", "dynamic", "width", "height", "thresh", "nms")
+        if (value := vars(args)[name]) is not None
+    }
+    if chosen and args.cutoff:
+        raise DarknetError(f"--{next(iter(chosen))}: does not apply with --cutoff")
+    out = convert(args.cfg, args.weights, args.out, names, args.cutoff, ExportOptions(**chosen) if chosen else None)
     print(f"wrote {out} ({out.stat().st_size} bytes)")
     return 0

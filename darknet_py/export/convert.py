@@ -1,4 +1,4 @@
-"""From one file of trained weights to another, by the ending of the target."""
+"""From one file of trained weights to another format, by the ending of the target."""
 
 from __future__ import annotations
 
@@ -7,32 +7,53 @@ from dataclasses import replace
 from pathlib import Path
 
 from darknet_py.errors import DarknetError
+from darknet_py.export.export_options import ExportOptions
+from darknet_py.export.exporter import Exporter, Job, check_offered
+from darknet_py.export.onnx import OnnxExporter
 from darknet_py.model.model_file import CHECKPOINT_SUFFIXES, ModelFile
 from darknet_py.model.weights import Header
 
-SUFFIXES = (*CHECKPOINT_SUFFIXES, ".weights")
+# Formats that hold the trained arrays themselves.
+WEIGHT_SUFFIXES = (*CHECKPOINT_SUFFIXES, ".weights")
+
+# Formats that hold a network which other programs run.
+EXPORTERS: dict[str, Exporter] = {
+    ".onnx": OnnxExporter(),
+}
+
+SUFFIXES = (*WEIGHT_SUFFIXES, *EXPORTERS)
 
 
 def convert(
-    cfg: str | Path | None, weights: str | Path, out: str | Path, names: Sequence[str] = (), cutoff: int | None = None
+    cfg: str | Path | None,
+    weights: str | Path | None,
+    out: str | Path,
+    names: Sequence[str] = (),
+    cutoff: int | None = None,
+    options: ExportOptions | None = None,
 ) -> Path:
-    """Writes trained weights in another format. No module is built; `.weights` to `.pt` and back gives the same bytes.
+    """Writes a trained network in another format.
+
+    `.weights` to `.pt` and back gives the same bytes. An exported network (.onnx …) is run beside ours on a check image
+    first, and written only if both give the same.
 
     Args:
         cfg: A Darknet cfg; None when `weights` is a checkpoint, which holds its own.
-        weights: A `.weights` file or a `.pt` checkpoint.
-        out: The file to write. Its ending names the format: .pt, .pth or .weights.
-        names: Class names to keep in a checkpoint (default: those of `weights`).
+        weights: A `.weights` file or a `.pt` checkpoint; None takes those of a checkpoint given as `cfg`.
+        out: The file to write. Its ending names the format, one of `SUFFIXES`.
+        names: Class names to keep (default: those of `weights`).
         cutoff: Only the layers before this one, as a `.weights` file whatever the ending, with no images seen
             (Darknet's `partial`; such files are called NAME.conv.N).
+        options: Outputs, precision and input of an exported network.
 
     Returns:
-        The path of the file written.
+        The path of the file written. What was compared, and what the target cannot do, is logged.
 
     Raises:
-        DarknetError: The ending is unknown, or the cutoff does not fit.
+        DarknetError: The ending is unknown, the cutoff does not fit, or the exported network differs from ours.
         CfgError: The cfg is wrong.
         WeightsError: The weights do not fit the cfg, or the file cannot be written.
+        MissingExtra: A package that the format needs is not installed.
     """
     out = Path(out)
     if cutoff is not None:
@@ -46,5 +67,24 @@ def convert(
         return out
     if out.suffix not in SUFFIXES:
         raise DarknetError(f"{out}: expected an ending of {', '.join(SUFFIXES)}, got {out.suffix or 'none'!r}")
-    ModelFile.read(cfg, weights, names=names).write(out)
+    exporter = EXPORTERS.get(out.suffix)
+    if exporter is None:
+        if options is not None:
+            raise DarknetError(f"{out}: options of an exported network do not apply to weights")
+        ModelFile.read(cfg, weights, names=names).write(out)
+        return out
+    options = options or ExportOptions()
+    options.check()
+    check_offered(exporter, out, options)
+    _check_writable(out)
+    model = ModelFile.read(cfg, weights, names=names)
+    if not model.tensors:
+        raise DarknetError(f"{out}: expected trained weights, got none")
+    exporter.export(Job.of(model, options), out).write()
     return out
+
+
+def _check_writable(out: Path) -> None:
+    """Raises DarknetError before minutes of work are spent on a file that cannot be written."""
+    if not out.parent.is_dir():
+        raise DarknetError(f"{out}: cannot write: there is no folder {out.parent}")
