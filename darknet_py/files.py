@@ -52,6 +52,49 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
             temporary.unlink(missing_ok=True)
 
 
+def check_output_file(path: str | Path, *, makes_folder: bool = False) -> None:
+    """Raises DataError where a file cannot be written, to be called before the work whose result it is.
+
+    makes_folder: whether its folder is made where it is missing.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        os.lstat(path.parent)
+        if not os.path.exists(path):
+            _check_folder(path.parent)
+            with suppress(FileNotFoundError):
+                os.lstat(path)  # raises where the name is too long
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        if makes_folder:
+            return check_output_folder(path.parent)
+        raise DataError(f"{_shown(path)}: cannot write: there is no folder {_shown(path.parent)}") from None
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{_shown(path)}: cannot write: {_reason(problem)}") from None
+
+
+def check_output_folder(path: str | Path) -> None:
+    """Raises DataError where a folder cannot be made or written to; as `check_output_file`."""
+    path = Path(path)
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(path)
+        existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+        _check_folder(existing)
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{_shown(path)}: cannot make this folder: {_reason(problem)}") from None
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def file_names(names: Sequence[str], prefix: str = "", suffix: str = "") -> list[str]:
     """A file name for each of `names`, all different, that stays inside its folder.
 

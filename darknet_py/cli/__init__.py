@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TextIO
 
 from darknet_py.cli.darknet_compat import FORMS, translate
-from darknet_py.cli.usage import UsageError
+from darknet_py.cli.usage import Parser, UsageError, check_command, check_options
 from darknet_py.errors import CfgWarning, DarknetError
 
 PROGRAM = "darknet-py"
@@ -78,38 +78,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses a command line, Darknet's own included. Wrong usage ends the process, as argparse does."""
-    words = translate(argv)
-    return make_parser(words).parse_args(_json_without_file(words))
+    """Parses a command line, Darknet's own included. Raises UsageError; --help and --version end the process."""
+    words = _json_without_file(translate(argv))
+    parser = make_parser(words)
+    chosen = _command_of(words)
+    check_command(chosen, COMMANDS, parser.format_usage().strip())
+    return parser.parse_args(words)
 
 
 def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for a command line. Only the module of its command is imported and configured."""
+    """The parser for a command line. Only the module of its command is imported and configured.
+
+    Raises UsageError for an option that the command does not have.
+    """
     from darknet_py import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Darknet networks in PyTorch: read, run, train, evaluate and convert them.",
         epilog=f"Darknet's own command lines work as well: {', '.join(FORMS)}.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    chosen = next((word for word in words if not word.startswith("-")), None)
+    chosen = _command_of(words)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == chosen:
             module = import_module(f"darknet_py.cli.{name}")
             module.configure(command)
             command.set_defaults(run=module.run)
+            check_options(words, command)
     return parser
+
+
+def _command_of(words: Sequence[str]) -> str | None:
+    return next((word for word in words if not word.startswith("-")), None)
 
 
 def _json_without_file(words: Sequence[str]) -> list[str]:
     """`--json` takes the next word only if it is a file name ending in .json; otherwise it means standard output."""
-    following = [*words[1:], ""]
+    following = [*words, ""][1:]
     return [
         "--json=-" if word == "--json" and not after.endswith(".json") else word
-        for word, after in zip(words, following, strict=True)
+        for word, after in zip(words, following, strict=False)
     ]
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from darknet_py.cli.common import darknet_argument, json_argument, positive, write_json
+from darknet_py.cli.common import darknet_argument, json_argument, output_file, output_folder, positive, write_json
 from darknet_py.cli.darknet_output import anchor_lines, counter_line
+from darknet_py.cli.usage import UsageError
 from darknet_py.data import anchor_heads
 from darknet_py.data import anchors as clustering
 from darknet_py.data.anchor_heads import HeadAnchors, set_anchors
 from darknet_py.data.anchors import AnchorQuality, BoxSizes, Sizes
 from darknet_py.data.open_dataset import open_dataset
-from darknet_py.errors import DarknetError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.graph.graph import Graph, build_graph, parse
 from darknet_py.view.figure import check_plot_path, save_figure
@@ -39,10 +39,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="keep: as many anchors per head as now; stride: by size (default: keep if possible)",
     )
     parser.add_argument(
-        "--write", metavar="OUT.cfg", help="write the cfg with the new anchors, everything else unchanged"
+        "--write",
+        type=output_file,
+        metavar="OUT.cfg",
+        help="write the cfg with the new anchors, everything else unchanged",
     )
-    parser.add_argument("--out", metavar="FOLDER", default=".", help="folder of anchors.txt (default: the current one)")
-    parser.add_argument("--plot", metavar="FILE", help="draw boxes and anchors: .svg or .png")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        metavar="FOLDER",
+        default=Path("."),
+        help="folder of anchors.txt (default: the current one)",
+    )
+    parser.add_argument("--plot", type=output_file, metavar="FILE", help="draw boxes and anchors: .svg or .png")
     json_argument(parser)
     darknet_argument(parser, "`detector calc_anchors` prints, and write its counters_per_class.txt")
 
@@ -51,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     graph = parse(args.cfg, width=args.width, height=args.height) if args.cfg else None
     heads = anchor_heads.anchor_heads(graph) if graph else []
     if graph is None and not (args.clusters and args.width and args.height and not args.write and not args.masks):
-        raise DarknetError(
+        raise UsageError(
             "without CFG, --clusters, --width and --height are required, and --write and --masks are not allowed"
         )
     if args.plot:

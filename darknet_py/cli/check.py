@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from darknet_py.cli.common import json_argument, positive, write_json
+from darknet_py.cli.common import json_argument, output_folder, positive, write_json
+from darknet_py.cli.usage import UsageError
 from darknet_py.data.audit import KINDS, AuditReport, AuditRules, Finding, audit
 from darknet_py.data.augment.augmentation import MOSAIC, Augmentation
 from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
@@ -23,7 +24,7 @@ from darknet_py.data.images import load_image
 from darknet_py.data.loader import Batch, TrainLoader
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.data.open_dataset import PROBLEMS, WRONG_SIZES, conversion_notes, open_dataset
-from darknet_py.errors import DarknetError, DataError
+from darknet_py.errors import DataError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.model.load import read_graph
@@ -48,14 +49,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--augment", type=positive, metavar="N", help="draw N training samples as the network sees them"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the samples (default: 0)")
-    parser.add_argument("--out", metavar="FOLDER", default="check", help="folder of images and report (default: check)")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        metavar="FOLDER",
+        default=Path("check"),
+        help="folder of images and report (default: check)",
+    )
     parser.add_argument("--no-images", action="store_true", help="write only the report")
     json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.augment and not args.cfg:
-        raise DarknetError("--augment requires CFG")
+        raise UsageError("--augment requires CFG")
     graph = read_graph(args.cfg) if args.cfg else None
     data, splits, names, rules = _open(args.data, graph, args.tiny)
     out = make_folder(args.out)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darknet_py.files import write_atomically
+from darknet_py.files import check_output_file, check_output_folder, write_atomically
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -43,7 +43,7 @@ def size_arguments(parser: argparse._ActionsContainer) -> None:
 
 def device_argument(parser: argparse.ArgumentParser) -> None:
     """--device, for `device_or_default`."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    parser.add_argument("--device", type=device, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
 def amp_argument(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,12 @@ def stb_argument(parser: argparse.ArgumentParser) -> None:
 def json_argument(parser: argparse._ActionsContainer) -> None:
     """--json [FILE], for `write_json`."""
     parser.add_argument(
-        "--json", metavar="FILE", nargs="?", const="-", help="write the result as JSON to FILE.json (default: stdout)"
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="write the result as JSON to FILE.json (default: stdout)",
     )
 
 
@@ -97,6 +102,42 @@ def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network
 
     device = device_or_default(args.device)
     return load(args.cfg, args.weights, width=args.width, height=args.height, device=device, names=names)
+
+
+def device(text: str) -> str:
+    """The name of a device, for argparse."""
+    import torch
+
+    try:
+        torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"expected a device like cpu or cuda:0, got {text!r}") from None
+    return text
+
+
+def output_file(text: str) -> str:
+    """A file to write, for argparse; "-" is standard output. Raises DataError before any work where it cannot be."""
+    if text != "-":
+        check_output_file(text)
+    return text
+
+
+def output_file_in_new_folder(text: str) -> str:
+    """As `output_file`, where the command makes missing folders."""
+    check_output_file(text, makes_folder=True)
+    return text
+
+
+def output_prefix(text: str) -> str:
+    """The start of the names of numbered images, for argparse; as `output_file_in_new_folder`."""
+    check_output_file(f"{text}_00000001.jpg", makes_folder=True)
+    return text
+
+
+def output_folder(text: str) -> str:
+    """A folder to write to, for argparse. Raises DataError before any work where it cannot be made."""
+    check_output_folder(text)
+    return text
 
 
 def positive(text: str) -> int:

@@ -17,8 +17,9 @@ import torch
 
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.cli.benchmark import random_images, time_in_turns
-from darknet_py.cli.common import device_argument, device_or_default, json_argument, positive, write_json
-from darknet_py.errors import DarknetError, DataError
+from darknet_py.cli.common import device_argument, device_or_default, json_argument, output_file, positive, write_json
+from darknet_py.cli.usage import UsageError
+from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import network_profile
@@ -79,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     device_argument(parser)
     parser.add_argument("--batch", type=positive, default=1, help="with --measure: images per forward pass")
     parser.add_argument("--seconds", type=float, default=20.0, help="with --measure: duration (default: 20)")
-    parser.add_argument("--plot", metavar="OUT.svg", help="draw the networks as points (SVG)")
+    parser.add_argument("--plot", type=output_file, metavar="OUT.svg", help="draw the networks as points (SVG)")
     parser.add_argument(
         "--x", choices=tuple(_AXES), help="x axis of the plot (default: latency if measured, else bflops)"
     )
@@ -140,7 +141,7 @@ def set_accuracies(entries: Sequence[Entry], arguments: Sequence[str], column: s
         elif {name} & {known for entry in entries for known in _names(entry)}:
             values = {name: _number(value, text)}
         else:
-            raise DarknetError(
+            raise UsageError(
                 f"--accuracy: expected one of the networks, got {name!r}"
                 f"{did_you_mean(name, [entry.name for entry in entries])}"
             )
@@ -159,7 +160,7 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DarknetError(f"--accuracy: {where}: expected a number, got {text!r}")
+        raise UsageError(f"--accuracy: {where}: expected a number, got {text!r}")
     return value
 
 
@@ -251,7 +252,7 @@ def write_plot(entries: Sequence[Entry], args: argparse.Namespace) -> None:
             points.append(Point(entry.name, entry.cfg, across, up))
     if not points:
         missing = "--measure" if "latency" in (x, y) and not args.measure else "--accuracy"
-        raise DarknetError(f"{args.plot}: no network has both {x} and {y}: add {missing}")
+        raise UsageError(f"{args.plot}: no network has both {x} and {y}: add {missing}")
     label = args.column if y == "accuracy" else _AXES[y][0]
     title = f"{label} over {_AXES[x][0]}"
     write_atomically(args.plot, scatter(points, _AXES[x][0], label, title, _AXES[y][2]).encode())

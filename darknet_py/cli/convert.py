@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from darknet_py.cli.common import fraction, positive, size_arguments
+from darknet_py.cli.common import fraction, output_file, positive, size_arguments
 from darknet_py.data.datafile import read_names
 from darknet_py.errors import DarknetError
 from darknet_py.export.convert import EXPORTERS, WEIGHT_SUFFIXES, convert
@@ -16,6 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help="a .weights file or a .pt checkpoint")
     parser.add_argument(
         "out",
+        type=output_file,
         metavar="OUT",
         help=f"the file to write; its ending ({', '.join((*WEIGHT_SUFFIXES, *EXPORTERS))}) chooses the format",
     )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from darknet_py.cli.common import json_argument, write_json
+from darknet_py.cli.common import json_argument, output_folder, write_json
+from darknet_py.cli.usage import UsageError
 from darknet_py.data.builtin.shapes import open_darknet_data
 from darknet_py.data.datafile import read_list, read_names
 from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, data_file, detect_format
 from darknet_py.data.writers import check_empty, export
-from darknet_py.errors import DataError
 from darknet_py.shipped import find
 
 _MAX_PRINTED = 10  # problems printed
@@ -27,7 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a .data file, a COCO JSON file or folder, a VOC folder, a data.yaml, CSV files of boxes, or a folder of "
         "images with label files",
     )
-    parser.add_argument("out", metavar="OUT", help="new folder; its images are links to the originals")
+    parser.add_argument(
+        "out", type=output_folder, metavar="OUT", help="new folder; its images are links to the originals"
+    )
     parser.add_argument("--to", required=True, choices=("darknet", "coco", "voc", "yolo"), help="the format to write")
     parser.add_argument("--names", metavar="FILE", help="class names in the order to write, one per line")
     parser.add_argument("--images", metavar="DIR", help="image folder of a COCO file (default: found next to it)")
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     )
     data_format = detect_format(source.path)
     if data_format == DARKNET and source.names:
-        raise DataError(f"{args.source}: --names is for other formats; in Darknet's format classes are numbers")
+        raise UsageError(f"{args.source}: --names is for other formats; in Darknet's format classes are numbers")
     check_empty(args.out)
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder)

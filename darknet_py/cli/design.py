@@ -7,6 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from darknet_py.cli.common import output_file
+from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DarknetError
 from darknet_py.files import write_atomically
 from darknet_py.zoo.backbones import BACKBONES
@@ -42,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("cfg", metavar="CFG", nargs="?", help="a plain cfg to convert to a cross stage partial one")
     parser.add_argument("--list", action="store_true", help="list backbones, necks and heads")
-    parser.add_argument("--write", metavar="OUT.cfg", help="file to write (default: standard output)")
+    parser.add_argument("--write", type=output_file, metavar="OUT.cfg", help="file to write (default: standard output)")
     stage = parser.add_argument_group("stages")
     stage.add_argument("--backbone", metavar="NAME", help="resnet10 … resnext101, darknet53, densenet201, peleenet, …")
     stage.add_argument(
@@ -95,22 +97,29 @@ def _csp(args: argparse.Namespace) -> Csp | None:
     if args.csp is None:
         for name in ("gamma", "split"):
             if getattr(args, name) is not None:
-                raise DarknetError(f"--{name}: expected --csp with it")
+                raise UsageError(f"--{name}: expected --csp with it")
         return None
     if args.csp not in _FUSIONS:
-        raise DarknetError(f"--csp: expected one of fusion-first, fusion-last, csp, got {args.csp!r}")
+        raise UsageError(f"--csp: expected one of fusion-first, fusion-last, csp, got {args.csp!r}")
     gamma = 0.5 if args.gamma is None else args.gamma
     return Csp(gamma, _FUSIONS[args.csp], args.split or "conv")
 
 
 def _designed_cfg(args: argparse.Namespace) -> str:
     if not args.backbone:
-        raise DarknetError("expected --backbone, or a cfg and --csp; see `design --help` and `design --list`")
+        raise UsageError("expected --backbone, or a cfg and --csp; see `design --help` and `design --list`")
     try:
         anchors = [float(part) for part in (args.anchors or "").replace(",", " ").split()]
     except ValueError:
-        raise DarknetError(f"--anchors: expected numbers, got {args.anchors!r}") from None
-    design = Design(
+        raise UsageError(f"--anchors: expected numbers, got {args.anchors!r}") from None
+    try:
+        return _design(args, anchors).text(f"`darknet-py design {_command(args)}`.")
+    except DarknetError as error:  # whatever is wrong with a design is wrong with its options
+        raise UsageError(str(error)) from error
+
+
+def _design(args: argparse.Namespace, anchors: list[float]) -> Design:
+    return Design(
         args.backbone,
         _csp(args),
         neck=args.neck or "",
@@ -124,16 +133,15 @@ def _designed_cfg(args: argparse.Namespace) -> str:
         elastic=args.elastic,
         size=(args.width or 0, args.height or args.width or 0),
     )
-    return design.text(f"`darknet-py design {_command(args)}`.")
 
 
 def _converted_cfg(args: argparse.Namespace) -> str:
     csp = _csp(args)
     if csp is None:
-        raise DarknetError(f"{args.cfg}: expected --csp with a cfg")
+        raise UsageError(f"{args.cfg}: expected --csp with a cfg")
     unexpected = [f"--{name}" for name in ("backbone", *_PARTS) if getattr(args, name)]
     if unexpected:
-        raise DarknetError(f"{', '.join(unexpected)}: not allowed with a cfg ({args.cfg})")
+        raise UsageError(f"{', '.join(unexpected)}: not allowed with a cfg ({args.cfg})")
     converted = to_csp(args.cfg, csp)
     for change in converted.changes:
         print(change, file=sys.stderr)

@@ -24,6 +24,8 @@ from darknet_py.cli.common import (
     letter_box_argument,
     load_network,
     network_arguments,
+    output_file,
+    output_folder,
     positive,
     stb_argument,
 )
@@ -47,11 +49,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
     images_argument(parser)
     parser.add_argument(
-        "--out", metavar="DIR", default="predictions", help="folder of the images with boxes (default: predictions)"
+        "--out",
+        type=output_folder,
+        metavar="DIR",
+        default=Path("predictions"),
+        help="folder of the images with boxes (default: predictions)",
     )
     parser.add_argument("--no-images", "--no-pictures", action="store_true", help="write no images")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write Darknet's JSON to FILE, or to stdout"
+        "--json",
+        type=output_file,
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write Darknet's JSON to FILE, or to stdout",
     )
     parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
     stb_argument(parser)

@@ -16,10 +16,13 @@ from darknet_py.cli.common import (
     fraction,
     letter_box_argument,
     network_arguments,
+    output_file,
+    output_folder,
     positive,
     stb_argument,
 )
 from darknet_py.cli.darknet_output import detection_layer_lines, map_lines
+from darknet_py.cli.usage import UsageError
 from darknet_py.data.datafile import DataFile, read_names
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import DarknetError
@@ -69,10 +72,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, default=8, help="images per forward pass (default: 8)")
     parser.add_argument("--workers", type=count, help="processes that read images (default: one per core, at most 8)")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="write the result to FILE, or to stdout instead of tables"
+        "--json",
+        type=output_file,
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the result to FILE, or to stdout instead of tables",
     )
     parser.add_argument(
         "--out",
+        type=output_folder,
         metavar="DIR",
         help="folder for evaluation.json, precision_recall.png, confusion.png and .csv, and Darknet's result files",
     )
@@ -102,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if other:
         for option, value in (("images", args.images), ("names", args.names)):
             if value:
-                raise DarknetError(f"--{option}: {args.cfg} is no detector; expected its data by --data")
+                raise UsageError(f"--{option}: {args.cfg} is no detector; expected its data by --data")
     if args.weights:
         model = model.with_weights(args.weights)
     if other:

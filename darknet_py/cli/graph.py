@@ -6,9 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from darknet_py.cli.common import load_network, network_arguments
+from darknet_py.cli.common import load_network, network_arguments, output_file
+from darknet_py.cli.usage import UsageError
 from darknet_py.data.images import load_image
-from darknet_py.errors import DarknetError
 from darknet_py.files import write_atomically
 from darknet_py.inference.detect import prepare
 from darknet_py.model.checkpoint import is_checkpoint
@@ -20,7 +20,9 @@ from darknet_py.view.graph_svg import svg
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "weights for --image")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="output file, .html or .svg (default: NAME.html)")
+    parser.add_argument(
+        "out", type=output_file, metavar="OUT", nargs="?", help="output file, .html or .svg (default: NAME.html)"
+    )
     parser.add_argument("--image", metavar="FILE", help="HTML: show the activation maps of every layer for this image")
     parser.add_argument(
         "--layers", metavar="A-B", type=_layer_range, help="SVG: draw only these layers, with all blocks open"
@@ -40,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or Path(args.cfg).stem + ".html")
     suffix = out.suffix.lower()
     if suffix not in (".html", ".svg"):
-        raise DarknetError(f"{out}: expected a file ending in .html or .svg")
+        raise UsageError(f"{out}: expected a file ending in .html or .svg")
     if suffix == ".html" and args.layers:
-        raise DarknetError(f"{out}: --layers draws an .svg; a page shows the whole network")
+        raise UsageError(f"{out}: --layers draws an .svg; a page shows the whole network")
     if suffix == ".svg" and args.image:
-        raise DarknetError(f"{out}: --image needs a page (.html)")
+        raise UsageError(f"{out}: --image needs a page (.html)")
     if args.weights and not args.image:
-        raise DarknetError("--weights needs --image: weights only matter for activation maps")
+        raise UsageError("--weights needs --image: weights only matter for activation maps")
     text = _page(args) if suffix == ".html" else _diagram(args)
     write_atomically(out, text.encode())
     print(f"wrote {out} ({out.stat().st_size} bytes)")
@@ -65,5 +67,5 @@ def _page(args: argparse.Namespace) -> str:
 def _diagram(args: argparse.Namespace) -> str:
     graph = read_graph(args.cfg, width=args.width, height=args.height)
     if args.layers and args.layers[-1] >= len(graph.layers):
-        raise DarknetError(f"--layers: expected layers 0…{len(graph.layers) - 1}, got {args.layers[-1]}")
+        raise UsageError(f"--layers: expected layers 0…{len(graph.layers) - 1}, got {args.layers[-1]}")
     return svg(graph, args.open, args.layers, args.theme)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from darknet_py.cli.common import amp_argument, count, fraction, positive
-from darknet_py.errors import TrainError
+from darknet_py.cli.common import amp_argument, count, device_argument, fraction, output_file, output_folder, positive
+from darknet_py.cli.usage import UsageError
 from darknet_py.files import write_atomically
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.train_options import NetValue, TrainOptions, given_overrides
@@ -80,8 +80,13 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clear", action="store_true", help="count iterations from 0, whatever the weights file says")
     parser.add_argument("--resume", action="store_true", help="continue from NAME_last.state as if never stopped")
-    parser.add_argument("--out", metavar="FOLDER", help="weights, state, log and chart (default: backup= of the data)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        metavar="FOLDER",
+        help="weights, state, log and chart (default: backup= of the data)",
+    )
+    device_argument(parser)
     amp_argument(parser)
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="momentum of batch norm's running statistics")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
@@ -99,6 +104,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and write nothing")
     parser.add_argument(
         "--json",
+        type=output_file,
         nargs="?",
         const="-",
         metavar="FILE",
@@ -145,7 +151,7 @@ def plan_arguments(
     overrides = given_overrides({key: value for key, value in given.items() if key not in options})
     for key, value in args.set:
         if key in overrides or (key in vars(args) and key not in _NET):
-            raise TrainError(
+            raise UsageError(
                 f"--set {key}: expected a key of [net] without an option of its own, or not given by it too"
             )
         overrides[key] = value

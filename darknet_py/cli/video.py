@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from darknet_py.cli.common import count, positive
+from darknet_py.cli.common import count, output_file, output_file_in_new_folder, output_prefix, positive
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.data.images import Image
 from darknet_py.data.video_reader import FrameReader
@@ -32,11 +32,27 @@ _ESCAPE = 27
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
     parser.add_argument("source", metavar="SOURCE", help="a file, a URL (rtsp://, http://) or a camera's number")
-    parser.add_argument("--out", metavar="FILE", help="the video to write (default: predictions/SOURCE.mp4)")
-    parser.add_argument("--no-video", action="store_true", help="write no video")
-    parser.add_argument("--images", "--pictures", metavar="PREFIX", help="write each frame as PREFIX_00000001.jpg …")
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="Darknet's JSON to FILE, or to stdout, a line per frame"
+        "--out",
+        type=output_file_in_new_folder,
+        metavar="FILE",
+        help="the video to write (default: predictions/SOURCE.mp4)",
+    )
+    parser.add_argument("--no-video", action="store_true", help="write no video")
+    parser.add_argument(
+        "--images",
+        "--pictures",
+        type=output_prefix,
+        metavar="PREFIX",
+        help="write each frame as PREFIX_00000001.jpg …",
+    )
+    parser.add_argument(
+        "--json",
+        type=output_file,
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="Darknet's JSON to FILE, or to stdout, a line per frame",
     )
     parser.add_argument("--show", action="store_true", help="show the frames in a window; Escape quits")
     parser.add_argument("--skip", type=count, default=0, metavar="N", help="frames to skip after each (default: 0)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from darknet_py.cli.common import json_argument, positive, write_json
+from darknet_py.cli.common import json_argument, output_file, positive, write_json
 from darknet_py.export import weight_tools
 from darknet_py.files import write_atomically
 from darknet_py.model.model_file import ModelFile
@@ -28,7 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (_, summary) in _CHANGES.items():
         change = _add(tools, name, summary, "weights", "out")
         if "normalize" in name:
-            change.add_argument("--cfg-out", metavar="FILE", help="write the cfg that fits the new weights")
+            change.add_argument(
+                "--cfg-out", type=output_file, metavar="FILE", help="write the cfg that fits the new weights"
+            )
     _add(tools, "oneoff", "put a classifier's class filters into a detector's head", "weights", "out")
     json_argument(_add(tools, "statistics", "print mean, variance and range of every array", "weights"))
 

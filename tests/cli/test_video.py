@@ -116,7 +116,7 @@ def test_a_live_source_gives_its_newest_frame(folder: Path, monkeypatch: pytest.
     ("options", "what"),
     [
         (("--out", "a.gif"), r"a.gif: expected a video ending in .mp4, .avi, .mkv, .mov, got .gif"),
-        (("--out", "/dev/null/a.mp4"), r"cannot make this folder"),
+        (("--out", "/dev/null/a.mp4"), r"/dev/null/a.mp4: cannot write: Not a directory"),
     ],
 )
 def test_where_it_cannot_be_written(
