@@ -13,7 +13,9 @@ from darknet_py.export.export_options import DYNAMIC, OUTPUTS, PRECISIONS, Expor
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cfg", metavar="CFG", help="the Darknet cfg; leave it out when WEIGHTS is a .pt", nargs="?")
-    parser.add_argument("weights", metavar="WEIGHTS", help="a .weights file or a .pt checkpoint")
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", help="a .weights file, a .pt checkpoint, or a state dict of another program"
+    )
     parser.add_argument(
         "out",
         type=output_file,

@@ -10,6 +10,8 @@ from darknet_py.errors import DarknetError
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Exporter, Job, check_offered
 from darknet_py.export.onnx import OnnxExporter
+from darknet_py.export.safe_unpickle import is_foreign
+from darknet_py.export.state_dicts import read_state_dict
 from darknet_py.model.model_file import CHECKPOINT_SUFFIXES, ModelFile
 from darknet_py.model.weights import Header
 
@@ -39,7 +41,8 @@ def convert(
 
     Args:
         cfg: A Darknet cfg; None when `weights` is a checkpoint, which holds its own.
-        weights: A `.weights` file or a `.pt` checkpoint; None takes those of a checkpoint given as `cfg`.
+        weights: A `.weights` file or a `.pt` checkpoint, or a PyTorch file of another program
+            (`export.state_dicts`); None takes those of a checkpoint given as `cfg`.
         out: The file to write. Its ending names the format, one of `SUFFIXES`.
         names: Class names to keep (default: those of `weights`).
         cutoff: Only the layers before this one, as a `.weights` file whatever the ending, with no images seen
@@ -71,13 +74,13 @@ def convert(
     if exporter is None:
         if options is not None:
             raise DarknetError(f"{out}: options of an exported network do not apply to weights")
-        ModelFile.read(cfg, weights, names=names).write(out)
+        _read(cfg, weights, names).write(out)
         return out
     options = options or ExportOptions()
     options.check()
     check_offered(exporter, out, options)
     _check_writable(out)
-    model = ModelFile.read(cfg, weights, names=names)
+    model = _read(cfg, weights, names)
     if not model.tensors:
         raise DarknetError(f"{out}: expected trained weights, got none")
     exporter.export(Job.of(model, options), out).write()
@@ -88,3 +91,10 @@ def _check_writable(out: Path) -> None:
     """Raises DarknetError before minutes of work are spent on a file that cannot be written."""
     if not out.parent.is_dir():
         raise DarknetError(f"{out}: cannot write: there is no folder {out.parent}")
+
+
+def _read(cfg: str | Path | None, weights: str | Path | None, names: Sequence[str]) -> ModelFile:
+    """The network of a cfg with the arrays of any file that has them."""
+    if cfg is None or weights is None or not is_foreign(weights):
+        return ModelFile.read(cfg, weights, names=names)
+    return read_state_dict(ModelFile.read(cfg, names=names), weights)
