@@ -121,6 +121,20 @@ def file_names(names: Sequence[str], prefix: str = "", suffix: str = "") -> list
     return [f"{prefix}{name}{suffix}" for name in safe]
 
 
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name in a folder survive a loss of power, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # not every file system has it
+    finally:
+        os.close(descriptor)
+
+
 def open_regular(path: str | Path, what: str) -> BinaryIO:
     """A regular file, open for reading bytes. Raises DataError: path, `what` and the reason."""
     path = Path(path)

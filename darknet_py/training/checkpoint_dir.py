@@ -1,6 +1,7 @@
 """The files that a training leaves in its output folder.
 
     NAME_last.weights    every 100 iterations        NAME_last.state   beside it: all that resuming needs
+                                                     NAME_previous.state   the one before, in case it is damaged
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
     NAME_best.weights    at the best mAP or top-1    NAME_best.json    that score, the best confidence threshold
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
@@ -9,31 +10,31 @@
     NAME.names           the names of the classes
     NAME_run1/           the files of an earlier training in the same folder, NAME_run2/ those of a later one …
 
-Each file is written under a temporary name and renamed, so that it is complete or not there. The state holds the
-weights too: whenever a process dies, one file is enough to resume, and a mismatch with NAME_last.weights is repaired.
+Each file is written under a temporary name and renamed, so that it is complete or not there. The state is written last
+and holds the weights too: whenever a process dies, it is enough to resume, and whatever is newer is written again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from darknet_py.errors import TrainError, WeightsError
-from darknet_py.files import make_folder, write_atomically
+from darknet_py.files import make_folder, open_regular, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
-from darknet_py.training.state import TrainingState
-
-VERSION = 2
+from darknet_py.training.run_lock import is_running
+from darknet_py.training.state import DamagedState, OtherNetwork, TrainingState, pack_state, unpack_state
 
 MiniBatch = tuple[Tensor, Tensor]  # images, truth
 
@@ -136,10 +137,14 @@ class CheckpointDir:
             raise TrainError(f"{target}: cannot keep the earlier files: {error.strerror or error}") from error
         return target
 
-    def remove_temporary(self, process: int) -> None:
-        """Removes unfinished files of a process, which has ended or is about to."""
-        for path in self.folder.glob(f".*.{process}.tmp"):
-            path.unlink(missing_ok=True)
+    def remove_temporary(self, process: int | None = None) -> None:
+        """Removes unfinished files: those of a process that is about to end, or all that killed trainings left."""
+        for path in self.folder.glob(".*.tmp"):
+            match = re.fullmatch(
+                rf"\.((chart_)?{re.escape(self.name)}[._].*|bad(_label)?\.list)\.(\d+)\.tmp", path.name
+            )
+            if match and (int(match[4]) == process if process is not None else not is_running(int(match[4]))):
+                path.unlink(missing_ok=True)
 
     def save_cfg(self, graph: Graph) -> None:
         """Writes NAME.cfg, the cfg of the weights."""
@@ -154,37 +159,71 @@ class CheckpointDir:
             raise TrainError(str(error)) from error
         return path
 
-    def save_last(self, network: Network, state: TrainingState) -> None:
-        """Writes NAME_last.state, then NAME_last.weights."""
-        buffer = io.BytesIO()
-        torch.save({"version": VERSION, "cfg": network.graph.layers_hash, **state}, buffer)
-        write_atomically(self.path("last.state"), buffer.getvalue(), TrainError)
-        self.save_weights(network, "last")
+    def save_last(self, network: Network, state: TrainingState, *, keep_previous: bool = True) -> None:
+        """Writes NAME_last.weights, then NAME_last.state, with the checksum of the weights.
 
-    def load_last(self, graph: Graph) -> TrainingState | None:
-        """Reads NAME_last.state.
+        Args:
+            network: The weights.
+            state: The state; without the checksum.
+            keep_previous: Whether the state that is there becomes NAME_previous.state.
+        """
+        digest = _file_digest(self.save_weights(network, "last"))
+        content = pack_state({**state, "weights": digest}, network.graph)
+        last, previous = self.path("last.state"), self.path("previous.state")
+        if keep_previous and last.exists():
+            try:
+                previous.unlink(missing_ok=True)
+                try:
+                    os.link(last, previous)  # there is a whole state at any time
+                except OSError:  # a file system without hard links
+                    last.rename(previous)
+            except OSError as error:
+                raise TrainError(f"{previous}: cannot write: {error.strerror or error}") from error
+        write_atomically(last, content, TrainError)
+
+    def load_last(self, graph: Graph) -> tuple[TrainingState | None, str]:
+        """Reads NAME_last.state, or the state before where it is damaged or missing.
 
         Args:
             graph: The network that is to be resumed.
 
         Returns:
-            The state; None where the file does not exist.
+            The state, None where there is none; and a line where it is the state before.
 
         Raises:
-            TrainError: The file is damaged, or of a network with other layers.
+            TrainError: Both are damaged, or a state is of a network with other layers.
         """
-        path = self.path("last.state")
-        if not path.exists():
-            return None
+        last, previous = self.path("last.state"), self.path("previous.state")
+        reason = "not found"
+        if last.exists():
+            try:
+                return self._load(last, graph), ""
+            except DamagedState as error:
+                reason = f"damaged ({error})"
+        if previous.exists():
+            try:
+                return self._load(previous, graph), f"{last}: {reason}; resuming from the state before, {previous}"
+            except DamagedState as error:
+                reason = f"{reason}, and {previous.name} too ({error})"
+        if reason == "not found":
+            return None, ""
+        raise TrainError(
+            f"{last}: {reason}; --weights {self.path('last.weights')} instead of --resume continues from the weights "
+            "alone"
+        )
+
+    def _load(self, path: Path, graph: Graph) -> TrainingState:
+        with open_regular(path, "training state") as file:
+            content = file.read()
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise TrainError(f"{path}: cannot read this training state: {_first_line(error)}") from error
-        if not isinstance(state, dict) or state.get("version") != VERSION:
-            raise TrainError(f"{path}: expected a training state of version {VERSION}, got something else")
-        if state["cfg"] != graph.layers_hash:
-            raise TrainError(f"{path}: saved with other layers than those of {graph.path}")
-        return cast("TrainingState", state)
+            return unpack_state(content, graph)
+        except OtherNetwork:
+            raise TrainError(f"{path}: saved with other layers than those of {graph.path}") from None
+
+    def holds_weights(self, digest: str) -> bool:
+        """Whether NAME_last.weights is there and has this checksum."""
+        path = self.path("last.weights")
+        return path.is_file() and _file_digest(path) == digest
 
     def save_batch(self, rank: int, iteration: int, loss: float, files: list[str], batch: list[MiniBatch]) -> Path:
         """Writes a batch whose loss was not finite.
@@ -256,5 +295,12 @@ class CheckpointDir:
             return -1.0
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise TrainError(f"{path}: cannot read: {error.strerror or error}") from error
+    return digest.hexdigest()

@@ -7,8 +7,11 @@ over images, so gradients are summed over processes, where DistributedDataParall
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -26,6 +29,7 @@ from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer
 from darknet_py.model.network import LossReport, Network
 
 _ADVICE = "--resume continues from the last checkpoint (torchrun --max-restarts=N does so by itself)"
+_PR_SET_PDEATHSIG = 1
 _TIMEOUT = timedelta(hours=1)  # the others wait while the main process saves, draws and writes
 # What keeps DistributedDataParallel from broadcasting running statistics; the name is new in torch 2.13.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -113,6 +117,8 @@ def process_group(context: DistContext, device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
     joins = not dist.is_initialized()
     if joins:
         store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
@@ -132,6 +138,16 @@ def process_group(context: DistContext, device: torch.device) -> Iterator[None]:
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """Lets the system kill this process when its parent ends (Linux).
+
+    A rank would train on without its agent, beside the ranks that a new agent starts, and write the same files. What it
+    leaves is whole at any time.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class LossModule(nn.Module):

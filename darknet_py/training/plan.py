@@ -45,6 +45,7 @@ class TrainingPlan:
         weights: Weights to start from.
         state: The state to resume from.
         resumes: Whether it continues an earlier training, by its state or its last weights.
+        falls_back: Whether `state` is the one before the last, which is damaged.
         memory: Estimate of the memory it needs.
         notes: Lines to log at the start.
         warnings: Warnings to log at the start.
@@ -62,6 +63,7 @@ class TrainingPlan:
     weights: InitialWeights | None
     state: TrainingState | None
     resumes: bool
+    falls_back: bool
     memory: MemoryEstimate
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -106,7 +108,7 @@ class TrainingPlan:
                 f"out: expected another folder than that of {cfg}, as the cfg for {options.classes} classes goes there"
             )
 
-        state = files.load_last(graph) if options.resume else None
+        state, fallback = files.load_last(graph) if options.resume else (None, "")
         resumes = options.resume and (state is not None or files.path("last.weights").exists())
         initial: InitialWeights | None = None
         if resumes and state is None:
@@ -133,6 +135,7 @@ class TrainingPlan:
             weights=initial,
             state=state,
             resumes=resumes,
+            falls_back=bool(fallback),
             memory=_memory(graph, local_batch, options),
             notes=(
                 *_schedule_notes(graph.document.edits),
@@ -142,7 +145,7 @@ class TrainingPlan:
                 *ineffective_keys(graph),
                 *_resume_notes(files, graph.net, options, state, resumes, started_anyway),
             ),
-            warnings=tuple(_warnings(graph, overrides)),
+            warnings=(*([fallback] if fallback else []), *_warnings(graph, overrides)),
         )
 
     @property
@@ -232,7 +235,7 @@ class TrainingPlan:
     def output_files(self) -> list[Path]:
         """The files that the training writes if nothing goes wrong, without numbered weights."""
         files, evaluates, metric = self.files, self.task.evaluates, self.task.metric
-        suffixes = ["last.weights", "last.state", "final.weights", "log.csv"]
+        suffixes = ["last.weights", "last.state", "previous.state", "final.weights", "log.csv"]
         suffixes += ["best.weights", "best.json", f"{metric}.json"] if evaluates else []
         suffixes += ["ema.weights"] if self.net.ema_alpha else []
         suffixes += ["tensorboard"] if self.options.tensorboard else []
@@ -281,7 +284,7 @@ class TrainingPlan:
 
     def _start_words(self) -> str:
         if self.state:
-            return f"resumed from {self.files.path('last.state')}"
+            return f"resumed from {self.files.path('previous.state' if self.falls_back else 'last.state')}"
         if self.weights:
             return str(self.weights)
         return f"initialized with seed {self.seed}"

@@ -91,10 +91,11 @@ def _lock(file: TextIO, owner: str) -> bool:
         else:
             return True
     process, host = (*owner.split(), "", "")[:2]
-    return host != socket.gethostname() or not process.isdigit() or not _is_running(int(process))
+    return host != socket.gethostname() or not process.isdigit() or not is_running(int(process))
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

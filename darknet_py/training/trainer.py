@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from darknet_py.data.loader import Batch
+from darknet_py.data.loader import Batch, ProblemLog
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.model.load import load
@@ -114,6 +114,8 @@ class Trainer:
         self.best = plan.files.best_score() if plan.continues else -1.0
         self.last_evaluation = plan.first_iteration
         self._restored = state is not None
+        self._restored_weights = state.get("weights", "") if state else ""
+        self._last_is_whole = not plan.falls_back  # NAME_last.state
         self._saved = -1  # the last iteration that was saved
         self._recovery: Recovery | None = None
         if state:
@@ -121,6 +123,8 @@ class Trainer:
             self.log.load_state_dict(state["journal"])
             self.best, self.last_evaluation = max(state["best"], self.best), state["measured"]
         self.loader = plan.task.loader(plan.local_batch, plan.context, plan.seed, plan.device)
+        if state and is_main:
+            self.loader.reports.new(*state.get("problems", ([], [])))
 
     def run(self, *, owns_process: bool = False) -> TrainResult:
         """Trains up to max_batches.
@@ -256,6 +260,8 @@ class Trainer:
     def _start(self) -> None:
         """Prepares the output folder and tells what was decided."""
         plan = self.plan
+        if plan.context.is_main_process:
+            plan.files.remove_temporary()
         if plan.context.is_main_process and not self._continues:
             earlier = plan.files.set_aside()
             if earlier:
@@ -272,9 +278,21 @@ class Trainer:
             note = plan.files.save_names(plan.task.names)
             if note:
                 self.log.warning(note)
-            if self._restored:  # a crash may have come between NAME_last.state and NAME_last.weights
-                plan.files.save_weights(self.network, "last")
+            if self._restored:
+                self._restore_files()
         self.log.start(self.train_step.iteration)
+
+    def _restore_files(self) -> None:
+        """Writes what a crash may have kept from being written, or left newer than the state, or what has changed."""
+        files = self.plan.files
+        if not files.holds_weights(self._restored_weights):
+            if self._restored_weights:
+                self.log.warning(
+                    f"{files.path('last.weights')} is not what was saved with the state (missing, damaged, or written "
+                    "by another program): written again from the state"
+                )
+            files.save_weights(self.network, "last")
+        self._save_side_files([self.loader.reports])
 
     def _mini_batches(self, batches: Iterator[Batch], shutdown: GracefulShutdown) -> Iterator[tuple[Tensor, Tensor]]:
         iteration, total = self.train_step.iteration + 1, self.plan.local_batch.mini_batches
@@ -347,6 +365,7 @@ class Trainer:
         reports = all_gather(self.loader.reports, plan.context.size)
         if not plan.context.is_main_process:
             return
+        self._save_side_files(reports)
         plan.files.save_last(
             self.network,
             {
@@ -354,8 +373,19 @@ class Trainer:
                 "journal": self.log.state_dict(),
                 "best": self.best,
                 "measured": self.last_evaluation,
+                "problems": [
+                    [line for report in reports for line in report.images],
+                    [line for report in reports for line in report.labels],
+                ],
             },
+            keep_previous=self._last_is_whole,
         )
+        self._last_is_whole = True
+
+    def _save_side_files(self, reports: Sequence[ProblemLog]) -> None:
+        """Writes the averages, the chart, and the lists of bad images and labels: before the state, so that a training
+        which is killed in between writes them again."""
+        plan = self.plan
         with self.train_step.averaged() as averaged:
             if averaged:
                 plan.files.save_weights(self.network, "ema")

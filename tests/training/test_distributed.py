@@ -265,3 +265,22 @@ def test_the_layers_that_get_no_gradient_are_known(body: str, idle: list[int]) -
     net.loss(torch.rand(2, 3, 8, 8), torch.rand(2, 3) if "softmax" in body else torch.zeros(0, 6)).total.backward()
     for index, layer in enumerate(net.layers):
         assert all((parameter.grad is None) == (index in idle) for parameter in layer.parameters())
+
+
+RANK = """
+import time
+from darknet_py.training.distributed import end_with_parent
+end_with_parent()
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_rank_ends_with_its_agent() -> None:
+    """The agent is killed; what its rank writes to is closed then."""
+    agent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {RANK!r}])"
+    root = Path(darknet_py.__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-c", agent], stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.kill()
+        assert process.stdout.read() == b""

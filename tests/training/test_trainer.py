@@ -25,7 +25,10 @@ from darknet_py.training.train_step import TrainStep
 from darknet_py.training.trainer import TrainResult
 from tests.training.conftest import CFG
 
-FILES = {"tiny_best.json", "tiny_best.weights", "tiny_final.weights", "tiny_last.state", "tiny_last.weights"}
+FILES = {
+    *("tiny_best.json", "tiny_best.weights", "tiny_final.weights"),
+    *("tiny_last.state", "tiny_last.weights", "tiny_previous.state"),
+}
 
 
 def train(cfg: Path, data: Path, out: Path, **overrides: Any) -> TrainResult:
