@@ -235,7 +235,7 @@ class TrainingPlan:
     def output_files(self) -> list[Path]:
         """The files that the training writes if nothing goes wrong, without numbered weights."""
         files, evaluates, metric = self.files, self.task.evaluates, self.task.metric
-        suffixes = ["last.weights", "last.state", "previous.state", "final.weights", "log.csv"]
+        suffixes = ["last.weights", "last.state", "final.weights", "log.csv"]
         suffixes += ["best.weights", "best.json", f"{metric}.json"] if evaluates else []
         suffixes += ["ema.weights"] if self.net.ema_alpha else []
         suffixes += ["tensorboard"] if self.options.tensorboard else []
