@@ -7,20 +7,24 @@ import argparse
 from darknet_py.cli.common import fraction, output_file, positive, size_arguments
 from darknet_py.data.datafile import read_names
 from darknet_py.errors import DarknetError
-from darknet_py.export.convert import EXPORTERS, WEIGHT_SUFFIXES, convert
+from darknet_py.export.convert import EXPORTERS, SUFFIXES, convert
 from darknet_py.export.export_options import DYNAMIC, OUTPUTS, PRECISIONS, ExportOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cfg", metavar="CFG", help="the Darknet cfg; leave it out when WEIGHTS is a .pt", nargs="?")
     parser.add_argument(
-        "weights", metavar="WEIGHTS", help="a .weights file, a .pt checkpoint, or a state dict of another program"
+        "cfg", metavar="CFG", help="the Darknet cfg; leave it out when WEIGHTS is a checkpoint", nargs="?"
+    )
+    parser.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        help="a .weights file, a checkpoint (.pt, .safetensors), or a state dict of another program",
     )
     parser.add_argument(
         "out",
         type=output_file,
         metavar="OUT",
-        help=f"the file to write; its ending ({', '.join((*WEIGHT_SUFFIXES, *EXPORTERS))}) chooses the format",
+        help=f"the file to write; its ending ({', '.join(SUFFIXES)}) chooses the format",
     )
     parser.add_argument(
         "--cutoff", type=positive, metavar="N", help="the first N layers only, as Darknet's `partial` (NAME.conv.N)"

@@ -10,17 +10,20 @@ from darknet_py.errors import DarknetError
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Exporter, Job, check_offered
 from darknet_py.export.onnx import OnnxExporter
+from darknet_py.export.openvino import OpenvinoExporter
 from darknet_py.export.safe_unpickle import is_foreign
 from darknet_py.export.state_dicts import read_state_dict
-from darknet_py.model.model_file import CHECKPOINT_SUFFIXES, ModelFile
+from darknet_py.export.torch_export import ExportedProgramExporter, TorchScriptExporter
+from darknet_py.model.model_file import WEIGHT_SUFFIXES, ModelFile
 from darknet_py.model.weights import Header
-
-# Formats that hold the trained arrays themselves.
-WEIGHT_SUFFIXES = (*CHECKPOINT_SUFFIXES, ".weights")
 
 # Formats that hold a network which other programs run.
 EXPORTERS: dict[str, Exporter] = {
     ".onnx": OnnxExporter(),
+    ".xml": OpenvinoExporter(),
+    ".pt2": ExportedProgramExporter(),
+    ".torchscript": TorchScriptExporter(),
+    ".ts": TorchScriptExporter(),
 }
 
 SUFFIXES = (*WEIGHT_SUFFIXES, *EXPORTERS)
@@ -41,7 +44,7 @@ def convert(
 
     Args:
         cfg: A Darknet cfg; None when `weights` is a checkpoint, which holds its own.
-        weights: A `.weights` file or a `.pt` checkpoint, or a PyTorch file of another program
+        weights: A `.weights` file or a checkpoint (.pt, .safetensors), or a PyTorch file of another program
             (`export.state_dicts`); None takes those of a checkpoint given as `cfg`.
         out: The file to write. Its ending names the format, one of `SUFFIXES`.
         names: Class names to keep (default: those of `weights`).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class Job:
         graph = resized(model.graph, options.width, options.height)
         outputs = options.chosen_outputs(graph)
         traced = "raw" if outputs == "raw" else "boxes"
-        model = ModelFile(graph, model.names, model.header, model.tensors)
+        model = replace(model, graph=graph)
         reference = traceable(model, traced, hier=options.hier)
         network = reference
         if options.precision in ("fp16", "bf16"):

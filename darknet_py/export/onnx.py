@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import Dim
 
 from darknet_py.errors import DarknetError
 from darknet_py.export.exporter import ExportResult, Job
-from darknet_py.export.optional import require
 from darknet_py.export.tensorrt_ops import TENSORRT_OPS
 from darknet_py.export.traceable import BOX_OUTPUTS, INPUT_NAME
+from darknet_py.export.tracing import quiet, trace
 from darknet_py.export.verify import Runner
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
+from darknet_py.optional import require
 
 # The lowest that torch's exporter writes; older ones lack Mish and Split by number, among others.
 OPSET = 18
 _MOST_BYTES = (1 << 31) - 1  # of a protobuf message
-_MOST_IMAGES = 1 << 12
-_MOST_STEPS = 1 << 9
 _CHECKED_CANDIDATES = 50  # per image, above the threshold with which suppression is checked
 _ROUNDED = 0.05  # of the detections may differ: an IoU that is the threshold but for rounding
 
@@ -57,7 +50,7 @@ def to_onnx(job: Job) -> bytes:
     """
     onnx = require("onnx", "onnx", "ONNX")
     require("onnxscript", "onnx", "ONNX")
-    traced = trace(job, job.inputs[0])
+    traced = trace(job)
     with quiet():
         program = torch.onnx.export(
             traced,
@@ -84,27 +77,6 @@ def to_onnx(job: Job) -> bytes:
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
-
-
-def trace(job: Job, x: Tensor) -> torch.export.ExportedProgram:
-    """The exported program of torch, open in batch and size where that is asked for.
-
-    Raises DarknetError for a network that cannot be traced.
-    """
-    shape: dict[int, object] = {}
-    if job.options.any_batch:
-        shape[0] = Dim("batch", min=1, max=_MOST_IMAGES)
-    if job.options.any_size:
-        shape |= {
-            2: job.step * Dim("rows", min=1, max=_MOST_STEPS),
-            3: job.step * Dim("columns", min=1, max=_MOST_STEPS),
-        }
-    with quiet(), torch.no_grad():
-        try:
-            return torch.export.export(job.network, (x,), dynamic_shapes=(shape,) if shape else None, strict=False)
-        except Exception as error:  # torch raises many kinds
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise DarknetError(f"{job.network.net.graph.path}: torch cannot trace this network: {reason}") from error
 
 
 def run_onnx(content: bytes) -> Runner:
@@ -223,16 +195,3 @@ def _tensorrt_note(content: bytes) -> str:
     model = require("onnx", "onnx", "ONNX").load_model_from_string(content)
     unknown = sorted({node.op_type for node in model.graph.node} - TENSORRT_OPS)
     return f"operators that TensorRT's parser does not list: {', '.join(unknown)}" if unknown else ""
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without what torch's exporters print about themselves."""
-    log = logging.getLogger("torch.onnx")
-    before, log.level = log.level, logging.ERROR
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.level = before

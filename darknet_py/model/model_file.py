@@ -11,7 +11,7 @@ from torch import Tensor
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.files import decode_text, open_regular
 from darknet_py.graph.graph import Graph, parse_text, resized
-from darknet_py.model import checkpoint
+from darknet_py.model import checkpoint, safetensors_file
 from darknet_py.model.companions import names_beside, threshold_beside
 from darknet_py.model.weights import (
     DEFAULT_HEADER,
@@ -25,6 +25,7 @@ from darknet_py.model.weights import (
 from darknet_py.shipped import find
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
+WEIGHT_SUFFIXES = (*CHECKPOINT_SUFFIXES, ".weights", safetensors_file.SUFFIX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +128,8 @@ class ModelFile:
         """
         try:
             with open(path, "rb") as file:
+                if Path(path).suffix == safetensors_file.SUFFIX:
+                    return cls(*safetensors_file.read_safetensors(path)).before(cutoff)
                 if checkpoint.is_archive(file):
                     return cls(*checkpoint.read_checkpoint(file, path)).before(cutoff)
                 if layout is None:
@@ -196,7 +199,7 @@ class ModelFile:
         return tensors, list(missing)
 
     def write(self, path: str | Path) -> None:
-        """Writes a checkpoint where the path ends in .pt or .pth, else a `.weights` file.
+        """Writes a checkpoint where the path ends in .pt or .pth, a `.safetensors` or else a `.weights` file.
 
         Args:
             path: The file to write. It is complete or not there.
@@ -206,6 +209,8 @@ class ModelFile:
         """
         if Path(path).suffix in CHECKPOINT_SUFFIXES:
             self.write_checkpoint(path)
+        elif Path(path).suffix == safetensors_file.SUFFIX:
+            safetensors_file.write_safetensors(path, self.graph, self.names, self.header, self.tensors, self.thresh)
         else:
             self.write_weights(path)
 
@@ -230,6 +235,9 @@ def read_cfg(path: str | Path, width: int | None = None, height: int | None = No
     """
     path = find(path, "cfg")
     with open_regular(path, "cfg") as file:
+        if Path(path).suffix == safetensors_file.SUFFIX:
+            model = ModelFile(*safetensors_file.read_safetensors(path))
+            return replace(model, graph=resized(model.graph, width, height))
         if checkpoint.is_archive(file):
             model = ModelFile(*checkpoint.read_checkpoint(file, path))
             return replace(model, graph=resized(model.graph, width, height))

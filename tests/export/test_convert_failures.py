@@ -75,7 +75,7 @@ def test_a_pickle_that_runs_a_program(content: str, files: Files, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash, whose ulimit limits the size of files")
-@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix != ".pth"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".onnx"])
 def test_a_full_disk(files: Files, suffix: str, tmp_path: Path) -> None:
     out = tmp_path / f"out{suffix}"
     command = f'ulimit -f 1; exec "{sys.executable}" -m darknet_py convert "{files.cfg}" "{files.weights}" "{out}"'
@@ -96,7 +96,7 @@ def test_options_that_a_format_has_not(files: Files, tmp_path: Path, capsys: pyt
             darknet_py.convert(files.cfg, files.weights, tmp_path / "out.onnx", options=wrong)
     paths = [str(files.cfg), str(files.weights)]
     assert main(["convert", *paths, str(tmp_path / "out.tflite")]) == 1
-    assert "expected an ending of .pt, .pth, .weights, .onnx" in capsys.readouterr().err
+    assert "expected an ending of .pt, .pth, .weights, .safetensors, .onnx" in capsys.readouterr().err
     assert main(["convert", *paths, str(tmp_path / "out.conv.2"), "--cutoff", "2", "--batch", "2"]) == 1
     assert left_behind(tmp_path) == []
 

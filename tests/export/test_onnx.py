@@ -164,6 +164,7 @@ def test_real_weights_give_cs_boxes(name: str, reference: Path, tmp_path: Path) 
     """Exact inputs, through onnxruntime and OpenCV 5, against the boxes of C Darknet."""
     cfg, weights = (reference / "real" / f"{name}.{ending}" for ending in ("cfg", "weights"))
     path = darknet_py.convert(cfg, weights, tmp_path / "a.onnx", options=ExportOptions(width=320, height=320))
+    suppression = darknet_py.load(cfg).nms_kind
     network = cv2.dnn.readNetFromONNX(str(path))
     for photo, rows in json.loads((reference / "real" / "boxes.json").read_text())[name]["boxes"].items():
         image = cv2.cvtColor(cv2.imread(str(reference / "real" / f"{photo}_320x320.png")), cv2.COLOR_BGR2RGB)
@@ -173,7 +174,7 @@ def test_real_weights_give_cs_boxes(name: str, reference: Path, tmp_path: Path) 
         by_opencv = dict(zip(by_runtime, network.forward(list(by_runtime)), strict=True))
         for outputs in (by_runtime, by_opencv):
             predictions = Predictions(*(torch.from_numpy(values) for values in outputs.values()))
-            (found,) = postprocess(predictions, 0.2, 0.45)
+            (found,) = postprocess(predictions, 0.2, 0.45, *suppression)
             got = sorted([item.class_id, round(item.confidence, 3), item.confidence, *item.box] for item in found)
             expected = sorted([row[0], round(row[1], 3), *row[1:6]] for row in rows)
             assert len(got) == len(expected) > 0

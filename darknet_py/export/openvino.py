@@ -1,0 +1,68 @@
+"""`.xml` and `.bin`: OpenVINO's IR, made of the ONNX file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darknet_py.errors import WeightsError
+from darknet_py.export.exporter import ExportResult, Job
+from darknet_py.export.onnx import to_onnx
+from darknet_py.export.verify import Runner
+from darknet_py.optional import require
+
+# OpenVINO's name for the precision in which it computes; by default it takes bf16 where the processor has it.
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+class OpenvinoExporter:
+    """OpenVINO IR. In fp16 the weights are stored so, and the runtime chooses in what it computes."""
+
+    outputs = ("raw", "boxes")
+    precisions = ("fp32", "fp16")
+
+    def export(self, job: Job, out: Path) -> ExportResult:
+        """Raises DarknetError where OpenVINO cannot read the network or computes something else."""
+        openvino = require("openvino", "openvino", "OpenVINO")
+        model = openvino.Core().read_model(to_onnx(job))
+        for key, text in job.metadata.items():
+            model.set_rt_info(text, ["model_info", key])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.xml"
+            try:
+                openvino.save_model(model, path, compress_to_fp16=job.options.precision == "fp16")
+            except RuntimeError as error:  # also for a full disk
+                raise WeightsError(f"{folder}: cannot write: {str(error).splitlines()[0]}") from error
+            differences = job.compare(str(out), run_openvino(path))
+            weights = path.with_suffix(".bin").read_bytes()
+            return ExportResult({out.with_suffix(".bin"): weights, out: path.read_bytes()}, differences)
+
+
+def run_openvino(network: Path | bytes, precision: str = "fp32", threads: int | None = None) -> Runner:
+    """Runs an IR or an ONNX file by OpenVINO on the CPU.
+
+    Args:
+        network: An .xml or .onnx file, or the content of an .onnx file.
+        precision: In what it computes, a key of `HINTS`.
+        threads: CPU threads (default: one per core).
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
+    """
+    openvino = require("openvino", "openvino", "OpenVINO")
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(network), "CPU", config)
+
+    def run(x: Tensor) -> list[Tensor]:
+        found = compiled(np.ascontiguousarray(x.numpy()))
+        return [torch.from_numpy(found[index]) for index in range(len(compiled.outputs))]
+
+    return run

@@ -1,0 +1,75 @@
+"""`.safetensors`: a network's arrays, with cfg, names and header in the metadata. Nothing in it can run a program.
+
+The arrays have the names of a checkpoint's state dict ("layers.0.weight"). The metadata are texts: cfg, cfg_name, and
+as JSON names, header, thresh.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from darknet_py.errors import WeightsError
+from darknet_py.files import write_atomically
+from darknet_py.graph.graph import Graph, parse_text
+from darknet_py.model.checkpoint import Checkpoint
+from darknet_py.model.weights import Header
+from darknet_py.optional import require
+
+SUFFIX = ".safetensors"
+_FORMAT = "darknet_py 1"
+
+
+def read_safetensors(path: str | Path) -> Checkpoint:
+    """Reads a file that `write_safetensors` wrote.
+
+    Raises:
+        MissingExtra: The package safetensors is not installed.
+        WeightsError: The file is damaged or another program's.
+        CfgError: Its cfg is wrong.
+    """
+    safetensors = require("safetensors", "safetensors", SUFFIX)
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            texts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (safetensors.SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a safetensors file: {error}") from error
+    if texts.get("darknet_format") != _FORMAT:
+        raise WeightsError(f"{path}: expected a safetensors file written by darknet_py, got another one")
+    try:
+        graph = parse_text(texts["cfg"], texts["cfg_name"])
+        names, header, thresh = (json.loads(texts[key]) for key in ("names", "header", "thresh"))
+        return Checkpoint(graph, [str(name) for name in names], Header(*map(int, header)), tensors, thresh)
+    except (KeyError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: damaged metadata: {error}") from error
+
+
+def write_safetensors(
+    path: str | Path,
+    graph: Graph,
+    names: Sequence[str],
+    header: Header,
+    tensors: Mapping[str, Tensor],
+    thresh: float | None = None,
+) -> None:
+    """Writes the file in one step. Raises WeightsError when it cannot be written, MissingExtra."""
+    torch_part = require("safetensors.torch", "safetensors", SUFFIX)
+    texts = {
+        "darknet_format": _FORMAT,
+        "cfg": graph.text,
+        "cfg_name": Path(graph.path).name,
+        "names": json.dumps(list(names)),
+        "header": json.dumps(list(header)),
+        "thresh": json.dumps(thresh),
+    }
+    try:
+        # Copies, since arrays that are views of one file share memory, which the format has not.
+        arrays = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        content: bytes = torch_part.save(arrays, texts)
+    except UnicodeEncodeError as error:
+        raise WeightsError(f"{path}: the cfg or a name is not UTF-8 text, which {SUFFIX} needs") from error
+    write_atomically(path, content, WeightsError)

@@ -1,0 +1,98 @@
+"""`.xml`, `.pt2`, `.torchscript` and `.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import darknet_py
+from darknet_py.errors import WeightsError
+from darknet_py.export.export_options import ExportOptions
+from darknet_py.export.verify import check_images
+from darknet_py.model.model_file import ModelFile
+from tests.export.export_cases import Files, write_case
+
+IMAGES = check_images(1, 3, 32, 64, seed=5)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return write_case("yolov4", tmp_path)
+
+
+def assert_ours(got: list[torch.Tensor], files: Files, x: torch.Tensor = IMAGES) -> None:
+    """Within 1e-4 of each output's largest value of the unfused network, see test_onnx."""
+    with torch.inference_mode():
+        expected = files.net.predict(x)
+    for ours, theirs in zip(expected, got, strict=True):
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
+
+
+def test_openvino(files: Files) -> None:
+    openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    out = darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(".xml"), ["cat", "dog"])
+    model = openvino.Core().read_model(out)
+    assert json.loads(model.get_rt_info(["model_info", "names"]).astype(str)) == ["cat", "dog"]
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(IMAGES.numpy())
+    assert_ours([torch.from_numpy(np.array(found[name])) for name in ("boxes", "objectness", "scores")], files)
+
+
+def test_exported_program(files: Files) -> None:
+    out = darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(".pt2"), options=ExportOptions())
+    texts = {"names": "", "input": ""}
+    module = torch.export.load(out, extra_files=texts).module()
+    assert_ours(list(module(IMAGES)), files)
+    assert json.loads(texts["input"])["width"] == 64
+
+
+@pytest.mark.slow
+def test_exported_program_of_any_size(files: Files) -> None:
+    options = ExportOptions(dynamic="both")
+    module = torch.export.load(
+        darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(".pt2"), options=options)
+    ).module()
+    for batch, height, width in ((1, 32, 64), (7, 64, 48)):
+        x = check_images(batch, 3, height, width, seed=batch)
+        assert_ours(list(module(x)), files, x)
+
+
+@pytest.mark.parametrize("suffix", [".torchscript", ".ts"])
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript(suffix: str, files: Files) -> None:
+    out = darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(suffix))
+    texts = {"names": "", "cfg": ""}
+    assert_ours(list(torch.jit.load(out, _extra_files=texts)(IMAGES)), files)
+    assert texts["cfg"].decode() == files.cfg.read_text()
+
+
+def test_safetensors_and_back(files: Files, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch", reason="the extra safetensors is not installed")
+    path = darknet_py.convert(files.cfg, files.weights, tmp_path / "a.safetensors", ["cat", "dog"])
+    arrays = safetensors.load_file(path)
+    assert all(torch.equal(arrays[name], values) for name, values in files.net.state_dict().items())
+    for cfg, weights in ((None, path), (path, None), (files.cfg, path)):
+        darknet_py.convert(cfg, weights, tmp_path / "b.weights")
+        assert (tmp_path / "b.weights").read_bytes() == files.weights.read_bytes()
+        (tmp_path / "b.weights").unlink()
+    assert darknet_py.load(path).names == ["cat", "dog"]
+    assert ModelFile.read(path).thresh is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "text"])
+def test_damaged_safetensors(damage: str, files: Files, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch", reason="the extra safetensors is not installed")
+    path = darknet_py.convert(files.cfg, files.weights, tmp_path / "a.safetensors")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "foreign":
+        safetensors.save_file({"weight": torch.zeros(2)}, path)
+    else:
+        path.write_text("not a network")
+    with pytest.raises(WeightsError, match=r"a\.safetensors: (not a|expected a) safetensors file"):
+        darknet_py.load(files.cfg, path)
