@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from darknet_py.model.model_file import ModelFile
     from darknet_py.model.network import LossReport, Network
     from darknet_py.training.api import train
+    from darknet_py.training.callbacks import EvaluationEvent, IterationEvent, TrainCallback
 
 __version__ = "0.2.0"
 
@@ -42,11 +43,14 @@ _HOMES = {
     "DataError": "errors",
     "Detection": "inference.detections",
     "Detections": "inference.detections",
+    "EvaluationEvent": "training.callbacks",
     "Graph": "graph.graph",
+    "IterationEvent": "training.callbacks",
     "LossReport": "model.network",
     "MissingExtra": "errors",
     "ModelFile": "model.model_file",
     "Network": "model.network",
+    "TrainCallback": "training.callbacks",
     "TrainError": "errors",
     "WeightsError": "errors",
     "convert": "export.convert",
@@ -64,11 +68,14 @@ __all__ = [
     "DataError",
     "Detection",
     "Detections",
+    "EvaluationEvent",
     "Graph",
+    "IterationEvent",
     "LossReport",
     "MissingExtra",
     "ModelFile",
     "Network",
+    "TrainCallback",
     "TrainError",
     "WeightsError",
     "__version__",

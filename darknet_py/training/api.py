@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.train_options import NetOverrides, NetValue, TrainOptions, given_overrides
 from darknet_py.training.trainer import Trainer, TrainResult
@@ -45,6 +46,7 @@ def train(
     tensorboard: bool = False,
     quiet: bool = False,
     skip_bad_labels: bool = False,
+    callbacks: Sequence[TrainCallback] = (),
     width: int | None = None,
     height: int | None = None,
     batch: int | None = None,
@@ -98,6 +100,7 @@ def train(
         tensorboard: Write NAME_tensorboard too (extra `tensorboard`).
         quiet: Log nothing and show no progress bar.
         skip_bad_labels: List wrong label rows and train without them.
+        callbacks: What is told about iterations and evaluations, see `TrainCallback`.
         width: Input width, instead of the cfg's; likewise the other keys of `[net]` that follow.
         height: Input height.
         batch: Images per update.
@@ -166,4 +169,4 @@ def train(
             **cast("Mapping[str, NetValue]", net),
         }
     )
-    return Trainer(TrainingPlan.create(cfg, data, weights, options, overrides)).run()
+    return Trainer(TrainingPlan.create(cfg, data, weights, options, overrides), callbacks).run()

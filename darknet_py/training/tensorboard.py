@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darknet_py.errors import MissingExtra
+from darknet_py.training.callbacks import EvaluationEvent, IterationEvent, TrainCallback
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from darknet_py.training.train_log import EvalRow, LogRow
 
-
-class TensorBoardWriter:
+class TensorBoardWriter(TrainCallback):
     """Writes scalars to `folder`; iterations are the steps. Raises MissingExtra where TensorBoard is not installed."""
 
     def __init__(self, folder: Path):
@@ -26,30 +25,29 @@ class TensorBoardWriter:
         self._type = SummaryWriter
         self._writer: SummaryWriter | None = None
 
-    def open(self, iteration: int) -> None:
+    def on_start(self, iteration: int) -> None:
         """Starts to write after `iteration`; what an earlier run wrote about later iterations is hidden."""
         self._writer = self._type(str(self.folder), purge_step=iteration + 1)
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def on_iteration(self, event: IterationEvent) -> None:
+        """Writes loss, running average, rate and speed."""
+        values = {"loss": event.loss, "average": event.average, "rate": event.rate}
+        self._add("train", {**values, "images_per_second": event.images_per_second}, event.iteration)
 
-    def add_iterations(self, rows: Iterable[LogRow], images_per_second: float) -> None:
-        """Writes loss, running average and rate of iterations."""
-        for row in rows:
-            values = {"loss": row.loss, "average": row.average, "rate": row.rate}
-            self._add("train", {**values, "images_per_second": images_per_second}, row.iteration)
-
-    def add_evaluation(self, metric: str, row: EvalRow) -> None:
+    def on_evaluation(self, event: EvaluationEvent) -> None:
         """Writes an evaluation: its score, the validation loss, and per class the AP (of a classifier the recall)."""
-        self._add("valid", {metric: row.value, "loss": row.loss}, row.iteration)
-        for each in row.classes:
+        self._add("valid", {event.metric: event.score, "loss": event.loss}, event.iteration)
+        for each in event.classes:
             key = "ap" if "ap" in each else "recall"
-            self._add(key, {str(each["name"]): float(each[key])}, row.iteration)
+            self._add(key, {str(each["name"]): float(each[key])}, event.iteration)
         if self._writer is not None:
             self._writer.flush()
 
+    def on_end(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
     def _add(self, group: str, values: Mapping[str, float], iteration: int) -> None:
-        assert self._writer is not None, "open() comes first"
+        assert self._writer is not None, "on_start() comes first"
         for name, value in values.items():
             self._writer.add_scalar(f"{group}/{name}", value, iteration)

@@ -29,10 +29,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from darknet_py.cfg.net import NetSpec
 from darknet_py.errors import TrainError
 from darknet_py.files import write_atomically
+from darknet_py.training.callbacks import EvaluationEvent, IterationEvent, TrainCallback
 from darknet_py.training.checkpoint_dir import CheckpointDir
 from darknet_py.training.state import LogState
 from darknet_py.training.tasks.task import EvalScore
-from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_step import Diverged, StepResult
 from darknet_py.view.figure import save_figure
 from darknet_py.view.loss_chart import LossChart
@@ -105,7 +105,7 @@ class TrainLogger:
         metric_label: The score's name in messages.
         is_main_process: Whether this process logs and writes.
         quiet: Log nothing and show no progress bar.
-        tensorboard: Where to write scalars; of the main process only.
+        callbacks: What is told about iterations and evaluations; of the main process only.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class TrainLogger:
         *,
         is_main_process: bool = True,
         quiet: bool = False,
-        tensorboard: TensorBoardWriter | None = None,
+        callbacks: Sequence[TrainCallback] = (),
     ):
         self.files = files
         self.net = net
         self.metric_label = metric_label
         self.is_main_process = is_main_process
         self.quiet = quiet or not is_main_process
-        self.tensorboard = tensorboard
+        self.callbacks = callbacks
         self.average = math.nan
         self.rows: list[LogRow] = []
         self.evaluations: list[EvalRow] = []
@@ -139,9 +139,9 @@ class TrainLogger:
         """Shows the progress bar and opens the log, with the rows that were restored."""
         if self.is_main_process:
             write_atomically(self._csv, _log_table(self.rows, header=True), TrainError)
-        if self.tensorboard:
-            self.tensorboard.open(iteration)
-            self._exit.callback(self.tensorboard.close)
+        for callback in self.callbacks:
+            self._exit.callback(callback.on_end)
+            callback.on_start(iteration)
         if not self.quiet and sys.stderr.isatty():
             self._bar = self._exit.enter_context(
                 tqdm(total=self.net.max_batches, initial=iteration, unit="it", dynamic_ncols=True, smoothing=0.1)
@@ -150,7 +150,7 @@ class TrainLogger:
         self.restart_clock()
 
     def close(self) -> None:
-        """Ends the progress bars and the TensorBoard files."""
+        """Ends the progress bars and the callbacks."""
         self.end_iteration()
         self._exit.close()
 
@@ -226,8 +226,9 @@ class TrainLogger:
             speed = len(new) * self.net.batch_images / max(elapsed, 1e-9)
             self._append(new)
             self._show(new[-1], speed, elapsed / len(new))
-            if self.tensorboard:
-                self.tensorboard.add_iterations(new, speed)
+            for row in new:
+                for callback in self.callbacks:
+                    callback.on_iteration(IterationEvent(*row, speed))
 
     def restart_clock(self) -> None:
         """Call after work that is not training, so that its time does not count."""
@@ -254,8 +255,10 @@ class TrainLogger:
         table = _class_table(self.evaluations)
         if table:
             write_atomically(self.files.path("classes.csv"), table, TrainError)
-        if self.tensorboard:
-            self.tensorboard.add_evaluation(self.files.metric, self.evaluations[-1])
+        row = self.evaluations[-1]
+        event = EvaluationEvent(iteration, self.files.metric, row.value, best, row.loss, row.metrics, row.classes)
+        for callback in self.callbacks:
+            callback.on_evaluation(event)
         if plot:
             self._plot(score)
 

@@ -19,6 +19,7 @@ from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.model.load import load
 from darknet_py.model.network import Network
+from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
 from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
 from darknet_py.training.optimizer import set_statistics_momentum
@@ -85,6 +86,7 @@ class Trainer:
 
     Args:
         plan: All decisions. Making the trainer builds the network and loads weights; `run` writes files.
+        callbacks: What is told about iterations and evaluations.
 
     Attributes:
         plan: The plan, without the arrays that it was started from.
@@ -94,21 +96,22 @@ class Trainer:
         best: The best score so far; −1 before the first.
     """
 
-    def __init__(self, plan: TrainingPlan):
+    def __init__(self, plan: TrainingPlan, callbacks: Sequence[TrainCallback] = ()):
         options, state = plan.options, plan.state
         # The arrays are copied below; the plan is kept for the whole training and lets them go.
         self.plan = dataclasses.replace(plan, weights=None, state=None)
         self.network = build_network(plan)
         self.train_step = TrainStep(self.network, seed=plan.seed, amp=options.amp, context=plan.context)
         is_main = plan.context.is_main_process
-        tensorboard = TensorBoardWriter(plan.files.path("tensorboard")) if options.tensorboard and is_main else None
+        if options.tensorboard and is_main:
+            callbacks = [*callbacks, TensorBoardWriter(plan.files.path("tensorboard"))]
         self.log = TrainLogger(
             plan.files,
             plan.net,
             plan.task.metric_label,
             is_main_process=is_main,
             quiet=options.quiet,
-            tensorboard=tensorboard,
+            callbacks=callbacks if is_main else (),
         )
         self._continues = plan.continues
         self.best = plan.files.best_score() if plan.continues else -1.0
