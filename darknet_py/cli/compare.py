@@ -21,6 +21,7 @@ from darknet_py.cli.common import device_argument, device_or_default, json_argum
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
+from darknet_py.graph.gradient_paths import count_text, gradient_paths
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import network_profile
 from darknet_py.inference.fuse import fuse
@@ -34,6 +35,7 @@ _AXES = {
     "parameters": ("parameters (M)", 1e6, False),
     "bflops": ("BFLOPs", 1, False),
     "cio": ("memory traffic, CIO (M values)", 1e6, False),
+    "timestamps": ("distinct lengths of the gradient paths", 1, True),
     "memory": ("activation memory (MiB)", 2**20, False),
     "latency": ("latency (ms)", 1, False),
     "accuracy": ("accuracy", 1, True),
@@ -44,6 +46,9 @@ _AXES = {
 class Entry:
     """One network. memory: peak memory of activations in bytes. latency: median in milliseconds per image.
 
+    paths: number of gradient paths from the input to the heads. timestamps: number of their distinct lengths;
+    longest_path: the largest length. duplicated: share of the gradients received in the stages that another layer of
+    the same stage receives too (graph/gradient_paths.py).
     ratio: latency relative to the first network, the median over rounds that ran both, with its 95 % interval.
     """
 
@@ -59,6 +64,10 @@ class Entry:
     memory: int
     weights_bytes: int
     receptive_field: int
+    paths: int
+    timestamps: int
+    longest_path: int
+    duplicated: float
     latency: float | None = None
     ratio: float | None = None
     ratio_low: float | None = None
@@ -122,10 +131,11 @@ def read_network(text: str) -> tuple[str, Graph]:
 
 
 def make_entry(name: str, graph: Graph) -> Entry:
-    total = network_profile(graph)
+    total, found = network_profile(graph), gradient_paths(graph)
     return Entry(
         name, graph.path, graph.net.width, graph.net.height, total.layers, total.parameters, total.bflops, total.cio,
         total.traffic, total.peak_bytes, total.weights_bytes, total.receptive_field,
+        found.total.count, found.total.timestamps, found.total.longest or 0, found.duplicated,
     )  # fmt: skip
 
 
@@ -217,6 +227,9 @@ def format_table(entries: Sequence[Entry]) -> str:
         ("parameters", lambda entry: _with_change(f"{entry.parameters}", entry.parameters, first.parameters)),
         ("BFLOPs", lambda entry: _with_change(f"{entry.bflops:.3f}", entry.bflops, first.bflops)),
         ("CIO (M)", lambda entry: _with_change(f"{entry.cio / 1e6:.2f}", entry.cio, first.cio)),
+        ("paths", lambda entry: count_text(entry.paths)),
+        ("timestamps", lambda entry: str(entry.timestamps)),
+        ("duplicated", lambda entry: f"{entry.duplicated:.2f}"),
         ("activations (MiB)", lambda entry: _with_change(f"{entry.memory / 2**20:.1f}", entry.memory, first.memory)),
     ]
     if first.latency is not None:

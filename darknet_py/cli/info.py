@@ -7,6 +7,8 @@ import csv
 import sys
 
 from darknet_py.cli.common import json_argument, size_arguments, write_json
+from darknet_py.cli.usage import UsageError
+from darknet_py.graph.gradient_paths import paths_dict, paths_table
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import (
     align_layers,
@@ -24,6 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("other", metavar="OTHER", nargs="?", help="a second cfg to compare with")
     size_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="treat unknown keys as errors")
+    parser.add_argument(
+        "--paths",
+        action="store_true",
+        help="print the gradient paths: of each layer with weights, of each stage and of the network",
+    )
     form = parser.add_mutually_exclusive_group()
     json_argument(form)
     form.add_argument("--csv", action="store_true", help="print one CSV row per layer")
@@ -32,13 +39,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     paths = [path for path in (args.cfg, args.other) if path is not None]
     graphs = [read_graph(path, width=args.width, height=args.height, strict=args.strict) for path in paths]
-    if args.json:
+    if args.paths and args.csv:
+        raise UsageError("--paths: not allowed with --csv")
+    if args.paths:
+        _print_paths(graphs, args.json)
+    elif args.json:
         write_json(args.json, _as_json(graphs))
     elif args.csv:
         _print_csv(graphs)
     else:
         print(profile_table(graphs[0]) if len(graphs) == 1 else comparison_table(graphs[0], graphs[1]))
     return 0
+
+
+def _print_paths(graphs: list[Graph], json: str | None) -> None:
+    if json:
+        found = [{"cfg": graph.path, **paths_dict(graph)} for graph in graphs]
+        write_json(json, found[0] if len(found) == 1 else {"networks": found})
+        return
+    for graph in graphs:
+        if len(graphs) > 1:
+            print(graph.path)
+        print(paths_table(graph))
 
 
 def _as_json(graphs: list[Graph]) -> dict[str, object]:

@@ -112,6 +112,8 @@ class Spec:
 
     vector: ClassVar[bool] = False  # Darknet's output has no height and width: net.outputs gives (B, N)
     spreads: ClassVar[bool] = False  # its stride enlarges the map (transposed convolution)
+    reads_input: ClassVar[bool] = True  # whether its output depends on the layers that `inputs` gives
+    pools: ClassVar[bool] = False  # CSPNet's memory traffic (CIO) includes it, as it does layers with weights
     channels_key: ClassVar[str] = ""  # the option that sets the number of its output channels
     norm_keys: ClassVar[tuple[str, ...]] = ()  # the options that give it batch norm, the usual one first
 

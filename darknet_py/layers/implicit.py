@@ -19,6 +19,7 @@ from darknet_py.layers.merge import MultiplyLayer, parse_layers
 class ImplicitSpec(Spec):
     """[implicit] (`make_implicit_layer`): `atoms` values per filter, (filters, atoms, 1) for each image."""
 
+    reads_input: ClassVar[bool] = False
     channels_key: ClassVar[str] = "filters"
 
     filters: int

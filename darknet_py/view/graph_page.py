@@ -1,6 +1,7 @@
 """The graph of a network as one HTML file that needs nothing else: no server, no network, no library.
 
-The diagram is in the file as SVG, so that it is there before any script runs; `graph_page.js` does the rest.
+The diagram is in the file as SVG, so that it is there before any script runs; `graph_page.js` does the rest, and
+`graph_paths.js` draws gradient paths.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from darknet_py.graph.gradient_paths import LayerPaths, ends, gradient_paths, paths_text, reads
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import NetworkProfile, network_profile
-from darknet_py.layers.base import Node
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import Plan, Sum, name, place
 from darknet_py.view.graph_svg import Diagram, Drawing, render
@@ -59,6 +60,7 @@ def _model(
     graph = diagram.graph
     lines = graph.text.splitlines()
     tree = diagram.tree
+    paths = gradient_paths(graph)
     return {
         "title": Path(graph.path).stem,
         "facts": facts,
@@ -74,7 +76,8 @@ def _model(
         "edges": {key: [[edge.start, edge.end] for edge in grid.edges] for key, grid in diagram.grids.items()},
         "parents": diagram.parents,
         "names": {f"n{node.index}": node.index for node in graph.layers},
-        "layers": [_layer(diagram, node, diagram.readers[node.index], lines) for node in graph.layers],
+        "layers": [_layer(diagram, row, diagram.readers[row.node.index], lines) for row in paths.layers],
+        "ends": ends(graph),
         "blocks": {name(block): _block(graph, block) for block in blocks(diagram.root) if block is not diagram.root},
         "mapsTile": f"0 0 {tile[0]} {tile[1]}",
         "mapsNote": note,
@@ -110,7 +113,8 @@ def _plan(plan: Plan) -> dict[str, object]:
     }
 
 
-def _layer(diagram: Diagram, node: Node, readers: list[int], lines: list[str]) -> dict[str, object]:
+def _layer(diagram: Diagram, paths: LayerPaths, readers: list[int], lines: list[str]) -> dict[str, object]:
+    node = paths.node
     row = diagram.rows[node.index]
     return {
         "index": node.index,
@@ -127,6 +131,13 @@ def _layer(diagram: Diagram, node: Node, readers: list[int], lines: list[str]) -
         "live": 4 * row.live_values,
         "sources": list(dict.fromkeys(node.sources)),
         "readers": readers,
+        "reads": list(reads(node)),
+        "gradients": list(paths.sources),
+        "paths": [
+            ["to the heads", paths_text(paths.to_heads)],
+            ["to the stage's output", paths_text(paths.to_stage)],
+            ["from the input", paths_text(paths.from_input)],
+        ],
         "line": node.line,
         "cfg": _section(lines, node.line),
     }

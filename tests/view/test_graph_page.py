@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from darknet_py.cli import graph as command
+from darknet_py.graph.gradient_paths import gradient_paths
 from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.graph.profile import layer_profiles
 from darknet_py.model.network import Network
@@ -32,6 +33,13 @@ EVIL = (
     "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nactivation=leaky\n"
     "# </script><script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">\n"
     "size=3 <!-- <script> & \u2028\n"
+)
+
+
+RESIDUAL = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n"
+    + 3 * "[convolutional]\nfilters=8\nactivation=leaky\n"
+    + 2 * "[convolutional]\nfilters=8\n[convolutional]\nfilters=8\n[shortcut]\nfrom=-3\n"
 )
 
 
@@ -160,6 +168,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "tiny": page(tiny),
         "maps": page(tiny, maps, (1, 1), "a note"),
         "p7": page(parse(CFG / "yolov4-p7.cfg")),
+        "blocks": page(parse_text(RESIDUAL, "blocks.cfg")),
         "evil": page(quiet(EVIL, "<img src=x onerror=alert(1)>.cfg")),
     }
     for key, text in texts.items():
@@ -275,6 +284,49 @@ def test_keyboard(browser: chromium.Page, files: dict[str, Path]) -> None:
     browser.key("Escape")
     assert browser.run("selected") is None
     assert "Keys" in browser.run("document.querySelector('#panel').innerText")
+    assert browser.errors == []
+
+
+@chromium.needed
+def test_gradient_paths_are_drawn(browser: chromium.Page, files: dict[str, Path]) -> None:
+    """Residual blocks: layer 2 is the input of two of them, each with two ways, so four paths to the end."""
+    browser.open(files["blocks"], "#open=all")
+    select = "select(model.layers[{}].name); [...scene.querySelectorAll('[data-paths]')].length"
+    assert browser.run(select.format(2)) == 0  # nothing is drawn unasked
+    browser.key("g", "g")
+    drawn = "Object.fromEntries([...scene.querySelectorAll('.edge.path-{}')].map((e, at) => [at, e.dataset.paths]))"
+    to: dict[str, str] = browser.run(drawn.format("to"))
+    assert set(to.values()) == {"2", "4"} and list(to.values()).count("4") >= 1
+    before: dict[str, str] = browser.run(drawn.format("from"))
+    assert set(before.values()) == {"1"}
+    widths: list[float] = browser.run(
+        "[...scene.querySelectorAll('.path-to')].sort((a, b) => a.dataset.paths - b.dataset.paths)"
+        ".map((edge) => parseFloat(edge.style.strokeWidth))"
+    )
+    assert widths == sorted(widths) and widths[0] < widths[-1] == 8
+    assert "4, lengths 0-4, 3 timestamps" in browser.run("panel.textContent")
+    browser.key("g", "g")
+    assert browser.run("scene.querySelectorAll('[data-paths]').length") == 0
+    assert browser.errors == []
+
+
+@chromium.needed
+def test_paths_over_an_edge_equal_those_of_python(browser: chromium.Page, files: dict[str, Path]) -> None:
+    """Over all connections into a layer, the paths that end there add up to those from the input."""
+    browser.open(files["p7"])
+    found = gradient_paths(parse(CFG / "yolov4-p7.cfg"))
+    for row in found.layers[:: len(found.layers) // 9]:
+        layer = row.node.index
+        into = browser.run(
+            f"(() => {{ const counts = pathCounts({layer}); return String(model.layers[{layer}].reads.reduce("
+            f"(sum, source) => sum + counts(source, {layer}).count, 0n)); }})()"
+        )
+        out = browser.run(
+            f"(() => {{ const counts = pathCounts({layer}); let sum = model.ends.includes({layer}) ? 1n : 0n; "
+            f"for (const reader of model.layers) for (const source of reader.reads) if (source === {layer}) "
+            "sum += counts(source, reader.index).count; return String(sum); })()"
+        )
+        assert (int(into), int(out)) == (row.from_input.count, row.to_heads.count), layer
     assert browser.errors == []
 
 

@@ -1,6 +1,5 @@
 // The page: opening and closing blocks, panning and zooming, what an item is connected to; then details, search, the
-// cost of each layer, keyboard, theme, and the address after '#'.
-"use strict";
+// cost of each layer, keyboard, theme, and the address after '#'. graph_paths.js draws the gradient paths.
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const stage = document.getElementById("stage");
@@ -229,6 +228,7 @@ function pinch(event, before) {
 function light(item) {
   for (const element of scene.querySelectorAll(".from,.to,.lit")) element.classList.remove("from", "to", "lit");
   for (const edge of scene.querySelectorAll(".edge[marker-end]")) edge.setAttribute("marker-end", "url(#arrow)");
+  if (pathsShown && selected) return; // the paths take the place of the neighbors
   if (!item || !elements.has(item)) return;
   elements.get(item).classList.add("lit");
   const parent = model.parents[item];
@@ -343,7 +343,8 @@ function details(item) {
     const others = [...new Set(layers.flatMap((layer) => model.layers[layer][key]))].filter((layer) => !mine.has(layer));
     if (others.length) parts.push(make("h3", {}, name), make("div", { class: "links" }, ...others.map(link)));
   }
-  const layer = isBlock(item) ? model.blocks[item].output : layers[0];
+  const layer = pickedLayer(item);
+  if (!isBlock(item)) parts.push(...pathDetails(layer));
   if (maps[layer]) {
     parts.push(make("h3", {}, isBlock(item) ? `Activations of layer ${layer}` : "Activations"),
       make("img", { src: maps[layer], alt: `activation maps of layer ${layer}` }),
@@ -371,6 +372,7 @@ function select(item, show = false) {
     byId("live").textContent = `${title(item)}, ${placeOf(item)}`;
   }
   light(item);
+  drawPaths();
   showPanel();
   markProfile();
 }
@@ -526,7 +528,7 @@ const KEYS = [
   ["↑ ↓", "along the connections"], ["← →", "through what is shown, in order"],
   ["Enter", "open or close the block (Shift: all in it)"], ["Esc", "back to the overview"],
   ["/", "search; Enter: next, Shift+Enter: previous"], ["+ −", "zoom"], ["0", "show the whole network"],
-  ["e c", "open, close everything"], ["t", "light or dark"],
+  ["e c", "open, close everything"], ["g", "gradient paths of the picked layer"], ["t", "light or dark"],
   ...(Object.keys(maps).length ? [["m", "activations on the items"]] : []),
 ];
 const ACTIONS = {
@@ -534,7 +536,7 @@ const ACTIONS = {
   ArrowLeft: () => step("previous"), ArrowRight: () => step("next"),
   Enter: (event) => selected && isBlock(selected) && (toggle(selected, event.shiftKey), showPanel()),
   Escape: () => select(null), "/": () => search.focus(), "+": () => zoom(1.25), "=": () => zoom(1.25),
-  "-": () => zoom(0.8), 0: fit, e: openAll, c: closeAll, t: theme, m: () => scene.classList.toggle("mapped"),
+  "-": () => zoom(0.8), 0: fit, e: openAll, c: closeAll, g: togglePaths, t: theme, m: () => scene.classList.toggle("mapped"),
 };
 ACTIONS[" "] = ACTIONS.Enter;
 window.addEventListener("keydown", (event) => {
@@ -544,7 +546,7 @@ window.addEventListener("keydown", (event) => {
   event.preventDefault();
   action(event);
 });
-for (const [id, action] of Object.entries({ in: () => zoom(1.25), out: () => zoom(0.8), fit, open: openAll, close: closeAll, theme })) {
+for (const [id, action] of Object.entries({ in: () => zoom(1.25), out: () => zoom(0.8), fit, open: openAll, close: closeAll, paths: togglePaths, theme })) {
   byId(id).addEventListener("click", action);
 }
 
@@ -568,7 +570,7 @@ function addMaps() {
   scene.classList.add("mapped");
 }
 
-// --- the address: #open=all, #open=24,60 (blocks with these layers), #layer=24, #theme=dark, #find=3x3
+// --- the address: #open=all, #open=24,60 (blocks with these layers), #layer=24, #paths=24, #theme=dark, #find=3x3
 
 function readAddress() {
   const address = new URLSearchParams(location.hash.slice(1));
@@ -578,7 +580,8 @@ function readAddress() {
   else if (open) for (const layer of open.split(",")) for (const block of ancestors(model.layers[+layer]?.name)) opened.add(block);
   if (open) render();
   fit();
-  const layer = model.layers[Number(address.get("layer") ?? NaN)];
+  if (address.has("paths") !== pathsShown) togglePaths();
+  const layer = model.layers[Number(address.get("layer") ?? address.get("paths") ?? NaN)];
   select(layer ? layer.name : null, true);
   if (address.get("find")) {
     search.value = address.get("find");
@@ -589,6 +592,7 @@ function readAddress() {
 function changed() {
   markProfile();
   light(selected && visible(selected));
+  drawPaths();
 }
 
 drawProfile();
