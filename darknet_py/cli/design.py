@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from darknet_py.cli.common import output_file
+from darknet_py.cli.common import output_file, positive
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DarknetError
 from darknet_py.files import write_atomically
@@ -26,9 +26,12 @@ _PARTS = (
     "levels",
     "activation",
     "attention",
+    "neck_attention",
     "elastic",
     "width",
     "height",
+    "batch",
+    "batches",
 )
 _EPILOG = """\
 examples:
@@ -62,11 +65,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("conv", "groups"), help="split by two 1x1 convolutions (default) or by [route] groups"
     )
     stage.add_argument("--activation", metavar="NAME", help="activation (default: that of the backbone)")
-    stage.add_argument("--attention", metavar="NAME", help="se or sam at the end of each block")
+    stage.add_argument("--attention", metavar="NAME", help="se or sam at the end of each block of the backbone")
     stage.add_argument("--elastic", action="store_true", help="run half of each block at half resolution")
     head = parser.add_argument_group("neck and head")
     head.add_argument(
-        "--neck", metavar="NAME", help="fpn (default), panet, csp-panet, prn, gfm, efm, added-fpn, tiny-fpn"
+        "--neck", metavar="NAME", help="fpn (default), panet, csp-panet, prn, cem, gfm, efm, added-fpn, tiny-fpn"
+    )
+    head.add_argument(
+        "--neck-attention", metavar="NAME", help="se or sam on the features that each detection head reads"
     )
     head.add_argument("--top", metavar="NAME", help="spp or rfb on the coarsest level")
     head.add_argument("--head", metavar="NAME", help="yolov2, yolov3 (default), yolov4 or classifier")
@@ -77,6 +83,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     head.add_argument("--levels", type=int, metavar="N", help="strides with a head: 1, 2 or 3 (default)")
     head.add_argument("--width", type=int, metavar="W", help="input width (default: 416, classifiers 256)")
     head.add_argument("--height", type=int, metavar="H", help="input height (default: the width)")
+    schedule = parser.add_argument_group("training")
+    schedule.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="Darknet's batch, images per iteration (default: 64, classifiers 128)",
+    )
+    schedule.add_argument(
+        "--batches",
+        type=positive,
+        metavar="N",
+        help="iterations (default: 2000 per class and at least 6000; for 80 classes 500200; classifiers 800 per class "
+        "and at least 8000)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,8 +150,11 @@ def _design(args: argparse.Namespace, anchors: list[float]) -> Design:
         levels=3 if args.levels is None else args.levels,
         activation=args.activation or "",
         attention=args.attention or "",
+        neck_attention=args.neck_attention or "",
         elastic=args.elastic,
         size=(args.width or 0, args.height or args.width or 0),
+        batch=args.batch or 0,
+        batches=args.batches or 0,
     )
 
 
@@ -139,7 +162,7 @@ def _converted_cfg(args: argparse.Namespace) -> str:
     csp = _csp(args)
     if csp is None:
         raise UsageError(f"{args.cfg}: expected --csp with a cfg")
-    unexpected = [f"--{name}" for name in ("backbone", *_PARTS) if getattr(args, name)]
+    unexpected = [f"--{name.replace('_', '-')}" for name in ("backbone", *_PARTS) if getattr(args, name)]
     if unexpected:
         raise UsageError(f"{', '.join(unexpected)}: not allowed with a cfg ({args.cfg})")
     converted = to_csp(args.cfg, csp)
@@ -154,10 +177,11 @@ def _command(args: argparse.Namespace) -> str:
     words = []
     for name in ("backbone", "csp", "gamma", "split", *_PARTS):
         value = getattr(args, name)
+        option = f"--{name.replace('_', '-')}"
         if value is True:
-            words.append(f"--{name}")
+            words.append(option)
         elif value not in (None, False):
-            words += [f"--{name}", str(value)]
+            words += [option, str(value)]
     return shlex.join(words + ([Path(args.cfg).name] if args.cfg else []))
 
 

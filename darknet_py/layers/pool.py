@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ _SIZE_LIMIT = 1 << 14
 @dataclass(frozen=True, kw_only=True)
 class WindowSpec(Spec):
     """A sliding window (`make_maxpool_layer`): output (in + padding − size)/stride + 1, first window at −padding/2."""
+
+    pools: ClassVar[bool] = True
 
     size: int
     stride_x: int
@@ -228,6 +230,8 @@ class _LocalAverage(torch.autograd.Function):
 @dataclass(frozen=True, kw_only=True)
 class AvgPoolSpec(Spec):
     """[avgpool]: the mean of each channel."""
+
+    pools: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> AvgPoolSpec:

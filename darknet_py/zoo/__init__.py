@@ -9,11 +9,13 @@ only those listed above it:
     blocks.py         residual and dense blocks, attention, sets of convolutions, pooling
     stages.py         Csp: how the channels of a stage are split (γ) and concatenated again (fusion)
     residual.py dense.py mobile.py plain_backbones.py      backbones: stem and stages; they return stride → layer
+    aggregation.py        the same of blocks after CSPNet: OSA, ELAN, GELAN, CSPStackRep, C3, C2f
     heads.py          [yolo] per stride, [region], classifier; anchors and loss options
     necks.py          FPN, PANet, PRN, GFM, EFM: they fuse the features of several strides for the heads
     classifiers.py detectors.py builtin_networks.py        the tables: name → function
     backbones.py      the backbones available to a design
     design.py         a network from the names of its parts; csp_transform.py converts a given plain cfg
+    merge_branches.py     re-parameterization: the parallel convolutions of a trained network become single ones
 
 To add a network, write the block, backbone or neck that is missing, a function in `detectors.py` that combines the
 parts, and its row in the table:

@@ -5,6 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from darknet_py.zoo.aggregation import (
+    C2F_SMALL,
+    C3_SMALL,
+    STACKREP,
+    STACKREP_DEPLOY,
+    elan_net,
+    extended_elan,
+    gelan_c,
+    gelan_t,
+    vovnet,
+)
 from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.dense import dense_reference, densenet201, pelee_reference, peleenet
 from darknet_py.zoo.mobile import efficientnet_b0, mobilenet_v2
@@ -27,6 +38,7 @@ class Backbone(NamedTuple):
         elastic: Whether its blocks have an elastic version.
         activation: Activation of the original network.
         stride: Largest stride.
+        divides: Whether its blocks are cross stage partial already, so that it takes no `Csp`.
     """
 
     title: str
@@ -35,6 +47,7 @@ class Backbone(NamedTuple):
     elastic: bool = False
     activation: str = "leaky"
     stride: int = 32
+    divides: bool = False
 
 
 _small = partial(small_resnet, project=True)
@@ -55,5 +68,14 @@ BACKBONES: dict[str, Backbone] = {
     "peleenet": Backbone("PeleeNet", peleenet, light=True),
     "peleenet-ref": Backbone("PeleeNet reference", pelee_reference, light=True),
     "mobilenet-v2": Backbone("MobileNet-v2", mobilenet_v2, light=True, activation="relu"),
+    "vovnet39": Backbone("VoVNet-39", vovnet, activation="relu"),
+    "elan": Backbone("ELAN (YOLOv7)", elan_net, activation="swish", divides=True),
+    "e-elan": Backbone("E-ELAN", partial(elan_net, block=extended_elan), activation="swish", divides=True),
+    "gelan-c": Backbone("GELAN-C (YOLOv9-c)", gelan_c, activation="swish", divides=True),
+    "gelan-t": Backbone("GELAN-T (YOLOv9-t)", gelan_t, light=True, activation="swish", divides=True),
+    "c3": Backbone("C3 (YOLOv5s)", C3_SMALL, light=True, activation="swish", divides=True),
+    "c2f": Backbone("C2f (YOLOv8s)", C2F_SMALL, light=True, activation="swish", divides=True),
+    "csp-stackrep": Backbone("CSPStackRep, to train", STACKREP, activation="relu", divides=True),
+    "csp-stackrep-deploy": Backbone("CSPStackRep, merged", STACKREP_DEPLOY, activation="relu", divides=True),
     "efficientnet-b0": Backbone("EfficientNet-B0", efficientnet_b0, light=True, activation="swish"),
 }

@@ -91,6 +91,29 @@ def elastic(cfg: CfgWriter, body: Callable[[], None], activation: str) -> int:
     return cfg.shortcut(x, activation)
 
 
+def added_elastic(
+    cfg: CfgWriter, width: int, inner: int, stride: int = 1, groups: int = 1, *, project: bool = False
+) -> int:
+    """Bottleneck of "+Elastic": a second one at half the resolution is added, each with half of the inner channels."""
+
+    def body() -> None:
+        cfg.conv(inner // 2)
+        cfg.conv(inner // 2, 3, stride, groups=max(groups // 2, 1))
+        cfg.conv(width, activation="linear")
+
+    x = cfg.last
+    body()
+    fine = cfg.last
+    cfg.note("At half the resolution")
+    cfg.route(x)
+    cfg.maxpool(2, 2)
+    body()
+    cfg.upsample()
+    cfg.shortcut(fine)
+    attend(cfg)
+    return _sum(cfg, x, width, stride, project)
+
+
 def inverted(cfg: CfgWriter, width: int, expanded: int, stride: int = 1, size: int = 3, squeeze: int = 0) -> int:
     """Block of MobileNet-v2: widen to `expanded`, depthwise convolution, narrow to `width`.
 
@@ -144,15 +167,25 @@ def dense(cfg: CfgWriter, growth: int, inner: int) -> int:
     return cfg.route(cfg.last, x)
 
 
-def two_way_dense(cfg: CfgWriter, growth: int, inner: int) -> int:
-    """Layer of PeleeNet: half of the growth has a receptive field of 3x3 pixels, the other half of 5x5."""
+def two_way(cfg: CfgWriter, growth: int, inner: int, groups: int = 1) -> tuple[int, int]:
+    """The two branches of a PeleeNet layer: receptive fields of 5x5 and of 3x3 pixels, half of the growth each.
+
+    groups: of the 1x1 convolutions.
+    """
     x = cfg.last
-    cfg.conv(inner)
+    cfg.conv(inner, groups=groups)
     near = cfg.conv(growth // 2, 3)
     cfg.route(x)
-    cfg.conv(inner)
+    cfg.conv(inner, groups=groups)
     cfg.conv(growth // 2, 3)
     far = cfg.conv(growth // 2, 3)
+    return far, near
+
+
+def two_way_dense(cfg: CfgWriter, growth: int, inner: int, groups: int = 1) -> int:
+    """Layer of PeleeNet: the input concatenated with its two branches."""
+    x = cfg.last
+    far, near = two_way(cfg, growth, inner, groups)
     if not cfg.attention:
         return cfg.route(far, near, x)
     cfg.route(far, near)
@@ -177,7 +210,7 @@ def elastic_dense(cfg: CfgWriter, growth: int, inner: int, *, halved: bool = Tru
     return cfg.route(cfg.last, x)
 
 
-def elan(cfg: CfgWriter, width: int) -> int:
+def tiny_elan(cfg: CfgWriter, width: int) -> int:
     """Block of YOLOv7-tiny: two 1x1 parts, two 3x3 convolutions on one of them; all four are concatenated."""
     x = cfg.last
     parts = [cfg.conv(width)]
@@ -227,6 +260,12 @@ def spp(cfg: CfgWriter, sizes: Sequence[int] = (5, 9, 13)) -> int:
             cfg.note(f"Spatial pyramid pooling, window sizes {', '.join(map(str, sizes))}")
         pools.append(cfg.maxpool(size, 1))
     return cfg.route(*reversed(pools), x)
+
+
+def spp_maxout(cfg: CfgWriter, width: int) -> int:
+    """Spatial pyramid pooling, compressed to `width` channels by Maxout."""
+    spp(cfg)
+    return cfg.maxout(width)
 
 
 def rfb(cfg: CfgWriter, width: int) -> int:

@@ -29,6 +29,7 @@ class CfgWriter:
         attention: Attention of the next blocks (blocks.py): "se", "sam" or "".
         elastic: Whether the next blocks are elastic.
         last: Index of the last layer, -1 before the first.
+        size: Width of the input in pixels.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class CfgWriter:
         self.attention = ""  # "se" or "sam"
         self.elastic = False
         self.last = -1
+        self.size = next((int(str(options["width"])) for options in net.values() if "width" in options), 0)
         self._widths: list[int] = []
         self._chapter = ""
         self._chapter_first = 0

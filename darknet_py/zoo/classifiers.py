@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from darknet_py.zoo import heads, net_sections
+from darknet_py.zoo import blocks, heads, net_sections
+from darknet_py.zoo.aggregation import (
+    C2F_SMALL,
+    C3_SMALL,
+    STACKREP,
+    STACKREP_DEPLOY,
+    elan_net,
+    extended_elan,
+    gelan_c,
+    gelan_t,
+    vovnet,
+)
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.dense import dense_reference, densenet201, pelee_reference, peleenet
+from darknet_py.zoo.dense import dense_reference, densenet201, densenet264, pelee_reference, peleenet, sparse_peleenet
 from darknet_py.zoo.mobile import csp_mobilenet_v2, efficientnet_b0, mobilenet_v2
 from darknet_py.zoo.plain_backbones import darknet19, reference
 from darknet_py.zoo.residual import csp_resnet, darknet53, res2netlite72, resnet, small_resnet
@@ -20,7 +31,7 @@ CSPNET = (
 CSP_DARKNET53 = partial(darknet53, csp=Csp())
 CSP_RESNET50 = partial(csp_resnet, csp=Csp(), linear=(1, 2))
 CSP_RESNEXT50 = partial(csp_resnet, csp=Csp(), linear=(1, 2), groups=32)
-_HALVES = Csp(split="groups")  # the dense layers start from half of the channels, without a convolution
+HALVES = Csp(split="groups")  # the dense layers start from half of the channels, without a convolution
 
 
 def _classifier(
@@ -70,7 +81,22 @@ def _enetb0(classes: int = 1000) -> CfgWriter:
     return cfg
 
 
-_swish_se = partial(_classifier, activation="swish", attention="se", size=224, subdivisions=2)
+_swish = partial(_classifier, activation="swish", size=224, subdivisions=2)
+_swish_se = partial(_swish, attention="se")
+
+# The backbones of blocks after CSPNet, with the activation of the networks that use them.
+_AGGREGATION: dict[str, tuple[str, Callable[[CfgWriter], object], str]] = {
+    "vovnet39": ("VoVNet-39", vovnet, "relu"),
+    "csvovnet39": ("CSPVoVNet-39", partial(vovnet, csp=Csp()), "relu"),
+    "elan": ("ELAN, the backbone of YOLOv7", elan_net, "swish"),
+    "e-elan": ("E-ELAN", partial(elan_net, block=extended_elan), "swish"),
+    "gelan-c": ("GELAN-C, the backbone of YOLOv9-c", gelan_c, "swish"),
+    "gelan-t": ("GELAN-T, the backbone of YOLOv9-t", gelan_t, "swish"),
+    "c3": ("C3, the backbone of YOLOv5s", C3_SMALL, "swish"),
+    "c2f": ("C2f, the backbone of YOLOv8s", C2F_SMALL, "swish"),
+    "csp-stackrep": ("CSPStackRep, to train", STACKREP, "relu"),
+    "csp-stackrep-deploy": ("CSPStackRep, merged", STACKREP_DEPLOY, "relu"),
+}
 
 CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
     "csdarknet53": partial(_classifier, name="CSPDarknet-53", backbone=CSP_DARKNET53),
@@ -79,15 +105,15 @@ CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
     ),
     "csdarknet53-omega": partial(_classifier, name="CSPDarknet-53", backbone=CSP_DARKNET53, omega=True),
     "csdensenet-ref": partial(
-        _classifier, name="CSPDenseNet Ref.", backbone=partial(dense_reference, csp=_HALVES), subdivisions=1
+        _classifier, name="CSPDenseNet Ref.", backbone=partial(dense_reference, csp=HALVES), subdivisions=1
     ),
     "csdensenetb-ref": partial(
-        _classifier, name="CSPDenseNetb Ref.", backbone=partial(dense_reference, csp=_HALVES, top=1), subdivisions=1
+        _classifier, name="CSPDenseNetb Ref.", backbone=partial(dense_reference, csp=HALVES, top=1), subdivisions=1
     ),
     "csdensenet201-elastic": partial(
         _classifier,
         name="CSPDenseNet-201 with Elastic",
-        backbone=partial(densenet201, csp=_HALVES),
+        backbone=partial(densenet201, csp=HALVES),
         size=224,
         elastic=True,
     ),
@@ -95,16 +121,17 @@ CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
         _classifier, name="CSPMobileNet-v2", backbone=csp_mobilenet_v2, size=224, subdivisions=2, activation="relu"
     ),
     "cspeleenet": partial(
-        _classifier, name="CSPPeleeNet", backbone=partial(peleenet, csp=_HALVES), size=224, subdivisions=2
+        _classifier, name="CSPPeleeNet", backbone=partial(peleenet, csp=HALVES), size=224, subdivisions=2
     ),
-    "cspeleenet-swish-se": partial(_swish_se, name="CSPPeleeNet-SE", backbone=partial(peleenet, csp=_HALVES)),
+    "cspeleenet-swish": partial(_swish, name="CSPPeleeNet", backbone=partial(peleenet, csp=HALVES)),
+    "cspeleenet-swish-se": partial(_swish_se, name="CSPPeleeNet-SE", backbone=partial(peleenet, csp=HALVES)),
     "cspeleenet-ref": partial(
-        _classifier, name="CSPPeleeNet Ref.", backbone=partial(pelee_reference, csp=_HALVES), size=224, subdivisions=1
+        _classifier, name="CSPPeleeNet Ref.", backbone=partial(pelee_reference, csp=HALVES), size=224, subdivisions=1
     ),
     "cspeleenetb-ref": partial(
         _classifier,
         name="CSPPeleeNetb Ref.",
-        backbone=partial(pelee_reference, csp=_HALVES, top=1),
+        backbone=partial(pelee_reference, csp=HALVES, top=1),
         size=224,
         subdivisions=1,
     ),
@@ -116,6 +143,12 @@ CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
     "csresnext50-elastic": partial(
         _classifier, name="CSPResNeXt-50 with Elastic", backbone=CSP_RESNEXT50, elastic=True
     ),
+    "csresnext50-plus-elastic": partial(
+        _classifier,
+        name="CSPResNeXt-50 + Elastic",
+        backbone=partial(CSP_RESNEXT50, counts=(6, 7, 4, 2), block=blocks.added_elastic),
+        subdivisions=8,
+    ),
     "csresnext50-omega": partial(_classifier, name="CSPResNeXt-50", backbone=CSP_RESNEXT50, omega=True),
     "darknet": partial(_classifier, name="Darknet reference", backbone=reference, subdivisions=1),
     "darknet19": _darknet19,
@@ -124,12 +157,15 @@ CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
     "densenet201-elastic": partial(
         _classifier, name="DenseNet-201 with Elastic", backbone=densenet201, size=224, elastic=True
     ),
+    "densenet264": partial(_classifier, name="DenseNet-264", backbone=densenet264, size=224),
     "enetb0": _enetb0,
     "mobilenet-v2": partial(
         _classifier, name="MobileNet-v2", backbone=mobilenet_v2, size=224, subdivisions=2, activation="relu"
     ),
     "peleenet": partial(_classifier, name="PeleeNet", backbone=peleenet, size=224, subdivisions=2),
+    "peleenet-swish": partial(_swish, name="PeleeNet", backbone=peleenet),
     "peleenet-swish-se": partial(_swish_se, name="PeleeNet-SE", backbone=peleenet),
+    "peleenext": partial(_classifier, name="PeleeNeXt", backbone=partial(peleenet, groups=4), size=224, subdivisions=2),
     "res2netlite72": partial(_classifier, name="Res2NetLite-72", backbone=res2netlite72, size=224, subdivisions=2),
     "resnet10": partial(_classifier, name="ResNet-10", backbone=small_resnet, subdivisions=1),
     "resnet50": partial(_classifier, name="ResNet-50", backbone=resnet, pool_first=False),
@@ -141,5 +177,16 @@ CLASSIFIERS: dict[str, Callable[..., CfgWriter]] = {
         subdivisions=2,
         cost=True,
     ),
+    "resnet152": partial(
+        _classifier,
+        name="ResNet-152, with projections on its skip connections",
+        backbone=partial(resnet, counts=(3, 8, 36, 3), project=True),
+        size=224,
+    ),
     "resnext50": partial(_classifier, name="ResNeXt-50", backbone=partial(resnet, groups=32)),
+    "sparsepeleenet": partial(_classifier, name="SparsePeleeNet", backbone=sparse_peleenet, size=224, subdivisions=2),
+    **{
+        key: partial(_classifier, name=name, backbone=backbone, size=224, activation=activation)
+        for key, (name, backbone, activation) in _AGGREGATION.items()
+    },
 }

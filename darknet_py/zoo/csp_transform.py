@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.options import atoi
 from darknet_py.cfg.sections import Section
-from darknet_py.errors import DarknetError
+from darknet_py.errors import CfgError, DarknetError
 from darknet_py.graph.graph import Graph, build_graph, parse
 from darknet_py.layers.base import Node
 from darknet_py.layers.convolutional import ConvolutionalSpec
 from darknet_py.layers.merge import RouteSpec, ShortcutSpec
+from darknet_py.model.network import Network
 from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.residual import plural
 from darknet_py.zoo.stages import Csp
 
-_LAYER_KEYS = ("layers", "from", "share_index")  # options that name layers
+_LAYER_KEYS = ("layers", "from", "share_index", "embedding_layer", "yolo_layer")  # options that name layers
 _BANNER = re.compile(r"^(# ---- Layers? )(\d+)(?:-(\d+))?", re.MULTILINE)
 
 
@@ -63,29 +66,81 @@ def to_csp(path: str | Path, csp: Csp) -> CspResult:
 
     Raises:
         CfgError: The cfg is not valid.
-        DarknetError: The cfg has no stages that can be converted.
+        DarknetError: The cfg has no stages that can be converted, or the result is not a network.
     """
     graph = parse(path)
-    stages = find_stages(graph)
-    if not stages:
-        expected = "residual blocks of one shape or dense layers, read by nothing else"
-        raise DarknetError(f"{path}: expected stages of {expected}, got none")
-    text = _CspRewriter(graph, csp, stages).text()
-    new = build_graph(CfgDocument.from_text(text, f"{path}, cross stage partial"))
-    totals = (
+    found = find_stages(graph)
+    kept = [*((stage, "are cross stage partial already") for stage in found.csp)]
+    kept += [(stage, "share weights with other layers") for stage in found.shared]
+    if not found.plain:
+        raise DarknetError(f"{path}: {_why_none(graph, found)}")
+    text = _CspRewriter(graph, csp, found.plain).text()
+    try:
+        new = build_graph(CfgDocument.from_text(text, f"{path}, cross stage partial"))
+        with torch.device("meta"):  # checks what joins layers; no weights are needed
+            Network(new)
+    except CfgError as error:
+        raise DarknetError(f"{path}: its cross stage partial version is not a network: {error}") from None
+    changes = [_describe_stage(graph, csp, stage) for stage in found.plain]
+    changes += [f"layers {stage.reads + 1}-{stage.last} stay as they are: they {why}" for stage, why in kept]
+    changes.append(
         f"parameters {graph.parameters} -> {new.parameters} ({new.parameters / graph.parameters - 1:+.1%}), "
         f"BFLOPs {graph.bflops:.3f} -> {new.bflops:.3f} ({new.bflops / graph.bflops - 1:+.1%})"
     )
-    return CspResult(text, [*(_describe_stage(graph, csp, stage) for stage in stages), totals])
+    larger = [
+        what
+        for what, before, after in (
+            ("parameters", graph.parameters, new.parameters),
+            ("BFLOPs", graph.bflops, new.bflops),
+        )
+        if after > before
+    ]
+    if larger:
+        changes.append(f"the cross stage partial version has more {' and '.join(larger)} than the plain network")
+    return CspResult(text, changes)
 
 
-def find_stages(graph: Graph) -> list[Stage]:
-    """Stages that can be made cross stage partial, in cfg order."""
+class FoundStages(NamedTuple):
+    """Sequences of blocks of a cfg, in cfg order.
+
+    plain: can be made cross stage partial. csp: are that already. shared: have weights in common with other layers.
+    """
+
+    plain: list[Stage]
+    csp: list[Stage]
+    shared: list[Stage]
+
+
+def find_stages(graph: Graph) -> FoundStages:
+    """The stages of residual blocks and dense layers that nothing else reads but their last layer."""
     residual = [_with_opening_block(graph, stage) for stage in _block_sequences(graph, _residual_source)]
     dense = [stage._replace(dense=True) for stage in _block_sequences(graph, _dense_source) if stage.depth > 1]
-    return sorted(
-        stage for stage in residual + dense if _is_self_contained(graph, stage) and not _is_already_csp(graph, stage)
-    )
+    stages = sorted(stage for stage in residual + dense if _is_self_contained(graph, stage))
+    csp = [stage for stage in stages if _is_already_csp(graph, stage)]
+    sharing = _sharing_layers(graph)
+    shared = [
+        stage for stage in stages if stage not in csp and any(stage.reads < layer <= stage.last for layer in sharing)
+    ]
+    return FoundStages([stage for stage in stages if stage not in csp and stage not in shared], csp, shared)
+
+
+def _sharing_layers(graph: Graph) -> set[int]:
+    """Layers with the weights of another one, and those others."""
+    sharing: set[int] = set()
+    for node in graph:
+        spec = _conv(graph, node.index)
+        if spec is not None and spec.share_index is not None:
+            sharing |= {node.index, spec.share_index}
+    return sharing
+
+
+def _why_none(graph: Graph, found: FoundStages) -> str:
+    """Why a cfg has no stages to convert."""
+    if found.csp or any(isinstance(node.spec, RouteSpec) and node.spec.groups > 1 for node in graph):
+        return "expected plain stages, got a network that is cross stage partial already"
+    if found.shared:
+        return "expected stages with weights of their own, got stages that share weights (share_index)"
+    return "expected stages of residual blocks of one shape or dense layers, read by nothing else, got none"
 
 
 def _block_sequences(graph: Graph, source_of: Callable[[Graph, Node], int | None]) -> Iterable[Stage]:
@@ -231,7 +286,8 @@ class _CspRewriter:
 
     def _has_block_output_channels(self, node: Node) -> bool:
         """Whether the layer is the output of a residual block or is added to the block's input."""
-        return isinstance(self.graph.layers[node.index + 1].spec, ShortcutSpec) or isinstance(node.spec, ShortcutSpec)
+        following = self.graph.layers[node.index + 1 : node.index + 2]
+        return any(isinstance(other.spec, ShortcutSpec) for other in (node, *following))
 
     def _first_conv(self, stage: Stage) -> ConvolutionalSpec:
         return next(spec for index in range(stage.source + 1, stage.last) if (spec := _conv(self.graph, index)))

@@ -11,7 +11,7 @@ from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import parse_text
 from darknet_py.zoo import blocks, heads, necks, net_sections
 from darknet_py.zoo.backbones import BACKBONES, Backbone
-from darknet_py.zoo.cfg_writer import CfgWriter
+from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.residual import Features
 from darknet_py.zoo.stages import Csp
@@ -25,12 +25,14 @@ NECKS: dict[str, Callable[..., None]] = {
     "panet": partial(necks.panet, top=blocks.conv_set),
     "csp-panet": necks.csp_panet,
     "prn": necks.prn,
+    "cem": necks.cem,
     "gfm": necks.gfm,
     "efm": necks.efm,
 }
 TOPS = {"spp": blocks.spp_set, "rfb": blocks.rfb_set}
-_WITH_TOP = ("fpn", "panet")  # necks that contain the top block; for others it comes before the neck
-_NARROW = ("prn", "gfm", "efm")  # necks whose width does not depend on the backbone
+# Necks that contain the top block; for others it comes before the neck.
+_TOPS_INSIDE = {"fpn": TOPS, "panet": TOPS, "efm": {"spp": blocks.spp_maxout, "rfb": blocks.rfb}}
+_NARROW = ("prn", "cem", "gfm", "efm")  # necks whose width does not depend on the backbone
 _LEVELS = 3
 
 
@@ -48,10 +50,13 @@ class Design:
         anchors: Anchor widths and heights in pixels of the input (yolov2: in cells); default: those of COCO.
         levels: Number of strides with a head, starting from the coarsest.
         activation: Activation of the convolutions; default: that of the backbone.
-        attention: One of `ATTENTIONS`, after each block; default: none.
+        attention: One of `ATTENTIONS`, after each block of the backbone; default: none.
+        neck_attention: One of `ATTENTIONS`, of the features that each detection head reads; default: none.
         elastic: Whether blocks process half of the channels at half the resolution.
         size: (width, height) of the input in pixels; default: 416, or the next multiple of the stride; of a classifier
             256.
+        batch: Images per iteration; default: 64, of a classifier 128.
+        batches: Iterations of the training; default: `net_sections.iterations`.
     """
 
     backbone: str
@@ -64,8 +69,11 @@ class Design:
     levels: int = 3
     activation: str = ""
     attention: str = ""
+    neck_attention: str = ""
     elastic: bool = False
     size: tuple[int, int] = (0, 0)
+    batch: int = 0
+    batches: int = 0
 
     def text(self, by: str = "darknet_py.zoo.design.") -> str:
         """Writes the cfg.
@@ -85,15 +93,28 @@ class Design:
         width, height = (side or (256 if classify else -(-416 // step) * step) for side in self.size)
         if width % step or height % step:
             raise DarknetError(f"size: expected a width and height divisible by {step}, got {width} x {height}")
+        classes = self.classes or (1000 if classify else 80)
+        batch = self.batch or (128 if classify else 64)
+        subdivisions = _subdivisions(batch, 32 if classify else 8)
+        batches = self.batches or net_sections.iterations(classes, classify)
         if classify:
-            net = net_sections.classifier_net(4, size=width, height=height)
+            net = net_sections.classifier_net(subdivisions, size=width, height=height, batch=batch, batches=batches)
         else:
-            net = net_sections.detector_net(width, 8, height=height, mosaic=int(self.head == "yolov4"))
+            net = net_sections.detector_net(
+                width,
+                subdivisions,
+                height=height,
+                batch=batch,
+                batches=batches,
+                burn_in=min(1000, batches // 5),
+                steps=(batches * 4 // 5, batches * 9 // 10),
+                mosaic=int(self.head == "yolov4"),
+            )
         cfg = CfgWriter(self._about(backbone), net, by)
         cfg.activation = self.activation or backbone.activation
         cfg.attention, cfg.elastic = self.attention, self.elastic
         features = backbone.write(cfg, self.csp)
-        cfg.attention, cfg.elastic = "", False
+        cfg.attention, cfg.elastic = self.neck_attention, False
         self._finish(cfg, features, 8 if backbone.light else 16)
         text = cfg.text()
         parse_text(text, f"{self.backbone} design", strict=True)
@@ -105,18 +126,29 @@ class Design:
         _one_of("neck", self.neck, ["", *NECKS])
         _one_of("top", self.top, ["", *TOPS])
         _one_of("attention", self.attention, ["", *ATTENTIONS])
+        _one_of("neck-attention", self.neck_attention, ["", *ATTENTIONS])
         backbone = BACKBONES[self.backbone]
         if self.elastic and not backbone.elastic:
             able = ", ".join(name for name, other in BACKBONES.items() if other.elastic)
             raise DarknetError(f"elastic: expected one of {able}, got {self.backbone}")
-        if self.neck and self.head in ("classifier", "yolov2"):
-            raise DarknetError(f"neck: expected none for the head {self.head}, got {self.neck}")
+        if self.csp and backbone.divides:
+            raise DarknetError(
+                f"csp: expected none, because the blocks of {self.backbone} are cross stage partial already"
+            )
+        for what, name in (("neck", self.neck), ("neck-attention", self.neck_attention)):
+            if name and self.head in ("classifier", "yolov2"):
+                raise DarknetError(f"{what}: expected none for the head {self.head}, got {name}")
+        if self.neck == "cem" and len(set(self.size)) > 1:
+            raise DarknetError(f"size: expected a square input for the neck cem, got {self.size[0]} x {self.size[1]}")
         if self.top and (self.head == "classifier" or self.neck == "csp-panet"):
             raise DarknetError(f"top: expected none for {self.neck or self.head}, got {self.top}")
         if not 1 <= self.levels <= _LEVELS:
             raise DarknetError(f"levels: expected 1 … {_LEVELS}, got {self.levels}")
         if self.classes < 0:
             raise DarknetError(f"classes: expected a positive number, got {self.classes}")
+        for what, number in (("batch", self.batch), ("batches", self.batches)):
+            if number < 0:
+                raise DarknetError(f"{what}: expected a positive number, got {number}")
         return backbone
 
     def _about(self, backbone: Backbone) -> str:
@@ -124,6 +156,7 @@ class Design:
         if self.csp:
             parts.append(f"gamma {self.csp.gamma:g}, fusion {self.csp.fusion}, split by {self.csp.split}")
         parts += [name for name in (self.attention, "elastic" if self.elastic else "", self.neck, self.top) if name]
+        parts += [f"{self.neck_attention} in the neck"] if self.neck_attention else []
         return f"{', '.join(parts)}, {self.head}."
 
     def _finish(self, cfg: CfgWriter, features: Features, width: int) -> None:
@@ -138,8 +171,8 @@ class Design:
             return
         neck = self.neck or "fpn"
         options: dict[str, object] = {}
-        if self.top and neck in _WITH_TOP:
-            options["top"] = TOPS[self.top]
+        if self.top and neck in _TOPS_INSIDE:
+            options["top"] = _TOPS_INSIDE[neck][self.top]
         else:
             self._pool(cfg, 32 * width)
         head = self._yolo(sorted(features)[-self.levels :])
@@ -160,12 +193,21 @@ class Design:
             )
         masks = heads.masks(strides, len(anchors) // 2)
         loss = heads.V4_LOSS if v4 else heads.V3_LOSS
-        return YoloHeads(self.classes or 80, anchors, masks, loss, heads.V4_SCALES if v4 else {})
+        by_stride: dict[int, dict[str, Value]] = heads.V4_SCALES if v4 else {}
+        if self.neck == "cem":  # for one size of the input
+            loss = {**loss, "random": 0}
+            by_stride = {stride: {**options, "random": 0} for stride, options in by_stride.items()}
+        return YoloHeads(self.classes or 80, anchors, masks, loss, by_stride)
 
     def _anchors(self, default: Sequence[float]) -> Sequence[float]:
         if len(self.anchors) % 2 or any(side <= 0 for side in self.anchors):
             raise DarknetError(f"anchors: expected pairs of a positive width and height, got {list(self.anchors)}")
         return tuple(int(side) if side == int(side) else side for side in self.anchors) or default
+
+
+def _subdivisions(batch: int, most: int) -> int:
+    """The fewest forward passes of at most `most` images each."""
+    return next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= most)
 
 
 def _one_of(what: str, name: str, known: Iterable[str]) -> None:

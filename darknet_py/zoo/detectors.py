@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from darknet_py.zoo import heads, necks, net_sections
+from darknet_py.zoo import blocks, heads, necks, net_sections
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
-from darknet_py.zoo.classifiers import CSP_DARKNET53, CSP_RESNET50, CSP_RESNEXT50, CSPNET
-from darknet_py.zoo.dense import peleenet
+from darknet_py.zoo.classifiers import CSP_DARKNET53, CSP_RESNET50, CSP_RESNEXT50, CSPNET, HALVES
+from darknet_py.zoo.dense import dense_reference, pelee_reference, peleenet, sparse_peleenet
 from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.mobile import efficientnet_b0, fastest
 from darknet_py.zoo.plain_backbones import csp_darknet_tiny, darknet19, darknet_tiny, elan_tiny
@@ -53,18 +53,31 @@ def _cspnet_panet_optimal(classes: int = 80) -> CfgWriter:
 
 
 def _pelee(
-    classes: int = 80, *, neck: Neck, name: str, csp: Csp | None = None, attention: str = "", levels: int = 2
+    classes: int = 80,
+    *,
+    neck: Neck,
+    name: str,
+    backbone: Callable[[CfgWriter], Features] = peleenet,
+    attention: str = "",
+    levels: int = 2,
+    random: int = 1,
 ) -> CfgWriter:
-    about = f"{name}: PeleeNet with heads at {levels} strides and the training settings of YOLOv3."
-    cfg = CfgWriter(f"{about}\n{CSPNET}" if csp else about, net_sections.detector_net(416, 8))
-    features = peleenet(cfg, csp)
+    """attention: of the features that the heads read. random: whether the size of the input changes in training."""
+    about = f"{name}: a light backbone with heads at {levels} strides and the training settings of YOLOv3."
+    cfg = CfgWriter(f"{about}\n{CSPNET}" if name.startswith("CSP") else about, net_sections.detector_net(416, 8))
+    features = backbone(cfg)
     cfg.attention = attention
+    loss = {**heads.V3_LOSS, "random": random}
     if levels == 2:
-        head = YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, heads.V3_LOSS)
+        head = YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, loss)
     else:
-        head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, heads.V3_LOSS)
+        head = YoloHeads(classes, heads.COCO_V3, heads.THREE_SCALES, loss)
     neck(cfg, features, head)
     return cfg
+
+
+_csp_pelee = partial(_pelee, backbone=partial(peleenet, csp=HALVES))
+_PELEE_REFERENCE = partial(pelee_reference, csp=HALVES)
 
 
 def _enet_coco(classes: int = 80) -> CfgWriter:
@@ -309,13 +322,46 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
     ),
     "pelee-prn": partial(_pelee, name="Pelee-PRN", neck=necks.prn),
     "pelee-prn-3l": partial(_pelee, name="Pelee-PRN-3l", neck=necks.prn, levels=3),
-    "pelee-yolov3": partial(_pelee, name="Pelee-YOLOv3", neck=partial(necks.tiny_fpn, narrow=(256, 256), wide=8)),
+    "pelee-yolov3": partial(
+        _pelee, name="Pelee-YOLOv3", neck=partial(necks.tiny_fpn, narrow=(256, 128), wide=8, deep=True)
+    ),
     "pelee-fpn": partial(_pelee, name="Pelee-FPN", neck=necks.added_fpn),
-    "cspeleenet-prn": partial(_pelee, name="CSPPeleeNet-PRN", neck=necks.prn, csp=Csp(split="groups"), levels=3),
-    "cspeleenet-gfm": partial(_pelee, name="CSPPeleeNet-GFM", neck=necks.gfm, csp=Csp(split="groups"), levels=3),
-    "cspeleenet-efm": partial(_pelee, name="CSPPeleeNet-EFM", neck=necks.efm, csp=Csp(split="groups"), levels=3),
-    "cspeleenet-efm-sam": partial(
-        _pelee, name="CSPPeleeNet-EFM (SAM)", neck=necks.efm, csp=Csp(split="groups"), attention="sam", levels=3
+    "pelee-pan": partial(_pelee, name="Pelee-PAN", neck=necks.tiny_pan),
+    "pelee-pan2": partial(_pelee, name="Pelee-PAN2", neck=partial(necks.tiny_pan, narrow=True)),
+    "mpelee-prn": partial(_pelee, name="mPelee-PRN", neck=necks.prn, backbone=partial(peleenet, counts=(3, 5, 10, 6))),
+    "sparsepelee-prn": partial(_pelee, name="SparsePelee-PRN", neck=necks.prn, backbone=sparse_peleenet),
+    "partialpelee-prn": partial(
+        _pelee,
+        name="PartialPelee-PRN",
+        neck=necks.prn,
+        backbone=partial(peleenet, csp=Csp(fusion="first", split="groups"), pool="after"),
+    ),
+    "cspeleenet-prn": partial(_csp_pelee, name="CSPPeleeNet-PRN", neck=necks.prn),
+    "cspeleenet-prn-3l": partial(_csp_pelee, name="CSPPeleeNet-PRN (3l)", neck=necks.prn, levels=3),
+    "cspeleenet-cem": partial(_csp_pelee, name="CSPPeleeNet-CEM", neck=necks.cem, random=0),
+    "cspeleenet-cem-sam": partial(_csp_pelee, name="CSPPeleeNet-CEM (SAM)", neck=necks.cem, attention="sam", random=0),
+    "cspeleenet-gfm": partial(_csp_pelee, name="CSPPeleeNet-GFM", neck=necks.gfm, levels=3),
+    "cspeleenet-efm": partial(_csp_pelee, name="CSPPeleeNet-EFM", neck=necks.efm, levels=3),
+    "cspeleenet-efm-sam": partial(_csp_pelee, name="CSPPeleeNet-EFM (SAM)", neck=necks.efm, attention="sam", levels=3),
+    "cspeleenet-efm-spp": partial(
+        _csp_pelee, name="CSPPeleeNet-EFM (SPP)", neck=partial(necks.efm, top=blocks.spp_maxout), levels=3
+    ),
+    "cspeleenet-ref-prn-3l": partial(
+        _pelee, name="CSPPeleeNet Ref.-PRN (3l)", neck=necks.prn, backbone=_PELEE_REFERENCE, levels=3
+    ),
+    "cspeleenet-ref-efm-sam": partial(
+        _pelee, name="CSPPeleeNet Ref.-EFM (SAM)", neck=necks.efm, backbone=_PELEE_REFERENCE, attention="sam", levels=3
+    ),
+    "csdensenet-ref-efm-sam": partial(
+        _pelee,
+        name="CSPDenseNet Ref.-EFM (SAM)",
+        neck=necks.efm,
+        backbone=partial(dense_reference, csp=HALVES),
+        attention="sam",
+        levels=3,
+    ),
+    "csdensenetb-ref-prn": partial(
+        _pelee, name="CSPDenseNetb Ref.-PRN", neck=necks.prn, backbone=partial(dense_reference, csp=HALVES, top=1)
     ),
     "enet-coco": _enet_coco,
     "yolov2": _yolov2,

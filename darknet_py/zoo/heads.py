@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from darknet_py.zoo.blocks import attend
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 
 COCO_V2 = (0.57273, 0.677385, 1.87446, 2.06253, 3.33843, 5.47434, 7.88282, 3.52778, 9.77052, 9.16828)  # in cells
@@ -75,6 +76,8 @@ class YoloHeads:
         return sorted(self.masks)
 
     def write(self, cfg: CfgWriter, stride: int) -> None:
+        """Writes the head of a stride, after `CfgWriter.attention` of the features that it reads."""
+        attend(cfg)
         mask = self.masks[stride]
         cfg.note(
             f"Head at stride {stride}: {len(mask)} anchors x (4 coordinates + objectness + {self.classes} classes)"
@@ -86,8 +89,7 @@ class YoloHeads:
             anchors=self.anchors,
             classes=self.classes,
             num=len(self.anchors) // 2,
-            **self.options,
-            **self.at.get(stride, {}),
+            **{**self.options, **self.at.get(stride, {})},
         )
 
 

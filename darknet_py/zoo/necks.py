@@ -59,12 +59,18 @@ def spp_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, lateral: boo
 
 
 def tiny_fpn(
-    cfg: CfgWriter, features: Features, head: YoloHeads, *, narrow: Sequence[int] = (256, 128, 64), wide: int = 16
+    cfg: CfgWriter,
+    features: Features,
+    head: YoloHeads,
+    *,
+    narrow: Sequence[int] = (256, 128, 64),
+    wide: int = 16,
+    deep: bool = False,
 ) -> None:
     """Feature pyramid of the tiny networks: one convolution per level.
 
     narrow: channels of each level before upsampling, coarsest first. wide: channels of the 3x3 convolutions divided by
-    the stride.
+    the stride. deep: a 1x1 and a 3x3 convolution follow (Pelee-YOLOv3).
     """
     cfg.chapter(f"{_CHAPTER}small feature pyramid")
     branch = -1
@@ -74,6 +80,9 @@ def tiny_fpn(
             _up(cfg, branch, channels)
             cfg.route(cfg.last, features[stride])
             branch = cfg.conv(wide * stride, 3)
+            if deep:
+                branch = cfg.conv(wide * stride)
+                cfg.conv(wide * stride, 3)
         else:
             branch = cfg.conv(channels)
             cfg.conv(wide * stride, 3)
@@ -159,7 +168,8 @@ def prn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
 def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
     """Global fusion model (ThunderNet, Qin et al., 2019): adds all scales; every head reads the sum.
 
-    The sum has the resolution of the middle stride and 32 times `width` channels.
+    The sum has the resolution of the middle stride and 32 times `width` channels. In the heads channels grow with the
+    stride, as in `efm`, so that all 3x3 convolutions have the same cost.
     """
     cfg.chapter(f"{_CHAPTER}global fusion")
     channels = 32 * width
@@ -181,17 +191,50 @@ def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
         cfg.part(f"head at stride {stride}")
         _back(cfg, fused)
         _resize(cfg, middle, stride)
-        cfg.conv(channels // 2)
-        cfg.conv(channels, 3)
+        cfg.conv(width * stride)
+        cfg.conv(width * stride, 3)
         head.write(cfg, stride)
 
 
-def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
+def cem(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8, channels: int = 245) -> None:
+    """Context enhancement module (ThunderNet, Qin et al., 2019): adds the two coarsest scales and the global mean.
+
+    All three have `channels` channels; the sum has the finer of both resolutions, and every head reads it. The global
+    mean is repeated over the map by an upsampling whose factor is the width of the map: the cfg is for a square input
+    of one size.
+    """
+    cfg.chapter(f"{_CHAPTER}context enhancement")
+    fine, coarse = sorted(features)[-2:]
+    coarsest = cfg.last
+    cfg.part("global mean")
+    cfg.section("avgpool")
+    cfg.conv(channels, activation="linear")
+    context = cfg.section("upsample", stride=cfg.size // fine)
+    cfg.part(f"stride {fine}")
+    cfg.route(features[fine])
+    middle = cfg.conv(channels, activation="linear")
+    cfg.part(f"stride {coarse} resized to stride {fine}")
+    cfg.route(coarsest)
+    cfg.conv(channels, activation="linear")
+    _resize(cfg, coarse, fine)
+    cfg.part(f"sum of all scales, at stride {fine}")
+    cfg.shortcut(middle)
+    fused = cfg.shortcut(context, cfg.activation)
+    for stride in reversed(head.strides):
+        cfg.part(f"head at stride {stride}")
+        _back(cfg, fused)
+        _resize(cfg, fine, stride)
+        cfg.conv(width * stride)
+        cfg.conv(32 * width, 3)
+        head.write(cfg, stride)
+
+
+def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8, top: Body | None = None) -> None:
     """Exact fusion model (CSPNet): each head reads its own scale, the next finer and the next coarser one.
 
     First each scale is fused with the upsampled coarser one; then, bottom-up, each level with the finer one. Maxout
     compresses features before they are concatenated. Channels grow with the stride, so that all 3x3 convolutions have
-    the same cost.
+    the same cost. top: the block at the coarsest scale, after it is compressed.
     """
     cfg.chapter(f"{_CHAPTER}exact fusion")
     strides = head.strides
@@ -202,6 +245,8 @@ def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
         _back(cfg, coarsest if stride == strides[-1] else features[stride])
         cfg.conv(2 * width * stride)
         levels[stride] = cfg.maxout(width * stride)
+        if top and stride == strides[-1]:
+            levels[stride] = top(cfg, width * stride)
     scales = dict(levels)
     for coarse, stride in zip(strides[1:], strides, strict=False):
         cfg.part(f"stride {stride} fused with the coarser scale")
@@ -221,7 +266,6 @@ def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
             cfg.route(cfg.last, levels[stride])
         cfg.conv(width * stride)
         cfg.conv(width * stride, 3)
-        blocks.attend(cfg)
         head.write(cfg, stride)
 
 
@@ -277,6 +321,36 @@ def csp_panet(
     )
 
 
+def tiny_pan(cfg: CfgWriter, features: Features, head: YoloHeads, *, narrow: bool = False) -> None:
+    """PANet of Pelee-PAN: two levels, one 3x3 convolution per step, 128 and 256 channels.
+
+    narrow: the heads have the channels of their level instead of twice as many (Pelee-PAN2).
+    """
+    cfg.chapter(f"{_CHAPTER}small PANet")
+    fine, coarse = head.strides
+    _top_down_part(cfg, coarse)
+    top = cfg.conv(256)
+    _top_down_part(cfg, fine)
+    upsampled = cfg.upsample()
+    cfg.route(features[fine])
+    cfg.conv(128)
+    cfg.note("Concatenate with the coarser level")
+    cfg.route(cfg.last, upsampled)
+    cfg.conv(128)
+    level = cfg.conv(128, 3)
+    if not narrow:
+        cfg.conv(256, 3)
+    head.write(cfg, fine)
+    cfg.part(f"bottom-up, stride {coarse}")
+    cfg.route(level)
+    cfg.conv(256, 3, 2)
+    cfg.note("Concatenate with the same level of the top-down path")
+    cfg.route(cfg.last, top)
+    cfg.conv(256)
+    cfg.conv(256 if narrow else 512, 3)
+    head.write(cfg, coarse)
+
+
 def elan_panet(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
     """PANet of YOLOv7-tiny: an ELAN block per level."""
     widths = {stride: 8 * stride for stride in head.strides}
@@ -285,7 +359,7 @@ def elan_panet(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
 
 
 def _half_elan(cfg: CfgWriter, width: int) -> int:
-    return blocks.elan(cfg, width // 2)
+    return blocks.tiny_elan(cfg, width // 2)
 
 
 def _path_aggregation(

@@ -113,5 +113,5 @@ def elan_tiny(cfg: CfgWriter) -> Features:
         cfg.part(f"stage at stride {stride}, {2 * width} channels")
         if stage:
             cfg.maxpool(2, 2)
-        features[stride] = blocks.elan(cfg, width)
+        features[stride] = blocks.tiny_elan(cfg, width)
     return features

@@ -7,7 +7,7 @@ the plain network (CSPNet needs no bottleneck).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from darknet_py.zoo import blocks
@@ -87,12 +87,18 @@ def resnet(
 
 
 def csp_resnet(
-    cfg: CfgWriter, csp: Csp, *, counts: Sequence[int] = (3, 3, 5, 2), groups: int = 1, linear: Sequence[int] = ()
+    cfg: CfgWriter,
+    csp: Csp,
+    *,
+    counts: Sequence[int] = (3, 3, 5, 2),
+    groups: int = 1,
+    linear: Sequence[int] = (),
+    block: Callable[..., int] = blocks.bottleneck,
 ) -> Features:
     """CSPResNet-50, with groups=32 CSPResNeXt-50.
 
     The last transition of the previous stage, a strided 3x3 convolution and the split replace the first bottleneck of a
-    ResNet stage. linear: indices of the stages whose split has no activation.
+    ResNet stage. linear: indices of the stages whose split has no activation. block: `bottleneck` or `added_elastic`.
     """
     depth = 3 * (sum(counts) + len(counts) - 1) + 2
     cfg.chapter(f"Backbone: CSPResNe{'X' if groups > 1 else ''}t-{depth}")
@@ -107,12 +113,12 @@ def csp_resnet(
         features[stride] = residual(
             cfg,
             csp,
-            partial(blocks.bottleneck, cfg, inner=inner, groups=groups),
+            partial(block, cfg, inner=inner, groups=groups),
             count,
             width,
             2 * inner,
             # The blocks of the first stage start from the channels of the stem.
-            through=None if stage or cfg.elastic else 64,
+            through=None if stage or cfg.elastic or block is not blocks.bottleneck else 64,
             activation="linear" if stage in linear else None,
         )
     return features

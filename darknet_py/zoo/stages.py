@@ -95,7 +95,7 @@ class Csp:
         _slices(cfg, x, fraction.denominator, range(fraction.numerator, fraction.denominator))
         return skipped
 
-    def join(self, cfg: CfgWriter, skipped: int, narrow: int, out: int, *, pool: bool = False, size: int = 1) -> int:
+    def join(self, cfg: CfgWriter, skipped: int, narrow: int, out: int, *, pool: str = "", size: int = 1) -> int:
         """Concatenates the last layer, the output of the blocks, with the part that skipped them.
 
         Args:
@@ -103,23 +103,29 @@ class Csp:
             skipped: Index of the part that skipped the blocks.
             narrow: Channels after the first transition.
             out: Channels after the last transition.
-            pool: Whether the last transition follows a max pooling that halves width and height.
+            pool: "before" or "after": where a max pooling that halves width and height is relative to the last
+                transition; default: none.
             size: Kernel size of the last transition.
 
         Returns:
-            Index of the features of the stage: the last layer or, with `pool`, the concatenation before the pooling.
+            Index of the features of the stage, the last layer before the pooling.
         """
         if self.fusion != "first":
             cfg.note("Transition of this part")
             cfg.conv(narrow)
         cfg.note("Concatenate both parts")
-        joined = cfg.route(cfg.last, skipped)
-        if pool:
+        features = cfg.route(cfg.last, skipped)
+        if pool == "before":
             cfg.maxpool(2, 2)
         if self.fusion != "last":
             cfg.note("Transition of the stage")
             cfg.conv(out, size)
-        return joined if pool else cfg.last
+        if pool == "before":
+            return features
+        features = cfg.last
+        if pool:
+            cfg.maxpool(2, 2)
+        return features
 
 
 def _slices(cfg: CfgWriter, x: int, groups: int, chosen: range) -> int:

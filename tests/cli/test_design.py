@@ -73,7 +73,9 @@ def test_what_there_is_is_listed(capsys: pytest.CaptureFixture[str]):
         ("--backbone darknet53 --anchors 1,x", "--anchors: expected numbers, got '1,x'"),
         ("cfg/resnet50.cfg", "expected --csp with a cfg"),
         ("--csp csp cfg/resnet50.cfg --neck efm", "--neck: not allowed with a cfg"),
-        ("--csp csp cfg/csresnet50.cfg", "expected stages of residual blocks of one shape or dense layers"),
+        ("--csp csp cfg/csresnet50.cfg", "expected plain stages, got a network that is cross stage partial already"),
+        ("--csp csp cfg/darknet19.cfg", "expected stages of residual blocks of one shape or dense layers"),
+        ("--csp csp cfg/resnet50.cfg --neck-attention sam", "--neck-attention: not allowed with a cfg"),
         ("--csp csp cfg/none.cfg", "cfg not found: cfg/none.cfg"),
     ],
 )

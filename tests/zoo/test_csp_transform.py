@@ -121,10 +121,53 @@ def test_converted_network_learns(converted):
     assert torch.isfinite(report.total)
 
 
-@pytest.mark.parametrize("name", ["csdarknet53", "yolov3-tiny-prn", "yolov4", "darknet19", "enetb0"])
+@pytest.mark.parametrize("name", ["yolov3-tiny-prn", "darknet19", "enetb0"])
 def test_cfg_without_plain_stages_is_an_error(converted, name: str):
     with pytest.raises(DarknetError, match="expected stages of residual blocks of one shape or dense layers"):
         converted(build(name))
+
+
+@pytest.mark.parametrize("name", ["csdarknet53", "csresnext50-omega", "cspeleenet", "yolov4", "yolov4-tiny"])
+def test_csp_network_is_an_error_that_says_so(converted, name: str):
+    with pytest.raises(DarknetError, match="got a network that is cross stage partial already"):
+        converted(build(name))
+
+
+def block(filters: int, extra: str = "") -> str:
+    return (
+        f"[convolutional]\n{extra}filters={filters // 2}\nactivation=leaky\n"
+        f"[convolutional]\nfilters={filters}\nsize=3\npad=1\n[shortcut]\nfrom=-3\n"
+    )
+
+
+NET = "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=32\nsize=3\npad=1\nactivation=leaky\n"
+DOWN = "[convolutional]\nfilters=64\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
+
+
+def test_stages_that_share_weights_stay_as_they_are(tmp_path: Path):
+    """TridentNet: layer 5 has the weights of layer 1, so neither stage can get other channels."""
+    path = tmp_path / "shared.cfg"
+    path.write_text(NET + block(32) + "[route]\nlayers=0\n" + block(32, "share_index=1\n") + DOWN + block(64))
+    result = to_csp(path, Csp())
+    Network(parse_text(result.text, strict=True))
+    assert result.text.count("[convolutional]") == 1 + 2 + 2 + 1 + (2 + 2 + 2)
+    assert [line for line in result.changes if "share weights" in line] == [
+        "layers 1-3 stay as they are: they share weights with other layers",
+        "layers 5-7 stay as they are: they share weights with other layers",
+    ]
+    path.write_text(NET + block(32) + "[route]\nlayers=0\n" + block(32, "share_index=1\n"))
+    with pytest.raises(DarknetError, match="expected stages with weights of their own, got stages that share weights"):
+        to_csp(path, Csp())
+
+
+def test_larger_result_is_remarked(tmp_path: Path):
+    path = tmp_path / "one.cfg"
+    path.write_text(NET + block(32).replace("filters=16", "filters=4"))  # little to save, two convolutions to add
+    assert to_csp(path, Csp()).changes[-1] == (
+        "the cross stage partial version has more parameters and BFLOPs than the plain network"
+    )
+    path.write_text(build("darknet53"))
+    assert to_csp(path, Csp()).changes[-1].startswith("parameters ")
 
 
 def test_indivisible_groups_are_an_error(converted):

@@ -8,6 +8,7 @@ import torch
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
+from darknet_py.zoo import build
 from darknet_py.zoo.backbones import BACKBONES
 from darknet_py.zoo.design import ATTENTIONS, NECKS, TOPS, Design
 from darknet_py.zoo.stages import FUSIONS, SPLITS, Csp
@@ -21,6 +22,10 @@ def graph_of(*args: object, **parts: object) -> Graph:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_backbone_in_every_fusion_and_split(backbone: str, fusion: str):
     plain = graph_of(backbone, head="classifier")
+    if BACKBONES[backbone].divides:
+        with pytest.raises(DarknetError, match=f"the blocks of {backbone} are cross stage partial already"):
+            graph_of(backbone, Csp(0.5, fusion), head="classifier")
+        return
     bflops = [graph_of(backbone, Csp(gamma, fusion, "conv"), head="classifier").bflops for gamma in (0.75, 0.25)]
     groups = graph_of(backbone, Csp(0.5, fusion, "groups"), head="classifier")
     assert bflops[0] < bflops[1]
@@ -97,6 +102,49 @@ def test_classes_and_anchors_are_as_requested():
     assert region.anchors == ((1, 1.5), (2, 3))
 
 
+def test_neck_attention_is_before_each_head_only():
+    graph = graph_of("peleenet", Csp(split="groups"), neck="efm", neck_attention="sam")
+    theirs = parse_text(build("cspeleenet-efm-sam"))
+    assert [(n.type, n.sources, n.output) for n in graph] == [(n.type, n.sources, n.output) for n in theirs]
+    assert sum(node.type == "sam" for node in graph) == 3
+    for neck in NECKS:
+        graph = graph_of("resnet10", neck=neck, neck_attention="se", levels=2)
+        assert sum(node.type == "scale_channels" for node in graph) == 2, neck
+
+
+@pytest.mark.parametrize(
+    ("parts", "batch", "batches", "steps"),
+    [
+        ({"classes": 3}, 64, 6000, (4800, 5400)),
+        ({"classes": 20}, 64, 40000, (32000, 36000)),
+        ({}, 64, 500200, (400160, 450180)),
+        ({"classes": 2, "batch": 12, "batches": 1000}, 12, 1000, (800, 900)),
+        ({"head": "classifier"}, 128, 800000, None),
+        ({"head": "classifier", "classes": 10}, 128, 8000, None),
+    ],
+)
+def test_schedule_fits_the_number_of_classes(
+    parts: dict[str, object], batch: int, batches: int, steps: tuple[int, int] | None
+):
+    """AlexeyAB's rule for detectors: 2000 iterations per class, at least 6000, steps at 80 and 90 %."""
+    net = graph_of("resnet10", **parts).net
+    assert (net.batch, net.max_batches) == (batch, batches)
+    assert net.batch % net.subdivisions == 0 and net.burn_in < batches
+    assert steps is None or tuple(net.steps) == steps
+
+
+def test_pooling_on_top_of_exact_fusion_costs_little():
+    plain, spp = (graph_of("peleenet", Csp(), neck="efm", top=top) for top in ("", "spp"))
+    assert plain.parameters == spp.parameters
+    assert plain.bflops < spp.bflops < 1.01 * plain.bflops
+
+
+def test_context_enhancement_is_for_one_square_size():
+    graph = graph_of("peleenet", neck="cem", levels=2, head="yolov4", size=(320, 320))
+    assert {node.output.w for node in graph if node.type == "upsample"} == {20}
+    assert {node.spec.random for node in graph if node.type == "yolo"} == {0}
+
+
 def test_elastic_and_attention_apply_to_blocks_only():
     graph = graph_of("darknet53", Csp(), elastic=True, attention="sam")
     assert graph.net.width == 448  # 64 divides it
@@ -109,6 +157,10 @@ def test_elastic_and_attention_apply_to_blocks_only():
     [
         ({"backbone": "pelenet"}, "did you mean 'peleenet'"),
         ({"neck": "pan"}, "neck: expected one of fpn"),
+        ({"neck_attention": "sam", "head": "classifier"}, "neck-attention: expected none for the head classifier"),
+        ({"neck_attention": "eca"}, "neck-attention: expected one of se, sam"),
+        ({"neck": "cem", "size": (320, 416)}, "size: expected a square input for the neck cem, got 320 x 416"),
+        ({"batches": -1}, "batches: expected a positive number"),
         ({"head": "yolov5"}, "head: expected one of yolov2"),
         ({"attention": "cbam"}, "attention: expected one of se, sam"),
         ({"top": "aspp"}, "top: expected one of spp, rfb"),

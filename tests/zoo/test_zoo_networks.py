@@ -16,6 +16,7 @@ from darknet_py.zoo import ZOO, build
 QUICK = {
     *("csdensenetb-ref", "csmobilenet-v2", "cspeleenet-swish-se", "cspeleenet-efm-sam", "cspeleenet-gfm", "csresnet10"),
     *("darknet", "enet-coco", "pelee-fpn", "pelee-prn", "yolov3-tiny", "yolov4-tiny-3l", "yolov7-tiny"),
+    *("c2f", "csp-stackrep", "cspeleenet-cem", "gelan-t", "pelee-pan", "sparsepeleenet"),
     *("yolo-fastest-1.1", "yolov1-tiny-shapes", "yolov2-tiny-shapes", "gaussian-yolov3-tiny-shapes"),
 }
 TEXT = "lstm-text"  # has a memory and no images; see tests/training/test_text.py and test_recipes.py

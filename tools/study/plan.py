@@ -20,7 +20,12 @@ from darknet_py.zoo.stages import Csp
 
 FUSIONS = {"first": "fusion first", "last": "fusion last", "csp": "CSP (both)"}
 GAMMAS = (0.25, 0.5, 0.75)
-NECKS: dict[str, Callable[..., None]] = {"fpn": necks.fpn, "gfm": necks.gfm, "efm": necks.efm}
+# Each with the factor of its width that gives it about the cost of the others.
+NECKS: dict[str, tuple[Callable[..., None], float]] = {
+    "fpn": (necks.fpn, 0.5),
+    "gfm": (necks.gfm, 1),
+    "efm": (necks.efm, 1),
+}
 TOPICS = ("fusion", "gamma", "necks")
 # Of the built-in shapes, for an input of 96 x 96: `darknet-py anchors --clusters 9 --width 96 --height 96`.
 _SHAPES = (4, 5, 7, 7, 14, 14, 18, 19, 26, 20, 23, 28, 36, 28, 28, 37, 44, 45)
@@ -173,7 +178,8 @@ def cfg_text(variant: Variant, recipe: Recipe, classes: int, builtin: bool = Tru
     anchors = tuple(side * recipe.size / 96 for side in _SHAPES) if builtin else heads.COCO_V3
     # YOLOv4's loss: with YOLOv3's, a detector needs many more iterations before it detects anything.
     loss = {**heads.V4_LOSS, "jitter": 0.1}
-    NECKS[variant.neck](cfg, features, YoloHeads(classes, anchors, heads.THREE_SCALES, loss), width=recipe.width)
+    neck, factor = NECKS[variant.neck]
+    neck(cfg, features, YoloHeads(classes, anchors, heads.THREE_SCALES, loss), width=int(recipe.width * factor))
     return cfg.text()
 
 

@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--golden", type=Path, help="JSON file to write the values to")
     options = parser.parse_args()
     networks: dict[str, Any] = {}
-    failures = 0
+    compared = failures = 0
     for path in options.cfgs or sorted((ROOT / "cfg").glob("*.cfg")):
         text, graph = small(path)
         own = graph.net.channels and (graph.net.width, graph.net.height) != (WIDTH, HEIGHT)
@@ -57,6 +57,7 @@ def main() -> int:
         differences = compare(graph, table, parameters)
         if options.driver and used == "unchanged":
             differences += compare_values(options.driver, text, graph)
+        compared += 1
         failures += bool(differences) or used != "unchanged"
         print(f"{path.stem:<40} {len(graph.layers):4d} layers  {differences[0] if differences else 'equal'}, C {used}")
         networks[path.stem] = {
@@ -67,7 +68,10 @@ def main() -> int:
             **({"own_size": True} if own else {}),
         }
     if options.golden:
-        rows = ",\n".join(f' "{name}": {json.dumps(values)}' for name, values in networks.items())
+        if options.golden.exists():  # with CFG…, the values of the others stay
+            networks = {**json.loads(options.golden.read_text())["networks"], **networks}
+        stems = [path.stem for path in sorted((ROOT / "cfg").glob("*.cfg"))]
+        rows = ",\n".join(f' "{name}": {json.dumps(networks[name])}' for name in stems if name in networks)
         about = (
             "C Darknet's values for the networks of the zoo (tools/zoo/c_darknet.py). asserts: only with NDEBUG; "
             "own_size: at the size of the cfg instead of width x height; "
@@ -75,7 +79,7 @@ def main() -> int:
         )
         size = f'"width": {WIDTH}, "height": {HEIGHT}'
         options.golden.write_text(f'{{"about": "{about}", {size},\n"networks": {{\n{rows}\n}}}}\n')
-    print(f"{len(networks)} cfgs, {failures} with differences")
+    print(f"{compared} cfgs, {failures} with differences")
     return 1 if failures else 0
 
 

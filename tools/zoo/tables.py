@@ -3,7 +3,8 @@
     python tools/zoo/tables.py        writes docs/zoo_published.csv, docs/zoo_claims.csv and the tables of docs/zoo.md
 
 The published values are in tests/golden/published.csv (from the READMEs of CrossStagePartialNetworks and
-PartialResidualNetworks); ours are computed from the cfgs of the zoo.
+PartialResidualNetworks and the latter's Results.md; "as recalled": tables 1 and 2 of the paper of CSPNet from memory);
+ours are computed from the cfgs of the zoo.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.graph.profile import layer_profiles, network_profile
-from darknet_py.zoo import blocks, build
+from darknet_py.zoo import blocks, build, heads, net_sections
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.design import Design
+from darknet_py.zoo.dense import peleenet
 from darknet_py.zoo.stages import Csp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,31 @@ _UNPUBLISHED: dict[str, dict[str, Any]] = {
         "why": "unsaid: width of the transitions. Here γ = .5, both keep the channels, the last one works behind the "
         "pooling",
     },
+    "PeleeNet-swish": {"cfg": "peleenet-swish", "why": "PeleeNet with another activation"},
+    "CSPPeleeNet-swish": {"cfg": "cspeleenet-swish", "why": "CSPPeleeNet with another activation"},
+    "SparsePeleeNet": {
+        "cfg": "sparsepeleenet",
+        "why": "a layer reads the outputs 1, 2, 4, … layers before it; the transition reads all",
+    },
+    "PeleeNeXt": {
+        "cfg": "peleenext",
+        "why": "unsaid: where the groups are. Here the 1x1 convolutions of the layers from stride 8 on have four",
+    },
+    "CSPResNeXt-50+Elastic": {
+        "cfg": "csresnext50-plus-elastic",
+        "why": "Elastic's 6, 8, 5 and 3 blocks less the first of stages 2 to 4, as in CSPResNeXt-50; half of "
+        "the groups of each block at half of the resolution",
+    },
+    "DenseNet-264-32": {
+        "cfg": "densenet264",
+        "why": "with the transitions of Darknet's DenseNet-201, which leave fewer channels than half: 512, not 1152, "
+        "in the last stage. With 1152 there are 32.94 M and 11.505 BFLOPs",
+    },
+    "ResNet-152": {
+        "cfg": "resnet152",
+        "why": "the stride is in the 3x3 convolution, as in Darknet's ResNets, not in the 1x1 before it; without the "
+        "classifier's biases and BatchNorm",
+    },
     "CSPPeleeNet-swish-SE": {"cfg": "cspeleenet-swish-se", "why": "as CSPPeleeNet; SE on each dense layer's output"},
     "CSPDenseNet Ref.": {
         "cfg": "csdensenet-ref",
@@ -70,9 +96,56 @@ _UNPUBLISHED: dict[str, dict[str, Any]] = {
         "first stage's parts keep 64 channels, as in CSPDarknet-53",
     },
     "Pelee-PRN": {"cfg": "pelee-prn", "why": "YOLOv3-tiny-PRN's neck"},
-    "Pelee-YOLOv3": {"cfg": "pelee-yolov3", "why": "YOLOv3-tiny's neck, 256 and 128 channels in its 3x3 convolutions"},
+    "Pelee-YOLOv3": {
+        "cfg": "pelee-yolov3",
+        "why": "YOLOv3-tiny's neck with 256 and 128 channels; stride 16 has a 1x1 and a second 3x3 convolution",
+    },
     "Pelee-FPN": {"cfg": "pelee-fpn", "why": "a pyramid of 256 channels, joined by addition"},
-    "Pelee-PRN-3l": {"cfg": "pelee-prn-3l", "why": "one level of 128 channels more"},
+    "Pelee-PRN-3l": {
+        "cfg": "pelee-prn-3l",
+        "why": "one level of 128 channels more. 3.98 at 320 is a misprint of 2.98: 5.03 x (320 / 416)²",
+    },
+    "Pelee-PAN": {
+        "cfg": "pelee-pan",
+        "why": "unsaid: everything. Here levels of 128 and 256 channels, heads twice as wide",
+    },
+    "Pelee-PAN2": {"cfg": "pelee-pan2", "why": "the same with heads as wide as their levels"},
+    "mPelee-PRN": {
+        "cfg": "mpelee-prn",
+        "why": "unsaid: everything. Here 3, 5, 10 and 6 layers instead of 3, 4, 8 and 6",
+    },
+    "SparsePelee-PRN": {"cfg": "sparsepelee-prn", "why": "SparsePeleeNet with the neck of Pelee-PRN"},
+    "PartialPelee-PRN": {
+        "cfg": "partialpelee-prn",
+        "why": "γ = .5, fusion first in all four stages, the transition before the pooling",
+    },
+    "CSPPeleeNet-PRN": {
+        "cfg": "cspeleenet-prn",
+        "why": "CSPPeleeNet is .02 BFLOPs above the published one here and below",
+    },
+    "CSPPeleeNet-PRN (3l)": {"cfg": "cspeleenet-prn-3l", "why": "one level of 128 channels more"},
+    "CSPPeleeNet-CEM": {
+        "cfg": "cspeleenet-cem",
+        "why": "ThunderNet's sum of two scales and the global mean, 245 channels; two heads of 256 channels",
+    },
+    "CSPPeleeNet-CEM (SAM)": {"cfg": "cspeleenet-cem-sam", "why": "spatial attention before both heads"},
+    "CSPPeleeNet-GFM": {
+        "cfg": "cspeleenet-gfm",
+        "why": "the sum has 256 channels; in the heads they grow with the stride",
+    },
+    "CSPPeleeNet-EFM": {"cfg": "cspeleenet-efm", "why": "unsaid: widths. Here all 3x3 convolutions have the same cost"},
+    "CSPPeleeNet-EFM (SAM)": {
+        "cfg": "cspeleenet-efm-sam",
+        "why": "unsaid: where SAM is. Here before each head; 5.07 BFLOPs would result from three per level",
+    },
+    "CSPPeleeNet-EFM (SPP)": {
+        "cfg": "cspeleenet-efm-spp",
+        "why": "unsaid: where SPP is. Here on the compressed coarsest scale, compressed again by Maxout",
+    },
+    "CSPPeleeNet Ref.-PRN (3l)": {"cfg": "cspeleenet-ref-prn-3l", "why": "CSPPeleeNet Ref. with PRN's neck"},
+    "CSPPeleeNet Ref.-EFM (SAM)": {"cfg": "cspeleenet-ref-efm-sam", "why": "CSPPeleeNet Ref. with EFM and SAM"},
+    "CSPDenseNet Ref.-EFM (SAM)": {"cfg": "csdensenet-ref-efm-sam", "why": "CSPDenseNet Ref. with EFM and SAM"},
+    "CSPDenseNetb Ref.-PRN": {"cfg": "csdensenetb-ref-prn", "why": "CSPDenseNetb Ref. with PRN's neck"},
 }
 _SIZES = {"darknet": 256, "resnet10": 256}  # "not stated"; from their cfgs
 _NOTES = {
@@ -98,6 +171,10 @@ _ABLATION = (
     ("last", 0.25, -0.11),
     ("csp", 0.5, -0.13),
     ("csp", 0.25, -0.03),
+    ("first", 0.25, None),
+    ("first", 0.75, None),
+    ("last", 0.75, None),
+    ("csp", 0.75, None),
 )
 # A dense block: base channels, growth, layers. Stages of DenseNet-201 and PeleeNet, then the case that the formula is
 # for: a base that is wide compared with growth and layers.
@@ -159,7 +236,7 @@ def _published_row(row: dict[str, str]) -> dict[str, Any]:
     graph = _graph(name, size)
     weights = kernel_weights(graph)
     # One README counts kernels only, the other one all parameters.
-    counted = graph.parameters if "Partial" in row["source"] and "Residual" in row["source"] else weights
+    counted = graph.parameters if row["source"].startswith("PartialResidualNetworks") else weights
     note = unpublished.get("why") or _NOTES.get(row["model"], "")
     return {
         "model": row["model"],
@@ -172,9 +249,19 @@ def _published_row(row: dict[str, str]) -> dict[str, Any]:
         "BFLOPs published": row["bflops"],
         "BFLOPs ours": f"{graph.bflops:.3f}",
         "BFLOPs difference": _percent(graph.bflops, row["bflops"]),
+        "source": _source(row["source"]),
         "layers": "designed" if unpublished else "equal to the published cfg",
         "note": note,
     }
+
+
+def _source(source: str) -> str:
+    """Short for the column of the table: the repository's table, or that the value was not looked up in the paper."""
+    return (
+        source.partition(" (")[0]
+        .replace("CrossStagePartialNetworks", "CSPNet's")
+        .replace("PartialResidualNetworks", "PRN's")
+    )
 
 
 def kernel_weights(graph: Graph) -> int:
@@ -209,25 +296,43 @@ def computation_table() -> list[dict[str, Any]]:
                 "BFLOPs CSP": f"{after.bflops:.3f}",
                 "change": f"{after.bflops / before.bflops - 1:+.1%}",
                 "by the paper": f"{paper:+.0%}",
-                "CIO plain (M)": f"{network_profile(before).cio / 1e6:.1f}",
-                "CIO CSP (M)": f"{network_profile(after).cio / 1e6:.1f}",
+                "CIO plain (M)": f"{network_profile(before).cio / 1e6:.3f}",
+                "CIO CSP (M)": f"{network_profile(after).cio / 1e6:.3f}",
             }
         )
     return table
 
 
 def ablation_table() -> list[dict[str, Any]]:
-    """Operations of PeleeNet with other fusions and gammas, against the plain one, at 224 x 224."""
+    """PeleeNet with other fusions and gammas against the plain one, at 224 x 224.
+
+    Either all four stages are cross stage partial, or the first is plain.
+    """
     plain = _graph("peleenet").bflops
     table = []
     for fusion, gamma, paper in _ABLATION:
-        design = Design("peleenet", Csp(gamma, fusion, "groups"), head="classifier", size=(224, 224))
-        ours = parse_text(design.text()).bflops
-        change = f"{ours / plain - 1:+.1%}"
-        table.append(
-            {"fusion": fusion, "γ": gamma, "BFLOPs": f"{ours:.3f}", "change": change, "by the paper": f"{paper:+.0%}"}
-        )
+        row: dict[str, Any] = {
+            "fusion": fusion,
+            "γ": gamma,
+            "change by the paper": "" if paper is None else f"{paper:+.0%}",
+        }
+        for first, stages in enumerate(("stages 1-4", "stages 2-4")):
+            graph = ablation_graph(fusion, gamma, first)
+            row[f"{stages}: parameters"] = f"{kernel_weights(graph) / 1e6:.2f}"
+            row[f"{stages}: BFLOPs"] = f"{graph.bflops:.3f}"
+            row[f"{stages}: change"] = f"{graph.bflops / plain - 1:+.1%}"
+            heaviest = max(node.bflops for node in graph)
+            row[f"{stages}: heaviest layer"] = f"{heaviest:.4f}"
+        table.append(row)
     return table
+
+
+def ablation_graph(fusion: str, gamma: float, first: int) -> Graph:
+    """PeleeNet whose stages from `first` on are cross stage partial, as a classifier at 224 x 224."""
+    cfg = CfgWriter("", net_sections.classifier_net(1, size=224))
+    peleenet(cfg, Csp(gamma, fusion, "groups"), first=first)
+    heads.classifier(cfg, 1000)
+    return parse_text(cfg.text())
 
 
 def bottleneck_table() -> list[dict[str, Any]]:
@@ -238,6 +343,8 @@ def bottleneck_table() -> list[dict[str, Any]]:
         ("pelee-yolov3", "whole"),
         ("pelee-prn", "whole"),
         ("cspeleenet-efm", "whole"),
+        ("pelee-yolov3", "whole from stride 8 on"),
+        ("cspeleenet-efm", "whole from stride 8 on"),
         ("pelee-prn", "backbone"),
         ("cspeleenet-efm", "backbone"),
         ("pelee-prn", "backbone from stride 8 on"),
@@ -263,10 +370,10 @@ def bottleneck_table() -> list[dict[str, Any]]:
 
 def _belongs(node: Any, part: str, graph: Graph) -> bool:
     """Whether a layer belongs to a part. The backbone ends with the last layer of 704 channels, the last transition."""
-    if part == "whole":
-        return True
-    end = max(other.index for other in graph if other.output.c == 704 and other.type == "convolutional")
     narrow = "stride 8" not in part or node.output.w <= graph.net.width // 8
+    if part.startswith("whole"):
+        return narrow
+    end = max(other.index for other in graph if other.output.c == 704 and other.type == "convolutional")
     return node.index <= end and narrow
 
 
