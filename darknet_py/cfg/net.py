@@ -27,6 +27,7 @@ class NetSpec:
         subdivisions: mini-batches per update.
         time_steps: time steps that a recurrent network is trained on at once.
         mixup: 0 none, 1 mixup, 2 cutmix, 3 mosaic, 4 mosaic and cutmix.
+        mosaic_stop: iterations after which a detector's images are no longer mixed; 0: never. C ignores this key.
     """
 
     width: int = 0
@@ -73,6 +74,7 @@ class NetSpec:
     gaussian_noise: int = 0
     mixup: int = 0
     mosaic_bound: bool = False
+    mosaic_stop: int = 0
     letter_box: bool = False
     max_crop: int = 0
     min_crop: int = 0
@@ -185,6 +187,7 @@ class NetSpec:
             gaussian_noise=options.int("gaussian_noise"),
             mixup=_parse_mixup(options),
             mosaic_bound=options.flag("mosaic_bound"),
+            mosaic_stop=options.int("mosaic_stop", 0, 0),
             letter_box=options.flag("letter_box"),
             max_crop=options.int("max_crop", width * 2),
             min_crop=options.int("min_crop", width),

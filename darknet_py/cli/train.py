@@ -11,9 +11,12 @@ from pathlib import Path
 from darknet_py.cli.common import amp_argument, count, device_argument, fraction, output_file, output_folder, positive
 from darknet_py.cli.usage import UsageError
 from darknet_py.files import write_atomically
+from darknet_py.training.duration import parse_duration
 from darknet_py.training.plan import TrainingPlan
-from darknet_py.training.train_options import NetValue, TrainOptions, given_overrides
-from darknet_py.training.trainer import Trainer, TrainResult
+from darknet_py.training.session import measured
+from darknet_py.training.session import run as run_training
+from darknet_py.training.train_options import RECIPES, NetValue, TrainOptions, given_overrides
+from darknet_py.training.trainer import TrainResult
 
 # Shown in --help; `--set` takes every key of [net].
 _NET: dict[str, Callable[[str], float]] = {
@@ -45,6 +48,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fine-tune for another number of classes: the cfg is rewritten, and matching weights are loaded",
     )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="finetune: schedule, rate, batch, anchors and more by data and machine (default with --classes); scratch: "
+        "the same without weights; darknet: the cfg word for word (default)",
+    )
+    parser.add_argument(
+        "--split",
+        type=_share,
+        metavar="X|none",
+        help="share of the images to hold out for validation where there is no validation list (default: 0.1 with a "
+        "recipe, else none)",
+    )
+    parser.add_argument("--freeze", type=positive, metavar="N", help="keep the weights of the first N layers")
     parser.add_argument(
         "--workers", type=count, metavar="N", help="processes that load images (default: by the machine)"
     )
@@ -115,9 +132,13 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def net_arguments(parser: argparse.ArgumentParser) -> None:
     """New values for keys of `[net]`."""
     net = parser.add_argument_group("instead of the cfg's [net]")
+    length = net.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=positive, metavar="N", help="passes over the training images")
+    length.add_argument("--time", type=_duration, metavar="T", help="time to train, such as 20m, 1h30m or 90s")
     for key, kind in _NET.items():
         flag = f"--{key.replace('_', '-')}"
-        net.add_argument(flag, type=kind, metavar="N" if kind is not float else "X", help=_NET_HELP.get(key))
+        group = length if key == "max_batches" else net
+        group.add_argument(flag, type=kind, metavar="N" if kind is not float else "X", help=_NET_HELP.get(key))
     net.add_argument("--ema", type=float, metavar="ALPHA", help="ema_alpha: average the weights, such as 0.9998")
     net.add_argument(
         "--set",
@@ -132,11 +153,13 @@ def net_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains, or prints the plan."""
     plan = TrainingPlan.create(*plan_arguments(args))
+    if plan.options.time or args.dry_run or not args.quiet:
+        plan = measured(plan)
     if args.dry_run:
         if plan.context.is_main_process:
             _write_json(args.json, plan.to_json()) if args.json else print(plan)
         return 0
-    result = Trainer(plan).run(owns_process=True)
+    result = run_training(plan, owns_process=True)
     if plan.context.is_main_process:
         _write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result)
     return 0
@@ -186,6 +209,18 @@ def _write_json(target: str, content: dict[str, object]) -> None:
 
 def _interval(text: str) -> bool | int:
     return {"on": True, "off": False}[text] if text in ("on", "off") else positive(text)
+
+
+def _duration(text: str) -> str:
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _share(text: str) -> str | float:
+    return text if text == "none" else fraction(text)
 
 
 def _assignment(text: str) -> tuple[str, str]:

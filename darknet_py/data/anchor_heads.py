@@ -86,25 +86,32 @@ def assign_anchors(heads: Sequence[HeadAnchors], anchors: Sizes, rule: str | Non
     )
 
 
-def set_anchors(
-    document: CfgDocument, heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
-) -> CfgDocument:
-    """The cfg with new anchors, masks and filters.
+def anchor_edits(
+    heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int, reason: str = ""
+) -> list[CfgEdit]:
+    """The edits that give a cfg new anchors, masks and filters.
 
-    width: as of `anchor_space`.
+    width: as of `anchor_space`. reason: why they change.
     """
-    changes = []
+    edits = []
     value = format_cfg_value(anchors, width)
     for head, mask in zip(heads, masks, strict=True):
         section = head.index + 1
-        changes.append(CfgEdit(section, "anchors", value))
+        edits.append(CfgEdit(section, "anchors", value, reason))
         if len(anchors) != len(head.anchors):
-            changes.append(CfgEdit(section, "num", str(len(anchors))))
+            edits.append(CfgEdit(section, "num", str(len(anchors)), reason))
         if not head.in_cells and tuple(mask) != head.mask:
-            changes.append(CfgEdit(section, "mask", ",".join(map(str, mask))))
+            edits.append(CfgEdit(section, "mask", ",".join(map(str, mask)), reason))
         if len(mask) != len(head.mask):
-            changes += [CfgEdit(k + 1, "filters", str(len(mask) * head.entries)) for k in head.sources]
-    return document.with_edits(changes)
+            edits += [CfgEdit(k + 1, "filters", str(len(mask) * head.entries), reason) for k in head.sources]
+    return edits
+
+
+def set_anchors(
+    document: CfgDocument, heads: Sequence[HeadAnchors], anchors: Sizes, masks: Sequence[Sequence[int]], width: int
+) -> CfgDocument:
+    """The cfg with new anchors, masks and filters; see `anchor_edits`."""
+    return document.with_edits(anchor_edits(heads, anchors, masks, width))
 
 
 def _share_anchors(heads: Sequence[HeadAnchors]) -> bool:

@@ -64,6 +64,14 @@ class EvalBatch(NamedTuple):
     sizes: list[Size]
 
 
+class SampleRequest(NamedTuple):
+    """What a training sample is made from: its number, the input size, and whether images are mixed in it."""
+
+    number: int
+    size: Size
+    mixed: bool
+
+
 class Sample(NamedTuple):
     """One augmented image: uint8 (H, W, C), boxes relative to it, and the problems of its files."""
 
@@ -240,21 +248,21 @@ class TrainLoader(ImageLoader[DetectionDataset]):
         images = self.mini_batch * max_width * max_height // (width * height)
         return int(images * 0.8) if int(images * 0.8) > self.mini_batch else images
 
-    def numbers(self, mini_batch: int) -> list[tuple[int, Size]]:
+    def numbers(self, mini_batch: int) -> list[SampleRequest]:
         iteration = mini_batch // self.net.subdivisions
+        mixed = not self.net.mosaic_stop or iteration < self.net.mosaic_stop
         size, images = self.size(iteration), self.images(iteration)
         stride = _NUMBERS_PER_MINI_BATCH if self.net.dynamic_minibatch and self.augmentation.random else self.mini_batch
         first = mini_batch * stride * self.world
         numbers = rank_samples(first, images, self.rank, self.world, self.augmentation.contrastive)
-        return [(number, size) for number in numbers]
+        return [SampleRequest(number, size, mixed) for number in numbers]
 
     def files(self, mini_batches: range) -> list[str]:
         recorder, paths = recording_copy(self.dataset)
         for mini_batch in mini_batches:
-            for number, size in self.numbers(mini_batch):
-                training_sample(
-                    recorder, self.augmentation, self.seed, number, size, None, self.mini_batch * self.world
-                )
+            for number, size, mixed in self.numbers(mini_batch):
+                augmentation = self.augmentation if mixed else self.augmentation.unmixed
+                training_sample(recorder, augmentation, self.seed, number, size, None, self.mini_batch * self.world)
         return list(dict.fromkeys(paths))
 
 
@@ -311,14 +319,17 @@ class TrainingSamples:
         self.buffers = SharedBufferPool()
 
     def __getitems__(
-        self, requests: list[tuple[int, Size]], /
+        self, requests: list[SampleRequest], /
     ) -> tuple[Tensor, tuple[Floats, NDArray[np.int64], list[str], list[str]]] | str:
-        width, height = requests[0][1]
+        width, height = requests[0].size
+        augmentation = self.augmentation if requests[0].mixed else self.augmentation.unmixed
         images = self.buffers((len(requests), height, width, self.dataset.channels))
         try:
             samples = [
-                training_sample(self.dataset, self.augmentation, self.seed, number, size, canvas, self.mini_batch)
-                for (number, size), canvas in zip(requests, images.numpy(), strict=True)
+                training_sample(
+                    self.dataset, augmentation, self.seed, request.number, request.size, canvas, self.mini_batch
+                )
+                for request, canvas in zip(requests, images.numpy(), strict=True)
             ]
         except DataError as error:
             return str(error)  # a value: torch would wrap an exception of a worker in its traceback

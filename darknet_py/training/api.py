@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.session import measured, run
 from darknet_py.training.train_options import NetOverrides, NetValue, TrainOptions, given_overrides
-from darknet_py.training.trainer import Trainer, TrainResult
+from darknet_py.training.trainer import TrainResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,6 +30,11 @@ def train(
     clear: bool = False,
     cutoff: int | None = None,
     classes: int | None = None,
+    recipe: str | None = None,
+    epochs: int | None = None,
+    time: str | float | None = None,
+    split: str | float | None = None,
+    freeze: int | None = None,
     map: bool | int | None = None,
     map_epochs: int = 4,
     iou_thresh: float = 0.5,
@@ -81,6 +87,12 @@ def train(
         clear: Count iterations from 0, whatever the weights file says.
         cutoff: Load the weights of the first N layers only, and count from 0.
         classes: Fine-tune for this number of classes; the cfg is rewritten into `out`.
+        recipe: `finetune` (default with `classes`), `scratch` or `darknet` (default: the cfg word for word).
+        epochs: Train for so many passes over the images; instead of max_batches.
+        time: Train for so long, such as `20m` or `1h30m`, or a number of seconds; instead of max_batches.
+        split: Share of the images to hold out for validation where there is no validation list, or `none`. Default:
+            0.1 with a recipe other than `darknet`.
+        freeze: Keep the weights of the first N layers.
         map: Evaluate every N iterations; True: at Darknet's intervals; False: never. Default: at Darknet's intervals
             where there is a validation list.
         map_epochs: Epochs between evaluations, by Darknet's rule.
@@ -133,6 +145,11 @@ def train(
         clear=clear,
         cutoff=cutoff,
         classes=classes,
+        recipe=recipe,
+        epochs=epochs,
+        time=time,
+        split=split,
+        freeze=freeze,
         map=map,
         map_epochs=map_epochs,
         iou_thresh=iou_thresh,
@@ -169,4 +186,5 @@ def train(
             **cast("Mapping[str, NetValue]", net),
         }
     )
-    return Trainer(TrainingPlan.create(cfg, data, weights, options, overrides), callbacks).run()
+    plan = TrainingPlan.create(cfg, data, weights, options, overrides)
+    return run(plan if quiet and not options.time else measured(plan), callbacks)

@@ -43,7 +43,7 @@ _OPERATING_POINT = ("best_thresh", "best_precision", "best_recall", "best_f1")
 # What follows NAME_ in the files of a training.
 _RUN_FILE = re.compile(
     r"(best|final|last|previous|ema|log|map|top1|likelihood|classes|confusion|precision_recall|report|tensorboard"
-    r"|nonfinite(_\d+)?|\d+)(\.\w+)?"
+    r"|train|valid|nonfinite(_\d+)?|\d+)(\.\w+)?"
 )
 
 
@@ -79,6 +79,11 @@ class CheckpointDir:
     def names(self) -> Path:
         """Path of NAME.names."""
         return self.folder / f"{self.name}.names"
+
+    @property
+    def data(self) -> Path:
+        """Path of NAME.data, which names the lists of a split data set."""
+        return self.folder / f"{self.name}.data"
 
     @property
     def chart(self) -> Path:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from darknet_py.cfg.document import CfgEdit
 from darknet_py.cfg.net import NetSpec
+from darknet_py.cfg.options import atoi
 from darknet_py.data.loader import largest_size
 from darknet_py.errors import TrainError
-from darknet_py.graph.graph import Graph, build_graph
-from darknet_py.graph.set_num_classes import class_edits
+from darknet_py.graph.graph import Graph
+from darknet_py.graph.set_num_classes import set_num_classes
 from darknet_py.model.model_file import ModelFile, read_cfg
 from darknet_py.training.checkpoint_dir import CheckpointDir
 from darknet_py.training.checks import check_schedule, check_supported, ineffective_keys
 from darknet_py.training.distributed import DistContext, LocalBatch, split_batch
+from darknet_py.training.estimate import Speed
 from darknet_py.training.initial_weights import InitialWeights, read_matching_weights, read_weights
 from darknet_py.training.memory import MemoryEstimate, estimate_memory
+from darknet_py.training.recipe import Length, Machine, Photos, Recipe
+from darknet_py.training.schedule import next_evaluation
 from darknet_py.training.state import TrainingState
 from darknet_py.training.tasks.classification_task import ClassificationTask
 from darknet_py.training.tasks.detection_task import DetectionTask
 from darknet_py.training.tasks.task import Task
 from darknet_py.training.tasks.text_task import TextTask
-from darknet_py.training.train_options import NetValue, TrainOptions, override_edits
+from darknet_py.training.train_options import DARKNET, FINETUNE, SCRATCH, NetValue, TrainOptions
+
+_HELD_OUT = 0.1  # share of the images that a recipe validates on
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class TrainingPlan:
 
     Attributes:
         source: The cfg or checkpoint that was given.
-        cfg: The cfg that the weights go with: `source`, or a file in the output folder where `classes` changed it.
+        cfg: The cfg that the weights go with: `source`, or a file in the output folder where `classes` or a recipe
+            changed it.
         graph: The network, with all changes to the cfg applied (`graph.document.edits` lists them).
         task: The kind of training and its data.
         options: Options of the run.
@@ -47,6 +55,10 @@ class TrainingPlan:
         resumes: Whether it continues an earlier training, by its state or its last weights.
         falls_back: Whether `state` is the one before the last, which is damaged.
         memory: Estimate of the memory it needs.
+        recipe: The changes of the cfg.
+        started: When the command began, by `time.monotonic`.
+        pause: The iteration to stop at for now; None: max_batches.
+        speed: What a mini-batch takes, where that was measured.
         notes: Lines to log at the start.
         warnings: Warnings to log at the start.
     """
@@ -65,8 +77,12 @@ class TrainingPlan:
     resumes: bool
     falls_back: bool
     memory: MemoryEstimate
+    recipe: Recipe
+    started: float
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    pause: int | None = None
+    speed: Speed | None = None
 
     @classmethod
     def create(
@@ -94,19 +110,45 @@ class TrainingPlan:
         Raises:
             DarknetError: The training cannot start: CfgError, WeightsError, DataError or TrainError.
         """
-        cfg, options, overrides = Path(cfg), options or TrainOptions(), overrides or {}
+        started = time.monotonic()
+        cfg, options, overrides = Path(cfg), options or TrainOptions(), dict(overrides or {})
         context = context or DistContext.from_environment()
         model = read_cfg(cfg)
         stored, original = model if model.tensors else None, model.graph
-        graph, rewritten = _edited(original, options, overrides)
+        name = _recipe_name(original, options, weights is not None or stored is not None)
+        length = _length(options, overrides, context)
+        base = set_num_classes(original, options.classes) if options.classes else original
+        if name == DARKNET and not (length.epochs or length.seconds):
+            check_schedule(base, overrides)
+        device = pick_device(options.device, context)
+        task = open_task(base, data, options)
+        files = CheckpointDir(Path(options.out or task.file.backup), cfg.stem, task.metric)
+        rewritten = base is not original or name != DARKNET
+        if rewritten and files.cfg.resolve() == cfg.resolve():
+            changed = f"for {options.classes} classes" if options.classes else f"of the recipe {name}"
+            raise TrainError(f"out: expected another folder than that of {cfg}, as the cfg {changed} goes there")
+
+        unfinished = files.path("last.state").exists() or files.path("last.weights").exists()
+        again = options.resume and name != DARKNET and unfinished and files.cfg.is_file()
+        by_recipe = _HELD_OUT if name != DARKNET and task.splits else 0.0
+        share = by_recipe if options.held_out is None else options.held_out
+        if share:
+            task = task.hold_out(share, files.data if options.resume else None)
+        recipe = Recipe(
+            name,
+            read_cfg(files.cfg).graph if again else base,
+            overrides,
+            task.photos if name != DARKNET or length.epochs else Photos(task.train_size),
+            Machine.find(device, context, options.amp is not None),
+            options,
+            length,
+            again,
+        )
+        graph = recipe.graph()
+        options = recipe.run_options(graph.net, task.valid_size)
+        task = task.with_graph(graph, options)
         check_schedule(graph, overrides)
         check_supported(graph, context)
-        task = open_task(graph, data, options)
-        files = CheckpointDir(Path(options.out or task.file.backup), cfg.stem, task.metric)
-        if rewritten and files.cfg.resolve() == cfg.resolve():
-            raise TrainError(
-                f"out: expected another folder than that of {cfg}, as the cfg for {options.classes} classes goes there"
-            )
 
         state, fallback = files.load_last(graph) if options.resume else (None, "")
         resumes = options.resume and (state is not None or files.path("last.weights").exists())
@@ -114,7 +156,7 @@ class TrainingPlan:
         if resumes and state is None:
             initial = read_weights(files.path("last.weights"), graph)
         elif not resumes and (weights is not None or stored is not None):
-            initial = _initial_weights(cfg, weights, stored, graph, original, options)
+            initial = _initial_weights(cfg, weights, stored, graph, original, options, name)
         if initial and not options.resume and initial.seen // graph.net.batch_images >= graph.net.max_batches:
             raise TrainError(
                 f"{initial.path}: expected weights of less than max_batches={graph.net.max_batches} iterations, "
@@ -129,7 +171,7 @@ class TrainingPlan:
             task=task,
             options=options,
             context=context,
-            device=pick_device(options.device, context),
+            device=device,
             local_batch=local_batch,
             files=files,
             weights=initial,
@@ -137,9 +179,12 @@ class TrainingPlan:
             resumes=resumes,
             falls_back=bool(fallback),
             memory=_memory(graph, local_batch, options),
+            recipe=recipe,
+            started=started,
             notes=(
+                *_recipe_notes(name, options, files, again),
                 *_schedule_notes(graph.document.edits),
-                *([f"cfg for {options.classes} classes: {files.cfg}"] if rewritten else []),
+                *([f"cfg for {options.classes} classes: {files.cfg}"] if rewritten and options.classes else []),
                 *([str(initial)] if initial and options.classes and not resumes else []),
                 *task.notes(),
                 *ineffective_keys(graph),
@@ -147,6 +192,43 @@ class TrainingPlan:
             ),
             warnings=(*([fallback] if fallback else []), *_warnings(graph, overrides)),
         )
+
+    def with_iterations(self, iterations: int) -> TrainingPlan:
+        """The same plan with another number of iterations, to which the schedule is fitted."""
+        graph = self.recipe.graph(iterations)
+        options = self.recipe.run_options(graph.net, self.task.valid_size)
+        return replace(self, graph=graph, options=options, task=self.task.with_graph(graph, options))
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that the training has, where that decides the number of iterations; a resumed one keeps its own."""
+        return None if self.recipe.done or self.resumes else self.recipe.length.seconds
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations are ahead."""
+        if not self.task.evaluates:
+            return 0
+        last, count = self.first_iteration, 0
+        while last < self.net.max_batches:
+            last, count = self.next_evaluation(last), count + 1
+        return count
+
+    def next_evaluation(self, last: int) -> int:
+        """The iteration of the evaluation that follows one at iteration `last`."""
+        every = True if self.options.map is None else self.options.map
+        return next_evaluation(self.net, last, self.task.train_size, every, self.options.map_epochs)
+
+    @property
+    def last_iteration(self) -> int:
+        """The iteration after which `Trainer.run` returns."""
+        return min(self.pause or self.net.max_batches, self.net.max_batches)
+
+    def write(self) -> None:
+        """Writes what goes beside the weights: the cfg as it is trained, and the lists of what was held out."""
+        if self.cfg != self.source:
+            self.files.save_cfg(self.graph)
+        self.task.write_lists(self.files.data)
 
     @property
     def net(self) -> NetSpec:
@@ -219,6 +301,7 @@ class TrainingPlan:
                 "decay": net.decay,
                 "ema_alpha": net.ema_alpha,
             },
+            "recipe": self.recipe.name,
             "seed": self.seed,
             "weights": str(initial.path) if initial else None,
             "reinitialized": list(initial.reinitialized) if initial else [],
@@ -226,6 +309,7 @@ class TrainingPlan:
             "parameters": self.graph.parameters,
             "bflops": self.graph.bflops,
             "memory": {**memory._asdict(), "total": memory.total},
+            "seconds": self.speed._asdict() if self.speed else None,
             "files": [str(path) for path in self.output_files],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
@@ -242,6 +326,7 @@ class TrainingPlan:
         paths = [files.cfg] if self.cfg != self.source else []
         paths += [files.names] if files.writes_names(self.task.names) else []
         paths += [files.path(suffix) for suffix in suffixes]
+        paths += self.task.list_files(files.data)
         return paths + ([files.chart] if self.options.chart else [])
 
     def __str__(self) -> str:
@@ -333,11 +418,29 @@ def pick_device(name: str | None, context: DistContext) -> torch.device:
     return device
 
 
-def _edited(original: Graph, options: TrainOptions, overrides: Mapping[str, NetValue]) -> tuple[Graph, bool]:
-    """The graph with all changes to the cfg, and whether its number of classes changed."""
-    for_classes = class_edits(original, options.classes) if options.classes else []
-    document = original.document.with_edits([*for_classes, *override_edits(original, overrides)])
-    return original if document is original.document else build_graph(document), bool(for_classes)
+def _recipe_name(graph: Graph, options: TrainOptions, has_weights: bool) -> str:
+    """The recipe that was asked for, or that follows: only a changed number of classes asks for one."""
+    name = options.recipe or (FINETUNE if options.classes else DARKNET)
+    if name == FINETUNE and not has_weights:
+        name = SCRATCH
+    if name != DARKNET and graph.reads_text:
+        if options.recipe:
+            raise TrainError(f"recipe: expected darknet for a network of text, got {options.recipe}")
+        return DARKNET
+    return name
+
+
+def _length(options: TrainOptions, overrides: Mapping[str, NetValue], context: DistContext) -> Length:
+    """How long to train. Raises TrainError where it was said in several ways."""
+    given = {"epochs": options.epochs, "time": options.time, "max_batches": overrides.get("max_batches")}
+    said = [key for key, value in given.items() if value is not None]
+    if len(said) > 1:
+        raise TrainError(f"expected one of epochs, time and max_batches, got {' and '.join(said)}")
+    if options.time is not None and context.size > 1:
+        raise TrainError(f"time: expected one process, got {context.size}; use max_batches")
+    max_batches = overrides.get("max_batches")
+    iterations = None if max_batches is None else atoi(str(max_batches))
+    return Length(iterations, options.epochs, options.seconds)
 
 
 def _initial_weights(
@@ -347,14 +450,27 @@ def _initial_weights(
     graph: Graph,
     original: Graph,
     options: TrainOptions,
+    recipe: str,
 ) -> InitialWeights:
     """Weights that were given, or those of a checkpoint given as the cfg."""
     path = cfg if weights is None else Path(weights)
     content = stored if weights is None else None
     if options.classes:
-        return read_matching_weights(path, graph, original, options.cutoff, content)
+        return read_matching_weights(path, graph, original, options.cutoff, content, recipe != DARKNET)
     initial = read_weights(path, graph, options.cutoff, content)
-    return InitialWeights(path, 0, initial.tensors) if options.clear or options.cutoff else initial
+    counts_from_0 = options.clear or options.cutoff or recipe != DARKNET
+    return InitialWeights(path, 0, initial.tensors) if counts_from_0 else initial
+
+
+def _recipe_notes(name: str, options: TrainOptions, files: CheckpointDir, again: bool) -> list[str]:
+    """Which recipe is used, where one is."""
+    if again:
+        ignored = " (--time and --epochs are ignored with --resume)" if options.time or options.epochs else ""
+        return [f"recipe: {name}, as written in {files.cfg}{ignored}"]
+    if name == DARKNET:
+        return ["recipe: darknet, the cfg word for word"] if options.recipe else []
+    why = " (no weights to start from)" if name == SCRATCH and options.recipe != SCRATCH else ""
+    return [f"recipe: {name}{why}; --recipe darknet trains the cfg as it is"]
 
 
 def _memory(graph: Graph, local_batch: LocalBatch, options: TrainOptions) -> MemoryEstimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import DetectionHeadSpec
+from darknet_py.training.duration import parse_duration
 
 NetValue = bool | int | float | str | Sequence[int] | Sequence[float]
+
+FINETUNE, SCRATCH, DARKNET = RECIPES = ("finetune", "scratch", "darknet")
 
 _ALIASES = {"ema": "ema_alpha"}
 # Augmentation keys of detection layers; a new value goes into all of them.
@@ -38,6 +42,13 @@ class TrainOptions:
         cutoff: Load the weights of the first N layers only, and count from 0.
         classes: Fine-tune for this number of classes: the cfg is rewritten into `out`, matching weights are loaded,
             and iterations count from 0.
+        recipe: `finetune`, `scratch` or `darknet` (the cfg word for word); see `training.recipe`. Default: `finetune`
+            with `classes`, else `darknet`.
+        epochs: Train for so many passes over the images; instead of max_batches.
+        time: Train for so long, such as `20m` or `1h30m` (or a number of seconds); instead of max_batches.
+        split: Share of the training images to hold out for validation where there is no validation list, or `none`.
+            Default: 0.1 by the recipes `finetune` and `scratch`, else none.
+        freeze: Keep the weights of the first N layers.
         map: Evaluate on the validation list every N iterations. True: at Darknet's intervals (`map_epochs`). False:
             never. Default: at Darknet's intervals where the validation list is not the training list.
         map_epochs: Epochs between evaluations, by Darknet's rule.
@@ -71,6 +82,11 @@ class TrainOptions:
     clear: bool = False
     cutoff: int | None = None
     classes: int | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    time: str | float | None = None
+    split: str | float | None = None
+    freeze: int | None = None
     map: bool | int | None = None
     map_epochs: int = 4
     iou_thresh: float = 0.5
@@ -96,6 +112,11 @@ class TrainOptions:
             raise TrainError(f"bn_momentum: expected a number above 0 and up to 1, got {self.bn_momentum}")
         if self.points < 0 or self.points == 1:
             raise TrainError(f"points: expected 0 or at least 2, got {self.points}")
+        if self.recipe not in (None, *RECIPES):
+            raise TrainError(f"recipe: expected {', '.join(RECIPES)}, got {self.recipe!r}")
+        if self.epochs is not None and self.time is not None:
+            raise TrainError("expected epochs or time, got both")
+        _ = self.seconds, self.held_out
         for name, fraction in {"iou_thresh": self.iou_thresh, "thresh": self.thresh}.items():
             if not 0 <= fraction <= 1:
                 raise TrainError(f"{name}: expected a number from 0 to 1, got {fraction}")
@@ -108,9 +129,39 @@ class TrainOptions:
             limit=self.limit,
             cutoff=self.cutoff,
             classes=self.classes,
+            epochs=self.epochs,
+            freeze=self.freeze,
             patience=self.patience,
         )
         _check_integers(0, seed=self.seed, workers=self.workers)
+
+    @property
+    def seconds(self) -> float | None:
+        """`time` in seconds. Raises TrainError."""
+        if self.time is None:
+            return None
+        try:
+            seconds = parse_duration(self.time) if isinstance(self.time, str) else float(self.time)
+        except ValueError as error:
+            raise TrainError(f"time: {error}") from None
+        if not 0 < seconds < math.inf:
+            raise TrainError(f"time: expected more than 0 seconds, got {seconds:g}")
+        return seconds
+
+    @property
+    def held_out(self) -> float | None:
+        """`split` as a share; 0 for none, and None where it was not given. Raises TrainError."""
+        if self.split is None:
+            return None
+        if self.split == "none":
+            return 0.0
+        try:
+            share = float(self.split)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            raise TrainError(f"split: expected none or a number above 0 and below 1, got {self.split!r}")
+        return share
 
 
 def _check_integers(minimum: int, **values: object) -> None:
@@ -156,6 +207,7 @@ class NetOverrides(TypedDict, total=False):
     cutmix: bool
     mosaic: bool
     mosaic_bound: bool
+    mosaic_stop: int
     letter_box: bool
     max_crop: int
     min_crop: int
@@ -239,6 +291,8 @@ def _schedule_edits(net: NetSpec, values: Mapping[str, NetValue]) -> list[CfgEdi
     edits = []
     if net.steps and "steps" not in values and factor != 1:
         edits.append(CfgEdit(0, "steps", _text([round(step * factor) for step in net.steps]), reason))
+    if net.mosaic_stop and "mosaic_stop" not in values and factor != 1:
+        edits.append(CfgEdit(0, "mosaic_stop", str(round(net.mosaic_stop * factor)), reason))
     if "burn_in" not in values and net.burn_in and factor < 1:
         burn_in = max(round(net.burn_in * factor), min(net.burn_in, last // 10))
         edits.append(CfgEdit(0, "burn_in", str(burn_in), reason))

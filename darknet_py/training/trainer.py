@@ -26,7 +26,7 @@ from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.recovery import LIMIT, Recovery, likely_cause
 from darknet_py.training.run_lock import RunLock
-from darknet_py.training.schedule import next_evaluation, statistics_momentum
+from darknet_py.training.schedule import statistics_momentum
 from darknet_py.training.shutdown import GracefulShutdown, StopRequested
 from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
@@ -130,7 +130,7 @@ class Trainer:
             self.loader.reports.new(*state.get("problems", ([], [])))
 
     def run(self, *, owns_process: bool = False) -> TrainResult:
-        """Trains up to max_batches.
+        """Trains up to max_batches, or to where the plan pauses.
 
         The first Ctrl-C, SIGTERM or SIGHUP stops training after the current mini-batch (with several processes, after
         the iteration). What the unfinished iteration has done is dropped, and the state is saved.
@@ -165,7 +165,8 @@ class Trainer:
                     self._save_and_stop()
                 except Diverged as problem:
                     self._go_back(problem)
-            if plan.context.is_main_process:
+            paused = self.train_step.iteration == plan.last_iteration < plan.net.max_batches
+            if plan.context.is_main_process and not paused:
                 plan.files.save_weights(self.network, "final")
         return self._result()
 
@@ -177,7 +178,7 @@ class Trainer:
             while True:
                 if any(due) and self._conclude(step.iteration, due, shutdown):
                     break
-                if step.iteration >= plan.net.max_batches:
+                if step.iteration >= plan.last_iteration:
                     break
                 try:
                     self.log.add(step.step(self._mini_batches(batches, shutdown)))
@@ -276,11 +277,10 @@ class Trainer:
         for line in plan.task.prepare():
             self.log.info(line)
         if plan.context.is_main_process:
-            if plan.cfg != plan.source:
-                plan.files.save_cfg(plan.graph)
             note = plan.files.save_names(plan.task.names)
             if note:
                 self.log.warning(note)
+            plan.write()
             if self._restored:
                 self._restore_files()
         self.log.start(self.train_step.iteration)
@@ -317,15 +317,11 @@ class Trainer:
             numbered = iteration % file.saveweights == 0
         else:
             numbered = is_numbered_checkpoint(iteration)
-        save = iteration % save_every == 0 or iteration == plan.net.max_batches or evaluate
+        save = iteration % save_every == 0 or iteration == plan.last_iteration or evaluate
         return _Due(iteration % log_every == 0, evaluate, save, numbered)
 
     def _evaluation_is_due(self, iteration: int) -> bool:
-        net, task, options = self.plan.net, self.plan.task, self.plan.options
-        every = True if options.map is None else options.map
-        return task.evaluates and iteration >= next_evaluation(
-            net, self.last_evaluation, task.train_size, every, options.map_epochs
-        )
+        return self.plan.task.evaluates and iteration >= self.plan.next_evaluation(self.last_evaluation)
 
     def _check_weights(self, iteration: int) -> None:
         """Raises Diverged where arrays are not finite. The loss need not show it: heads leave such values out, as

@@ -89,3 +89,19 @@ def test_log_lines_go_to_stderr_and_paths_to_stdout(
     assert sum("avg loss" in line for line in lines) == 2
     assert main([*argv, "--max-batches", "2", "--quiet", "--map", "off"]) == 0
     assert capsys.readouterr().err.count("\n") == 1  # the result
+
+
+def test_a_recipe_is_printed_line_by_line(
+    cfg: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ["train", str(cfg), "--data", str(shapes), "--out", str(out), "--workers", "0", "--device", "cpu"]
+    assert main([*argv, "--recipe", "finetune", "--epochs", "50", "--split", "0.2", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "recipe: scratch (no weights to start from); --recipe darknet trains the cfg as it is" in lines
+    assert "change: [net] max_batches=50 (requested)" in lines  # 16 images
+    assert "change: [net] mosaic_stop=45 (the last tenth trains on whole images)" in lines
+    assert any(line.startswith("time: about ") and "50 iterations of " in line for line in lines)
+    assert not out.exists()
+    for wrong in (["--time", "20"], ["--time", "2m", "--epochs", "3"], ["--split", "2"], ["--recipe", "best"]):
+        assert main([*argv, *wrong]) == 2

@@ -268,7 +268,7 @@ def test_dynamic_minibatch(folder: Path) -> None:
     found = {loader.size(10 * block)[0]: loader.images(10 * block) for block in range(180)}
     # int(8 · 608² / side²), of which 80 % where that is more than 8 (`train_detector`)
     assert found == {320: 22, 352: 18, 384: 16, 416: 13, 448: 11, 480: 9, 512: 11, 544: 9, 576: 8, 608: 8}
-    assert len({number for batch in range(30) for number, _ in loader.numbers(batch)}) == sum(
+    assert len({number for batch in range(30) for number, *_ in loader.numbers(batch)}) == sum(
         loader.images(batch // 8) for batch in range(30)
     )
 

@@ -96,7 +96,8 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
 
 def start(cfg: Path, data: Path | None, weights: Path | None, out: Path, **overrides: Any) -> Trainer:
     """A training that has not begun."""
-    settings = {"out": out, "workers": 0, "quiet": True, "device": "cpu", "chart": False, **overrides}
+    settings = {"out": out, "workers": 0, "quiet": True, "device": "cpu", "chart": False}
+    settings |= {"recipe": "darknet", **overrides}
     return Trainer(TrainingPlan.create(cfg, data, weights, TrainOptions(**settings)))
 
 
@@ -118,11 +119,32 @@ def test_what_fits_is_kept_bit_by_bit(kind: str, source: tuple[Path, Path], data
     assert training.train_step.iteration == 0
 
 
+@pytest.mark.parametrize("source", ["tiny", "region", "gaussian"], indirect=True)
+def test_finetuning_keeps_what_predicts_the_boxes(source: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
+    """Per anchor the entries of the box and its objectness; the rows of the classes are initialized."""
+    cfg, weights = source
+    training = start(cfg, data, weights, tmp_path / "out", classes=3, recipe="finetune", seed=2)
+    old, layers = darknet_py.load(cfg, weights), CASES[cfg.stem][1]
+    entries = 9 if cfg.stem == "gaussian" else 5
+    for layer in layers:
+        anchors = old.layers[layer].weight.shape[0] // (entries + 9)
+        for name in ("weight", "bias"):
+            before = getattr(old.layers[layer], name).unflatten(0, (anchors, entries + 9))
+            after = getattr(training.network.layers[layer], name).unflatten(0, (anchors, entries + 3))
+            assert torch.equal(after[:, :entries], before[:, :entries])
+            assert name == "bias" or not torch.equal(after[:, entries:], before[:, entries : entries + 3])
+    assert (
+        f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}: boxes kept, classes re-init"
+        in "".join(training.plan.notes)
+    )
+
+
 @pytest.mark.parametrize("source", CASES, indirect=True)
 def test_the_cfg_beside_the_weights_loads_them_exactly(source: tuple[Path, Path], data: Path, tmp_path: Path) -> None:
     cfg, weights = source
     out = tmp_path / "out"
     settings: dict[str, Any] = {"classes": 3, "out": out, "workers": 0, "quiet": True, "device": "cpu", "map": False}
+    settings["recipe"] = "darknet"
     result = darknet_py.train(cfg, data, weights, max_batches=1, **settings)
     assert result.cfg == out / cfg.name and read_header(result.weights).seen == 4
     network = darknet_py.load(result.cfg, result.weights)
@@ -143,6 +165,7 @@ def test_a_refused_training_leaves_the_cfg_of_older_weights(
 ) -> None:
     cfg, weights = source
     settings: dict[str, Any] = {"workers": 0, "quiet": True, "device": "cpu", "map": False, "max_batches": 1}
+    settings["recipe"] = "darknet"
     made = darknet_py.train(cfg, data, weights, classes=3, out=tmp_path / "out", **settings).cfg
     text = made.read_text()
     with pytest.raises(TrainError):
@@ -158,6 +181,7 @@ def test_the_command_says_what_starts_anew(
 ) -> None:
     cfg, weights = source
     arguments = ["--out", str(tmp_path / "out"), "--workers", "0", "--map", "off", "--no-chart", "--device", "cpu"]
+    arguments += ["--recipe", "darknet"]
     run = ["train", str(cfg), "--data", str(data), "--weights", str(weights), "--classes", "3", *arguments]
     assert main(run) == 0
     printed = capsys.readouterr()

@@ -75,7 +75,7 @@ def test_weights_that_are_done_want_clear(cfg: Path, shapes: Path, tmp_path: Pat
 def test_a_plan_holds_all_decisions_and_writes_nothing(cfg: Path, shapes: Path, tmp_path: Path) -> None:
     text = cfg.read_text()
     cfg.write_text(text.replace("classes=6", "classes=9").replace("filters=33", "filters=42"))
-    options = TrainOptions(out=tmp_path / "out", classes=6, map=4, device="cpu", amp="bf16")
+    options = TrainOptions(out=tmp_path / "out", classes=6, recipe="darknet", map=4, device="cpu", amp="bf16")
     plan = TrainingPlan.create(cfg, shapes, options=options, overrides={"max_batches": 4, "batch": 8})
     edits = [(edit.section, edit.key, edit.value, edit.reason) for edit in plan.graph.document.edits]
     assert edits == [

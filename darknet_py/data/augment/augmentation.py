@@ -8,7 +8,7 @@ after. Crop and resize come before color, so that color works on as few pixels a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -74,6 +74,11 @@ class Augmentation:
             max_boxes=head.max_boxes,
             **{name: getattr(net, name) for name in _NET_KEYS},
         )
+
+    @property
+    def unmixed(self) -> Augmentation:
+        """The same without mixup and mosaic."""
+        return replace(self, mixup=PLAIN)
 
 
 _NET_KEYS: tuple[str, ...] = ("flip", "blur", "gaussian_noise", "mosaic_bound", "letter_box")  # the same name in [net]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,11 @@ from darknet_py.evaluation.types import Ints
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
 from darknet_py.training.distributed import DistContext, LocalBatch
+from darknet_py.training.recipe import Photos
 from darknet_py.training.train_options import TrainOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _MATRIX_LIMIT = 101  # rows of a confusion matrix that is kept for each evaluation
 
@@ -76,6 +80,7 @@ class Task(ABC):
     kind: ClassVar[str]  # of network, in words
     metric: ClassVar[str]  # key of the score in NAME_best.json
     item: ClassVar[str] = "images"  # what the data consists of
+    splits: ClassVar[bool] = False  # whether a part of the data can be held out
 
     @property
     @abstractmethod
@@ -96,6 +101,45 @@ class Task(ABC):
     @abstractmethod
     def class_limit(self) -> int:
         """Number of classes of the network."""
+
+    @property
+    def photos(self) -> Photos:
+        """What a recipe asks of the data."""
+        return Photos(self.train_size)
+
+    def hold_out(self, share: float, data: Path | None = None) -> Self:
+        """The task with a part of the training data held out for validation, where there is no validation list.
+
+        Args:
+            share: How much to hold out.
+            data: The .data file of an earlier split, which is used again.
+
+        Returns:
+            The task, or this one where nothing is held out.
+
+        Raises:
+            DataError: The images cannot be split.
+            TrainError: This kind of data is not split.
+        """
+        if share:
+            raise TrainError(f"split: expected none for a {self.kind}, got {share:g}")
+        return self
+
+    def write_lists(self, data: Path) -> None:  # noqa: B027  # most tasks have none
+        """Writes the lists of what was held out, and the .data file `data` that names them. Raises DataError."""
+
+    def list_files(self, data: Path) -> list[Path]:
+        """The files that `write_lists` writes."""
+        return []
+
+    @property
+    def measured_on(self) -> str:
+        """What evaluations are made on, in words: `validation`, or `training` where no images were held out."""
+        return "validation"
+
+    def with_graph(self, graph: Graph, options: TrainOptions) -> Self:
+        """The same data for the network as a recipe changed it."""
+        return replace(self, graph=graph, options=options)
 
     @property
     def evaluates(self) -> bool:

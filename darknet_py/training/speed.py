@@ -1,0 +1,59 @@
+"""Times a training before it starts."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from itertools import islice
+
+from darknet_py.training.distributed import DistContext, LocalBatch
+from darknet_py.training.estimate import Speed
+from darknet_py.training.plan import TrainingPlan
+from darknet_py.training.train_step import TrainStep
+from darknet_py.training.trainer import build_network
+
+_SLOW = 60.0  # seconds of a mini-batch, by one image, from which no whole one is timed
+_ENOUGH = 3.0  # seconds of timing
+_TIMED_LIMIT = 5  # mini-batches that are timed at most
+_FORWARD = 1 / 3  # time of an evaluated image relative to one that is trained on
+
+
+def measure_speed(plan: TrainingPlan) -> Speed:
+    """Trains a copy of the network on a few mini-batches, or on one image where a mini-batch takes long.
+
+    Nothing of it is kept, so that the training is the same with and without it.
+
+    Args:
+        plan: A training in one process.
+
+    Returns:
+        The time of an iteration and of an evaluation.
+    """
+    start = time.monotonic()
+    network = build_network(plan)
+    step = TrainStep(network, seed=plan.seed, amp=plan.options.amp)
+    least = LocalBatch(1, min(2 if plan.net.contrastive else 1, plan.local_batch.images))
+    seconds = _seconds(plan, step, least) * plan.local_batch.images / least.images
+    if seconds < _SLOW:
+        seconds = _seconds(plan, step, LocalBatch(1, plan.local_batch.images))
+    iteration = seconds * plan.local_batch.mini_batches
+    evaluation = plan.task.valid_size * iteration / plan.net.batch_images * _FORWARD
+    return Speed(iteration, evaluation, time.monotonic() - start)
+
+
+def _seconds(plan: TrainingPlan, step: TrainStep, local: LocalBatch) -> float:
+    """Seconds of a mini-batch: the median, without the first, which waits for the loader and prepares torch."""
+    loader = plan.task.loader(local, DistContext(), plan.seed, plan.device)
+    times = []
+    with closing(loader.batches()) as batches:
+        begin = last = time.perf_counter()
+        for batch in islice(batches, _TIMED_LIMIT):
+            truth = plan.task.truth(batch, step.network).to(plan.device)
+            float(step.step([(batch.images, truth)]).loss)  # waits for the device
+            now = time.perf_counter()
+            times.append(now - last)
+            last = now
+            if now - begin > (_ENOUGH if len(times) > 1 else _SLOW):
+                break
+    timed = sorted(times[1:] or times)
+    return timed[len(timed) // 2]
