@@ -60,22 +60,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_code: int = args.run(args)
         return exit_code
     except UsageError as error:
-        print(*filter(None, (error.usage, f"{PROGRAM}: {error}")), sep="\n", file=sys.stderr)
-        return 2
+        if error.usage:
+            print(error.usage, file=sys.stderr)
+        return _print_error(error, 2)
     except DarknetError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 1
+        return _print_error(error, 1)
     except ImportError as error:
         if "libGL" not in str(error):
             raise
         print(f"{PROGRAM}: OpenCV needs libGL: pip install opencv-python-headless", file=sys.stderr)
         return 1
+    except OSError as error:  # what the commands did not expect: a full disk, a path that the system refuses
+        if isinstance(error, BrokenPipeError):  # `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        where = f"{error.filename!s:.300}: " if error.filename else ""
+        return _print_error(DarknetError(f"{where}{error.strerror or error}"), 1)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _print_error(error: DarknetError, exit_code: int) -> int:
+    text = str(error).replace("\0", "\\0")  # of a path: terminals and log files stumble over it
+    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    return exit_code
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -6,6 +6,7 @@ import argparse
 import csv
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -122,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 def read_network(text: str) -> tuple[str, Graph]:
     """`yolov4.cfg@608x416` → its name (yolov4@608x416) and graph."""
     match = re.fullmatch(r"(.+)@(\d+)(?:x(\d+))?", text)
-    if not match or Path(text).exists():
+    if not match or os.path.exists(text):
         return Path(text).stem, read_graph(text)
     width = int(match[2])
     return f"{Path(match[1]).stem}@{text.rpartition('@')[2]}", read_graph(

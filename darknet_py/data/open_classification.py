@@ -45,7 +45,7 @@ def open_classifier_data(
     if is_builtin(root, NAME):
         folder = None if is_shipped(root) else root.parent / NAME
         return _builtin(ensure_shape_classes(folder), channels, limit)
-    if root.is_dir():
+    if os.path.isdir(root):
         return _folder(root, channels, limit)
     file = DataFile.read(root)
     source = file.labels or file.names

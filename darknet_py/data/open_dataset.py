@@ -99,7 +99,7 @@ def open_dataset(
 def conversion_notes(data: DataFile, file: str) -> list[str]:
     """What a conversion left out (PROBLEMS), or which sizes it found wrong (WRONG_SIZES); none for Darknet's format."""
     path = data.path.parent / file
-    if path.parent.parent != cache_folder() / "data" or not path.is_file():
+    if path.parent.parent != cache_folder() / "data" or not os.path.isfile(path):
         return []
     return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
@@ -123,8 +123,8 @@ def detect_format(path: Path | None) -> str:
     """Detects the format, one of FORMATS. Raises DataError for an unknown one."""
     if path is None:
         return DARKNET
-    if not path.is_dir():
-        if not path.is_file():
+    if not os.path.isdir(path):
+        if not os.path.isfile(path):
             raise DataError(f"{path}: data set not found")
         return {".json": COCO, ".yaml": YOLO, ".yml": YOLO, ".csv": CSV}.get(path.suffix.lower(), DARKNET)
     if yaml_file(path).is_file():
@@ -150,8 +150,8 @@ def detect_format(path: Path | None) -> str:
 
 def yaml_file(path: Path) -> Path:
     """The YAML file of a folder: data.yaml, or the only one that describes a data set."""
-    if not path.is_dir() or (path / "data.yaml").is_file():
-        return path if not path.is_dir() else path / "data.yaml"
+    if not os.path.isdir(path) or (path / "data.yaml").is_file():
+        return path if not os.path.isdir(path) else path / "data.yaml"
     found = [file for ending in ("*.yaml", "*.yml") for file in sorted(path.glob(ending)) if _describes_dataset(file)]
     return found[0] if len(found) == 1 else path / "data.yaml"
 
@@ -167,8 +167,8 @@ def _describes_dataset(file: Path) -> bool:
 
 def data_file(path: Path) -> Path:
     """The .data file of a folder, such as the obj.data of CVAT's "YOLO 1.1": obj.data, or the only one in it."""
-    if not path.is_dir() or (path / "obj.data").is_file():
-        return path if not path.is_dir() else path / "obj.data"
+    if not os.path.isdir(path) or (path / "obj.data").is_file():
+        return path if not os.path.isdir(path) else path / "obj.data"
     found = sorted(path.glob("*.data"))
     return found[0] if len(found) == 1 else path / "obj.data"
 

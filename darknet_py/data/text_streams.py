@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from darknet_py.data.loader import Batch, BatchSource
 from darknet_py.errors import DataError
+from darknet_py.files import open_regular
 
 Text = NDArray[np.uint8]
 
@@ -20,10 +21,8 @@ _JUMP_CHANCE = 0.1  # that a stream continues elsewhere in the text after a mini
 
 def read_bytes(path: str | Path, inputs: int) -> Text:
     """Reads a text of at least two bytes, all of them below `inputs`. Raises DataError."""
-    try:
-        text = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this text: {error.strerror}") from error
+    with open_regular(path, "text") as file:
+        text = np.frombuffer(file.read(), np.uint8)
     if len(text) < 2:
         raise DataError(f"{path}: expected a text of at least 2 bytes, got {len(text)}")
     if text.max() >= inputs:

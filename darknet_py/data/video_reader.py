@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -30,8 +30,8 @@ class FrameReader:
             raise DataError(f"{source}: expected a network of 1 or 3 channels for a video, got {channels}")
         self.name = f"camera {source}" if source.isdecimal() else source
         self.live = source.isdecimal() or "://" in source
-        if not self.live and not Path(source).is_file():
-            raise DataError(f"{source}: video file not found (expected a file, a camera number or a URL)")
+        if not self.live and not os.path.isfile(source):
+            raise DataError(f"{source:.300}: video file not found (expected a file, a camera number or a URL)")
         self._capture = _open(int(source) if source.isdecimal() else source)
         if not self._capture.isOpened():
             raise DataError(f"{self.name}: cannot be opened as a video")

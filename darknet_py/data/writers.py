@@ -85,7 +85,7 @@ def export(
 def check_empty(out: str | os.PathLike[str]) -> None:
     """Raises DataError unless `out` is a new or an empty folder."""
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: expected a new or empty folder, got existing files")
 
 

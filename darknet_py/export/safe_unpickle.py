@@ -80,7 +80,7 @@ def is_foreign(path: str | Path) -> bool:
         with open(path, "rb") as file:
             if not is_archive(file):
                 return file.read(len(_LEGACY)) == _LEGACY
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
         return False
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

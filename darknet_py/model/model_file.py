@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,6 +127,7 @@ class ModelFile:
             WeightsError: The file cannot be read, or does not fit its graph.
             DarknetError: The file is a `.weights` file and there is no layout.
         """
+        _check_exists(path)
         try:
             with open(path, "rb") as file:
                 if Path(path).suffix == safetensors_file.SUFFIX:
@@ -224,8 +226,8 @@ class ModelFile:
 
 
 def _check_exists(path: str | Path) -> None:
-    if not Path(path).is_file():
-        raise WeightsError(f"{path}: weights file not found")
+    if not os.path.isfile(path):
+        raise WeightsError(f"{path!s:.300}: weights file not found")
 
 
 def read_cfg(path: str | Path, width: int | None = None, height: int | None = None, strict: bool = False) -> ModelFile:

@@ -221,7 +221,7 @@ def test_command_without_a_cfg(
     """As `detector calc_anchors data -num_of_clusters 6 -width 13 -height 13`."""
     monkeypatch.chdir(tmp_path)
     command = ["anchors", "--data", str(labeled), "--clusters", "6", "--width", "13"]
-    assert main(command) == 1
+    assert main(command) == 2
     assert "without CFG, --clusters, --width and --height are required" in capsys.readouterr().err
     assert main([*command, "--height", "13", "--plot", "x.gif"]) == 1
     assert "x.gif: expected a file name ending in .svg, .png or .jpg" in capsys.readouterr().err

@@ -226,7 +226,7 @@ def test_command_without_errors(bad: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "x.cfg").write_text(CFG.replace("classes=3", "classes=2").replace("filters=8", "filters=7"))
     assert main(["check", str(tmp_path / "x.cfg"), "--data", str(bad), "--out", str(tmp_path / "o")]) == 1
     assert "has 3 classes" in capsys.readouterr().out
-    assert main(["check", "--data", str(bad), "--augment", "2"]) == 1
+    assert main(["check", "--data", str(bad), "--augment", "2"]) == 2
     assert "--augment requires CFG" in capsys.readouterr().err
 
 

@@ -39,7 +39,7 @@ def test_files_name_the_positions_of_the_streams() -> None:
 
 def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with pytest.raises(DataError, match="cannot read this text"):
+    with pytest.raises(DataError, match="cannot read the text"):
         read_bytes(path, 128)
     path.write_bytes(b"a")
     with pytest.raises(DataError, match="at least 2 bytes, got 1"):

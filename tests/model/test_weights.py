@@ -169,7 +169,7 @@ def test_unreadable_files_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "short.weights").write_bytes(b"\0\0\0\0")
     with pytest.raises(WeightsError, match="expected a weights header of 20 bytes, got 4"):
         read_header(tmp_path / "short.weights")
-    with pytest.raises(WeightsError, match="No such file"):
+    with pytest.raises(WeightsError, match="weights file not found"):
         net().load_weights(tmp_path / "none.weights")
 
 

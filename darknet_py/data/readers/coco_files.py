@@ -23,7 +23,7 @@ def coco_files(path: Path, images: Path | None = None) -> Splits:
     annotations/*.json, *.json or SPLIT/_annotations.coco.json. images: the folder of all images (default: the first
     usual folder that contains the first image). Raises DataError.
     """
-    files = _splits_beside(path) if path.is_file() else _splits_in_folder(path)
+    files = _splits_beside(path) if os.path.isfile(path) else _splits_in_folder(path)
     return {split: (file, images or _image_folder(file, split)) for split, file in files.items()}
 
 

@@ -72,7 +72,7 @@ def csv_files(path: Path) -> dict[str, Path]:
     Raises:
         DataError: The folder has no such file.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         files = {"train": path}
         for part in ("val", "valid", "test"):
             other = path.with_name(path.name.replace("train", part))
