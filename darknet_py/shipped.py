@@ -42,6 +42,11 @@ def is_shipped(path: str | os.PathLike[str]) -> bool:
     return _files().get(Path(path).name) == Path(os.path.abspath(path)).resolve()
 
 
+def shipped_cfgs() -> list[Path]:
+    """All shipped cfgs."""
+    return [path for path in _files().values() if path.suffix == ".cfg"]
+
+
 @cache
 def _files() -> dict[str, Path]:
     return {path.name: path for pattern in _PATTERNS for path in sorted(ROOT.glob(pattern))}

@@ -11,7 +11,7 @@ import pytest
 
 from darknet_py.errors import DataError, WeightsError
 from darknet_py.files import read_text, write_atomically
-from darknet_py.model.weights import read_header
+from darknet_py.model.header import read_header
 
 
 def test_file_is_replaced_or_unchanged(tmp_path: Path) -> None:

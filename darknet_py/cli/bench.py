@@ -13,13 +13,15 @@ from darknet_py.cli import benchmark
 from darknet_py.cli.benchmark import InferenceTiming, Timing, TrainingTiming
 from darknet_py.cli.common import (
     amp_argument,
+    device_or_default,
     json_argument,
-    load_network,
     network_arguments,
     positive,
     seconds,
     write_json,
 )
+from darknet_py.cli.load_network import read_model
+from darknet_py.model.load import build, torch_device
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
-    net = load_network(args)
-    graph, device = net.graph, net.device
+    model = read_model(args, needs_weights=bool(args.weights))  # random ones are as fast
+    graph, device = model.graph, torch_device(device_or_default(args.device))
     result: dict[str, Any] = {
         "cfg": args.cfg,
         "weights": args.weights,
+        "loaded_layers": model.loaded_layers,
         "width": graph.net.width,
         "height": graph.net.height,
         "precision": args.amp or "fp32",
@@ -52,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     lines = [
         f"{Path(args.cfg).name}  {graph.input}, {result['precision']}",
         f"{result['machine']}, torch {torch.__version__}",
+        f"weights: {model.source or 'random'}",
     ]
-    del net  # so that its memory is measured
-    load = partial(load_network, args)
+    load = partial(build, model, device)
 
     batch = args.batch or 1
     timing = benchmark.inference(load, batch, amp=args.amp, compiled=args.compile, seconds=args.seconds)

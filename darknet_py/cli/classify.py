@@ -10,13 +10,13 @@ import torch
 from darknet_py.cli.common import (
     images_argument,
     json_argument,
-    load_network,
     network_arguments,
     positive,
     stb_argument,
     write_json,
 )
 from darknet_py.cli.detect import input_images
+from darknet_py.cli.load_network import load_network
 from darknet_py.data.datafile import read_names
 from darknet_py.data.images import center_crop
 from darknet_py.data.open_classification import open_classifier_data

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from darknet_py.files import check_output_file, check_output_folder, write_atomically
-
-if TYPE_CHECKING:
-    from darknet_py.model.network import Network
 
 JsonValue = object  # anything that `json.dumps` takes
 
 
 def network_arguments(parser: argparse.ArgumentParser, weights: str = "weights") -> None:
-    """CFG, --weights, --width, --height, --device."""
+    """CFG, --weights, --random-weights, --ignore-rest, --width, --height, --device; for `load_network.read_model`."""
     parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a .pt checkpoint, which contains its cfg")
     parser.add_argument("--weights", metavar="FILE", help=f"{weights}: a .weights file or a .pt checkpoint")
+    weights_arguments(parser)
     size_arguments(parser)
     device_argument(parser)
 
@@ -33,6 +30,20 @@ def images_argument(parser: argparse.ArgumentParser) -> None:
 def darknet_argument(parser: argparse.ArgumentParser, what: str) -> None:
     """--darknet: the lines of `cli.darknet_output`."""
     parser.add_argument("--darknet", action="store_true", help=f"print what Darknet's {what}")
+
+
+def weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """--random-weights, --ignore-rest."""
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="allow random weights: no weights at all, or a partial file (NAME.conv.N)",
+    )
+    parser.add_argument(
+        "--ignore-rest",
+        action="store_true",
+        help="allow a .weights file to go on after the last layer, as in Darknet",
+    )
 
 
 def size_arguments(parser: argparse._ActionsContainer) -> None:
@@ -94,14 +105,6 @@ def device_or_default(name: str | None) -> str:
     import torch
 
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def load_network(args: argparse.Namespace, names: Sequence[str] = ()) -> Network:
-    """The network of the arguments of `network_arguments` (and of `letter_box_argument`)."""
-    from darknet_py.model.load import load
-
-    device = device_or_default(args.device)
-    return load(args.cfg, args.weights, width=args.width, height=args.height, device=device, names=names)
 
 
 def device(text: str) -> str:

@@ -1,10 +1,10 @@
-"""`convert CFG WEIGHTS OUT`."""
+"""`convert CFG [WEIGHTS] OUT`."""
 
 from __future__ import annotations
 
 import argparse
 
-from darknet_py.cli.common import fraction, output_file, positive, size_arguments
+from darknet_py.cli.common import fraction, output_file, positive, size_arguments, weights_arguments
 from darknet_py.data.datafile import read_names
 from darknet_py.errors import DarknetError
 from darknet_py.export.convert import EXPORTERS, SUFFIXES, convert
@@ -12,13 +12,13 @@ from darknet_py.export.export_options import DYNAMIC, OUTPUTS, PRECISIONS, Expor
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "cfg", metavar="CFG", help="the Darknet cfg; leave it out when WEIGHTS is a checkpoint", nargs="?"
-    )
+    parser.add_argument("cfg", metavar="CFG", help="a Darknet cfg, or a checkpoint, which contains its cfg")
     parser.add_argument(
         "weights",
         metavar="WEIGHTS",
-        help="a .weights file, a checkpoint (.pt, .safetensors), or a state dict of another program",
+        nargs="?",
+        help="a .weights file, a checkpoint (.pt, .safetensors), or a state dict of another program "
+        "(default: those of CFG, or of a network initialized with --seed)",
     )
     parser.add_argument(
         "out",
@@ -29,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cutoff", type=positive, metavar="N", help="the first N layers only, as Darknet's `partial` (NAME.conv.N)"
     )
+    weights_arguments(parser)
+    parser.add_argument("--seed", type=int, default=0, help="random seed of initial weights (default: 0)")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line, to keep in the file")
     exported = parser.add_argument_group(f"exported networks ({', '.join(EXPORTERS)})")
     exported.add_argument(
@@ -58,6 +60,16 @@ def run(args: argparse.Namespace) -> int:
     }
     if chosen and args.cutoff:
         raise DarknetError(f"--{next(iter(chosen))}: does not apply with --cutoff")
-    out = convert(args.cfg, args.weights, args.out, names, args.cutoff, ExportOptions(**chosen) if chosen else None)
+    out = convert(
+        args.cfg,
+        args.weights,
+        args.out,
+        names,
+        args.cutoff,
+        ExportOptions(**chosen) if chosen else None,
+        random_weights=args.random_weights,
+        ignore_rest=args.ignore_rest,
+        seed=args.seed,
+    )
     print(f"wrote {out} ({out.stat().st_size} bytes)")
     return 0

@@ -22,7 +22,6 @@ from darknet_py.cli.common import (
     fraction_or_auto,
     images_argument,
     letter_box_argument,
-    load_network,
     network_arguments,
     output_file,
     output_folder,
@@ -30,6 +29,7 @@ from darknet_py.cli.common import (
     stb_argument,
 )
 from darknet_py.cli.darknet_output import box_lines, detection_layer_lines
+from darknet_py.cli.load_network import load_network
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, is_url
 from darknet_py.data.labels import find_labels, save_labels

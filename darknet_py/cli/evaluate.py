@@ -22,10 +22,10 @@ from darknet_py.cli.common import (
     stb_argument,
 )
 from darknet_py.cli.darknet_output import detection_layer_lines, map_lines
+from darknet_py.cli.load_network import check_weights
 from darknet_py.cli.usage import UsageError
 from darknet_py.data.datafile import DataFile, read_names
 from darknet_py.data.open_classification import open_classifier_data
-from darknet_py.errors import DarknetError
 from darknet_py.evaluation.classifier import evaluate_classifier, is_classifier
 from darknet_py.evaluation.coco_ap import CocoResult
 from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
@@ -101,8 +101,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     device = device_or_default(args.device)
     model = read_cfg(args.cfg, args.width, args.height)
-    if not args.weights and not model.tensors:
-        raise DarknetError("evaluate: expected trained weights (--weights FILE), got none")
     other = None
     if model.graph.reads_text:
         other = rnn.measure
@@ -113,7 +111,10 @@ def run(args: argparse.Namespace) -> int:
             if value:
                 raise UsageError(f"--{option}: {args.cfg} is no detector; expected its data by --data")
     if args.weights:
-        model = model.with_weights(args.weights)
+        model = model.with_weights(args.weights, ignore_rest=args.ignore_rest)
+    else:
+        model.log_loaded()
+    check_weights(args, model)
     if other:
         return other(args, build(model, device))
     net = build(model, device)

@@ -6,12 +6,12 @@ import argparse
 import re
 from pathlib import Path
 
-from darknet_py.cli.common import load_network, network_arguments, output_file
+from darknet_py.cli.common import network_arguments, output_file
+from darknet_py.cli.load_network import load_network
 from darknet_py.cli.usage import UsageError
 from darknet_py.data.images import load_image
 from darknet_py.files import write_atomically
 from darknet_py.inference.detect import prepare
-from darknet_py.model.checkpoint import is_checkpoint
 from darknet_py.model.load import read_graph
 from darknet_py.view.graph_maps import NOTE, activation_maps
 from darknet_py.view.graph_page import page
@@ -58,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
 def _page(args: argparse.Namespace) -> str:
     if not args.image:
         return page(read_graph(args.cfg, width=args.width, height=args.height))
-    net = load_network(args)
+    net = load_network(args, needs_weights=bool(args.weights))  # of random ones the page says so
     maps = activation_maps(net, prepare(net, load_image(args.image, net.graph.net.channels)))
-    note = NOTE if args.weights or is_checkpoint(args.cfg) else f"{NOTE} The weights are random."
+    note = NOTE
+    if net.loaded_layers < len(net.layers):
+        note += f" The weights{f' from layer {net.loaded_layers} on' if net.loaded_layers else ''} are random."
     return page(net.graph, maps.images, maps.tile, note)
 
 

@@ -8,7 +8,8 @@ import json
 import sys
 
 from darknet_py.cli import train
-from darknet_py.cli.common import load_network, network_arguments, positive
+from darknet_py.cli.common import network_arguments, positive
+from darknet_py.cli.load_network import load_network
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
 from darknet_py.data.text_streams import read_bytes
 from darknet_py.evaluation.text import evaluate_text

@@ -67,7 +67,8 @@ def _add(
 
 
 def _print_statistics(args: argparse.Namespace) -> int:
-    found = weight_tools.statistics(ModelFile.read(args.cfg, args.weights))
+    # As they are: it shows where weights are not finite.
+    found = weight_tools.statistics(ModelFile.read_weights(args.weights, ModelFile.read(args.cfg).graph))
     if args.json:
         write_json(args.json, [entry._asdict() for entry in found])
     if args.json != "-":

@@ -14,7 +14,6 @@ from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.data.text_streams import read_bytes
-from darknet_py.errors import DarknetError
 from darknet_py.evaluation.classifier import ClassifierResult, evaluate_classifier, is_classifier
 from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation, evaluate_detector
 from darknet_py.evaluation.text import TextResult, evaluate_text
@@ -46,6 +45,8 @@ def evaluate(
     height: int | None = None,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    random_weights: bool = False,
+    ignore_rest: bool = False,
 ) -> Evaluation | ClassifierResult | TextResult:
     """Evaluates a trained network: mAP and AP of a detector, accuracy of a classifier, bits per byte of a text model.
 
@@ -69,23 +70,26 @@ def evaluate(
         height: Input height in pixels, instead of the cfg's.
         device: Where it runs.
         progress: Whether a progress bar is shown.
+        random_weights: Whether layers may have random weights: no weights at all, or a partial file (`*.conv.N`).
+        ignore_rest: Whether a `.weights` file may go on after the last layer, as in Darknet.
 
     Returns:
         The result for the kind of network; `to_json()` gives its values.
 
     Raises:
         CfgError: The cfg is wrong.
-        WeightsError: The weights do not fit the cfg.
+        WeightsError: The weights do not fit the cfg, are not finite, or there are none for a layer.
         DataError: The data cannot be used.
-        DarknetError: No trained weights were given, or an option is out of range.
+        DarknetError: An option is out of range.
     """
-    if isinstance(cfg, Network):
-        network = cfg
-    else:
-        model = ModelFile.read(cfg, weights, width=width, height=height)
-        if not model.tensors:
-            raise DarknetError("evaluate: expected trained weights, got none")
-        network = build(model, device)
+    source = (
+        cfg
+        if isinstance(cfg, Network)
+        else ModelFile.read(cfg, weights, width=width, height=height, ignore_rest=ignore_rest)
+    )
+    if not random_weights:
+        source.require_weights()
+    network = source if isinstance(source, Network) else build(source, device)
     graph, dtype = network.graph, AMP[amp] if amp else None
     if graph.reads_text:
         check_text_network(network)

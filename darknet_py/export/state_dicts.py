@@ -22,8 +22,8 @@ from darknet_py.export.safe_unpickle import read_tensors
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import LayerArray, Node
 from darknet_py.layers.normalize import EPS
+from darknet_py.model.layout import arrays, tensor_name
 from darknet_py.model.model_file import ModelFile
-from darknet_py.model.weights import arrays, tensor_name
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def read_state_dict(model: ModelFile, path: str | Path) -> ModelFile:
     stored = read_tensors(path)
     tensors = {_WRAPPERS.sub("", name): values.float() for name, values in stored.tensors.items()}
     if any(tensor_name(node, array) in tensors for node, array in arrays(model.graph)):
-        return replace(model, tensors=tensors).fit(model.graph, path)
+        return replace(model, tensors=tensors, source=str(path)).fit(model.graph)
     layout = next((layout for layout in LAYOUTS if any(layout.pattern.match(name) for name in tensors)), None)
     eps = {_WRAPPERS.sub("", name): value for name, value in stored.eps.items()}
     parts = list(_parts(tensors, eps, layout.eps if layout else EPS))
@@ -154,13 +154,11 @@ def read_state_dict(model: ModelFile, path: str | Path) -> ModelFile:
     except WeightsError as error:
         limit = f"; {layout.program}: {layout.limit}" if layout and layout.limit else ""
         raise WeightsError(f"{path}: {error}{limit}") from None
-    broken = next((name for name, values in found.items() if not bool(values.isfinite().all())), None)
-    if broken:
-        raise WeightsError(f"{path}: non-finite weights in {broken}")
     logger.info("%s: %s, matched by %s", Path(path).name, layout.program if layout else "unknown program", how)
     if layout and layout.note:
         logger.info("note: %s", layout.note)
-    return replace(model, tensors={tensor_name(*pair): found[tensor_name(*pair)] for pair in arrays(model.graph)})
+    filled = {tensor_name(*pair): found[tensor_name(*pair)] for pair in arrays(model.graph)}
+    return replace(model, tensors=filled, source=str(path)).fit(model.graph)
 
 
 def _match(parts: Sequence[_Part], slots: Sequence[_Slot]) -> tuple[dict[str, Tensor], str]:

@@ -20,9 +20,10 @@ from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import DetectionHeadSpec, LayerArray, Node
 from darknet_py.layers.normalize import EPS
+from darknet_py.model.header import Header, read_header
+from darknet_py.model.layout import arrays, tensor_name
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
-from darknet_py.model.weights import Header, arrays, read_header, tensor_name
 
 _IDENTITY = {"scale": 1.0, "mean": 0.0, "variance": 1.0}  # batch norm that changes nothing (but for EPS)
 
@@ -65,10 +66,12 @@ def partial(model: ModelFile, layers: int) -> ModelFile:
 
     Raises:
         DarknetError: The network has fewer layers.
+        WeightsError: One of the layers has no weights.
     """
     count = len(model.graph.layers)
     if not 0 < layers <= count:
         raise DarknetError(f"expected 1 to {count} layers of {model.graph.path}, got {layers}")
+    model.require_weights(layers)
     return replace(model.before(layers), header=Header())
 
 

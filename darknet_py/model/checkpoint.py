@@ -16,7 +16,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from types import NoneType
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ from torch import Tensor
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph, parse_text
-from darknet_py.model.weights import Header
+from darknet_py.model.header import Header
 
+Item = TypeVar("Item")
 _VERSION = 1
 _KEYS = {"cfg", "cfg_name", "names", "header", "state_dict"}
 _ZIP = b"PK\x03\x04"
@@ -41,15 +43,6 @@ class Checkpoint(NamedTuple):
     thresh: float | None
 
 
-def is_checkpoint(path: str | Path) -> bool:
-    """Whether a file is a checkpoint; False where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return is_archive(file)
-    except (OSError, ValueError):  # ValueError: a zero byte in the path
-        return False
-
-
 def is_archive(file: BinaryIO) -> bool:
     """Whether an open file, at its start, is a torch archive (a zip); cfgs and `.weights` files never are."""
     magic = file.read(len(_ZIP))
@@ -62,14 +55,39 @@ def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     try:
         content: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise WeightsError(f"{path}: not a PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: not a PyTorch checkpoint: {reason}") from error
     ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == ("darknet_py", _VERSION)
     if not ours or not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise WeightsError(f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file")
-    graph = parse_text(content["cfg"], content["cfg_name"])
-    return Checkpoint(
-        graph, list(content["names"]), Header(*content["header"]), content["state_dict"], content.get("thresh")
-    )
+    names, header = _list_of(str, content["names"]), _list_of(int, content["header"])
+    texts = _list_of(str, [content["cfg"], content["cfg_name"]])
+    if names is None or header is None or texts is None or len(header) != len(Header._fields):
+        raise WeightsError(f"{path}: damaged checkpoint: cfg, names or header are not what darknet_py writes")
+    tensors = _arrays(content["state_dict"], path)
+    thresh = content.get("thresh")
+    if not isinstance(thresh, (float, NoneType)):
+        raise WeightsError(f"{path}: damaged checkpoint: thresh: expected a number, got {thresh!r:.100}")
+    return Checkpoint(parse_text(*texts), names, Header(*header), tensors, thresh)
+
+
+def _list_of(kind: type[Item], value: object) -> list[Item] | None:
+    """The items of a list; None where it is none, or has an item of another type."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    items = [item for item in value if isinstance(item, kind)]
+    return items if len(items) == len(value) else None
+
+
+def _arrays(content: object, path: str | Path) -> dict[str, Tensor]:
+    """The arrays of a state dict: floats of any precision. Raises WeightsError."""
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: damaged checkpoint: expected a state dict, got {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
+            kind = f"{value.dtype} ({value.layout})" if isinstance(value, Tensor) else type(value).__name__
+            raise WeightsError(f"{path}: {name}: expected an array of floats, got {kind}")
+    return {str(name): value for name, value in content.items()}
 
 
 def write_checkpoint(

@@ -26,8 +26,8 @@ from darknet_py.layers.base import (
     TrainState,
 )
 from darknet_py.model.c_emulation import CEmulation
-from darknet_py.model.model_file import ModelFile
-from darknet_py.model.weights import Header
+from darknet_py.model.header import Header
+from darknet_py.model.model_file import ModelFile, check_trained
 
 
 class LossReport(NamedTuple):
@@ -61,6 +61,9 @@ class Network(nn.Module):
         state: Where training stands; heads and a few layers read it.
         dtype: Of all layers but the heads, where it is not float32 (see `fuse`).
         is_fused: Whether it is a copy for inference that `fuse` made.
+        loaded_layers: Number of layers, from the first on, with weights from a file or a state dict.
+        random_weights: Whether it detects although the other layers have random weights. `load` says no unless it is
+            asked for, `Network(graph)` and a network that is trained say yes.
 
     Raises:
         CfgError: A layer does not fit another that it refers to.
@@ -74,6 +77,8 @@ class Network(nn.Module):
         self.dtype: torch.dtype | None = None
         self.is_fused = False
         self._for_inference: FusedCache[Network] = FusedCache()
+        self.loaded_layers = 0
+        self.random_weights = True
         self.state = TrainState(max_batches=graph.net.max_batches)
         self.layers = nn.ModuleList(node.spec.build(node) for node in graph.layers)
         for node, layer in zip(graph.layers, self.layers, strict=True):
@@ -82,6 +87,7 @@ class Network(nn.Module):
             except ShapeError as error:
                 where = f"[{node.type}] #{node.index}"
                 raise CfgError([Problem(graph.path, node.line, where, str(error))]) from None
+        self.register_load_state_dict_post_hook(_count_loaded)  # type: ignore[no-untyped-call]
         self.heads = [(i, layer) for i, layer in enumerate(self.layers) if isinstance(layer, HeadLayer)]
         for layer in self.modules():
             if isinstance(layer, StatefulLayer):
@@ -93,7 +99,7 @@ class Network(nn.Module):
         net = cls(model.graph, model.names)
         net.best_thresh = model.thresh
         if model.tensors:
-            net.set_weights(model.fit(model.graph, model.graph.path))
+            net.set_weights(model.fit(model.graph))
         return net
 
     @property
@@ -242,6 +248,8 @@ class Network(nn.Module):
             output: Tensor = module(*inputs)
             return output
 
+        if torch.is_grad_enabled():
+            self.random_weights = True  # they are being trained
         truth = truth if truth.numel() else truth.reshape(0, 6)  # no boxes at all, as torch.tensor([]) gives them
         self.state.truth = truth
         try:
@@ -252,22 +260,25 @@ class Network(nn.Module):
             raise DarknetError(f"{self.graph.path}: no layer of this network has a loss")
         return LossReport(torch.stack(totals).sum(), torch.stack(costs).sum(), parts)
 
-    def load_weights(self, path: str | Path, cutoff: int | None = None) -> Header:
-        """Reads a `.weights` file or a checkpoint.
+    def load_weights(self, path: str | Path, cutoff: int | None = None, *, ignore_rest: bool = False) -> Header:
+        """Reads a `.weights` file or a checkpoint, and logs how many layers it has.
 
         Args:
             path: The file. A partial one (`*.conv.N`) fills the layers that it has.
             cutoff: Only the layers before this one are filled (default: all).
+            ignore_rest: Whether a `.weights` file may go on after the last layer, as in Darknet.
 
         Returns:
             The file's header; its number of images seen becomes that of the network.
 
         Raises:
-            WeightsError: The file cannot be read or does not fit the network.
+            WeightsError: The file cannot be read or does not fit the network, or holds values that are not finite.
         """
-        stored = ModelFile.read_weights(path, self.graph, cutoff=cutoff)
-        self.set_weights(stored.fit(self.graph, path, cutoff))
-        return stored.header
+        stored = ModelFile.read_weights(path, self.graph, cutoff=cutoff, ignore_rest=ignore_rest)
+        model = stored.fit(self.graph, cutoff)
+        model.log_loaded()
+        self.set_weights(model)
+        return model.header
 
     def save_weights(self, path: str | Path, cutoff: int | None = None, seen: int | None = None) -> None:
         """Writes a Darknet `.weights` file.
@@ -285,8 +296,14 @@ class Network(nn.Module):
     def set_weights(self, model: ModelFile) -> None:
         """Copies the arrays that a file has, which must fit, and the number of images seen."""
         self.copy_tensors(model.tensors)
+        self.loaded_layers = max(self.loaded_layers, model.loaded_layers)
         self.state.seen = model.header.seen
         self.state.iteration = model.header.seen // self.graph.net.batch_images
+
+    def require_weights(self) -> None:
+        """Checks that it does not run with random weights that nobody asked for. Raises WeightsError."""
+        if not self.random_weights:
+            check_trained(self.graph.path, self.loaded_layers, len(self.layers))
 
     def copy_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Copies arrays into those of the same names in the state dict."""
@@ -337,7 +354,9 @@ class Network(nn.Module):
 
         Raises:
             DarknetError: The network has no detection layer.
+            WeightsError: Its weights are random, and that was not asked for (`load`).
         """
+        self.require_weights()
         return detect_tensor(self._for_inference.get(self), x, DetectOptions(thresh, nms, hier=hier))
 
     def detect(
@@ -378,7 +397,9 @@ class Network(nn.Module):
         Raises:
             DataError: An image cannot be read.
             DarknetError: An array has another shape, or the network has no detection layer.
+            WeightsError: Its weights are random, and that was not asked for (`load`).
         """
+        self.require_weights()
         options = DetectOptions(self.threshold(thresh), nms, letter_box, hier, stb, batch, bgr)
         return detect(self._for_inference.get(self), images, options)
 
@@ -405,6 +426,12 @@ class Network(nn.Module):
             return
         if x.dim() != 4 or x.shape[1] != expected.c:
             raise DarknetError(f"expected an input of (batch, {expected.c}, height, width), got {tuple(x.shape)}")
+
+
+def _count_loaded(network: nn.Module, keys: torch.nn.modules.module._IncompatibleKeys) -> None:
+    """A complete state dict counts as trained weights."""
+    if isinstance(network, Network) and not keys.missing_keys:
+        network.loaded_layers = len(network.layers)
 
 
 def _head_loss(head: HeadLayer, x: Tensor, truth: Tensor, state: TrainState) -> HeadLoss:

@@ -16,7 +16,7 @@ from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.checkpoint import Checkpoint
-from darknet_py.model.weights import Header
+from darknet_py.model.header import Header
 from darknet_py.optional import require
 
 SUFFIX = ".safetensors"

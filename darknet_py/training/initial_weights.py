@@ -15,9 +15,9 @@ from darknet_py.errors import WeightsError
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.set_num_classes import feeding_layers
 from darknet_py.layers.base import DetectionHeadSpec
+from darknet_py.model.layout import stored_arrays, tensor_name
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
-from darknet_py.model.weights import tensor_name
 
 
 class BoxRows(NamedTuple):
@@ -47,6 +47,7 @@ class InitialWeights:
         tensors: Arrays by their name in the network's state dict.
         reinitialized: Indices of the layers that have an array the file does not have in that shape.
         box_rows: Parts of such arrays, by their name, that are kept all the same.
+        loaded: How many layers have weights, in words.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class InitialWeights:
     tensors: Mapping[str, Tensor]
     reinitialized: tuple[int, ...] = ()
     box_rows: Mapping[str, BoxRows] = field(default_factory=dict)
+    loaded: str = "all layers loaded"
 
     def copy_to(self, network: Network) -> None:
         """Copies the arrays into a network; all others keep their initial values."""
@@ -67,7 +69,7 @@ class InitialWeights:
         classes = tuple(sorted({part.layer for part in self.box_rows.values()}))
         others = tuple(index for index in self.reinitialized if index not in classes)
         if not self.reinitialized:
-            return f"{self.path}: all layers loaded"
+            return f"{self.path}: {self.loaded}"
         parts = [f"{_layers(others)} re-initialized"] if others else []
         parts += [f"{_layers(classes)}: boxes kept, classes re-initialized"] if classes else []
         return f"{self.path}: weights loaded; {'; '.join(parts)}"
@@ -91,8 +93,11 @@ def read_weights(
         WeightsError: The file cannot be read or does not fit the network.
     """
     stored = stored or ModelFile.read_weights(path, graph, cutoff=cutoff)
-    model = stored.before(cutoff).fit(graph, path, cutoff)
-    return InitialWeights(path, model.header.seen, model.tensors)
+    model = stored.before(cutoff).fit(graph, cutoff)
+    if not model.tensors and stored_arrays(graph, cutoff):
+        raise WeightsError(f"{path}: expected weights, got a header only")
+    loaded = f"loaded {model.loaded_layers} of {len(graph.layers)} layers"
+    return InitialWeights(path, model.header.seen, model.tensors, loaded=loaded)
 
 
 def read_matching_weights(

@@ -185,7 +185,7 @@ class TrainingPlan:
                 *_recipe_notes(name, options, files, again),
                 *_schedule_notes(graph.document.edits),
                 *([f"cfg for {options.classes} classes: {files.cfg}"] if rewritten and options.classes else []),
-                *([str(initial)] if initial and options.classes and not resumes else []),
+                *([str(initial)] if initial and not resumes else []),
                 *task.notes(),
                 *ineffective_keys(graph),
                 *_resume_notes(files, graph.net, options, state, resumes, started_anyway),
@@ -358,7 +358,7 @@ class TrainingPlan:
             f"optimizer {memory.optimizer / 2**20:,.0f}, activations {memory.activations / 2**20:,.0f})",
             f"files: {', '.join(path.name for path in self.output_files)} in {self.files.folder}",
             *self._earlier_words(),
-            *self.notes,
+            *(note for note in self.notes if not self.weights or note != str(self.weights)),
             *(f"warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
@@ -459,7 +459,7 @@ def _initial_weights(
         return read_matching_weights(path, graph, original, options.cutoff, content, recipe != DARKNET)
     initial = read_weights(path, graph, options.cutoff, content)
     counts_from_0 = options.clear or options.cutoff or recipe != DARKNET
-    return InitialWeights(path, 0, initial.tensors) if counts_from_0 else initial
+    return replace(initial, seen=0) if counts_from_0 else initial
 
 
 def _recipe_notes(name: str, options: TrainOptions, files: CheckpointDir, again: bool) -> list[str]:

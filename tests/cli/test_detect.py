@@ -29,7 +29,7 @@ def test_classes_called_dont_show_appear_nowhere(tmp_path: Path, capsys: pytest.
     _, data = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
     (folder / "b 1.png").write_bytes(data.tobytes())
     options = ["--names", str(tmp_path / "x.names"), "--thresh", "0.01", "--json", "--out", str(tmp_path / "out é")]
-    assert main(["detect", str(tmp_path / "x.cfg"), str(folder), *options]) == 0
+    assert main(["detect", str(tmp_path / "x.cfg"), str(folder), "--random-weights", *options]) == 0
     frames = json.loads(capsys.readouterr().out)
     assert frames[0]["filename"] == str(folder / "b 1.png") and len(frames[0]["objects"]) > 0
     assert {found["name"] for found in frames[0]["objects"]} == {"été"}
@@ -39,7 +39,7 @@ def test_classes_called_dont_show_appear_nowhere(tmp_path: Path, capsys: pytest.
 def test_labels_are_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.cfg").write_text(CFG)
     torch.manual_seed(0)
-    net = darknet_py.load(tmp_path / "x.cfg")
+    net = darknet_py.load(tmp_path / "x.cfg", random_weights=True)
     net.save_weights(tmp_path / "x.weights")
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8))
@@ -62,7 +62,8 @@ def test_labels_are_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_pictures_of_five_channels(tmp_path: Path) -> None:
     (tmp_path / "x.cfg").write_text(CFG.replace("channels=3", "channels=5"))
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 255, (20, 30, 5), np.uint8))
-    assert main(["detect", str(tmp_path / "x.cfg"), str(tmp_path / "a.npy"), "--out", str(tmp_path / "o")]) == 0
+    run = ["detect", str(tmp_path / "x.cfg"), str(tmp_path / "a.npy"), "--out", str(tmp_path / "o")]
+    assert main([*run, "--random-weights"]) == 0
     assert (tmp_path / "o" / "a.jpg").is_file()
 
 

@@ -244,7 +244,10 @@ def changed(**values: Tensor | None) -> dict[str, Tensor]:
     [
         (changed(_1__Conv2d__weight=None), "layer 1 [convolutional]: expected (4, 4, 1, 1) with batch norm, got"),
         (changed(_2__w=torch.zeros(2)), "expected nothing beyond this network's tensors, got module_list.2 (2,)"),
-        (changed(_3__Conv2d__bias=torch.full((6,), np.nan)), "non-finite weights in layers.3.bias"),
+        (
+            changed(_3__Conv2d__bias=torch.full((6,), np.nan)),
+            "layer 3 [convolutional], bias: expected finite values, got 6 NaN of 6",
+        ),
         (changed(_3__Conv2d__weight=torch.zeros(7, 4, 1, 1)), "layer 3 [convolutional]: expected (6, 4, 1, 1), got"),
         ({}, "expected a state dict or a checkpoint with one, got neither"),
     ],

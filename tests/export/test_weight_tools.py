@@ -19,9 +19,10 @@ from darknet_py.errors import WeightsError
 from darknet_py.export import weight_tools
 from darknet_py.graph.graph import parse_text
 from darknet_py.layers.base import Predictions
+from darknet_py.model.header import Header
+from darknet_py.model.layout import arrays, tensor_name
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
-from darknet_py.model.weights import Header, arrays, tensor_name
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "weight_tools.npz")
 CFGS: dict[str, str] = json.loads(GOLDEN["cfgs"].tobytes())

@@ -34,7 +34,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Network:
     file = tmp_path_factory.mktemp("net") / "x.cfg"
     file.write_text(CFG)
     torch.manual_seed(0)
-    return darknet_py.load(file)
+    return darknet_py.load(file, random_weights=True)
 
 
 @pytest.fixture(scope="module")

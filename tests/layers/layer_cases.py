@@ -14,8 +14,8 @@ from torch import Tensor
 
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.layers.base import LayerArray
+from darknet_py.model.header import Header
 from darknet_py.model.network import Network
-from darknet_py.model.weights import Header
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "layers.json"
 SAMPLES = 12

@@ -10,9 +10,9 @@ import torch
 from darknet_py.cli import main
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.graph.graph import parse_text
+from darknet_py.model.header import Header, read_header
 from darknet_py.model.load import load, read_graph
 from darknet_py.model.network import Network
-from darknet_py.model.weights import Header, read_header
 
 CFG = """[net]
 width=16
@@ -149,11 +149,11 @@ def test_dontload_and_dontloadscales_take_nothing_from_the_file(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("floats", "tail", "message"),
     [
-        (COUNT + 7, b"", r"got 7 more after its last layer"),
-        (COUNT, b"xy", r"got 0 more and 2 bytes after its last layer"),
+        (COUNT + 7, b"", r"got 7 floats more after its last layer"),
+        (COUNT, b"xy", r"got 2 bytes more after its last layer"),
         (COUNT - 3, b"", r"ends in layer 4 \[connected\], variance: expected \d+ floats in all, got \d+"),
         (20, b"", r"ends in layer 0 \[convolutional\], weight"),
-        (20, b"abc", r"and 3 bytes"),
+        (20, b"abc", r"got 20 floats and 3 bytes"),
     ],
 )
 def test_a_file_of_another_length_is_refused_by_layer_and_tensor(

@@ -18,7 +18,7 @@ import torch
 import darknet_py
 from darknet_py.data.datafile import DataFile
 from darknet_py.errors import TrainError
-from darknet_py.model.weights import read_header
+from darknet_py.model.header import read_header
 from darknet_py.training.checkpoint_dir import CheckpointDir, is_numbered_checkpoint
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.state import DamagedState, OtherNetwork, pack_state, unpack_state

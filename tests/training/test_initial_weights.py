@@ -14,8 +14,8 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.errors import TrainError, WeightsError
+from darknet_py.model.header import read_header
 from darknet_py.model.network import Network
-from darknet_py.model.weights import read_header
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.trainer import Trainer

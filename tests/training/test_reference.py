@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from darknet_py.graph.graph import parse_text
+from darknet_py.model.layout import arrays
 from darknet_py.model.network import Network
-from darknet_py.model.weights import arrays
 from darknet_py.training.train_step import TrainStep
 from tests.training.cpu_build import cpu_build
 

@@ -20,7 +20,7 @@ import darknet_py
 from darknet_py.data.datafile import DataFile
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
-from darknet_py.model.weights import read_header
+from darknet_py.model.header import read_header
 from darknet_py.training.train_step import TrainStep
 from darknet_py.training.trainer import TrainResult
 from tests.training.conftest import CFG
