@@ -253,6 +253,10 @@ class Ema:
         elif iteration < self.apply_at:
             torch._foreach_lerp_(self.averages, self.tensors, 1 - self.alpha)
 
+    def is_averaging(self, iteration: int) -> bool:
+        """Whether there are averages that follow the weights after this iteration."""
+        return bool(self.averages) and iteration < self.apply_at
+
     def swap(self) -> None:
         """Exchanges weights and averages, to save the averages; a second call restores them."""
         weights = [tensor.clone() for tensor in self.tensors]

@@ -47,7 +47,7 @@ _BAD_FIT, _MIN_GAIN = 0.6, 0.05  # average IoU of boxes with their best anchor
 _MAX_CELLS = 32  # up to here, anchors are written with digits after the point
 _CLOSE_MIXING = 0.9  # of the iterations, after which images are no longer mixed
 _EVALUATIONS = 20  # in a training
-_MAX_BURN_IN = 1000
+_MAX_BURN_IN = 20
 
 
 class Photos(NamedTuple):
@@ -271,11 +271,13 @@ class Recipe:
         total = iterations or self._given_iterations(net) or self.iterations(net)
         epochs = total * net.batch_images / max(self.photos.images, 1)
         edits.set(0, "max_batches", total, "requested" if self._given_iterations(net) else f"{epochs:.0f} epochs")
-        edits.set(0, "burn_in", min(max(total // 20, 1), _MAX_BURN_IN), "a twentieth of the iterations")
+        edits.set(0, "burn_in", min(max(total // 50, 1), _MAX_BURN_IN), "a fiftieth of the iterations")
         if "policy" not in self.overrides and "steps" not in self.overrides:
             edits.set(0, "policy", "sgdr", "the rate falls to zero along a cosine")
             if edits.graph().net.sgdr_cycle != total:
                 edits.set(0, "sgdr_cycle", total, "one cycle")
+        if edits.graph().net.policy != "poly":  # where power shapes the whole schedule
+            edits.set(0, "power", 1, "the rate rises evenly")
         edits.set(0, "adam", 1, "steps of the same size for any loss")
         net = edits.graph().net
         factor = net.batch_images / _RATE_BATCH

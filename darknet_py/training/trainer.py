@@ -31,6 +31,7 @@ from darknet_py.training.shutdown import GracefulShutdown, StopRequested
 from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_log import TrainLogger
+from darknet_py.training.train_options import DARKNET
 from darknet_py.training.train_step import Diverged, StepResult, TrainStep
 
 _PROBLEM_LIMIT = 10  # bad images and labels that are logged; all of them are listed in a file
@@ -196,8 +197,8 @@ class Trainer:
             self._check_weights(iteration)
         if due.evaluate:
             with shutdown.interruptible():
-                score = self._evaluate()
-            self._add_evaluation(iteration, score)
+                score, averaged = self._evaluate()
+            self._add_evaluation(iteration, score, averaged)
         if due.save_numbered and plan.context.is_main_process:
             plan.files.save_weights(self.network, str(iteration))
         if due.save or due.evaluate:
@@ -334,11 +335,19 @@ class Trainer:
                 "checkpoint not written"
             )
 
-    def _evaluate(self) -> EvalScore:
-        average_statistics(self.network, self.plan.context)
-        return self.plan.task.evaluate(self.network, self.plan.context)
+    def _evaluate(self) -> tuple[EvalScore, bool]:
+        """The score, and whether it is that of the averaged weights: by a recipe, the better of both counts."""
+        plan, step = self.plan, self.train_step
+        average_statistics(self.network, plan.context)
+        score = plan.task.evaluate(self.network, plan.context)
+        if plan.recipe.name != DARKNET and step.ema and step.ema.is_averaging(step.iteration):
+            with step.averaged():
+                of_averages = plan.task.evaluate(self.network, plan.context)
+            if of_averages.value > score.value:
+                return of_averages, True
+        return score, False
 
-    def _add_evaluation(self, iteration: int, score: EvalScore) -> None:
+    def _add_evaluation(self, iteration: int, score: EvalScore, averaged: bool) -> None:
         """Logs an evaluation; NAME_best.weights is written at the best score (the later of equals)."""
         plan = self.plan
         self.last_evaluation = iteration
@@ -348,7 +357,8 @@ class Trainer:
         is_best = score.value >= self.best
         if is_best:
             self.best = score.value
-            plan.files.save_best(self.network, score.value, iteration, score.metrics)
+            with self.train_step.averaged() if averaged else nullcontext():
+                plan.files.save_best(self.network, score.value, iteration, score.metrics)
         self.log.add_evaluation(iteration, score, self.best, plot=is_best and plan.options.chart)
 
     def _should_stop_early(self) -> bool:

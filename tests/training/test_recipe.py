@@ -50,16 +50,17 @@ def test_a_recipe_replaces_what_depends_on_data_and_machine() -> None:
     assert edits(graph) == {
         "batch": "16",
         "max_batches": "1875",
-        "burn_in": "93",
+        "burn_in": "20",
         "policy": "sgdr",
+        "power": "1",
         "adam": "1",
         "ema_alpha": "0.9733",
         "mosaic": "1",
         "mosaic_stop": "1687",
     }
     assert all(edit.reason for edit in graph.document.edits)
-    rates = [learning_rate(graph.net, iteration) for iteration in (93, 984, 1875)]
-    assert rates == pytest.approx([0.000994, 0.000468, 0.00001], rel=0.01)
+    rates = [learning_rate(graph.net, iteration) for iteration in (5, 20, 984, 1875)]
+    assert rates == pytest.approx([0.00025, 0.001, 0.000468, 0.00001], rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_ways_to_say_how_long() -> None:
     assert recipe(length=Length(epochs=20)).graph().net.max_batches == 375
     assert recipe(length=Length(iterations=700), max_batches=700).graph().net.max_batches == 700
     timed = recipe(length=Length(seconds=60)).graph(444).net
-    assert (timed.max_batches, timed.burn_in, timed.sgdr_cycle, timed.mosaic_stop) == (444, 22, 444, 399)
+    assert (timed.max_batches, timed.burn_in, timed.sgdr_cycle, timed.mosaic_stop) == (444, 8, 444, 399)
     fixed = recipe("darknet", length=Length(epochs=20)).graph().net  # batch=32
     assert (fixed.max_batches, fixed.steps) == (188, (150, 169))
 

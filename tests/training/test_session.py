@@ -20,6 +20,8 @@ from darknet_py.training.distributed import DistContext
 from darknet_py.training.estimate import Estimate, Speed
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.speed import measure_speed
+from darknet_py.training.tasks.detection_task import DetectionTask
+from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.train_step import TrainStep
 from darknet_py.training.trainer import build_network
@@ -179,3 +181,20 @@ def test_a_training_of_days_names_ways_out(shapes: Path, tmp_path: Path, monkeyp
     ]
     assert warning == f"this takes about 11 days 14 h; less with {', or '.join(ways)}"
     assert plan.notes[-1].startswith("time: about 11 days 14 h: 1,000 iterations of 16 min 40 s, 10 evaluations")
+
+
+@pytest.mark.parametrize(("recipe", "averaged"), [("scratch", True), ("darknet", False)])
+def test_averaged_weights_can_be_the_best(
+    recipe: str, averaged: bool, cfg: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 8 iterations the averages follow those from 4 on and replace the weights after 6: only at 5 there are both."""
+    scores = iter([0.1, 0.9, 0.2])
+    monkeypatch.setattr(DetectionTask, "evaluate", lambda *_: EvalScore(next(scores), 1.0, {}))
+    overrides = {"max_batches": 8, "batch": 4, "ema_alpha": 0.9, "learning_rate": 0.1, "burn_in": 0}
+    plan = plan_of(cfg, shapes, tmp_path / "out", overrides, recipe=recipe, map=5, save_every=5)
+    session.run(replace(plan, pause=5))
+    best, ema, last = (
+        darknet_py.load(cfg, plan.files.path(f"{kind}.weights")).layers[0].weight for kind in ("best", "ema", "last")
+    )
+    assert torch.equal(best, ema if averaged else last) and not torch.equal(ema, last)
+    assert next(scores) == (0.2 if averaged else 0.9)
