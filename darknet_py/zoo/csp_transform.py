@@ -187,7 +187,8 @@ def _with_opening_block(graph: Graph, stage: Stage) -> Stage:
     """Extends a stage of residual blocks by the bottleneck that precedes them, if there is one.
 
     The first block of a ResNet stage widens the channels and usually halves the resolution. Its shortcut adds its
-    input unchanged (Darknet) or after a 1x1 convolution.
+    input unchanged (Darknet) or after a 1x1 convolution. The block of ResNet-18 and -34 counts where it adds its input
+    unchanged; its strided convolution stays.
     """
     opening = graph.layers[stage.source]
     if not isinstance(opening.spec, ShortcutSpec) or len(opening.sources) != 2:
@@ -197,7 +198,12 @@ def _with_opening_block(graph: Graph, stage: Stage) -> Stage:
     if source is None:
         widening, source = opening.sources
     spec = _conv(graph, widening)
-    if spec is None or spec.size > 1 or widening - source < 3 or not _is_chain(graph, source, widening):
+    if spec is None or not _is_chain(graph, source, widening):
+        return stage
+    if widening - source == 2 and source == opening.sources[1] and opening.inputs[0] != opening.inputs[1]:
+        # A basic block that adds outputs of different sizes, which AlexeyAB's Darknet refuses.
+        return stage._replace(reads=widening - 1, bottleneck=True)
+    if spec.size > 1 or widening - source < 3:
         return stage
     if source == opening.sources[1] and opening.inputs[0][1:] == opening.inputs[1][1:]:  # it only widens
         return stage._replace(reads=source, source=source, depth=stage.depth + 1, bottleneck=True)

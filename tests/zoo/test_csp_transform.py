@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ import torch
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.network import Network
-from darknet_py.zoo import build
+from darknet_py.zoo import build, net_sections
+from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.csp_transform import to_csp
 from darknet_py.zoo.design import Design
+from darknet_py.zoo.residual import small_resnet
 from darknet_py.zoo.stages import FUSIONS, SPLITS, Csp
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -177,3 +182,32 @@ def test_indivisible_groups_are_an_error(converted):
             "[convolutional]\nfilters=20\n[shortcut]\nfrom=-3\n",
             Csp(0.125, split="groups"),
         )
+
+
+def test_block_that_adds_other_sizes_is_replaced(converted):
+    """The opening block of ResNet-18 as pjreddie writes it; AlexeyAB's Darknet refuses such a sum."""
+    cfg = CfgWriter("", net_sections.classifier_net(1, size=64))
+    small_resnet(cfg, counts=(2, 2, 2, 2))
+    plain = parse_text(cfg.text())
+    csp = converted(cfg.text())
+
+    def unequal(graph: Graph) -> int:
+        return sum(node.type == "shortcut" and node.inputs[0] != node.inputs[1] for node in graph)
+
+    assert unequal(plain) == 3 and unequal(csp) == 0
+    assert csp.layers[-1].output == plain.layers[-1].output
+    assert csp.bflops < 0.7 * plain.bflops
+
+
+def test_committed_conversions_are_read_by_c_darknet_and_up_to_date(tmp_path: Path):
+    with (ROOT / "docs" / "csp_conversions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 132
+    for row in rows:
+        assert row["C Darknet"] == "equal" if row["result"] == "converted" else row["remarks"], row
+    known = {(row["repository"], row["cfg"]): row for row in rows}
+    for name in ("darknet53", "yolov3", "resnet101"):  # of the zoo, equal to AlexeyAB's
+        path = tmp_path / f"{name}.cfg"
+        path.write_text(build(name))
+        row = known["AlexeyAB/darknet", f"{name}.cfg"]
+        assert row["parameters CSP"] == str(parse_text(to_csp(path, Csp()).text).parameters), name

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from darknet_py.graph.gradient_paths import count_text, gradient_paths
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.graph.profile import layer_profiles, network_profile
 from darknet_py.zoo import blocks, build, heads, net_sections
@@ -176,6 +177,35 @@ _ABLATION = (
     ("last", 0.75, None),
     ("csp", 0.75, None),
 )
+# Ours, input, the published network with its parameters in millions and its BFLOPs (detectors: at 640, as recalled from
+# their papers and READMEs), and how much of it the cfg has.
+_AGGREGATION = (
+    ("vovnet39", 224, "VoVNet-39", "22.6", "14.2", "all of it"),
+    ("csvovnet39", 224, "", "", "", "VoVNet-39 with CSP stages (CSP-OSA)"),
+    (
+        "elan",
+        224,
+        "YOLOv7",
+        "36.9",
+        "104.7",
+        "the backbone, layer by layer as in AlexeyAB's yolov7.cfg",
+    ),
+    ("e-elan", 224, "YOLOv7-E6E", "", "", "its blocks, with the channels of YOLOv7, at four strides"),
+    ("yolov7-tiny", 640, "YOLOv7-tiny", "6.2", "13.8", "all of it, equal to the published cfg"),
+    ("gelan-c", 224, "YOLOv9-c", "25.3", "102.1", "the backbone as deployed; Darknet has no distribution focal head"),
+    ("gelan-t", 224, "YOLOv9-t", "2.0", "7.7", "the backbone as deployed; Darknet has no distribution focal head"),
+    ("c3", 224, "YOLOv5s", "7.2", "16.5", "the backbone, with a 3x3 instead of a 6x6 first convolution"),
+    ("c2f", 224, "YOLOv8s", "11.2", "28.6", "the backbone; Darknet has no distribution focal head"),
+    (
+        "csp-stackrep",
+        224,
+        "YOLOv6-M",
+        "34.9",
+        "85.8",
+        "its blocks without the identity branch; channels as in `c3`",
+    ),
+    ("csp-stackrep-deploy", 224, "YOLOv6-M", "34.9", "85.8", "the same after `merge`"),
+)
 # A dense block: base channels, growth, layers. Stages of DenseNet-201 and PeleeNet, then the case that the formula is
 # for: a base that is wide compared with growth and layers.
 _BLOCKS = (
@@ -204,6 +234,7 @@ def documents() -> dict[Path, str]:
         "ablation": ablation_table(),
         "bottleneck": bottleneck_table(),
         "traffic": cio_table(),
+        "aggregation": aggregation_table(),
     }
     page = (ROOT / "docs" / "zoo.md").read_text()
     for name, table in {"published": published, **claims}.items():
@@ -414,6 +445,32 @@ def dense_cio(base: int, growth: int, layers: int, csp: Csp | None) -> float:
     blocks.repeat(cfg, lambda: blocks.dense(cfg, growth, 0), layers)
     profiles = layer_profiles(parse_text(cfg.text()))
     return sum(row.cio for row in profiles if row.node.index > first) / side**2
+
+
+# --- blocks after CSPNet
+
+
+def aggregation_table() -> list[dict[str, Any]]:
+    """Our networks of blocks after CSPNet, beside the published network that uses them."""
+    table = []
+    for name, size, network, parameters, bflops, reach in _AGGREGATION:
+        graph = _graph(name, size)
+        paths = gradient_paths(graph).total
+        table.append(
+            {
+                "cfg": name,
+                "input": size,
+                "parameters (M)": f"{graph.parameters / 1e6:.3f}",
+                "BFLOPs": f"{graph.bflops:.3f}",
+                "gradient paths": count_text(paths.count),
+                "timestamps": paths.timestamps,
+                "published network": network,
+                "its parameters (M)": parameters,
+                "its BFLOPs": bflops,
+                "what the cfg has of it": reach,
+            }
+        )
+    return table
 
 
 # --- as text
