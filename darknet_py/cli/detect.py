@@ -32,15 +32,17 @@ from darknet_py.cli.darknet_output import box_lines, detection_layer_lines
 from darknet_py.cli.load_network import load_network
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, is_url
+from darknet_py.data.images import Image
 from darknet_py.data.labels import find_labels, save_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import file_names, make_folder, write_atomically
 from darknet_py.inference.detect import DetectOptions, as_array, detect
-from darknet_py.inference.detections import JsonFrame
+from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
+from darknet_py.view.window import check_window, show
 
 _DARKNETS_IMAGE = "predictions.jpg"
 
@@ -65,6 +67,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write Darknet's JSON to FILE, or to stdout",
     )
     parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
+    parser.add_argument(
+        "--show", action="store_true", help="show the images in a window; any key goes on, Escape ends it"
+    )
     stb_argument(parser)
     parser.add_argument("--ext-output", action="store_true", help="print the pixel coordinates of each box")
     darknet_argument(parser, "`detector test` prints, and write its predictions.jpg instead of --out")
@@ -99,6 +104,8 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 where an image could not be read."""
+    if args.show:
+        check_window()
     net = load_detector(args)
     options = replace(detect_options(args), stb=args.stb)
     if args.darknet:
@@ -128,13 +135,9 @@ def run(args: argparse.Namespace) -> int:
             if args.save_labels:
                 save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
             if not json_to_stdout:
-                progress.write(
-                    "\n".join(
-                        [f"{path}: {found.summary()}"] if not args.ext_output else [path, *box_lines(all_found, True)]
-                    )
-                )
-            if not args.no_images:
-                save_image(targets[path], found.plot(image))
+                lines = [path, *box_lines(all_found, True)] if args.ext_output else [f"{path}: {found.summary()}"]
+                progress.write("\n".join(lines))
+            _draw(args, targets[path], image, found)
         progress.update(len(paths[start : start + args.batch]))
     progress.close()
     if args.json:
@@ -164,13 +167,21 @@ def _run_as_darknet(args: argparse.Namespace, net: Network, options: DetectOptio
         print("".join(f"{line}\n" for line in box_lines(found, args.ext_output)), end="", flush=True)
         found = found.visible()
         frames.append(found.to_frame(len(frames) + 1, path))
-        if not args.no_images:
-            save_image(_DARKNETS_IMAGE, found.plot(image))
+        _draw(args, Path(_DARKNETS_IMAGE), image, found)
         if args.save_labels:
             save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
     if args.json:
         _write_json(args.json, frames, sys.stderr)
     return int(failed)
+
+
+def _draw(args: argparse.Namespace, target: Path, image: Image, found: Detections) -> None:
+    """Writes and shows an image with its boxes, as the arguments say."""
+    if not args.no_images or args.show:
+        drawn = found.plot(image)
+        if not args.no_images:
+            save_image(target, drawn)
+        args.show = args.show and show(drawn, milliseconds=0)
 
 
 def _prompted_images() -> Iterator[str]:

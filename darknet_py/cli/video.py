@@ -18,15 +18,14 @@ from darknet_py.cli.common import count, output_file, output_file_in_new_folder,
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.data.images import Image
 from darknet_py.data.video_reader import FrameReader
-from darknet_py.errors import DarknetError, DataError
+from darknet_py.errors import DataError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.inference.detect import detect, uses_letter_box
 from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
 from darknet_py.view.video_writer import VideoFile
-
-_ESCAPE = 27
+from darknet_py.view.window import check_window, show
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +61,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """130 where Ctrl-C stopped a file; the results so far are kept. A live source has no other end."""
+    if args.show:
+        check_window()
     net = load_detector(args)
     if args.images:
         make_folder(Path(args.images).parent)
@@ -108,7 +109,7 @@ class _VideoDetection:
                         write(drawn)
                     if args.images:
                         save_image(f"{args.images}_{self.count:08d}.jpg", drawn)
-                    if args.show and not _show(drawn):
+                    if args.show and not show(drawn):
                         break
                 bar.set_postfix_str(found.summary()[:60], refresh=False)
                 bar.update()
@@ -163,12 +164,3 @@ def _as_list(entries: Iterator[JsonFrame]) -> Iterator[bytes]:
         yield f"{before}\n{json.dumps(entry, ensure_ascii=False)}".encode()
         before = ","
     yield b"[]\n" if before == "[" else b"\n]\n"
-
-
-def _show(image: Image) -> bool:
-    """Shows a frame; False once Escape is pressed."""
-    try:
-        cv2.imshow("darknet_py", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return cv2.waitKey(1) & 0xFF != _ESCAPE
-    except cv2.error:
-        raise DarknetError("--show: this OpenCV cannot open windows (opencv-python-headless)") from None
