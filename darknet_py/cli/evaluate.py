@@ -30,7 +30,7 @@ from darknet_py.evaluation.classifier import evaluate_classifier, is_classifier
 from darknet_py.evaluation.coco_ap import CocoResult
 from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
 from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation
-from darknet_py.evaluation.evaluate import evaluate_on
+from darknet_py.evaluation.evaluate import are_training_images, evaluate_on, warn_of_training_images
 from darknet_py.evaluation.report import write_files, write_report, write_results
 from darknet_py.evaluation.types import Ints
 from darknet_py.files import make_folder, write_atomically
@@ -138,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
     size = (net.graph.net.width, net.graph.net.height)
     matrix = evaluation.confusion(args.thresh, args.iou_thresh)
     report = as_dict(args, size, evaluation, matrix)
+    report["on_training_images"] = data is not None and are_training_images(data, evaluation.boxes.paths)
     if args.darknet:
         _print_as_darknet(args, net, evaluation, data)
     elif args.json != "-":
@@ -251,11 +252,14 @@ def _evaluate_classifier(args: argparse.Namespace, network: Network) -> int:
     if args.amp:
         network = fuse(network, AMP[args.amp])
     data = open_classifier_data(args.data, network.graph.net.channels)
+    if not data.separate:
+        warn_of_training_images(data.file.path)
     valid = data.valid.with_stb() if args.stb else data.valid
     result = evaluate_classifier(network, valid, args.batch, args.workers, data.names, args.loss)
     _print_warnings(result.skipped)
     matrix = result.confusion()
     report = {"cfg": args.cfg, "weights": args.weights, "data": args.data, **result.to_json()}
+    report["on_training_images"] = not data.separate
     report["confusion"] = {"what": "row: label, column: predicted class", "matrix": matrix.tolist()}
     if args.out:
         plots = evaluation_plots(f"top-1 {result.top(1):.2%}", result.names, matrix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.data.text_streams import read_bytes
+from darknet_py.errors import DataError
 from darknet_py.evaluation.classifier import ClassifierResult, evaluate_classifier, is_classifier
 from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation, evaluate_detector
 from darknet_py.evaluation.text import TextResult, evaluate_text
@@ -22,6 +24,8 @@ from darknet_py.inference.generate import check_text_network
 from darknet_py.model.load import build
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -96,6 +100,8 @@ def evaluate(
         return evaluate_text(network, read_bytes(data or str(ensure_synthetic_text().valid), graph.input.size))
     if is_classifier(graph):
         sets = open_classifier_data(data, graph.net.channels)
+        if not sets.separate:
+            warn_of_training_images(sets.file.path)
         valid = sets.valid.with_stb() if stb else sets.valid
         return evaluate_classifier(fuse(network, dtype) if amp else network, valid, batch, workers, sets.names, loss)
     options = EvalOptions(protocols, iou_thresh, points, thresh, batch, workers, letter_box, stb, dtype, loss, progress)
@@ -114,15 +120,41 @@ def evaluate_on(
     difficult = None
     if images is None:
         paths = source.valid_images() if source else []
+        if source and are_training_images(source, paths):
+            warn_of_training_images(source.path)
         difficult = read_list(source.difficult) if source and source.difficult else None
     else:
         paths = read_list(images) if isinstance(images, (str, Path)) else list(images)
     heads = network.graph.detection_specs
-    if source and heads and 0 < source.classes < heads[-1].classes and _has_labels_beyond(source.classes, paths):
-        source = source.for_network(heads[-1].classes, network.graph.path)
+    if source and heads and 0 < source.classes < heads[-1].classes:
+        if _has_labels_beyond(source.classes, paths):
+            source = source.for_network(heads[-1].classes, network.graph.path)
+        else:
+            path, classes = network.graph.path, heads[-1].classes
+            logger.info(
+                "note: %s has classes=%d, %s %d; only those are evaluated", path, classes, source.path, source.classes
+            )
     if not names and source and source.names:
         names = source.class_names()
     return evaluate_detector(network, paths, names, options, difficult=difficult), source
+
+
+def are_training_images(data: DataFile, images: Sequence[str]) -> bool:
+    """Whether all of the images are in the training list, whatever list they come from."""
+    if not data.separate:
+        return True
+    try:
+        return data.train is not None and set(images) <= set(data.train_images())
+    except DataError:  # the training list is not needed here, and need not be there
+        return False
+
+
+def warn_of_training_images(data: Path) -> None:
+    """Says that a result is not what new images would give."""
+    logger.warning(
+        "%s: no validation list of its own; evaluating on the training images: new ones give lower values",
+        data,
+    )
 
 
 def _has_labels_beyond(classes: int, images: Sequence[str]) -> bool:
