@@ -295,8 +295,9 @@ class Recipe:
             return
         if not net.letter_box and not net.track:
             edits.set(0, "mosaic", 1, "four images in one")
-        stop = math.floor(net.max_batches * _CLOSE_MIXING)
-        edits.set(0, "mosaic_stop", stop, "the last tenth trains on whole images")
+        if edits.graph().net.mixup in (1, 3, 4):
+            stop = math.floor(net.max_batches * _CLOSE_MIXING)
+            edits.set(0, "mosaic_stop", stop, "the last tenth trains on whole images")
 
 
 class _Edits:

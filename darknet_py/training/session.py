@@ -15,7 +15,7 @@ from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.speed import measure_speed
 from darknet_py.training.trainer import Trainer, TrainResult
 
-_PAUSES = (0.1, 0.3, 0.6, 0.85)  # shares of the iterations after which the schedule is fitted again
+_PAUSES = (0.1, 0.3, 0.6, 0.8, 0.92)  # shares of the iterations after which the schedule is fitted again
 _TOLERANCE = 0.02  # of the iterations; the schedule stays where it is off by less
 _LONG = 86400  # seconds from which there is a warning
 _SMALL = 320  # a usual size of small inputs

@@ -103,6 +103,7 @@ class TrainLogger:
         files: The folder that the tables and plots are written to.
         net: The cfg's `[net]`.
         metric_label: The score's name in messages.
+        loss_label: Name of the loss of an evaluation.
         is_main_process: Whether this process logs and writes.
         quiet: Log nothing and show no progress bar.
         callbacks: What is told about iterations and evaluations; of the main process only.
@@ -113,6 +114,7 @@ class TrainLogger:
         files: CheckpointDir,
         net: NetSpec,
         metric_label: str,
+        loss_label: str = "validation loss",
         *,
         is_main_process: bool = True,
         quiet: bool = False,
@@ -121,6 +123,7 @@ class TrainLogger:
         self.files = files
         self.net = net
         self.metric_label = metric_label
+        self.loss_label = loss_label
         self.is_main_process = is_main_process
         self.quiet = quiet or not is_main_process
         self.callbacks = callbacks
@@ -246,7 +249,7 @@ class TrainLogger:
         self.evaluations.append(EvalRow(iteration, score.value, score.loss, score.to_json()))
         self.info(
             f" {iteration}: {self.metric_label} = {score.value:.2%}, best = {best:.2%}, "
-            f"validation loss = {score.loss:.4f}{_best_threshold(score.metrics)}"
+            f"{self.loss_label} = {score.loss:.4f}{_best_threshold(score.metrics)}"
         )
         if not self.is_main_process:
             return
@@ -275,6 +278,7 @@ class TrainLogger:
     def draw_chart(self) -> None:
         """Writes chart_NAME.png."""
         chart = LossChart(self.files.name, self.net.max_batches, self.net.max_chart_loss, self.metric_label)
+        chart.loss_label = self.loss_label
         chart.losses = [(row.iteration, row.loss) for row in self.rows]
         chart.averages = [(row.iteration, row.average) for row in self.rows]
         chart.rates = [(row.iteration, row.rate) for row in self.rows]

@@ -110,6 +110,7 @@ class Trainer:
             plan.files,
             plan.net,
             plan.task.metric_label,
+            plan.task.loss_label,
             is_main_process=is_main,
             quiet=options.quiet,
             callbacks=callbacks if is_main else (),

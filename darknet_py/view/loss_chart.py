@@ -34,6 +34,7 @@ class LossChart:
         max_iterations: The iteration at which the horizontal axis ends.
         max_loss: The loss axis ends here at the latest (the cfg's max_chart_loss), earlier when the average is lower.
         map_label: What `maps` holds, such as mAP@0.50.
+        loss_label: What `validation` holds.
         losses: (iteration, loss) of each iteration.
         averages: (iteration, running average of the loss).
         maps: (iteration, mAP from 0 to 1).
@@ -45,6 +46,7 @@ class LossChart:
     max_iterations: int
     max_loss: float = 20.0
     map_label: str = "mAP@0.50"
+    loss_label: str = "validation loss"
     losses: Points = field(default_factory=list)
     averages: Points = field(default_factory=list)
     maps: Points = field(default_factory=list)
@@ -73,7 +75,7 @@ class LossChart:
             _curve(axes, self.losses, LOSS, "loss", 1.0, limit)
             _curve(axes, self.averages, AVERAGE, "average loss", 2.2, limit)
             if self.validation:
-                _curve(axes, self.validation, VALIDATION, "validation loss", 1.6, limit, dots=True)
+                _curve(axes, self.validation, VALIDATION, self.loss_label, 1.6, limit, dots=True)
             if self.maps:
                 self._draw_maps(axes)
             add_text(figure, self.name, LEFT, 28, TITLE)

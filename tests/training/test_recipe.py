@@ -99,6 +99,7 @@ def test_what_the_user_says_counts_more() -> None:
         False,
     )
     assert net.max_batches == 3750  # 100 epochs in batches of 8
+    assert not net.mosaic_stop  # there is nothing to stop
 
 
 @pytest.mark.parametrize(("batch", "adam", "rate"), [(16, 1, 0.001), (64, 1, 0.002), (16, 0, 0.0005), (64, 0, 0.002)])

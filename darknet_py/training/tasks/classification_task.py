@@ -60,8 +60,12 @@ class ClassificationTask(ImageTask):
         return cls(graph, options, found.file, found.names, data is None, found.train, valid)
 
     @property
+    def measured_on(self) -> str:
+        return "training" if self.valid is self.train else "validation"
+
+    @property
     def metric_label(self) -> str:
-        return "top-1"
+        return "top-1" if self.measured_on == "validation" else "top-1 (training images)"
 
     @property
     def train_size(self) -> int:
@@ -77,6 +81,8 @@ class ClassificationTask(ImageTask):
 
     def notes(self) -> list[str]:
         lines = super().notes()
+        if self.measured_on == "training":
+            lines.append("note: no validation images: accuracy and loss are measured on the training images")
         if self.builtin:
             lines.insert(
                 0,

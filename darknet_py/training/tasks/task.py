@@ -137,6 +137,11 @@ class Task(ABC):
         """What evaluations are made on, in words: `validation`, or `training` where no images were held out."""
         return "validation"
 
+    @property
+    def loss_label(self) -> str:
+        """The name of the loss of an evaluation."""
+        return "validation loss" if self.measured_on == "validation" else "loss (training images)"
+
     def with_graph(self, graph: Graph, options: TrainOptions) -> Self:
         """The same data for the network as a recipe changed it."""
         return replace(self, graph=graph, options=options)
