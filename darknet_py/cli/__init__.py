@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TextIO
 
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it logs about damaged images, we say in one line
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
-        exit_code: int = args.run(args)
+        with _environment("DARKNET_PY_MAX_PIXELS", vars(args).get("max_pixels")):
+            exit_code: int = args.run(args)
         return exit_code
     except UsageError as error:
         if error.usage:
@@ -79,6 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _environment(name: str, value: int | None) -> Iterator[None]:
+    """Sets a variable of the environment while a command runs, for its processes too; None leaves it as it is."""
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = str(value)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ.pop(name)
+            os.environ.update({} if before is None else {name: before})
 
 
 def _print_error(error: DarknetError, exit_code: int) -> int:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from darknet_py.cli.common import json_argument, output_folder, positive, write_json
+from darknet_py.cli.common import json_argument, max_pixels_argument, output_folder, positive, write_json
 from darknet_py.cli.usage import UsageError
 from darknet_py.data.audit import KINDS, AuditReport, AuditRules, Finding, audit
 from darknet_py.data.augment.augmentation import MOSAIC, Augmentation
@@ -58,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-images", action="store_true", help="write only the report")
     json_argument(parser)
+    max_pixels_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import torch
 from darknet_py.cli.common import (
     images_argument,
     json_argument,
+    max_pixels_argument,
     network_arguments,
     positive,
     stb_argument,
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default: 5)")
     json_argument(parser)
     stb_argument(parser)
+    max_pixels_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

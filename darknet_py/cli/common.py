@@ -57,6 +57,11 @@ def device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=device, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
+def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
+    """--max-pixels, which `cli.main` puts into the environment for `data.images.max_pixels`."""
+    parser.add_argument("--max-pixels", type=positive, metavar="N", help="refuse larger images (default: 178956970)")
+
+
 def amp_argument(parser: argparse.ArgumentParser) -> None:
     """--amp; the value is a key of `inference.fuse.AMP`."""
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision (faster only with hardware support)")

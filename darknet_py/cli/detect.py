@@ -22,6 +22,7 @@ from darknet_py.cli.common import (
     fraction_or_auto,
     images_argument,
     letter_box_argument,
+    max_pixels_argument,
     network_arguments,
     output_file,
     output_folder,
@@ -71,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--show", action="store_true", help="show the images in a window; any key goes on, Escape ends it"
     )
     stb_argument(parser)
+    max_pixels_argument(parser)
     parser.add_argument("--ext-output", action="store_true", help="print the pixel coordinates of each box")
     darknet_argument(parser, "`detector test` prints, and write its predictions.jpg instead of --out")
 

@@ -15,6 +15,7 @@ from darknet_py.cli.common import (
     device_or_default,
     fraction,
     letter_box_argument,
+    max_pixels_argument,
     network_arguments,
     output_file,
     output_folder,
@@ -88,6 +89,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     amp_argument(parser)
     letter_box_argument(parser)
     stb_argument(parser)
+    max_pixels_argument(parser)
     darknet_argument(parser, "`detector map` prints; with --protocol coco write the result files of `detector valid`")
     parser.add_argument(
         "--results-name",

@@ -8,7 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from darknet_py.cli.common import amp_argument, count, device_argument, fraction, output_file, output_folder, positive
+from darknet_py.cli.common import (
+    amp_argument,
+    count,
+    device_argument,
+    fraction,
+    max_pixels_argument,
+    output_file,
+    output_folder,
+    positive,
+)
 from darknet_py.cli.usage import UsageError
 from darknet_py.files import write_atomically
 from darknet_py.training.duration import parse_duration
@@ -105,6 +114,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     device_argument(parser)
     amp_argument(parser)
+    max_pixels_argument(parser)
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="momentum of batch norm's running statistics")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")

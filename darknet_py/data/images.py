@@ -31,7 +31,8 @@ _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4
 _ALWAYS = ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"
 _IN_SOME_BUILDS = ".gif", ".jp2", ".avif"  # of OpenCV
 IMAGE_SUFFIXES = *_ALWAYS, *(suffix for suffix in _IN_SOME_BUILDS if cv2.haveImageWriter(suffix))
-MAX_PIXELS = 178_956_970  # more is refused before anything is allocated, as by Pillow
+MAX_PIXELS = 178_956_970  # more is refused before anything is allocated, as by Pillow; see `max_pixels`
+MAX_PIXELS_VARIABLE = "DARKNET_PY_MAX_PIXELS"
 DARK = "16-bit image with values below 4096 is nearly black in 8 bits; multiply its values by 16 and save it again"
 _dark_folders: set[str] = set()
 _DARK = 16  # the highest value of 12-bit data in the upper 8 of 16 bits is 15
@@ -65,9 +66,10 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
         return _decode_npy(data, channels, name)
     channels = 3 if channels is None else channels
     header = image_header(data)
-    if header and header.width * header.height > MAX_PIXELS:
+    if header and header.width * header.height > max_pixels():
         raise DataError(
-            f"{name}: expected at most {MAX_PIXELS:,} pixels, got {header.width} x {header.height} (resize or tile it)"
+            f"{name}: expected at most {max_pixels():,} pixels, got {header.width} x {header.height} "
+            "(resize or tile it, or raise --max-pixels)"
         )
     complete = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
     if not complete and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
@@ -86,11 +88,19 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
         image = image[:, :, None]
     elif flag != _READ_RGB and image.shape[2] in (3, 4):
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    if image.dtype == np.uint16:  # of four channels and more, which OpenCV does not convert
+        image = np.right_shift(image, 8, dtype=np.uint16).astype(np.uint8)
     if image.dtype != np.uint8 or image.shape[2] != channels:
         raise DataError(f"{name}: expected {channels} channels of 8 bits, got {image.shape[2]} of {image.dtype}")
     if is_too_dark(header, image):
         _warn_of_dark_images(name)
     return image
+
+
+def max_pixels() -> int:
+    """The largest image that is decoded: MAX_PIXELS, or what the environment variable says, which workers inherit."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "")
+    return int(text) if text.isdecimal() else MAX_PIXELS
 
 
 def is_too_dark(header: ImageHeader | None, image: Image) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from darknet_py.cli import main
@@ -105,3 +106,30 @@ def test_a_recipe_is_printed_line_by_line(
     assert not out.exists()
     for wrong in (["--time", "20"], ["--time", "2m", "--epochs", "3"], ["--split", "2"], ["--recipe", "best"]):
         assert main([*argv, *wrong]) == 2
+
+
+def test_damaged_images_are_named_and_skipped(cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Arrays that are cut off or of another type, a cut JPEG, a web page, no file: the others are trained on."""
+    np.save(tmp_path / "float.npy", np.zeros((40, 50, 3), np.float32))
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(300))
+    (tmp_path / "page.png").write_bytes(b"<!DOCTYPE html><html></html>")
+    for number in range(9):
+        np.save(tmp_path / f"good{number}.npy", np.full((40, 50, 3), 90, np.uint8))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "good0.npy").read_bytes()[:300])
+    names = ["float.npy", "cut.npy", "cut.jpg", "page.png", "none.png", *(f"good{number}.npy" for number in range(9))]
+    for name in names:
+        (tmp_path / name).with_suffix(".txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "t.txt").write_text("".join(f"{tmp_path}/{name}\n" for name in names))
+    (tmp_path / "a.data").write_text(f"classes=1\ntrain={tmp_path}/t.txt\n")
+    options = ["--data", str(tmp_path / "a.data"), "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert main(["train", str(cfg), *options, "--map", "off", "--max-batches", "6"]) == 0
+    error = capsys.readouterr().err
+    for name, reason in (
+        ("float.npy", "expected uint8"),
+        ("cut.npy", "cannot read the array"),
+        ("cut.jpg", "unsupported or corrupt"),
+        ("page.png", "it is a web page"),
+        ("none.png", "No such file"),
+    ):
+        assert any(name in line and reason in line for line in error.splitlines()), (name, error)
+    assert "good" not in error

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pil
 
-from darknet_py.data.images import decode_image, from_letterbox, letterbox, load_image, resize, to_letterbox, to_tensor
+import darknet_py
+from darknet_py.cli import main
+from darknet_py.data.images import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    from_letterbox,
+    letterbox,
+    load_image,
+    resize,
+    to_letterbox,
+    to_tensor,
+)
 from darknet_py.errors import DataError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "images.npz")
@@ -113,3 +127,77 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         resize(np.zeros((0, 4, 3), np.uint8), 3, 3)
     with pytest.raises(DataError, match="uint8 or float32"):
         resize(np.zeros((4, 4, 3)), 3, 3)
+
+
+def encoded(image: Pil.Image, kind: str, **options: object) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGB", "PNG"),
+        ("RGB", "WEBP"),
+        ("RGB", "JPEG2000"),
+        ("RGB", "AVIF"),
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("P", "TIFF"),
+        ("1", "PNG"),
+        ("L", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("CMYK", "TIFF"),
+        ("I;16", "PNG"),
+        ("I;16", "TIFF"),
+    ],
+)
+def test_every_kind_of_file_has_pillows_pixels(mode: str, kind: str, channels: int) -> None:
+    """Within 1: a gray value, and the way through CMYK or YUV, is rounded differently."""
+    Pil.init()
+    suffix = {"GIF": ".gif", "JPEG2000": ".jp2", "AVIF": ".avif"}.get(kind, ".png")
+    if suffix not in IMAGE_SUFFIXES or kind not in Pil.SAVE:
+        pytest.skip(f"{kind} is not in this build")
+    ramp = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
+    image = Pil.fromarray(ramp)
+    if mode == "I;16":
+        image = Pil.fromarray(ramp[:, :, 0].astype(np.uint16) * 257)
+    elif mode != "RGB":
+        image = image.convert("L").convert("LA") if mode == "LA" else image.convert(mode)
+    options: dict[str, object] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}, "AVIF": {"quality": 100}}.get(
+        kind, {}
+    )
+    data = encoded(image, kind, **options)
+    with Pil.open(BytesIO(data)) as stored:
+        rgb = ramp[:, :, :1].repeat(3, 2) if mode == "I;16" else np.asarray(stored.convert("RGB"))
+    expected = rgb if channels == 3 else np.asarray(Pil.fromarray(rgb).convert("L"))[:, :, None]
+    assert np.abs(decode_image(data, channels).astype(int) - expected).max() <= 1
+
+
+def test_sixteen_bits_of_four_channels() -> None:
+    pixels = (np.arange(24, dtype=np.uint16).reshape(2, 3, 4) * 2560)[:, :, [2, 1, 0, 3]]
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    assert decode_image(data, 4).tolist() == (np.arange(24).reshape(2, 3, 4) * 10).tolist()
+
+
+def test_the_limit_of_pixels_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.cfg").write_text(
+        "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nsize=1\n[softmax]\n"
+    )
+    darknet_py.load(tmp_path / "a.cfg").save_weights(tmp_path / "a.weights")
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 20, 3), np.uint8))
+    command = [
+        "classify",
+        *(str(tmp_path / name) for name in ("a.cfg", "a.png")),
+        "--weights",
+        str(tmp_path / "a.weights"),
+    ]
+    for more, code in (("599", 1), ("600", 0), ("599", 1)):
+        assert main([*command, "--max-pixels", more]) == code
+        error = capsys.readouterr().err
+        assert ("expected at most 599 pixels, got 20 x 30 (resize or tile it, or raise --max-pixels)" in error) == code
+    assert main(command) == 0 and "DARKNET_PY_MAX_PIXELS" not in os.environ
