@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from darknet_py.backends.loading import load
     from darknet_py.errors import (
         CfgError,
         CfgWarning,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from darknet_py.export.convert import convert
     from darknet_py.graph.graph import Graph, parse, parse_text
     from darknet_py.inference.detections import Detection, Detections
-    from darknet_py.model.load import load
     from darknet_py.model.model_file import ModelFile
     from darknet_py.model.network import LossReport, Network
     from darknet_py.training.api import train
@@ -55,7 +55,7 @@ _HOMES = {
     "WeightsError": "errors",
     "convert": "export.convert",
     "evaluate": "evaluation.evaluate",
-    "load": "model.load",
+    "load": "backends.loading",
     "parse": "graph.graph",
     "parse_text": "graph.graph",
     "train": "training.api",

@@ -32,6 +32,7 @@ LEVELS = [
     ["model"],
     ["view", "zoo"],
     ["evaluation", "export"],
+    ["backends"],
     ["training"],
     ["cli"],
 ]

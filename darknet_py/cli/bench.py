@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from darknet_py.backends.runners import BACKENDS
 from darknet_py.cli import benchmark
+from darknet_py.cli.backend_benchmark import backend_lines, compare_backends
 from darknet_py.cli.benchmark import InferenceTiming, Timing, TrainingTiming
 from darknet_py.cli.common import (
     amp_argument,
@@ -29,6 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, help="images per forward pass (default: 1, in training 4)")
     parser.add_argument("--train", action="store_true", help="measure training steps as well")
     amp_argument(parser)
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=(*BACKENDS, "all"),
+        help="also compare this back end with torch, in turns, in each precision of this machine; may be repeated",
+    )
     parser.add_argument("--compile", action="store_true", help="inference through torch.compile (with CUDA graphs)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: those of torch)")
     parser.add_argument("--seconds", type=seconds, default=5.0, help="time to measure (default: 5)")
@@ -68,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         timing_of_training = benchmark.training(load, batch, amp=args.amp, seconds=args.seconds)
         result["training"] = {"batch": batch, **_to_dict(timing_of_training)}
         lines += _training_table(timing_of_training, f"training, mini-batch {batch}")
+    if args.backend:
+        rows = compare_backends(load(), args.backend, batch=args.batch or 1, seconds=args.seconds)
+        result["backends"] = [row._asdict() | {"times": _to_dict(row.times)} for row in rows]
+        lines += backend_lines(rows)
     if args.json:
         write_json(args.json, result)
     if args.json != "-":

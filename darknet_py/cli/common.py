@@ -67,6 +67,24 @@ def amp_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="mixed precision (faster only with hardware support)")
 
 
+def backend_arguments(parser: argparse.ArgumentParser) -> None:
+    """--backend and --precision, for `open_backend`; their values are those of `backends.choose`."""
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "compile", "onnxruntime", "openvino", "auto"),
+        default="torch",
+        help="what runs the network; auto: the fastest of those installed, measured once (default: torch)",
+    )
+    parser.add_argument(
+        "--precision",
+        "--amp",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of all layers but the heads; auto: bf16 or fp16 where the hardware has it and boxes stay close "
+        "(default: fp32)",
+    )
+
+
 def letter_box_argument(parser: argparse.ArgumentParser) -> None:
     """--letter-box: True, or None where the cfg decides."""
     parser.add_argument(

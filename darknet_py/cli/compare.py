@@ -26,7 +26,7 @@ from darknet_py.graph.gradient_paths import count_text, gradient_paths
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import network_profile
 from darknet_py.inference.fuse import fuse
-from darknet_py.model.load import load, read_graph
+from darknet_py.model.load import read_graph, read_trained
 from darknet_py.view.graph_plot import Point, scatter
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def measure_latency(entries: Sequence[Entry], device: str, batch: int, seconds: 
     """Measures latencies: random weights, folded batch norm, every network once per round."""
     networks = {}
     for index, entry in enumerate(entries):
-        net = fuse(load(entry.cfg, width=entry.width, height=entry.height, device=device))
+        net = fuse(read_trained(entry.cfg, width=entry.width, height=entry.height, device=device))
         networks[str(index)] = partial(net, random_images(net, batch, net.device))
     with torch.inference_mode():
         times_by_network = time_in_turns(networks, torch.device(device), seconds)

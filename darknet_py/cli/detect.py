@@ -15,8 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
+from darknet_py.backends.backend_network import BackendNetwork
+from darknet_py.backends.choose import open_backend
 from darknet_py.cli.common import (
-    amp_argument,
+    backend_arguments,
     darknet_argument,
     fraction,
     fraction_or_auto,
@@ -40,7 +42,6 @@ from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import file_names, make_folder, write_atomically
 from darknet_py.inference.detect import DetectOptions, as_array, detect
 from darknet_py.inference.detections import Detections, JsonFrame
-from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
@@ -80,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def detection_arguments(parser: argparse.ArgumentParser) -> None:
     """The network, and what counts as detected."""
     network_arguments(parser, "trained weights")
-    amp_argument(parser)
+    backend_arguments(parser)
     letter_box_argument(parser)
     parser.add_argument(
         "--thresh",
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _run_as_darknet(args: argparse.Namespace, net: Network, options: DetectOptions) -> int:
+def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: DetectOptions) -> int:
     """`detector test`: its lines, one predictions.jpg, and images that are asked for on standard input."""
     frames: list[JsonFrame] = []
     failed = False
@@ -207,14 +208,14 @@ def _check_no_labels(images: Sequence[str]) -> None:
         )
 
 
-def load_detector(args: argparse.Namespace) -> Network:
-    """The fused network that `detection_arguments` describe."""
+def load_detector(args: argparse.Namespace) -> BackendNetwork:
+    """The network that `detection_arguments` describe, by the back end asked for."""
     net = load_network(args)
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     net.names = list(names_of_arguments(args, net)) or net.names
     args.thresh = net.threshold(args.thresh)
-    return fuse(net, AMP.get(args.amp))
+    return open_backend(net, args.backend, args.precision, args.batch, args.hier)
 
 
 def detect_options(args: argparse.Namespace) -> DetectOptions:

@@ -7,9 +7,10 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 
+from darknet_py.backends.choose import open_backend
 from darknet_py.cli import rnn
 from darknet_py.cli.common import (
-    amp_argument,
+    backend_arguments,
     count,
     darknet_argument,
     device_or_default,
@@ -86,7 +87,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for evaluation.json, precision_recall.png, confusion.png and .csv, and Darknet's result files",
     )
-    amp_argument(parser)
+    backend_arguments(parser)
     letter_box_argument(parser)
     stb_argument(parser)
     max_pixels_argument(parser)
@@ -120,6 +121,9 @@ def run(args: argparse.Namespace) -> int:
     if other:
         return other(args, build(model, device))
     net = build(model, device)
+    predictor = None
+    if not args.loss or args.backend != "torch":
+        predictor = open_backend(net, args.backend, args.precision, args.batch)
     options = EvalOptions(
         protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
         iou_thresh=args.iou_thresh,
@@ -129,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         letter_box=args.letter_box,
         stb=args.stb,
-        dtype=AMP.get(args.amp),
+        dtype=AMP.get(args.precision),
+        predictor=predictor,
         loss=args.loss,
         progress=True,
     )
@@ -251,8 +256,8 @@ def _percent(value: float | None) -> str:
 
 def _evaluate_classifier(args: argparse.Namespace, network: Network) -> int:
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
-    if args.amp:
-        network = fuse(network, AMP[args.amp])
+    if args.precision in AMP:
+        network = fuse(network, AMP[args.precision])
     data = open_classifier_data(args.data, network.graph.net.channels)
     if not data.separate:
         warn_of_training_images(data.file.path)

@@ -9,7 +9,7 @@ from darknet_py.cli.common import output_file
 from darknet_py.cli.usage import UsageError
 from darknet_py.files import write_atomically
 from darknet_py.graph.profile import network_profile
-from darknet_py.model.load import load
+from darknet_py.model.load import read_trained
 from darknet_py.zoo.merge_branches import find_branches, merge_branches
 
 
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     for path, suffix in ((args.out_cfg, ".cfg"), (args.out_weights, ".weights")):
         if Path(path).suffix != suffix:
             raise UsageError(f"{path}: expected a file ending in {suffix}")
-    net = load(args.cfg, args.weights)
+    net = read_trained(args.cfg, args.weights)
     merged = merge_branches(net)
     write_atomically(args.out_cfg, merged.graph.text.encode())
     merged.save_weights(args.out_weights)

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from darknet_py.backends.backend_network import BackendNetwork
 from darknet_py.cli.common import count, output_file, output_file_in_new_folder, output_prefix, positive
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.data.images import Image
@@ -22,7 +23,6 @@ from darknet_py.errors import DataError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.inference.detect import detect, uses_letter_box
 from darknet_py.inference.detections import Detections, JsonFrame
-from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
 from darknet_py.view.video_writer import VideoFile
 from darknet_py.view.window import check_window, show
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 class _VideoDetection:
     """Reads the frames once: detects, draws, shows."""
 
-    def __init__(self, args: argparse.Namespace, net: Network, frames: FrameReader):
+    def __init__(self, args: argparse.Namespace, net: BackendNetwork, frames: FrameReader):
         self.args, self.net, self.frames = args, net, frames
         self.count = 0
         self.seconds = 0.0

@@ -21,7 +21,7 @@ from darknet_py.evaluation import darknet_map as by_darknet
 from darknet_py.evaluation.classification_metrics import detection_confusion
 from darknet_py.evaluation.rank_merge import all_gather, merge_ranks
 from darknet_py.evaluation.types import CollectedBoxes, Floats, GroundTruth, Ints, match
-from darknet_py.inference.detect import uses_letter_box
+from darknet_py.inference.detect import DetectionNetwork, uses_letter_box
 from darknet_py.inference.detections import Detections
 from darknet_py.inference.fuse import fuse
 from darknet_py.inference.nms import postprocess
@@ -47,6 +47,7 @@ class EvalOptions:
         stb: Whether JPEGs are decoded as by a C Darknet without OpenCV, see `load_image`.
         dtype: Of all layers but the heads, see `fuse`.
         loss: Whether the network's loss is computed too, in the same pass.
+        predictor: What runs in place of a fused copy of the network, such as another back end; it has no loss.
         progress: Whether a progress bar is shown.
     """
 
@@ -61,6 +62,7 @@ class EvalOptions:
     dtype: torch.dtype | None = None
     loss: bool = False
     progress: bool = False
+    predictor: DetectionNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,11 @@ def _collect(
 
     One forward pass per image, one NMS per protocol. Raises DataError when no image can be read.
     """
-    net = fuse(net, options.dtype)
+    predictor = options.predictor
+    if predictor is None:
+        net = predictor = fuse(net, options.dtype)
+    elif options.loss:
+        raise DarknetError("loss: expected torch without another back end, which has no loss")
     size = net.graph.net.width, net.graph.net.height
     letter_box = uses_letter_box(net, options.letter_box)
     loader = EvalLoader(
@@ -227,7 +233,7 @@ def _collect(
                 predictions = output
                 boxes.costs.append(cost.cpu())
             else:
-                predictions = net.predict(step.images)
+                predictions = predictor.predict(step.images)
             if letter_box:
                 predictions = _relative_to_images(predictions, step.sizes, size)
             for name in options.protocols:

@@ -18,7 +18,7 @@ def read_graph(cfg: str | Path, *, width: int | None = None, height: int | None 
     return read_cfg(cfg, width, height, strict).graph
 
 
-def load(
+def read_trained(
     cfg: str | Path | None,
     weights: str | Path | None = None,
     *,

@@ -17,7 +17,7 @@ from torch import Tensor
 from darknet_py.data.loader import Batch, ProblemLog
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
-from darknet_py.model.load import load
+from darknet_py.model.load import read_trained
 from darknet_py.model.network import Network
 from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
@@ -70,7 +70,7 @@ class TrainResult(NamedTuple):
 
     def load(self, device: str | torch.device = "cpu") -> Network:
         """The trained network, ready for inference, with its class names: the best weights, else the last ones."""
-        return load(self.cfg, self.best or self.weights, device=device)
+        return read_trained(self.cfg, self.best or self.weights, device=device)
 
 
 class _Due(NamedTuple):

@@ -14,7 +14,7 @@ from darknet_py.cli import benchmark, main
 from darknet_py.cli.benchmark import CANDIDATES, PeakMemory, Timing, random_truth, threshold, time_in_turns
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
-from darknet_py.model.load import load
+from darknet_py.model.load import read_trained
 
 DETECTOR = """
 [net]
@@ -161,7 +161,7 @@ def test_as_many_candidates_as_promised_reach_nms() -> None:
 
 
 def test_boxes_of_a_training_step_fit_the_network(cfg: str) -> None:
-    rows = random_truth(load(cfg), 3, torch.device("cpu"))
+    rows = random_truth(read_trained(cfg), 3, torch.device("cpu"))
     assert rows[:, 0].unique().tolist() == [0, 1, 2] and set(rows[:, 1].tolist()) <= {0, 1, 2}
     assert bool((rows[:, 2:] > 0).all() and (rows[:, 2:] < 1).all())
 

@@ -11,7 +11,7 @@ from darknet_py.cli import main
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.header import Header, read_header
-from darknet_py.model.load import load, read_graph
+from darknet_py.model.load import read_graph, read_trained
 from darknet_py.model.network import Network
 
 CFG = """[net]
@@ -191,10 +191,10 @@ def test_checkpoint_round_trip_is_byte_identical(tmp_path: Path) -> None:
     assert stored["state_dict"]["layers.0.weight"].shape == (4, 3, 3, 3)
     darknet_py.convert(None, tmp_path / "a.pt", tmp_path / "b.weights")
     assert (tmp_path / "b.weights").read_bytes() == content
-    network = load(None, tmp_path / "a.pt")
+    network = read_trained(None, tmp_path / "a.pt")
     assert network.names == ["cat", "dog"]
     assert network.layers[0].bias.tolist() == [1, 2, 3, 4]
-    assert load(tmp_path / "a.cfg", tmp_path / "a.pt").layers[0].bias.tolist() == [1, 2, 3, 4]
+    assert read_trained(tmp_path / "a.cfg", tmp_path / "a.pt").layers[0].bias.tolist() == [1, 2, 3, 4]
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_checkpoint_of_another_network_is_refused_by_layer(tmp_path: Path) -> 
     for content in ({"model": 1}, {"format": "darknet_py", "version": 1}, {"format": "darknet_py", "version": 9}):
         torch.save(content, tmp_path / "b.pt")
         with pytest.raises(WeightsError, match="expected a checkpoint written by darknet_py"):
-            load(None, tmp_path / "b.pt")
+            read_trained(None, tmp_path / "b.pt")
 
 
 def test_a_checkpoint_is_a_cfg_too_whatever_its_name(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_checkpoint_is_a_cfg_too_whatever_its_name(tmp_path: Path) -> None:
     network.model_file().write_checkpoint(tmp_path / "a.ckpt")
     weights_file(tmp_path / "a.weights")
     assert read_graph(tmp_path / "a.ckpt", width=64).net.width == 64
-    assert torch.equal(load(tmp_path / "a.ckpt").layers[0].weight, network.layers[0].weight)
-    assert load(tmp_path / "a.ckpt", tmp_path / "a.weights").layers[0].bias.tolist() == [1, 2, 3, 4]
+    assert torch.equal(read_trained(tmp_path / "a.ckpt").layers[0].weight, network.layers[0].weight)
+    assert read_trained(tmp_path / "a.ckpt", tmp_path / "a.weights").layers[0].bias.tolist() == [1, 2, 3, 4]
     assert main(["info", str(tmp_path / "a.ckpt")]) == 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from darknet_py.cli import benchmark
-from darknet_py.model.load import load
+from darknet_py.model.load import read_trained
 
 ROOT = Path(__file__).resolve().parents[2]
 CFGS = [str(ROOT / "cfg" / f"{name}.cfg") for name in ("yolov4-tiny", "yolov4", "csresnext50-panet-spp")]
@@ -79,7 +79,7 @@ def describe(cfg: str, what: str, batch: int, amp: str | None) -> dict[str, Any]
 
 
 def inference(cfg: str, batch: int, amp: str | None, compiled: bool, arguments: argparse.Namespace) -> dict[str, Any]:
-    make = partial(load, cfg, device=arguments.device)
+    make = partial(read_trained, cfg, device=arguments.device)
     timing = benchmark.inference(make, batch, amp=amp, compiled=compiled, seconds=arguments.seconds)
     return {
         "images/s": round(timing.images_per_second, 1),
@@ -92,7 +92,9 @@ def inference(cfg: str, batch: int, amp: str | None, compiled: bool, arguments: 
 
 
 def training(cfg: str, batch: int, amp: str | None, arguments: argparse.Namespace) -> dict[str, Any]:
-    timing = benchmark.training(partial(load, cfg, device=arguments.device), batch, amp=amp, seconds=arguments.seconds)
+    timing = benchmark.training(
+        partial(read_trained, cfg, device=arguments.device), batch, amp=amp, seconds=arguments.seconds
+    )
     step = timing.step.median
     return {"images/s": round(timing.images_per_second, 1), "ms": round(step, 3), "MiB": timing.memory >> 20}
 

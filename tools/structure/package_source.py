@@ -160,12 +160,17 @@ def circles(found: list[Import], *when: str) -> list[list[str]]:
 
 
 def public_names(modules: list[Module], kind: type[ast.stmt]) -> dict[str, list[str]]:
-    """Public top-level names of one kind (ast.ClassDef, ast.FunctionDef) with the files that define them."""
+    """Public top-level names of one kind (ast.ClassDef, ast.FunctionDef) with the files that define them.
+
+    Overloads of a function are one definition.
+    """
     homes: dict[str, list[str]] = defaultdict(list)
     for module in modules:
         for node in module.tree.body:
             if isinstance(node, kind) and not (name := str(getattr(node, "name", "_"))).startswith("_"):
-                homes[name].append(module.path)
+                decorators = [ast.unparse(item) for item in getattr(node, "decorator_list", [])]
+                if "overload" not in decorators:
+                    homes[name].append(module.path)
     return dict(homes)
 
 

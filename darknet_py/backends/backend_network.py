@@ -1,0 +1,95 @@
+"""A detector that another runtime runs, with the methods of `Network` that detect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from darknet_py.errors import DarknetError
+from darknet_py.export.verify import Runner
+from darknet_py.graph.graph import Graph
+from darknet_py.inference.detect import DetectOptions, ImageLike, detect, detect_tensor
+from darknet_py.inference.detections import Detections
+from darknet_py.layers.base import Predictions
+from darknet_py.model.network import Network
+
+
+class BackendNetwork:
+    """Detects by a runtime. Decoding takes place in the runtime, thresholds and suppression here.
+
+    Args:
+        net: The network that it runs.
+        run: The runtime, for batches of `batch` images at the network's input size.
+        backend: Its name.
+        precision: In what it computes: fp32, bf16 or fp16.
+        batch: Images per call: fewer are filled up, more are divided. None: the runtime takes any number and size.
+        hier: Class trees: the probability that the runtime was made with.
+
+    Attributes:
+        graph: The network's layers.
+        names: Class names.
+        backend: The runtime's name.
+        precision: In what it computes.
+    """
+
+    def __init__(self, net: Network, run: Runner, backend: str, precision: str, batch: int | None, hier: float):
+        self.graph: Graph = net.graph
+        self.names: Sequence[str] = net.names
+        self.backend, self.precision = backend, precision
+        self._net, self._run, self._batch, self._hier = net, run, batch, hier
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs are."""
+        return self._net.device
+
+    @property
+    def nms_kind(self) -> tuple[str, float]:
+        """See `Network.nms_kind`."""
+        return self._net.nms_kind
+
+    def predict(self, x: Tensor, hier: float | None = None) -> Predictions:
+        """As `Network.predict`.
+
+        Args:
+            x: (B, C, height, width) RGB in 0..1, at the network's input size.
+            hier: The probability that it was made with, or None for that.
+
+        Raises:
+            DarknetError: The input has another shape, or hier is another.
+        """
+        if hier is not None and hier != self._hier and any(spec.tree for spec in self.graph.detection_specs):
+            raise DarknetError(f"hier: expected {self._hier}, with which this back end was made, got {hier}")
+        if self._batch is None:
+            return Predictions(*self._run(x))
+        if tuple(x.shape[1:]) != tuple(self.graph.input):
+            expected = ", ".join(map(str, self.graph.input))
+            raise DarknetError(f"expected an input of (batch, {expected}), got {tuple(x.shape)}")
+        parts = [self._run_part(part, self._batch) for part in x.split(self._batch)]
+        return parts[0] if len(parts) == 1 else Predictions(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _run_part(self, x: Tensor, batch: int) -> Predictions:
+        missing = batch - len(x)
+        filled = torch.cat((x, x.new_zeros(missing, *x.shape[1:]))) if missing else x
+        return Predictions(*(output[: len(x)] for output in self._run(filled)))
+
+    def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[Detections]:
+        """As `Network.boxes`."""
+        return detect_tensor(self, x, DetectOptions(thresh, nms, hier=self._hier))
+
+    def detect(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        thresh: float | Literal["auto"] = 0.25,
+        nms: float = 0.45,
+        *,
+        bgr: bool = False,
+        letter_box: bool | None = None,
+        stb: bool = False,
+    ) -> list[Detections]:
+        """As `Network.detect`, in batches of the size that it was made for."""
+        limit = self._net.threshold(thresh)
+        return detect(self, images, DetectOptions(limit, nms, letter_box, self._hier, stb, self._batch or 1, bgr))

@@ -1,0 +1,208 @@
+"""The back end and the precision for a network: those that were asked for, or the fastest that are exact enough."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from darknet_py.backends.backend_network import BackendNetwork
+from darknet_py.backends.cache import cached, digest
+from darknet_py.backends.runners import BACKENDS, PRECISIONS, Request
+from darknet_py.boxes import iou
+from darknet_py.errors import DarknetError
+from darknet_py.export.verify import check_images
+from darknet_py.inference.detect import DetectionNetwork
+from darknet_py.layers.base import HIER_THRESH, Predictions
+from darknet_py.model.network import Network
+
+logger = logging.getLogger(__name__)
+
+BACKEND_CHOICES = (*BACKENDS, "auto")
+PRECISION_CHOICES = ("auto", *PRECISIONS)
+
+# Of precision auto, on the check image: by how much scores may differ from those in fp32, relative to the best score,
+# and how well the boxes of the best candidates must coincide. A network finds nothing in that image: scores are low,
+# and their relative difference is that of the logits. 0.05 means 0.0125 for a score of 0.5.
+MAX_SCORE_DIFFERENCE = 0.05
+MIN_IOU = 0.9
+_COMPARED = 100  # candidates per image, the best ones
+_WARM_UP, _ROUNDS = 2, 7
+# Flags of the processor, as Linux names them, with which a precision is faster than fp32.
+_HARDWARE = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"amx_fp16"}}
+
+
+class BoxDifference(NamedTuple):
+    """How far detections in one precision are from those in fp32, among the best candidates.
+
+    Attributes:
+        score: The largest difference of a class's score, relative to the best score.
+        iou: The least IoU of a box with its counterpart.
+    """
+
+    score: float
+    iou: float
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is within the bound of precision auto."""
+        return self.score <= MAX_SCORE_DIFFERENCE and self.iou >= MIN_IOU
+
+    def __str__(self) -> str:
+        return f"scores within {self.score:.2%} of the best, IoU at least {self.iou:.3f}"
+
+
+def box_difference(expected: Predictions, got: Predictions) -> BoxDifference:
+    """Compares the candidates with the highest scores of each image."""
+    best = expected.scores.amax(2)
+    rows = best.topk(min(_COMPARED, best.shape[1])).indices[..., None]
+    scores = (expected.scores - got.scores).abs().amax(2).gather(1, rows[..., 0])
+    boxes = [part.boxes.gather(1, rows.expand(-1, -1, 4)) for part in (expected, got)]
+    least = iou(boxes[0], boxes[1]).nan_to_num(nan=0.0)
+    largest = scores.nan_to_num(nan=float("inf")).max() / best.max().clamp(min=1e-12)
+    return BoxDifference(float(largest), float(least.min()))
+
+
+def open_backend(
+    net: Network, backend: str = "auto", precision: str = "fp32", batch: int = 1, hier: float = HIER_THRESH
+) -> BackendNetwork:
+    """Runs a detector by another runtime.
+
+    Args:
+        net: A network with detection layers.
+        backend: torch, compile, onnxruntime, openvino, or auto: the fastest of those installed, measured once per
+            network and machine.
+        precision: fp32, bf16, fp16, or auto: bf16 or fp16 where the processor has it and the boxes on a check image
+            stay within `MAX_SCORE_DIFFERENCE` and `MIN_IOU`, else fp32.
+        batch: Images per call.
+        hier: Class trees: probability above which a class is reported.
+
+    Returns:
+        The detector. What was chosen is logged.
+
+    Raises:
+        DarknetError: A word is unknown, the back end lacks the precision, or it cannot run the network.
+        WeightsError: The network has random weights that nobody asked for.
+        MissingExtra: A package of the back end is not installed.
+    """
+    net.eval()
+    if backend not in BACKEND_CHOICES:
+        raise DarknetError(f"backend: expected one of {', '.join(BACKEND_CHOICES)}, got {backend!r}")
+    if precision not in PRECISION_CHOICES:
+        raise DarknetError(f"precision: expected one of {', '.join(PRECISION_CHOICES)}, got {precision!r}")
+    if not net.detectors:
+        raise DarknetError(f"{net.graph.path}: this network has no detection layer; back ends run detectors")
+    net.require_weights()
+    if backend != "auto" and precision != "auto":
+        return start(net, backend, precision, batch, hier)
+    known = f"{digest(net, machine(), backend, precision, batch, hier)}.json"
+    choice = json.loads(cached(known, lambda: json.dumps(_measure(net, backend, precision, batch, hier)).encode()))
+    logger.info("%s", choice["reason"])
+    return start(net, choice["backend"], choice["precision"], batch, hier)
+
+
+def start(net: Network, backend: str, precision: str, batch: int, hier: float = HIER_THRESH) -> BackendNetwork:
+    """The detector by this back end. Raises DarknetError, MissingExtra."""
+    chosen = BACKENDS[backend]
+    if precision not in chosen.precisions:
+        expected = ", ".join(chosen.precisions)
+        raise DarknetError(f"{backend}: expected a precision of {expected}, got {precision}")
+    if net.device.type != "cpu" and not chosen.is_torch:
+        raise DarknetError(f"{backend}: runs on the CPU only; expected --device cpu, got {net.device}")
+    run = chosen.start(Request(net, precision, batch, hier))
+    return BackendNetwork(net, run, backend, precision, None if chosen.is_torch else batch, hier)
+
+
+def pairs_to_try(net: Network, backend: str, precision: str) -> list[tuple[str, str]]:
+    """The pairs (back end, precision) to try, fp32 first."""
+    if backend == "auto":
+        runtimes = [item for item in BACKENDS.values() if item.measured and item.is_installed]
+        runtimes = [item for item in runtimes if net.device.type == "cpu" or item.is_torch]
+    else:
+        runtimes = [BACKENDS[backend]]
+    precisions = [precision]
+    if precision == "auto":
+        flags = processor_flags()
+        fast = [name for name, needed in _HARDWARE.items() if needed & flags]
+        precisions = ["fp32", *(_HARDWARE if net.device.type == "cuda" else fast)]
+    pairs = [(item.name, kind) for kind in precisions for item in runtimes if kind in item.precisions]
+    # torch's fp16 convolutions on a CPU are slower than fp32, whatever the processor has.
+    return [
+        (name, kind) for name, kind in pairs if not (kind == "fp16" and net.device.type == "cpu" and name != "openvino")
+    ]
+
+
+def _measure(net: Network, backend: str, precision: str, batch: int, hier: float) -> dict[str, str]:
+    """The fastest pair whose boxes are close enough to fp32, with a line that says why."""
+    x = check_images(batch, *net.graph.input).to(net.device)
+    with torch.inference_mode():
+        expected = start(net, "torch", "fp32", batch, hier).predict(x)
+    found: dict[str, BackendNetwork] = {}
+    notes: list[str] = []
+    for name, kind in pairs_to_try(net, backend, precision):
+        try:
+            opened = start(net, name, kind, batch, hier)
+            with torch.inference_mode():
+                difference = box_difference(expected, opened.predict(x))
+        except DarknetError as error:
+            notes.append(f"{name} {kind} not used: {error}")
+            continue
+        if kind == "fp32" or difference.is_small:
+            found[f"{name} {kind}"] = opened
+        else:
+            notes.append(f"{name} {kind} not used: {difference}")
+    if not found:
+        raise DarknetError(f"{net.graph.path}: no back end runs this network: {'; '.join(notes)}")
+    times = time_backends(found, x)
+    best = min(times, key=lambda key: times[key])
+    measured = ", ".join(f"{key} {1e3 * times[key]:.1f}" for key in sorted(times, key=lambda key: times[key]))
+    reason = f"back end: {best} (ms for {batch} image{'s' * (batch > 1)}: {measured})"
+    return {
+        "backend": found[best].backend,
+        "precision": found[best].precision,
+        "reason": "; ".join([reason, *notes]),
+    }
+
+
+def time_backends(networks: Mapping[str, DetectionNetwork], x: torch.Tensor) -> dict[str, float]:
+    """Median seconds of each, called in turns, so that a busy machine slows down all of them."""
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    with torch.inference_mode():
+        for number in range(_WARM_UP + _ROUNDS):
+            for name, network in networks.items():
+                begin = time.perf_counter()
+                network.predict(x)
+                if x.device.type == "cuda":
+                    torch.cuda.synchronize(x.device)
+                if number >= _WARM_UP:
+                    times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def processor_flags() -> set[str]:
+    """The processor's features by Linux's names; none on other systems."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return set(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
+
+
+def machine() -> str:
+    """What a measurement depends on: processor, threads, and the versions of the runtimes."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    processor = next((line for line in lines if line.startswith("model name")), platform.processor())
+    versions = []
+    for package in ("torch", "onnxruntime", "openvino"):
+        try:
+            versions.append(version(package))
+        except PackageNotFoundError:
+            versions.append("none")
+    return f"{platform.node()} {processor} {torch.get_num_threads()} {versions}"
