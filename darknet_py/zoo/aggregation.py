@@ -41,6 +41,18 @@ def elan(cfg: CfgWriter, width: int, out: int) -> int:
     return blocks.attend(cfg)
 
 
+def dense_elan(cfg: CfgWriter, width: int) -> int:
+    """ELAN of YOLOv7's neck: two 1x1 parts and the outputs of four 3x3 convolutions of half of their channels."""
+    x = cfg.last
+    parts = [cfg.conv(width)]
+    cfg.route(x)
+    parts.append(cfg.conv(width))
+    for _ in range(4):
+        parts.append(cfg.conv(width // 2, 3))
+    cfg.route(*reversed(parts))
+    return cfg.conv(width)
+
+
 def extended_elan(cfg: CfgWriter, width: int, out: int) -> int:
     """E-ELAN (YOLOv7-E6E): two ELAN blocks side by side, added: its paper's expanded and merged groups."""
     x = cfg.last
@@ -187,20 +199,19 @@ def elan_net(cfg: CfgWriter, csp: Csp | None = None, *, block: Callable[[CfgWrit
         stride = 4 << stage
         cfg.part(f"stage at stride {stride}, {out} channels")
         if stage:
-            transition(cfg)
+            cfg.route(*halve(cfg, cfg.width() // 2))
         features[stride] = block(cfg, width, out)
     return features
 
 
-def transition(cfg: CfgWriter) -> int:
-    """Halves the resolution and keeps the channels (YOLOv7): max pooling and a strided convolution, concatenated."""
-    x, width = cfg.last, cfg.width() // 2
+def halve(cfg: CfgWriter, width: int) -> tuple[int, int]:
+    """Two branches at half of the resolution (YOLOv7), of `width` channels each: a strided convolution, max pooling."""
+    x = cfg.last
     cfg.maxpool(2, 2)
     pooled = cfg.conv(width)
     cfg.route(x)
     cfg.conv(width)
-    cfg.conv(width, 3, 2)
-    return cfg.route(cfg.last, pooled)
+    return cfg.conv(width, 3, 2), pooled
 
 
 def gelan_c(cfg: CfgWriter, csp: Csp | None = None) -> Features:

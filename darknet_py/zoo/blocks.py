@@ -249,8 +249,11 @@ def sam(cfg: CfgWriter) -> int:
 # --- sets of convolutions, for necks
 
 
-def spp(cfg: CfgWriter, sizes: Sequence[int] = (5, 9, 13)) -> int:
-    """Spatial pyramid pooling: max pooling over several window sizes, concatenated with the input."""
+def spp(cfg: CfgWriter, sizes: Sequence[int] = (5, 9, 13), *, input_first: bool = False) -> int:
+    """Spatial pyramid pooling: max pooling over several window sizes, concatenated with the input.
+
+    input_first: the input and the smallest window come first; otherwise the largest window.
+    """
     x = cfg.last
     pools: list[int] = []
     for size in sizes:
@@ -259,7 +262,7 @@ def spp(cfg: CfgWriter, sizes: Sequence[int] = (5, 9, 13)) -> int:
         else:
             cfg.note(f"Spatial pyramid pooling, window sizes {', '.join(map(str, sizes))}")
         pools.append(cfg.maxpool(size, 1))
-    return cfg.route(*reversed(pools), x)
+    return cfg.route(x, *pools) if input_first else cfg.route(*reversed(pools), x)
 
 
 def spp_maxout(cfg: CfgWriter, width: int) -> int:
@@ -322,15 +325,15 @@ def csp_set(cfg: CfgWriter, width: int, pairs: int = 2) -> int:
     return cfg.conv(width)
 
 
-def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1) -> int:
-    """Cross stage partial version of `spp_set`. pairs: pairs of convolutions after the pooling."""
+def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1, *, input_first: bool = False) -> int:
+    """Cross stage partial version of `spp_set`. pairs: pairs of convolutions after it. input_first: as in `spp`."""
     x = cfg.last
     cfg.note("Split: the part that skips the pooling")
     skipped = cfg.conv(width)
     cfg.route(x)
     for size in (1, 3, 1):
         cfg.conv(width, size)
-    spp(cfg)
+    spp(cfg, input_first=input_first)
     for _ in range(pairs):
         cfg.conv(width)
         cfg.conv(width, 3)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from darknet_py.zoo import blocks, heads, necks, net_sections
+from darknet_py.zoo.aggregation import elan_net
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.classifiers import CSP_DARKNET53, CSP_RESNET50, CSP_RESNEXT50, CSPNET, HALVES
 from darknet_py.zoo.dense import dense_reference, pelee_reference, peleenet, sparse_peleenet
@@ -243,6 +244,19 @@ def _yolov7_tiny(classes: int = 80) -> CfgWriter:
     return cfg
 
 
+def _yolov7(classes: int = 80) -> CfgWriter:
+    cfg = CfgWriter(
+        "YOLOv7 (Wang et al., 2022): ELAN blocks, which concatenate all convolutions, in backbone and PANet.",
+        net_sections.detector_net(
+            640, 1, batch=8, rate=0.00261, batches=2000200, steps=(1600000, 1800000), momentum=0.9
+        ),
+    )
+    cfg.activation = "swish"
+    head = YoloHeads(classes, heads.COCO_V4, heads.THREE_SCALES, {**heads.CSP_LOSS, **_LARGE}, activation="logistic")
+    necks.dense_elan_panet(cfg, elan_net(cfg), head)
+    return cfg
+
+
 # --- Yolo-Fastest
 
 
@@ -424,6 +438,7 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
     "yolov4-pacsp": _yolov4_pacsp,
     "yolov4-tiny": _yolov4_tiny,
     "yolov4-tiny-3l": partial(_yolov4_tiny, levels=3),
+    "yolov7": _yolov7,
     "yolov7-tiny": _yolov7_tiny,
     "yolo-fastest-1.1": _yolo_fastest,
     "yolo-fastest-1.1-bccd": _yolo_fastest_bccd,

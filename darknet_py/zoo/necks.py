@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from darknet_py.zoo import blocks
+from darknet_py.zoo.aggregation import dense_elan, halve
 from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.residual import Features
@@ -356,6 +357,33 @@ def elan_panet(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
     widths = {stride: 8 * stride for stride in head.strides}
     name = "PANet of ELAN blocks"
     _path_aggregation(cfg, features, head, blocks.tiny_csp_spp, _half_elan, name, widths, heads_last=True)
+
+
+def dense_elan_panet(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 16) -> None:
+    """PANet of YOLOv7: an ELAN block per level, pooling on top, the heads at the end."""
+    cfg.chapter(f"{_CHAPTER}PANet of ELAN blocks")
+    *finer, coarsest = head.strides
+    cfg.part(f"stride {coarsest}")
+    levels = {coarsest: blocks.csp_spp(cfg, width * coarsest, input_first=True)}
+    for stride in reversed(finer):
+        _top_down_part(cfg, stride)
+        upsampled = _up(cfg, cfg.last, width * stride)
+        cfg.route(features[stride])
+        cfg.conv(width * stride)
+        cfg.note("Concatenate with the coarser level")
+        cfg.route(cfg.last, upsampled)
+        levels[stride] = dense_elan(cfg, width * stride)
+    for stride in head.strides[1:]:
+        cfg.part(f"bottom-up, stride {stride}")
+        branches = halve(cfg, cfg.width())
+        cfg.note("Concatenate with the same level of the top-down path")
+        cfg.route(*branches, levels[stride])
+        levels[stride] = dense_elan(cfg, width * stride)
+    for stride in head.strides:
+        cfg.part(f"head at stride {stride}")
+        cfg.route(levels[stride])
+        cfg.conv(2 * width * stride, 3)
+        head.write(cfg, stride)
 
 
 def _half_elan(cfg: CfgWriter, width: int) -> int:

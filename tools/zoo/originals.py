@@ -36,7 +36,7 @@ FILES: dict[str, str] = {
     **dict.fromkeys(("csresnext50-panet-spp", "csresnext50-panet-spp-original-optimal"), _ALEXEY),
     **dict.fromkeys(("darknet19", "resnet101", "enet-coco", "yolov2", "yolov2-tiny", "yolov3", "yolov3-spp"), _ALEXEY),
     **dict.fromkeys(("yolov3-tiny", "yolov3-tiny-prn", "yolov4", "yolov4-csp", "yolov4-p5", "yolov4-p6"), _ALEXEY),
-    **dict.fromkeys(("yolov4-tiny", "yolov4-tiny-3l", "yolov4x-mish", "yolov7-tiny"), _ALEXEY),
+    **dict.fromkeys(("yolov4-tiny", "yolov4-tiny-3l", "yolov4x-mish", "yolov7", "yolov7-tiny"), _ALEXEY),
     "densenet201": _DENSE,
     "yolov3-tiny-3l": f"{_ALEXEY}/yolov3-tiny_3l.cfg",
     "yolov4-p7": f"{_ALEXEY}/cspx-p7-mish.cfg",

@@ -182,14 +182,8 @@ _ABLATION = (
 _AGGREGATION = (
     ("vovnet39", 224, "VoVNet-39", "22.6", "14.2", "all of it"),
     ("csvovnet39", 224, "", "", "", "VoVNet-39 with CSP stages (CSP-OSA)"),
-    (
-        "elan",
-        224,
-        "YOLOv7",
-        "36.9",
-        "104.7",
-        "the backbone, layer by layer as in AlexeyAB's yolov7.cfg",
-    ),
+    ("elan", 224, "", "", "", "the backbone of YOLOv7, as a classifier"),
+    ("yolov7", 640, "YOLOv7", "36.9", "104.7", "all of it, equal to the published cfg"),
     ("e-elan", 224, "YOLOv7-E6E", "", "", "its blocks, with the channels of YOLOv7, at four strides"),
     ("yolov7-tiny", 640, "YOLOv7-tiny", "6.2", "13.8", "all of it, equal to the published cfg"),
     ("gelan-c", 224, "YOLOv9-c", "25.3", "102.1", "the backbone as deployed; Darknet has no distribution focal head"),
