@@ -15,6 +15,7 @@ from darknet_py.export.exporter import Exporter, Job, check_offered
 from darknet_py.export.onnx import OnnxExporter
 from darknet_py.export.openvino import OpenvinoExporter
 from darknet_py.export.safe_unpickle import is_foreign
+from darknet_py.export.standalone import StandaloneExporter
 from darknet_py.export.state_dicts import read_state_dict
 from darknet_py.export.torch_export import ExportedProgramExporter, TorchScriptExporter
 from darknet_py.export.weight_tools import partial
@@ -30,6 +31,7 @@ EXPORTERS: dict[str, Exporter] = {
     ".pt2": ExportedProgramExporter(),
     ".torchscript": TorchScriptExporter(),
     ".ts": TorchScriptExporter(),
+    ".py": StandaloneExporter(),
 }
 
 SUFFIXES = (*WEIGHT_SUFFIXES, *EXPORTERS)

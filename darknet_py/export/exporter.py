@@ -34,6 +34,7 @@ class Job:
         metadata: Texts that the file contains.
         inputs: Images to compare with; the first is also the example that the network is traced with.
         step: Pixels by which an open size grows; 0 where the size is fixed.
+        model: What the network is built from, at the size of the export.
     """
 
     network: TraceableNetwork
@@ -43,6 +44,7 @@ class Job:
     metadata: Mapping[str, str]
     inputs: Sequence[Tensor]
     step: int
+    model: ModelFile
 
     @classmethod
     def of(cls, model: ModelFile, options: ExportOptions) -> Job:
@@ -63,7 +65,7 @@ class Job:
             more = 3 if options.any_batch else batch
             inputs.append(check_images(more, graph.net.channels, height + step, width + 2 * step, seed=1))
         metadata = describe(graph, model.names, options, reference.output_names)
-        return cls(network, reference, outputs, options, metadata, inputs, step)
+        return cls(network, reference, outputs, options, metadata, inputs, step, model)
 
     def compare(self, what: str, run: Runner, inputs: Sequence[Tensor] | None = None) -> list[Difference]:
         """Compares the exported network with ours. Raises DarknetError where they differ."""

@@ -115,6 +115,15 @@ ACTIVATIONS: dict[str, Activation] = {
     "normalize_channels_softmax_maxval": normalize_channels_softmax_maxval,
 }
 
+
+def activation_source(name: str) -> tuple[str, tuple[Activation, ...]]:
+    """(expression, what it uses) of an activation in plain torch: torch's own function, or one of ours to copy."""
+    function = ACTIVATIONS[name]
+    if function.__module__ == __name__:
+        return function.__name__, (function,)
+    return ("F." if function.__module__ == F.__name__ else "torch.") + function.__name__, ()
+
+
 # In-place variants. They are safe where nothing else reads the argument: in inference, and in training after a layer
 # whose backward pass does not read its own output.
 IN_PLACE: dict[str, Activation] = {

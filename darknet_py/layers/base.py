@@ -10,7 +10,7 @@ and know no layer type: what they ask of a spec or a module is declared here wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -72,6 +72,26 @@ class Cost(NamedTuple):
     flops: float = 0.0
     reads: int = 0  # values read, inputs only
     writes: int = 0  # values written
+
+
+class SourceError(Exception):
+    """Raised by `Spec.source` when a layer cannot be written in plain torch."""
+
+
+class LayerSource(NamedTuple):
+    """A layer in plain torch, for the standalone export.
+
+    output: expression of its output; `{0}`, `{1}` … are its inputs, `{layer}` is its module, `{image}` the network's
+    input. For a detection head it gives boxes, objectness and scores. module: expression of its module; empty where it
+    needs none. parts: classes and functions that both use; their source is copied. names: where its module has each
+    array, by `LayerArray.name`. owner: the layer that has the arrays, where it is another one.
+    """
+
+    output: str
+    module: str = ""
+    parts: tuple[Callable[..., object], ...] = ()
+    names: Mapping[str, str] = {}
+    owner: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +175,10 @@ class Spec:
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
         """Called once all modules are built, for a layer that uses another one. Raises ShapeError."""
+
+    def source(self, node: Node) -> LayerSource:
+        """The layer in plain torch. Raises SourceError where that is not offered."""
+        raise SourceError("no source in plain torch")
 
     def kernel(self) -> tuple[int, int, int]:
         """(size, stride, dilation) for the receptive field and the table; (1, 1, 1) without a window."""

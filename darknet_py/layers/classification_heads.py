@@ -12,7 +12,18 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
+from darknet_py.layers.base import (
+    HeadLayer,
+    HeadLoss,
+    HeadSpec,
+    LayerSource,
+    Node,
+    Shape,
+    ShapeError,
+    SourceError,
+    TrainState,
+    surrogate,
+)
 from darknet_py.layers.class_hierarchy import ClassHierarchy
 
 _IGNORED = -1234.0  # Darknet's SECRET_NUM: a target that does not count
@@ -45,6 +56,13 @@ class SoftmaxSpec(HeadSpec):
         if x.size % self.groups:
             raise ShapeError(f"expected inputs that divide into {self.groups} groups, got {x.size}")
         return Shape(x.size, 1, 1)
+
+    def source(self, node: Node) -> LayerSource:
+        if self.tree:
+            raise SourceError("a class tree")
+        groups = "" if self.groups == 1 else f".unflatten(1, ({self.groups}, -1))"
+        heat = "" if self.temperature == 1 else f".div({self.temperature!r})"
+        return LayerSource(f"{{0}}.flatten(1){groups}{heat}.softmax(-1).flatten(1)[:, :, None, None]")
 
     def build(self, node: Node) -> nn.Module:
         return SoftmaxLayer(self, ClassHierarchy.read(self.tree, node.output.size) if self.tree else None)
@@ -135,6 +153,9 @@ class CostSpec(HeadSpec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(inputs[0].size, 1, 1)
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0}.flatten(1)[:, :, None, None]")
 
     def build(self, node: Node) -> nn.Module:
         return CostLayer(self)

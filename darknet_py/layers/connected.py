@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import LayerArray, Node, Shape, Spec, scaled_uniform
-from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays
+from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
+from darknet_py.layers.base import LayerArray, LayerSource, Node, Shape, Spec, scaled_uniform
+from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays, norm_names
+from darknet_py.layers.plain import Connected
 
 
 def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") -> tuple[LayerArray, ...]:
@@ -51,6 +52,13 @@ class ConnectedSpec(Spec):
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return connected_arrays(self.output, node.inputs[0].size, self.batch_normalize)
+
+    def source(self, node: Node) -> LayerSource:
+        activation, parts = activation_source(self.activation)
+        norm = ", norm=True" if self.batch_normalize else ""
+        module = f"Connected({node.inputs[0].size}, {self.output}{norm}, activation={activation})"
+        names = norm_names("norm.") if self.batch_normalize else {"bias": "linear.bias"}
+        return LayerSource("{layer}({0})", module, (*parts, Connected), {**names, "weight": "linear.weight"})
 
     def build(self, node: Node) -> nn.Module:
         return ConnectedLayer(node.inputs[0].size, self.output, self.activation, self.batch_normalize)

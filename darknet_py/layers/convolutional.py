@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,20 +12,23 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, parse_activation
+from darknet_py.layers import plain
+from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, activation_source, parse_activation
 from darknet_py.layers.assisted_excitation import AssistedExcitation
 from darknet_py.layers.base import (
     Cost,
     LayerArray,
+    LayerSource,
     Node,
     Shape,
     ShapeError,
+    SourceError,
     Spec,
     conv_output_size,
     pad_to_window,
     scaled_uniform,
 )
-from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, batch_norm_arrays
+from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, batch_norm_arrays, norm_names
 from darknet_py.layers.resample import Blur
 from darknet_py.layers.weight_transforms import DeformedKernels, binarize, centralize, signs, transform_gradient
 
@@ -155,6 +158,32 @@ class ConvolutionalSpec(Spec):
 
     def build(self, node: Node) -> nn.Module:
         return ConvolutionalLayer(self, node.inputs[0].c, node.net)
+
+    def source(self, node: Node) -> LayerSource:
+        (x,), reach = node.inputs, self.dilation * (self.size - 1) + 1 - 2 * self.padding * self.dilation
+        if reach > min(x.h, x.w):
+            raise SourceError(f"a window larger than the map of {x.w} x {x.h}")
+        stride_y, stride_x = self.strides
+        activation, used = activation_source(self.activation)
+        options = {
+            "stride": stride_y if stride_x == stride_y else (stride_y, stride_x),
+            "padding": self.padding * self.dilation,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "norm": self.batch_normalize,
+        }
+        defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "norm": True}
+        words = [f"{key}={value}" for key, value in options.items() if value != defaults[key]]
+        kind = plain.XnorConv if self.xnor else plain.Conv
+        arguments = ", ".join([str(x.c), str(self.filters), str(self.size), *words, f"activation={activation}"])
+        module, prefix = f"{kind.__name__}({arguments})", ""
+        parts: tuple[Callable[..., object], ...] = (*used, plain.Conv, kind)
+        if self.antialiasing:
+            size = 2 if self.antialiasing == 2 else 3
+            module = f"nn.Sequential({module}, BlurPool({self.filters}, {size}, {(self.stride_y, self.stride_x)}))"
+            prefix, parts = "0.", (*parts, plain.BlurPool)
+        names = norm_names(f"{prefix}norm.") if self.batch_normalize else {"bias": f"{prefix}conv.bias"}
+        return LayerSource("{layer}({0})", module, parts, {**names, "weight": f"{prefix}conv.weight"}, self.share_index)
 
     def link(self, module: nn.Module, modules: Sequence[nn.Module], nodes: Sequence[Node]) -> None:
         if self.share_index is None:

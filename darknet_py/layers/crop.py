@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Node, Shape, ShapeError, Spec
+from darknet_py.layers.base import LayerSource, Node, Shape, ShapeError, Spec
+from darknet_py.layers.plain import crop_center
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,10 @@ class CropSpec(Spec):
         if x.h < self.height or x.w < self.width:
             raise ShapeError(f"expected an input of at least {self.width} x {self.height} pixels, got {x.w} x {x.h}")
         return Shape(x.c, self.height, self.width)
+
+    def source(self, node: Node) -> LayerSource:
+        cropped = f"crop_center({{0}}, {self.height}, {self.width})"
+        return LayerSource(cropped if self.noadjust else f"{cropped} * 2 - 1", "", (crop_center,))
 
     def build(self, node: Node) -> nn.Module:
         return CropLayer(self)

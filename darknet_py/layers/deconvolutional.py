@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
-from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays
+from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
+from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec
+from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays, norm_names
+from darknet_py.layers.plain import Deconv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,13 @@ class DeconvolutionalSpec(Spec):
 
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride, 1)
+
+    def source(self, node: Node) -> LayerSource:
+        activation, parts = activation_source(self.activation)
+        sizes = f"{node.inputs[0].c}, {self.filters}, {self.size}, {self.stride}, {self.padding}"
+        module = f"Deconv({sizes}, norm={self.batch_normalize}, activation={activation})"
+        names = norm_names("norm.") if self.batch_normalize else {"bias": "conv.bias"}
+        return LayerSource("{layer}({0})", module, (*parts, Deconv), {**names, "weight": "conv.weight"})
 
     def build(self, node: Node) -> nn.Module:
         return DeconvolutionalLayer(self, node)

@@ -18,6 +18,7 @@ from darknet_py.layers.base import (
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
+    LayerSource,
     Node,
     Predictions,
     Shape,
@@ -27,6 +28,7 @@ from darknet_py.layers.base import (
 )
 from darknet_py.layers.deltas import masked_mean, sum_of_squares
 from darknet_py.layers.foreign import check_coords
+from darknet_py.layers.plain import decode_cells
 from darknet_py.layers.target_assignment import SlotGroups, TruthBoxes
 
 _RANDOM_IMAGES = 64000  # until then random=1 picks the responsible box at random
@@ -86,6 +88,10 @@ class DetectionSpec(DetectionHeadSpec):
             reason = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
             raise ShapeError(f"expected {expected} inputs ({reason}), got {inputs[0].size}")
         return Shape(expected, 1, 1)
+
+    def source(self, node: Node) -> LayerSource:
+        arguments = f"{self.side}, {self.num}, {self.classes}, square={self.sqrt}, softmax={self.softmax}"
+        return LayerSource(f"decode_cells({{0}}, {arguments})", "", (decode_cells,))
 
     def build(self, node: Node) -> nn.Module:
         return DetectionLayer(self)

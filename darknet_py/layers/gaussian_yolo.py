@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import HIER_THRESH, Node, Predictions
+from darknet_py.layers.base import HIER_THRESH, LayerSource, Node, Predictions
 from darknet_py.layers.deltas import finite, with_area
+from darknet_py.layers.plain import GaussianYolo
 from darknet_py.layers.target_assignment import Grid, TruthBoxes
 from darknet_py.layers.yolo import ADVERSARIAL_THRESH, AnchorHeadLayer, AnchorHeadSpec, BoxTargets
 
@@ -44,6 +45,11 @@ class GaussianYoloSpec(AnchorHeadSpec):
             uc_normalizer=options.float("uc_normalizer", 1.0),
             yolo_point=options.choice("yolo_point", "center", tuple(_POINTS)),
         )
+
+    def source(self, node: Node) -> LayerSource:
+        anchors = [self.anchors[k] for k in self.mask]
+        module = f"GaussianYolo({anchors}, {self.scale_x_y!r}, {_POINTS[self.yolo_point]})"
+        return LayerSource("{layer}({0}, {image})", module, (GaussianYolo,))
 
     def build(self, node: Node) -> nn.Module:
         return GaussianYoloLayer(self, (node.net.width, node.net.height))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec
 from darknet_py.layers.merge import MultiplyLayer, parse_layers
+from darknet_py.layers.plain import Implicit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,10 @@ class ImplicitSpec(Spec):
 
     def cost(self, node: Node) -> Cost:
         return Cost(0.0, 0, node.output.size)
+
+    def source(self, node: Node) -> LayerSource:
+        module = f"Implicit({self.filters}, {self.atoms})"
+        return LayerSource("{layer}({0})", module, (Implicit,), {"weight": "weight"})
 
     def build(self, node: Node) -> nn.Module:
         return ImplicitLayer(self._initial(node.output))
@@ -106,6 +111,9 @@ class ControlChannelsSpec(Spec):
             raise ShapeError(f"from: expected a layer of {Shape(x.c, 1, 1)}, got {values} from layer {self.layer}")
         return x
 
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0} * {1}")
+
     def build(self, node: Node) -> nn.Module:
         return MultiplyLayer("linear")
 
@@ -113,6 +121,9 @@ class ControlChannelsSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class ShiftChannelsSpec(ControlChannelsSpec):
     """[shift_channels] (YOLOR): the previous layer's output plus the value of `from` for each channel."""
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0} + {1}")
 
     def build(self, node: Node) -> nn.Module:
         return ShiftChannelsLayer()

@@ -13,8 +13,19 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec, conv_output_size, scaled_uniform
+from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
+from darknet_py.layers.base import (
+    Cost,
+    LayerArray,
+    LayerSource,
+    Node,
+    Shape,
+    ShapeError,
+    Spec,
+    conv_output_size,
+    scaled_uniform,
+)
+from darknet_py.layers.plain import Local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +75,14 @@ class LocalSpec(Spec):
 
     def cost(self, node: Node) -> Cost:
         return Cost(0.0, node.inputs[0].size, node.output.size)  # Darknet's table has no operations for this layer
+
+    def source(self, node: Node) -> LayerSource:
+        activation, parts = activation_source(self.activation)
+        before = self.size // 2 if self.pad else 0
+        pads = (before, self.size - 1 - before if self.pad else 0)
+        sizes = f"{node.inputs[0].c}, {tuple(node.output)}, {self.size}, {self.stride}, {pads}"
+        module = f"Local({sizes}, activation={activation})"
+        return LayerSource("{layer}({0})", module, (*parts, Local), {"bias": "bias", "weight": "weight"})
 
     def build(self, node: Node) -> nn.Module:
         return LocalLayer(self, node)

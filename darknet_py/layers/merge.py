@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
+from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec
+from darknet_py.layers.plain import WeightedSum
 
 
 def parse_layers(options: Options, key: str, index: int) -> tuple[int, ...]:
@@ -34,6 +35,14 @@ def _check_same_size(inputs: Sequence[Shape], sources: Sequence[int]) -> None:
                 f"expected inputs of one width and height, got {first.w} x {first.h} from layer {sources[0]} "
                 f"and {shape.w} x {shape.h} from layer {source}"
             )
+
+
+def _activated(value: str, activation: str, parts: tuple[Callable[..., object], ...] = ()) -> LayerSource:
+    """The source of an expression with an activation after it."""
+    if activation == "linear":
+        return LayerSource(value, "", parts)
+    function, used = activation_source(activation)
+    return LayerSource(f"{function}({value})", "", (*parts, *used))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,11 @@ class RouteSpec(Spec):
 
     def cost(self, node: Node) -> Cost:
         return Cost(0.0, node.output.size, node.output.size)
+
+    def source(self, node: Node) -> LayerSource:
+        part = f".chunk({self.groups}, 1)[{self.group_id}]" if self.groups > 1 else ""
+        parts = [f"{{{k}}}{part}" for k in range(len(self.layers))]
+        return LayerSource(parts[0] if len(parts) == 1 else f"torch.cat(({', '.join(parts)}), 1)")
 
     def build(self, node: Node) -> nn.Module:
         return RouteLayer(self.groups, self.group_id)
@@ -138,6 +152,20 @@ class ShortcutSpec(Spec):
         flops = node.output.size * len(self.layers) * (1 if self.weights_type == "none" else 2)
         return Cost(float(flops), sum(shape.size for shape in node.inputs), node.output.size)
 
+    def source(self, node: Node) -> LayerSource:
+        terms = [
+            f"{{{k}}}" if shape == node.output else f"fit_to({{{k}}}, {{0}})" for k, shape in enumerate(node.inputs)
+        ]
+        arrays = self.arrays(node)
+        parts: tuple[Callable[..., object], ...] = () if set(node.inputs) == {node.output} else (fit_to,)
+        if not arrays:
+            return _activated(" + ".join(terms), self.activation, parts)
+        activation, used = activation_source(self.activation)
+        inputs, weights = arrays[0].shape
+        module = f"WeightedSum({inputs}, {weights}, {self.weights_normalization!r}, activation={activation})"
+        parts = (*parts, *used, WeightedSum)
+        return LayerSource(f"{{layer}}({', '.join(terms)})", module, parts, {"weight": "weight"})
+
     def build(self, node: Node) -> nn.Module:
         return ShortcutLayer(self, node)
 
@@ -154,12 +182,12 @@ class ShortcutLayer(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         if self.weight is None:
             for other in others:
-                x = x + other if other.shape == x.shape else x + _fit(other, x)
+                x = x + other if other.shape == x.shape else x + fit_to(other, x)
             return self.activate(x)
         weights = self._normalized(self.weight)[:, None, :, None, None]
         total = x * weights[0]
         for other, weight in zip(others, weights[1:], strict=True):
-            total = total + (other if other.shape == x.shape else _fit(other, x)) * weight
+            total = total + (other if other.shape == x.shape else fit_to(other, x)) * weight
         return self.activate(total)
 
     def _normalized(self, weight: Tensor) -> Tensor:
@@ -171,7 +199,7 @@ class ShortcutLayer(nn.Module):
         return normalized / (normalized.sum(0) + 1e-4) + (weight - w)
 
 
-def _fit(other: Tensor, x: Tensor) -> Tensor:
+def fit_to(other: Tensor, x: Tensor) -> Tensor:
     """`other` (B, C2, H2, W2) on the grid and channels of x, zero where nothing is added (`shortcut_cpu`)."""
     stride = max(other.shape[3] // x.shape[3], 1)
     sample = max(x.shape[3] // other.shape[3], 1)
@@ -211,6 +239,9 @@ class ScaleChannelsSpec(Spec):
             raise ShapeError(f"expected a previous layer of {expected}, got {scale}")
         return x
 
+    def source(self, node: Node) -> LayerSource:
+        return _activated("{1} * {0}", self.activation)
+
     def build(self, node: Node) -> nn.Module:
         return MultiplyLayer(self.activation)
 
@@ -234,6 +265,9 @@ class SamSpec(Spec):
             raise ShapeError(f"expected a previous layer of {x}, got {scale}")
         return x
 
+    def source(self, node: Node) -> LayerSource:
+        return _activated("{1} * {0}", self.activation)
+
     def build(self, node: Node) -> nn.Module:
         return MultiplyLayer(self.activation)
 
@@ -256,6 +290,9 @@ class ActivationSpec(Spec):
     def parse(cls, options: Options, net: NetSpec, index: int) -> ActivationSpec:
         return cls(activation=parse_activation(options, "linear"))
 
+    def source(self, node: Node) -> LayerSource:
+        return _activated("{0}", self.activation)
+
     def build(self, node: Node) -> nn.Module:
         return ActivationLayer(self.activation)
 
@@ -270,6 +307,9 @@ class EmptySpec(Spec):
 
     def cost(self, node: Node) -> Cost:
         return Cost()
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0}")
 
     def build(self, node: Node) -> nn.Module:
         return nn.Identity()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import LayerArray, Node, Shape, Spec, StatefulLayer
+from darknet_py.layers.base import LayerArray, LayerSource, Node, Shape, Spec, StatefulLayer
+from darknet_py.layers.plain import local_response_norm
 from darknet_py.layers.sync_norm import SyncBatchNorm
 
 EPS = 1e-5  # added to the variance, inside the root (`normalize_cpu`)
@@ -25,6 +26,12 @@ def batch_norm_arrays(n: int) -> tuple[LayerArray, ...]:
         LayerArray("mean", "mean", (n,)),
         LayerArray("variance", "variance", (n,)),
     )
+
+
+def norm_names(prefix: str) -> dict[str, str]:
+    """Where torch's batch norm has our arrays. prefix: of the names, with dot."""
+    names = {"bias": "bias", "scale": "weight", "mean": "running_mean", "variance": "running_var"}
+    return {ours: prefix + theirs for ours, theirs in names.items()}
 
 
 class NormalizedLayer(nn.Module):
@@ -110,6 +117,10 @@ class BatchNormSpec(Spec):
     def build(self, node: Node) -> nn.Module:
         return BatchNormLayer(node.output.c)
 
+    def source(self, node: Node) -> LayerSource:
+        module = f"nn.BatchNorm2d({node.output.c}, eps=1e-5, momentum=0.01)"
+        return LayerSource("{layer}({0})", module, (), norm_names(""))
+
 
 class BatchNormLayer(NormalizedLayer):
     def __init__(self, channels: int):
@@ -147,6 +158,10 @@ class LrnSpec(Spec):
     def build(self, node: Node) -> nn.Module:
         return LrnLayer(self)
 
+    def source(self, node: Node) -> LayerSource:
+        arguments = f"{self.size}, {self.alpha!r}, {self.beta!r}, {self.kappa!r}"
+        return LayerSource(f"local_response_norm({{0}}, {arguments})", "", (local_response_norm,))
+
 
 class LrnLayer(nn.Module):
     """x / (kappa + alpha · sum of squares over `size` channels)^beta.
@@ -179,6 +194,9 @@ class L2NormSpec(Spec):
 
     def build(self, node: Node) -> nn.Module:
         return L2NormLayer()
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("F.normalize({0}, dim=1)")
 
 
 class L2NormLayer(nn.Module):

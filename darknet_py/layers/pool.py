@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Cost, Node, Shape, ShapeError, Spec, StatefulLayer, conv_output_size
+from darknet_py.layers import plain
+from darknet_py.layers.base import Cost, LayerSource, Node, Shape, ShapeError, Spec, StatefulLayer, conv_output_size
 from darknet_py.layers.resample import Blur
 
 if TYPE_CHECKING:
@@ -126,6 +127,25 @@ class MaxPoolSpec(WindowSpec):
         flops = self.size**2 * node.inputs[0].c * output.h * output.w
         return Cost(float(flops), node.inputs[0].size, node.output.size)
 
+    def source(self, node: Node) -> LayerSource:
+        if self.depth:
+            return LayerSource(f"depth_max({{0}}, {self.out_channels})", "", (plain.depth_max,))
+        sharp = self.sharp
+        stride = sharp.stride_y if sharp.stride_x == sharp.stride_y else (sharp.stride_y, sharp.stride_x)
+        before, after = sharp.padding // 2, sharp.padding - sharp.padding // 2
+        if before == after <= sharp.size // 2:
+            module = f"nn.MaxPool2d({sharp.size}, {stride}, {before})"
+        elif (sharp.size, stride, sharp.padding) == (2, 2, 1):
+            module = "nn.MaxPool2d(2, 2, ceil_mode=True)"
+        else:
+            pads = (before, after, before, after)
+            module = f"nn.Sequential(nn.ConstantPad2d({pads}, -torch.inf), nn.MaxPool2d({sharp.size}, {stride}))"
+        if not self.antialiasing:
+            return LayerSource("{layer}({0})", module)
+        size = 2 if self.antialiasing == 2 else 3
+        blur = f"BlurPool({node.output.c}, {size}, {(self.stride_y, self.stride_x)})"
+        return LayerSource("{layer}({0})", f"nn.Sequential({module}, {blur})", (plain.BlurPool,))
+
     def build(self, node: Node) -> nn.Module:
         return DepthMaxPoolLayer(self.out_channels) if self.depth else MaxPoolLayer(self)
 
@@ -172,6 +192,11 @@ class DepthMaxPoolLayer(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class LocalAvgPoolSpec(WindowSpec):
     """Darknet's `parse_local_avgpool`: mean over the cells inside the map."""
+
+    def source(self, node: Node) -> LayerSource:
+        pads = (self.padding // 2, self.padding - self.padding // 2)
+        arguments = f"{self.size}, {(self.stride_y, self.stride_x)}, {pads}"
+        return LayerSource(f"local_average({{0}}, {arguments})", "", (plain.local_average,))
 
     def build(self, node: Node) -> nn.Module:
         return LocalAvgPoolLayer(self)
@@ -240,6 +265,9 @@ class AvgPoolSpec(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(inputs[0].c, 1, 1)
 
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0}.mean((2, 3), keepdim=True)")
+
     def build(self, node: Node) -> nn.Module:
         return nn.AdaptiveAvgPool2d(1)
 
@@ -263,6 +291,9 @@ class DropoutSpec(Spec):
             size_rel=0.0 if size else rel,
             size_abs=size if size or rel else 7,
         )
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0}")  # it only acts in training
 
     def build(self, node: Node) -> nn.Module:
         return DropBlockLayer(self) if self.dropblock else nn.Dropout(self.probability)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers.base import LayerArray, LayerSource, Node, Shape, ShapeError, SourceError, Spec
 
 _INITIAL_SLOPE = 0.25  # that fork only reads trained weights; this is where the paper and PyTorch begin
 
@@ -34,6 +34,11 @@ class PreluSpec(Spec):
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
         return (LayerArray("slope", "bias", (self.n,)),)
+
+    def source(self, node: Node) -> LayerSource:
+        if self.n not in (1, node.output.c):
+            raise SourceError(f"{self.n} slopes for {node.output.c} channels")
+        return LayerSource("{layer}({0})", f"nn.PReLU({self.n})", (), {"slope": "weight"})
 
     def build(self, node: Node) -> nn.Module:
         return PreluLayer(self.n, node.output.c)

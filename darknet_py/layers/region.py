@@ -16,10 +16,12 @@ from darknet_py.layers.base import (
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
+    LayerSource,
     Node,
     Predictions,
     Shape,
     ShapeError,
+    SourceError,
     TrainState,
     surrogate,
 )
@@ -27,6 +29,7 @@ from darknet_py.layers.class_hierarchy import ClassHierarchy
 from darknet_py.layers.deltas import finite, focal_slope, masked_mean, sum_of_squares
 from darknet_py.layers.foreign import check_coords
 from darknet_py.layers.head_options import ANCHOR_LIMIT, channels_message, parse_anchors, read_map
+from darknet_py.layers.plain import Region
 from darknet_py.layers.target_assignment import Grid, SlotGroups, TruthBoxes, best_anchor_index, best_match
 
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
@@ -91,6 +94,12 @@ class RegionSpec(DetectionHeadSpec):
             reason = f"{len(self.anchors)} anchors x ({self.classes} classes + 5)"
             raise ShapeError(channels_message(expected, reason, x.c))
         return x
+
+    def source(self, node: Node) -> LayerSource:
+        if self.tree:
+            raise SourceError("a class tree")
+        drop = ", drop_unlikely=True" if self.classfix == -1 else ""
+        return LayerSource("{layer}({0})", f"Region({list(self.anchors)}, softmax={self.softmax}{drop})", (Region,))
 
     def build(self, node: Node) -> nn.Module:
         return RegionLayer(self)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
-from darknet_py.layers.base import Node, Shape, ShapeError, Spec, conv_output_size, pad_to_window
+from darknet_py.layers.base import LayerSource, Node, Shape, ShapeError, Spec, conv_output_size, pad_to_window
+from darknet_py.layers.plain import gather_phases, reorg, reversed_reorg3d, spread_phases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,12 @@ class UpsampleSpec(Spec):
         if h < -self.stride or w < -self.stride:
             raise ShapeError(f"expected an input of at least {-self.stride} x {-self.stride} pixels, got {w} x {h}")
         return Shape(c, h // -self.stride, w // -self.stride)
+
+    def source(self, node: Node) -> LayerSource:
+        scale = "" if self.scale == 1 else f" * {self.scale!r}"
+        if self.stride > 0:
+            return LayerSource(f"F.interpolate({{0}}, scale_factor={float(self.stride)}){scale}")
+        return LayerSource(f"F.avg_pool2d({{0}}, {-self.stride}, divisor_override=1){scale}")
 
     def build(self, node: Node) -> nn.Module:
         return UpsampleLayer(self.stride, self.scale)
@@ -64,6 +71,9 @@ class ReorgExtraSpec(Spec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return Shape(inputs[0].size + self.extra, 1, 1)
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource(f"F.pad({{0}}.flatten(1), (0, {self.extra}))[:, :, None, None]")
 
     def build(self, node: Node) -> nn.Module:
         return ReorgExtraLayer(self.extra)
@@ -106,6 +116,11 @@ class ReorgSpec(Spec):
         """The number of channels must be a multiple of it."""
         return self.stride**2
 
+    def source(self, node: Node) -> LayerSource:
+        if self.reverse:
+            return LayerSource(f"gather_phases({{0}}, {self.stride})", "", (gather_phases,))
+        return LayerSource(f"reorg({{0}}, {self.stride})", "", (spread_phases, reorg))
+
     def build(self, node: Node) -> nn.Module:
         return ReorgLayer(self.stride, self.reverse)
 
@@ -119,25 +134,7 @@ class ReorgLayer(nn.Module):
         self.reverse = reverse
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        s = self.stride
-        if self.reverse:
-            return _gather_phases(x, s)
-        return _spread_phases(x.reshape(b, c // s**2, h * s, w * s), s).reshape(b, c * s**2, h // s, w // s)
-
-
-def _spread_phases(x: Tensor, s: int) -> Tensor:
-    """(B, C, H, W) → (B, C·s², H/s, W/s): the s² phases of the pixels one after another."""
-    b, c, h, w = x.shape
-    phases = x.reshape(b, c, h // s, s, w // s, s)
-    return phases.permute(0, 3, 5, 1, 2, 4).reshape(b, c * s**2, h // s, w // s)
-
-
-def _gather_phases(x: Tensor, s: int) -> Tensor:
-    """(B, C, H, W) → (B, C/s², H·s, W·s): the inverse of `_spread_phases`."""
-    b, c, h, w = x.shape
-    phases = x.reshape(b, s, s, c // s**2, h, w)
-    return phases.permute(0, 3, 4, 1, 5, 2).reshape(b, c // s**2, h * s, w * s)
+        return gather_phases(x, self.stride) if self.reverse else reorg(x, self.stride)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,18 +148,19 @@ class Reorg3dSpec(ReorgSpec):
     def multiple(self) -> int:
         return self.stride**4 if self.reverse else 1
 
+    def source(self, node: Node) -> LayerSource:
+        if self.reverse:
+            parts = (gather_phases, reversed_reorg3d)
+            return LayerSource(f"reversed_reorg3d({{0}}, {self.stride})", "", parts)
+        return LayerSource(f"spread_phases({{0}}, {self.stride})", "", (spread_phases,))
+
     def build(self, node: Node) -> nn.Module:
         return Reorg3dLayer(self.stride, self.reverse)
 
 
 class Reorg3dLayer(ReorgLayer):
     def forward(self, x: Tensor) -> Tensor:
-        if not self.reverse:
-            return _spread_phases(x, self.stride)
-        b, c, h, w = x.shape
-        s = self.stride
-        shape = (b, c // s**2, h * s, w * s)
-        return _gather_phases(x.reshape(shape), s).reshape(shape)
+        return reversed_reorg3d(x, self.stride) if self.reverse else spread_phases(x, self.stride)
 
 
 class Blur(nn.Module):

@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.errors import DarknetError
-from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
+from darknet_py.layers.base import (
+    HeadLayer,
+    HeadLoss,
+    HeadSpec,
+    LayerSource,
+    Node,
+    Shape,
+    ShapeError,
+    TrainState,
+    surrogate,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +31,9 @@ class LogisticSpec(HeadSpec):
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> LogisticSpec:
         return cls()
+
+    def source(self, node: Node) -> LayerSource:
+        return LayerSource("{0}.sigmoid()")
 
     def build(self, node: Node) -> nn.Module:
         return LogisticLayer()
@@ -58,6 +71,10 @@ class IsegSpec(HeadSpec):
         if inputs[0].c != self.classes + self.ids:
             raise ShapeError(f"expected classes + ids = {self.classes + self.ids} input channels, got {inputs[0].c}")
         return inputs[0]
+
+    def source(self, node: Node) -> LayerSource:
+        parts = f"({{0}}[:, :{self.classes}].sigmoid(), {{0}}[:, {self.classes}:])"
+        return LayerSource(f"torch.cat({parts}, 1)")
 
     def build(self, node: Node) -> nn.Module:
         return IsegLayer(self)

@@ -21,6 +21,7 @@ from darknet_py.layers.base import (
     DetectionHeadSpec,
     HeadLayer,
     HeadLoss,
+    LayerSource,
     Node,
     Predictions,
     RunningDeltaStats,
@@ -39,6 +40,7 @@ from darknet_py.layers.head_options import (
     parse_mask,
     read_map,
 )
+from darknet_py.layers.plain import Yolo
 from darknet_py.layers.target_assignment import (
     Assignments,
     Grid,
@@ -405,6 +407,12 @@ class YoloSpec(AnchorHeadSpec):
             focal_loss=options.flag("focal_loss"),
             show_details=options.flag("show_details", True),
         )
+
+    def source(self, node: Node) -> LayerSource:
+        options = "" if self.scale_x_y == 1 else f", scale_x_y={self.scale_x_y!r}"
+        options += ", new_coords=True" if self.new_coords else ""
+        module = f"Yolo({[self.anchors[k] for k in self.mask]}{options})"
+        return LayerSource("{layer}({0}, {image})", module, (Yolo,))
 
     def build(self, node: Node) -> nn.Module:
         return YoloLayer(self, node.net, node.index)
