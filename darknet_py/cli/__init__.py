@@ -109,7 +109,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser(words)
     chosen = _command_of(words)
     check_command(chosen, COMMANDS, parser.format_usage().strip())
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    args.argv = list(argv)
+    return args
 
 
 def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:

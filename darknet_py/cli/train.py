@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every training."""
+    parser.set_defaults(argv=())  # the whole command line, for the report
     parser.add_argument("--weights", metavar="FILE", help="start from a .weights file or a .pt checkpoint")
     parser.add_argument(
         "--cutoff", type=positive, metavar="N", help="load the first N layers only, and count iterations from 0"
@@ -127,6 +129,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
     parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
+    parser.add_argument("--no-report", action="store_true", help="do not write NAME_report.html")
     parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and write nothing")
     parser.add_argument(
@@ -169,7 +172,8 @@ def run(args: argparse.Namespace) -> int:
         if plan.context.is_main_process:
             _write_json(args.json, plan.to_json()) if args.json else print(plan)
         return 0
-    result = run_training(plan, owns_process=True)
+    command = shlex.join(["darknet-py", *args.argv])
+    result = run_training(plan, command=command, owns_process=True)
     if plan.context.is_main_process:
         _write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result)
     return 0
@@ -188,11 +192,30 @@ def plan_arguments(
                 f"--set {key}: expected a key of [net] without an option of its own, or not given by it too"
             )
         overrides[key] = value
-    return args.cfg, args.data, args.weights, TrainOptions(**options, chart=not args.no_chart), overrides
+    return (
+        args.cfg,
+        args.data,
+        args.weights,
+        TrainOptions(**options, chart=not args.no_chart, report=not args.no_report),
+        overrides,
+    )
 
 
 # Not options of training.
-_OTHER = ("cfg", "data", "weights", "no_chart", "set", "json", "dry_run", "command", "action", "run")
+_OTHER = (
+    "cfg",
+    "data",
+    "weights",
+    "no_chart",
+    "no_report",
+    "argv",
+    "set",
+    "json",
+    "dry_run",
+    "command",
+    "action",
+    "run",
+)
 
 
 def _print_result(plan: TrainingPlan, result: TrainResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -49,6 +50,7 @@ def train(
     bn_momentum: float | None = None,
     sync_bn: bool = False,
     chart: bool = True,
+    report: bool = True,
     tensorboard: bool = False,
     quiet: bool = False,
     skip_bad_labels: bool = False,
@@ -109,6 +111,7 @@ def train(
         bn_momentum: Momentum of batch norm's running statistics.
         sync_bn: Batch norm over the mini-batches of all processes.
         chart: Draw chart_NAME.png and the plots of the best evaluation.
+        report: Write NAME_report.html, with contact sheets of training images and of the worst validation images.
         tensorboard: Write NAME_tensorboard too (extra `tensorboard`).
         quiet: Log nothing and show no progress bar.
         skip_bad_labels: List wrong label rows and train without them.
@@ -135,6 +138,7 @@ def train(
         DarknetError: CfgError, WeightsError, DataError, or TrainError when training cannot start or continue.
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the state of the last whole iteration is saved first.
     """
+    call = _call({name: value for name, value in locals().items() if name not in ("callbacks", "net")} | net)
     options = TrainOptions(
         out=out,
         device=device,
@@ -164,6 +168,7 @@ def train(
         bn_momentum=bn_momentum,
         sync_bn=sync_bn,
         chart=chart,
+        report=report,
         tensorboard=tensorboard,
         quiet=quiet,
         skip_bad_labels=skip_bad_labels,
@@ -187,4 +192,12 @@ def train(
         }
     )
     plan = TrainingPlan.create(cfg, data, weights, options, overrides)
-    return run(plan if quiet and not options.time else measured(plan), callbacks)
+    return run(plan if quiet and not options.time else measured(plan), callbacks, command=call)
+
+
+def _call(values: Mapping[str, object]) -> str:
+    """The call of `train` in Python, without the values that are defaults."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    given = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    words = (f"{name}={(str(value) if isinstance(value, Path) else value)!r}" for name, value in given.items())
+    return f"darknet_py.train({', '.join(words)})"

@@ -8,6 +8,7 @@
     NAME_nonfinite.pt    the batch whose loss was not finite, with its files: see `CheckpointDir.save_batch`
     NAME.cfg             the cfg of the weights, where `classes` changed it
     NAME.names           the names of the classes
+    NAME_report.html     the page about the training: see `ReportWriter`
     NAME_run1/           the files of an earlier training in the same folder, NAME_run2/ those of a later one …
 
 Each file is written under a temporary name and renamed, so that it is complete or not there. The state is written last
@@ -43,7 +44,7 @@ _OPERATING_POINT = ("best_thresh", "best_precision", "best_recall", "best_f1")
 # What follows NAME_ in the files of a training.
 _RUN_FILE = re.compile(
     r"(best|final|last|previous|ema|log|map|top1|likelihood|classes|confusion|precision_recall|report|tensorboard"
-    r"|train|valid|nonfinite(_\d+)?|\d+)(\.\w+)?"
+    r"|worst|samples|loss_parts|train|valid|nonfinite(_\d+)?|\d+)(\.\w+)?"
 )
 
 

@@ -327,6 +327,7 @@ class TrainingPlan:
         paths += [files.names] if files.writes_names(self.task.names) else []
         paths += [files.path(suffix) for suffix in suffixes]
         paths += self.task.list_files(files.data)
+        paths += [files.path("report.html")] if self.options.report else []
         return paths + ([files.chart] if self.options.chart else [])
 
     def __str__(self) -> str:

@@ -54,12 +54,15 @@ def measured(plan: TrainingPlan) -> TrainingPlan:
     return replace(plan, notes=(*plan.notes, note), warnings=(*plan.warnings, *_warnings(plan, estimate)))
 
 
-def run(plan: TrainingPlan, callbacks: Sequence[TrainCallback] = (), *, owns_process: bool = False) -> TrainResult:
+def run(
+    plan: TrainingPlan, callbacks: Sequence[TrainCallback] = (), *, command: str = "", owns_process: bool = False
+) -> TrainResult:
     """Trains. With `time`, pauses several times to fit the rest of the schedule to the speed until then.
 
     Args:
         plan: What to do, from `measured`.
         callbacks: As of `Trainer`.
+        command: As of `Trainer`.
         owns_process: As of `Trainer.run`.
 
     Returns:
@@ -77,7 +80,7 @@ def run(plan: TrainingPlan, callbacks: Sequence[TrainCallback] = (), *, owns_pro
         if not first < pause < plan.net.max_batches:
             continue
         start = time.monotonic()
-        result = Trainer(replace(plan, pause=pause), callbacks).run(owns_process=owns_process)
+        result = Trainer(replace(plan, pause=pause), callbacks, command).run(owns_process=owns_process)
         if result.iterations < pause:  # stopped early
             return result
         per_iteration = (time.monotonic() - start) / (pause - first)  # evaluations included
@@ -88,7 +91,7 @@ def run(plan: TrainingPlan, callbacks: Sequence[TrainCallback] = (), *, owns_pro
             plan = plan.with_iterations(iterations)
         state, _ = plan.files.load_last(plan.graph)
         plan = replace(plan, state=state, weights=None, resumes=True, notes=notes, warnings=())
-    return Trainer(plan, callbacks).run(owns_process=owns_process)
+    return Trainer(plan, callbacks, command).run(owns_process=owns_process)
 
 
 def _left(plan: TrainingPlan, seconds: float) -> float:

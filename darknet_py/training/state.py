@@ -54,6 +54,7 @@ class LogState(TypedDict):
 
     rows: Tensor
     maps: list[dict[str, object]]
+    parts: NotRequired[list[dict[str, float]]]  # since version 3: what the heads reported, with the iteration
 
 
 class TrainingState(TypedDict):
@@ -161,6 +162,9 @@ def _check(state: Mapping[str, object], graph: Graph) -> None:
     _require(all(len(row) == 6 and math.isfinite(row[0]) and math.isfinite(row[4]) for row in values), "rows")
     maps = cast("list[dict[str, object]]", log["maps"])
     _require(isinstance(maps, list) and all(_is_int(row["iteration"]) for row in maps), "maps")
+    parts = cast("list[dict[str, float]]", log.get("parts", []))
+    _require(isinstance(parts, list) and all(_is_int(row["iteration"]) for row in parts), "parts")
+    _require(all(isinstance(value, (int, float)) for row in parts for value in row.values()), "parts")
     scores = (row.get(key, 0.0) for row in maps for key in _SCORES)
     _require(all(isinstance(score, (int, float)) for score in scores), "maps")
 

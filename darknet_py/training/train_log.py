@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0  # between lines about mini-batches, without a terminal
 _BAR_SECONDS = 3.0  # an iteration that takes longer has a progress bar of its own
+_MAX_PARTS = 2000
 _COLUMNS = ("iteration", "loss", "average", "rate", "images", "seconds")
 
 
@@ -130,6 +132,7 @@ class TrainLogger:
         self.average = math.nan
         self.rows: list[LogRow] = []
         self.evaluations: list[EvalRow] = []
+        self.parts: list[tuple[int, dict[str, float]]] = []
         self.seconds = 0.0
         self._pending: list[StepResult] = []
         self._bar: tqdm[Any] | None = None
@@ -224,6 +227,7 @@ class TrainLogger:
             images = step.iteration * self.net.batch_images
             self.rows.append(LogRow(step.iteration, loss, self.average, step.rate, images, seconds))
         self.seconds += elapsed
+        self._add_parts(pending[-1])
         new = self.rows[first:]
         if self.is_main_process:
             speed = len(new) * self.net.batch_images / max(elapsed, 1e-9)
@@ -232,6 +236,20 @@ class TrainLogger:
             for row in new:
                 for callback in self.callbacks:
                     callback.on_iteration(IterationEvent(*row, speed))
+
+    def _add_parts(self, step: StepResult) -> None:
+        """Notes the head's values of an iteration; of a long training every second, fourth … one."""
+        values: dict[str, list[Tensor]] = {}
+        for heads in step.parts:
+            for parts in heads.values():
+                for name, value in parts.items():
+                    values.setdefault(name, []).append(value.float())
+        if not values or not self.is_main_process:
+            return
+        means = torch.stack([torch.stack(each).nanmean() for each in values.values()]).tolist()
+        self.parts.append((step.iteration, dict(zip(values, means, strict=True))))
+        if len(self.parts) > _MAX_PARTS:
+            del self.parts[1::2]
 
     def restart_clock(self) -> None:
         """Call after work that is not training, so that its time does not count."""
@@ -291,6 +309,7 @@ class TrainLogger:
         return {
             "rows": torch.tensor(self.rows, dtype=torch.float64),
             "maps": [row.to_json(self.files.metric) for row in self.evaluations],
+            "parts": [{"iteration": iteration, **values} for iteration, values in self.parts],
         }
 
     def go_back(self, state: LogState) -> None:
@@ -306,6 +325,10 @@ class TrainLogger:
         """Restores the rows that `state_dict` gave."""
         self.rows = [LogRow(int(i), loss, avg, rate, int(n), s) for i, loss, avg, rate, n, s in state["rows"].tolist()]
         self.evaluations = [EvalRow.from_json(row, self.files.metric) for row in state["maps"]]
+        self.parts = [
+            (int(row["iteration"]), {name: value for name, value in row.items() if name != "iteration"})
+            for row in state.get("parts", [])
+        ]
         self.average = self.rows[-1].average if self.rows else math.nan
         self.seconds = self.rows[-1].seconds if self.rows else 0.0
 

@@ -65,6 +65,7 @@ class TrainOptions:
         bn_momentum: Momentum of batch norm's running statistics. Default: see `schedule.statistics_momentum`.
         sync_bn: Batch norm over the mini-batches of all processes.
         chart: Draw chart_NAME.png and the plots of the best evaluation.
+        report: Write NAME_report.html, with contact sheets of training images and of the worst validation images.
         tensorboard: Write NAME_tensorboard too.
         quiet: Log nothing and show no progress bar.
         skip_bad_labels: List wrong label rows and train without them.
@@ -101,6 +102,7 @@ class TrainOptions:
     bn_momentum: float | None = None
     sync_bn: bool = False
     chart: bool = True
+    report: bool = True
     tensorboard: bool = False
     quiet: bool = False
     skip_bad_labels: bool = False

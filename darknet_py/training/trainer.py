@@ -25,6 +25,7 @@ from darknet_py.training.distributed import any_rank, average_statistics, proces
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.recovery import LIMIT, Recovery, likely_cause
+from darknet_py.training.report_writer import ReportWriter
 from darknet_py.training.run_lock import RunLock
 from darknet_py.training.schedule import statistics_momentum
 from darknet_py.training.shutdown import GracefulShutdown, StopRequested
@@ -88,6 +89,7 @@ class Trainer:
     Args:
         plan: All decisions. Making the trainer builds the network and loads weights; `run` writes files.
         callbacks: What is told about iterations and evaluations.
+        command: The command or the call that started it, for the report.
 
     Attributes:
         plan: The plan, without the arrays that it was started from.
@@ -97,7 +99,7 @@ class Trainer:
         best: The best score so far; −1 before the first.
     """
 
-    def __init__(self, plan: TrainingPlan, callbacks: Sequence[TrainCallback] = ()):
+    def __init__(self, plan: TrainingPlan, callbacks: Sequence[TrainCallback] = (), command: str = ""):
         options, state = plan.options, plan.state
         # The arrays are copied below; the plan is kept for the whole training and lets them go.
         self.plan = dataclasses.replace(plan, weights=None, state=None)
@@ -115,6 +117,8 @@ class Trainer:
             quiet=options.quiet,
             callbacks=callbacks if is_main else (),
         )
+        self._report = ReportWriter(self.plan, str(plan), self.log, command) if options.report and is_main else None
+        self._shows_samples = self._report is not None
         self._continues = plan.continues
         self.best = plan.files.best_score() if plan.continues else -1.0
         self.last_evaluation = plan.first_iteration
@@ -159,18 +163,27 @@ class Trainer:
             with shutdown.interruptible():
                 self._start()
             self._recovery = Recovery(self.train_step, self.log, self.last_evaluation) if plan.options.recover else None
-            while True:
-                try:
-                    self._train(shutdown)
-                    break
-                except StopRequested:
-                    self._save_and_stop()
-                except Diverged as problem:
-                    self._go_back(problem)
-            paused = self.train_step.iteration == plan.last_iteration < plan.net.max_batches
-            if plan.context.is_main_process and not paused:
-                plan.files.save_weights(self.network, "final")
+            paused = False
+            try:
+                self._train_on(shutdown)
+                paused = self.train_step.iteration == plan.last_iteration < plan.net.max_batches
+                if plan.context.is_main_process and not paused:
+                    plan.files.save_weights(self.network, "final")
+            finally:
+                if self._report:
+                    self._report.write(self.best, is_running=paused)
         return self._result()
+
+    def _train_on(self, shutdown: GracefulShutdown) -> None:
+        """Trains to the end, over what makes it stop or go back."""
+        while True:
+            try:
+                self._train(shutdown)
+                return
+            except StopRequested:
+                self._save_and_stop()
+            except Diverged as problem:
+                self._go_back(problem)
 
     def _train(self, shutdown: GracefulShutdown) -> None:
         """All iterations. Raises StopRequested between two of them or two mini-batches; the state is then whole."""
@@ -307,6 +320,9 @@ class Trainer:
                 batch = next(batches)
             if batch.skipped:
                 self._log_problems(batch.skipped)
+            if self._shows_samples and self._report:
+                self._shows_samples = False
+                self._report.write_samples(self.plan.task.tiles(batch))
             yield batch.images, self.plan.task.truth(batch, self.network).to(self.plan.device, non_blocking=True)
         self.log.add_mini_batch(iteration, total, total)
 
@@ -360,6 +376,8 @@ class Trainer:
             self.best = score.value
             with self.train_step.averaged() if averaged else nullcontext():
                 plan.files.save_best(self.network, score.value, iteration, score.metrics)
+            if self._report:
+                self._report.write_worst(score.worst, score.names)
         self.log.add_evaluation(iteration, score, self.best, plot=is_best and plan.options.chart)
 
     def _should_stop_early(self) -> bool:
@@ -401,6 +419,8 @@ class Trainer:
                 plan.files.save_weights(self.network, "ema")
         if plan.options.chart:
             self.log.draw_chart()
+        if self._report:
+            self._report.write(self.best, is_running=True)
         plan.files.save_list("bad.list", [line for report in reports for line in report.images])
         plan.files.save_list("bad_label.list", [line for report in reports for line in report.labels])
 

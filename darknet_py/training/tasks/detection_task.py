@@ -21,6 +21,7 @@ from darknet_py.data.open_dataset import open_dataset
 from darknet_py.data.split import hold_out
 from darknet_py.errors import DataError
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
+from darknet_py.evaluation.worst_images import worst_images
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import DetectionHeadSpec, HeadSpec
 from darknet_py.model.network import Network
@@ -28,11 +29,13 @@ from darknet_py.training.distributed import DistContext, LocalBatch
 from darknet_py.training.recipe import Photos
 from darknet_py.training.tasks.task import EvalScore, ImageTask, check_classes
 from darknet_py.training.train_options import TrainOptions
+from darknet_py.view.contact_sheet import TileBox, class_box
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _HEADERS = 200  # images whose size is read
+_WORST = 12  # images that the report shows
 _RECALLS = np.arange(101) / 100  # at which NAME_map.json keeps the precision
 
 
@@ -206,6 +209,10 @@ class DetectionTask(ImageTask):
             return batch.truth
         return torch.cat([batch.truth, batch.tracks[:, None].to(batch.truth)], 1)
 
+    def tile_boxes(self, batch: Batch, number: int) -> list[TileBox]:
+        rows = batch.truth[batch.truth[:, 0] == number, 1:6].tolist()
+        return [box for row in rows if (box := class_box(row, self.names))]
+
     def evaluate(self, network: Network, context: DistContext) -> EvalScore:
         options = self.options
         assert self.valid is not None
@@ -228,6 +235,9 @@ class DetectionTask(ImageTask):
         )
         assert result.darknet is not None and result.boxes.loss is not None
         curves = result.curves()
+        darknet = result.darknet
+        thresh = options.thresh if darknet.best_thresh is None else darknet.best_thresh
+        worst = worst_images(result.boxes, result.boxes.found["darknet"], thresh, options.iou_thresh, _WORST)
         sampled = [[round(value, 4) for value in curve.at(_RECALLS).tolist()] for curve in curves]
         return EvalScore(
             result.darknet.map,
@@ -237,4 +247,5 @@ class DetectionTask(ImageTask):
             result.confusion(options.thresh, options.iou_thresh),
             curves,
             result.skipped,
+            worst,
         )

@@ -17,15 +17,18 @@ from darknet_py.data.loader import Batch, BatchSource, LoaderOptions
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.darknet_map import Curve
 from darknet_py.evaluation.types import Ints
+from darknet_py.evaluation.worst_images import WorstImage
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
 from darknet_py.training.distributed import DistContext, LocalBatch
 from darknet_py.training.recipe import Photos
 from darknet_py.training.train_options import TrainOptions
+from darknet_py.view.contact_sheet import Tile, TileBox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_TILES = 8  # training images that the report shows
 _MATRIX_LIMIT = 101  # rows of a confusion matrix that is kept for each evaluation
 
 
@@ -41,6 +44,7 @@ class EvalScore:
         confusion: Confusion matrix, (classes, classes) or, of a detector, (classes + 1, classes + 1) counts.
         curves: Precision over recall of each class of a detector.
         skipped: One line for each image or label that could not be used.
+        worst: The images on which a detector errs most.
     """
 
     value: float
@@ -50,6 +54,7 @@ class EvalScore:
     confusion: Ints | None = None
     curves: Sequence[Curve] = ()
     skipped: Sequence[str] = ()
+    worst: Sequence[WorstImage] = ()
 
     def to_json(self) -> dict[str, object]:
         """The metrics, with the confusion matrix unless it is large."""
@@ -167,6 +172,10 @@ class Task(ABC):
     def truth(self, batch: Batch, network: Network) -> Tensor:
         """The truth as `Network.loss` takes it; called before each mini-batch."""
 
+    def tiles(self, batch: Batch) -> list[Tile]:
+        """The images of a mini-batch for a contact sheet; none of a text."""
+        return []
+
     @abstractmethod
     def evaluate(self, network: Network, context: DistContext) -> EvalScore:
         """Score on the validation list; all processes evaluate together and get the same."""
@@ -184,6 +193,14 @@ class ImageTask(Task):
             f"note: the network has {self.class_limit} classes, the data {count}; the others stay unused "
             f"(classes={count}, --classes {count}, rewrites the cfg)"
         ]
+
+    def tiles(self, batch: Batch) -> list[Tile]:
+        pixels = (batch.images[:_TILES].permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return [Tile(image, self.tile_boxes(batch, number), []) for number, image in enumerate(pixels)]
+
+    def tile_boxes(self, batch: Batch, number: int) -> list[TileBox]:
+        """The labeled boxes of an image of a mini-batch; a classifier has none."""
+        return []
 
     def fill_cache(self, images: ImageSet) -> list[str]:
         """Fills the image cache where that was asked for."""
