@@ -121,6 +121,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
+    parser.add_argument(
+        "--keep", type=positive, metavar="N", help="keep the last N of the numbered weights only (default: all)"
+    )
     parser.add_argument("--log-every", type=positive, metavar="N", help="a log line every N iterations")
     parser.add_argument(
         "--recover",

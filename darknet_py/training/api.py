@@ -42,6 +42,7 @@ def train(
     points: int = 0,
     thresh: float = 0.25,
     save_every: int | None = None,
+    keep: int | None = None,
     log_every: int | None = None,
     patience: int | None = None,
     recover: bool | None = None,
@@ -102,6 +103,7 @@ def train(
         points: Recall points of the AP: 0 is the area under the curve.
         thresh: Confidence threshold for precision and recall.
         save_every: Write NAME_last every N iterations. Default: `savelast` of the .data file, else 100.
+        keep: Keep the last N of the numbered weights only. Default: all.
         log_every: Log every N iterations. Default: 10 on a GPU, 1 on a CPU.
         patience: Stop early after so many evaluations without a better score.
         recover: Go back to an earlier state, with half the learning rate, where the loss is not finite or explodes, up
@@ -160,6 +162,7 @@ def train(
         points=points,
         thresh=thresh,
         save_every=save_every,
+        keep=keep,
         log_every=log_every,
         patience=patience,
         recover=recover,

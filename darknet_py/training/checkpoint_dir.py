@@ -165,6 +165,13 @@ class CheckpointDir:
             raise TrainError(str(error)) from error
         return path
 
+    def remove_numbered(self, keep: int) -> None:
+        """Removes all NAME_ITER.weights but the last `keep`."""
+        pattern = re.compile(rf"{re.escape(self.name)}_(\d+)\.weights")
+        numbered = [(int(match[1]), path) for path in self.folder.glob("*") if (match := pattern.fullmatch(path.name))]
+        for _, path in sorted(numbered)[:-keep]:
+            path.unlink(missing_ok=True)
+
     def save_last(self, network: Network, state: TrainingState, *, keep_previous: bool = True) -> None:
         """Writes NAME_last.weights, then NAME_last.state, with the checksum of the weights.
 

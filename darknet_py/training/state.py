@@ -40,7 +40,8 @@ class StepState(TypedDict):
 
     iteration: int
     seed: int
-    rate_factor: NotRequired[float]  # since version 3
+    rate_factor: NotRequired[float]  # this and the next since version 3
+    parts: NotRequired[int]
     network: dict[str, Tensor]
     optimizer: dict[str, object]
     ema: list[Tensor]
@@ -135,6 +136,7 @@ def _check(state: Mapping[str, object], graph: Graph) -> None:
     _require(_is_int(iteration) and _is_int(step["seed"]) and _is_int(state["measured"]), "iteration, seed, measured")
     _require(isinstance(state["best"], float), "best")
     _require(0 < cast("float", step.get("rate_factor", 1.0)) <= 1, "rate_factor")
+    _require(_is_int(step.get("parts", 1)) and step.get("parts", 1) != 0, "parts")
     _require(isinstance(state.get("weights", ""), str), "weights")
     problems = cast("list[list[str]]", state.get("problems", [[], []]))
     _require(len(problems) == 2 and all(isinstance(line, str) for lines in problems for line in lines), "problems")

@@ -56,6 +56,7 @@ class TrainOptions:
         points: Recall points of the AP: 0 is the area under the curve.
         thresh: Confidence threshold for precision and recall.
         save_every: Write NAME_last every N iterations. Default: `savelast` of the .data file, else 100.
+        keep: Keep the last N of the numbered weights only. Default: all.
         log_every: Log every N iterations. Default: 10 on a GPU, 1 on a CPU.
         patience: Stop early after so many evaluations without a better score.
         recover: Go back to an earlier state, with half the learning rate, where the loss is not finite or explodes, up
@@ -94,6 +95,7 @@ class TrainOptions:
     points: int = 0
     thresh: float = 0.25
     save_every: int | None = None
+    keep: int | None = None
     log_every: int | None = None
     patience: int | None = None
     recover: bool | None = None
@@ -127,6 +129,7 @@ class TrainOptions:
             map=None if isinstance(self.map, bool) else self.map,
             map_epochs=self.map_epochs,
             save_every=self.save_every,
+            keep=self.keep,
             log_every=self.log_every,
             limit=self.limit,
             cutoff=self.cutoff,

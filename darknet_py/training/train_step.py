@@ -52,6 +52,10 @@ class StepResult(NamedTuple):
     parts: list[dict[int, dict[str, Tensor]]]
 
 
+class OutOfMemory(TrainError):
+    """The forward or backward pass of a mini-batch needs more memory than there is."""
+
+
 class Diverged(TrainError):
     """A loss that is not finite or explodes, or weights that are not finite.
 
@@ -106,6 +110,7 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(self.device.type, scale, enabled=self.amp is torch.float16)
         self._loss = LossModule(network)
         self._model: nn.Module = self._loss
+        self.parts = 1  # in which each mini-batch is computed
         self.rate_factor = 1.0  # of the schedule's learning rate, see `Recovery`
         self._stop: int | None = None
         writers = [layer for layer in self._stateful() if layer.changes_weights]
@@ -133,7 +138,7 @@ class TrainStep:
         state.iteration = self.iteration
         state.seen = self.iteration * net.batch_images
         with self._undone_on_error():
-            for number, (images, truth) in enumerate(mini_batches, 1):
+            for number, (images, truth) in self._numbered_parts(mini_batches):
                 if net.adversarial_lr and iteration > net.burn_in and torch.rand(()) < 0.5:
                     images = self._adversarial_images(images, truth)
                 with no_sync(self._model, number < self.local_batch.mini_batches):
@@ -162,6 +167,35 @@ class TrainStep:
         loss = all_reduce_sum(cost, context) / (len(self.network.heads) * batch)
         return StepResult(iteration, rate, loss, parts)
 
+    def split_further(self) -> bool:
+        """Computes each mini-batch in twice as many parts from now on; False where it cannot be split.
+
+        A part of a contrastive mini-batch needs pairs, and one of a recurrent network all steps of its streams.
+        """
+        net = self.network.graph.net
+        if net.contrastive or net.time_steps > 1 or 2 * self.parts > self.local_batch.images:
+            return False
+        self.parts *= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+    def _numbered_parts(
+        self, mini_batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """Number, from 1, images and truth of each mini-batch, or of each of its parts."""
+        for number, (images, truth) in enumerate(mini_batches, 1):
+            if self.parts == 1:
+                yield number, (images, truth)
+                continue
+            size = -(-len(images) // self.parts)
+            for first in range(0, len(images), size):
+                rows = truth[first : first + size]
+                if self.network.graph.detection_specs:  # rows name their image
+                    rows = truth[(truth[:, 0] >= first) & (truth[:, 0] < first + size)].clone()
+                    rows[:, 0] -= first
+                yield number, (images[first : first + size], rows)
+
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
         """Puts back what the forward and backward passes of an unfinished iteration have changed."""
@@ -171,7 +205,7 @@ class TrainStep:
         memories = [(layer, layer.memory) for _, layer in self._recurrent()]
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             _copy(self._before, self._changing)
             for stateful in self._stateful():
                 stateful.weights_restored()
@@ -180,6 +214,8 @@ class TrainStep:
             network.state.delta_stats = stats
             network.state.seen = self.iteration * network.graph.net.batch_images
             self.optimizer.zero_grad()
+            if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+                raise OutOfMemory(f"iteration {self.iteration + 1}: out of memory on {self.device}") from error
             raise
 
     @contextmanager
@@ -259,6 +295,7 @@ class TrainStep:
             "iteration": self.iteration,
             "seed": self.seed,
             "rate_factor": self.rate_factor,
+            "parts": self.parts,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else [],
@@ -272,6 +309,7 @@ class TrainStep:
         self.iteration = state["iteration"]
         self.seed = state["seed"]
         self.rate_factor = state.get("rate_factor", 1.0)
+        self.parts = state.get("parts", 1)
         self.network.load_state_dict(state["network"])
         for layer in self._stateful():
             layer.weights_restored()
@@ -298,3 +336,7 @@ class TrainStep:
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
     if source:
         torch._foreach_copy_(target, source)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -33,7 +33,7 @@ from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.tensorboard import TensorBoardWriter
 from darknet_py.training.train_log import TrainLogger
 from darknet_py.training.train_options import DARKNET
-from darknet_py.training.train_step import Diverged, StepResult, TrainStep
+from darknet_py.training.train_step import Diverged, OutOfMemory, StepResult, TrainStep
 
 _PROBLEM_LIMIT = 10  # bad images and labels that are logged; all of them are listed in a file
 
@@ -184,6 +184,8 @@ class Trainer:
                 self._save_and_stop()
             except Diverged as problem:
                 self._go_back(problem)
+            except OutOfMemory as problem:
+                self._split_mini_batches(problem)
 
     def _train(self, shutdown: GracefulShutdown) -> None:
         """All iterations. Raises StopRequested between two of them or two mini-batches; the state is then whole."""
@@ -215,6 +217,8 @@ class Trainer:
             self._add_evaluation(iteration, score, averaged)
         if due.save_numbered and plan.context.is_main_process:
             plan.files.save_weights(self.network, str(iteration))
+            if plan.options.keep:
+                plan.files.remove_numbered(plan.options.keep)
         if due.save or due.evaluate:
             self._save()
         if recovery:
@@ -258,6 +262,19 @@ class Trainer:
             rate, images = self.log.rate, plan.net.batch_images
             lines.append(likely_cause(batch, plan.options.amp, rate, images))
         raise TrainError("\n".join(lines)) from None
+
+    def _split_mini_batches(self, problem: OutOfMemory) -> None:
+        """Lets each mini-batch be computed in twice as many parts. Raises TrainError where it cannot be."""
+        plan, step = self.plan, self.train_step
+        if plan.context.size > 1 or not step.split_further():
+            raise TrainError(
+                f"{problem}; a smaller mini-batch needs less (--subdivisions {2 * plan.net.subdivisions}), and so does "
+                "a smaller input (--width, --height)"
+            ) from problem
+        self.log.warning(
+            f"{problem}: each mini-batch of {plan.local_batch.images} images is computed in {step.parts} parts from "
+            "now on; the update is the same but for batch norm and dropout"
+        )
 
     def _quit(self, lock: RunLock | None) -> Callable[[], None]:
         """What is done before a second signal ends the process."""

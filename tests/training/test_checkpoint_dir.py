@@ -120,7 +120,7 @@ def test_types_and_shapes_are_checked(cfg: Path) -> None:
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         return [path, *(found for key, part in items for found in paths(part, (*path, key)))]
 
-    optional = {"rate_factor", "map", "loss"}
+    optional = {"rate_factor", "parts", "map", "loss"}
     for path in paths(good)[1:]:
         for other in (None, "x", b"x", [None], {"x": 1}, torch.zeros(1, 1, dtype=torch.int8), float("nan"), ...):
             state = copy.deepcopy(good)
