@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from itertools import islice
 
 from darknet_py.training.distributed import DistContext, LocalBatch
 from darknet_py.training.estimate import Speed
 from darknet_py.training.plan import TrainingPlan
-from darknet_py.training.train_step import TrainStep
+from darknet_py.training.train_step import OutOfMemory, TrainStep
 from darknet_py.training.trainer import build_network
 
 _SLOW = 60.0  # seconds of a mini-batch, by one image, from which no whole one is timed
@@ -47,13 +46,18 @@ def _seconds(plan: TrainingPlan, step: TrainStep, local: LocalBatch) -> float:
     times = []
     with closing(loader.batches()) as batches:
         begin = last = time.perf_counter()
-        for batch in islice(batches, _TIMED_LIMIT):
+        for batch in batches:
             truth = plan.task.truth(batch, step.network).to(plan.device)
-            float(step.step([(batch.images, truth)]).loss)  # waits for the device
+            try:
+                float(step.step([(batch.images, truth)]).loss)  # waits for the device
+            except OutOfMemory:
+                if not step.split_further():  # as the training will
+                    raise
+                continue
             now = time.perf_counter()
             times.append(now - last)
             last = now
-            if now - begin > (_ENOUGH if len(times) > 1 else _SLOW):
+            if len(times) == _TIMED_LIMIT or now - begin > (_ENOUGH if len(times) > 1 else _SLOW):
                 break
     timed = sorted(times[1:] or times)
     return timed[len(timed) // 2]

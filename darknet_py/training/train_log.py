@@ -246,7 +246,7 @@ class TrainLogger:
                     values.setdefault(name, []).append(value.float())
         if not values or not self.is_main_process:
             return
-        means = torch.stack([torch.stack(each).nanmean() for each in values.values()]).tolist()
+        means = torch.stack([torch.stack(tensors).nanmean() for tensors in values.values()]).tolist()
         self.parts.append((step.iteration, dict(zip(values, means, strict=True))))
         if len(self.parts) > _MAX_PARTS:
             del self.parts[1::2]

@@ -72,9 +72,9 @@ def test_it_leaves_the_files_it_promises(whole: tuple[TrainResult, Path]) -> Non
     result, _ = whole
     folder = result.weights.parent
     names = {path.name for path in folder.iterdir()}
-    pictures = {"chart_tiny.png", "tiny_confusion.png", "tiny_precision_recall.png", "tiny_loss_parts.png"}
-    pictures |= {"tiny_report.html", "tiny_samples.jpg", "tiny_worst.jpg"}
-    assert names == FILES | pictures | {"tiny_log.csv", "tiny_map.json", "tiny_classes.csv", "tiny.names"}
+    images = {"chart_tiny.png", "tiny_confusion.png", "tiny_precision_recall.png", "tiny_loss_parts.png"}
+    images |= {"tiny_report.html", "tiny_samples.jpg", "tiny_worst.jpg"}
+    assert names == FILES | images | {"tiny_log.csv", "tiny_map.json", "tiny_classes.csv", "tiny.names"}
     assert read_header(result.weights).seen == 48
     assert result.weights.read_bytes() == (folder / "tiny_last.weights").read_bytes()
     rows = list(csv.DictReader(result.log.read_text().splitlines()))
