@@ -23,8 +23,8 @@ from darknet_py.export.exporter import ExportResult, Job
 from darknet_py.export.plain_inference import Classifier, Detector, fit_into, suppress
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import DetectionHeadSpec, LayerSource, SourceError
+from darknet_py.model.layout import tensor_name
 from darknet_py.model.model_file import ModelFile
-from darknet_py.model.weights import tensor_name
 
 Part = Callable[..., object]
 _LINE = 112  # characters, before names of classes are wrapped

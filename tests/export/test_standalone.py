@@ -21,9 +21,9 @@ from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.layers import LAYERS
 from darknet_py.layers.activations import ACTIVATIONS
 from darknet_py.layers.base import Predictions
+from darknet_py.model.layout import arrays, tensor_name
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
-from darknet_py.model.weights import arrays, tensor_name
 
 FOLDER = Path(__file__).parents[2] / "cfg"
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "c_boxes.npz")
