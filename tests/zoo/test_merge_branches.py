@@ -10,7 +10,7 @@ import torch
 from darknet_py.cli import main
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import parse_text
-from darknet_py.model.load import load
+from darknet_py.model.load import read_trained
 from darknet_py.model.network import Network
 from darknet_py.zoo.design import Design
 from darknet_py.zoo.merge_branches import find_branches, merge_branches
@@ -94,7 +94,7 @@ def test_designed_network_is_merged_into_its_deployed_design(tmp_path: Path, cap
     net.save_weights(weights)
     assert main(["merge", *map(str, (cfg, weights, out, out_weights))]) == 0
     assert "merged 14 pairs of convolutions" in capsys.readouterr().out
-    merged = load(out, out_weights)
+    merged = read_trained(out, out_weights)
     deployed = parse_text(Design("csp-stackrep-deploy", **parts).text())  # type: ignore[arg-type]
     assert [(n.type, n.sources, n.spec) for n in merged.graph] == [(n.type, n.sources, n.spec) for n in deployed]
     image = torch.rand(3, 3, 64, 64)
