@@ -59,7 +59,10 @@ def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
         raise WeightsError(f"{path}: not a PyTorch checkpoint: {reason}") from error
     ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == ("darknet_py", _VERSION)
     if not ours or not isinstance(content, dict) or not content.keys() >= _KEYS:
-        raise WeightsError(f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file")
+        raise WeightsError(
+            f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file; "
+            "`convert CFG FILE OUT.weights` reads those"
+        )
     names, header = _list_of(str, content["names"]), _list_of(int, content["header"])
     texts = _list_of(str, [content["cfg"], content["cfg_name"]])
     if names is None or header is None or texts is None or len(header) != len(Header._fields):
