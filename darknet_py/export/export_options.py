@@ -11,7 +11,7 @@ from darknet_py.graph.graph import Graph, resized
 from darknet_py.layers.base import HIER_THRESH
 
 OUTPUTS = ("raw", "boxes", "nms")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16")
 DYNAMIC = ("none", "batch", "size", "both")
 
 
@@ -23,7 +23,7 @@ class ExportOptions:
         outputs: "boxes": decoded candidates before any threshold. "nms": detections after the confidence threshold and
             non-maximum suppression. "raw": what each head reads, or the output of a network without detection layers.
             Empty: "boxes" of a detector, else "raw".
-        precision: Of all layers but the heads: fp32, fp16, bf16 or int8.
+        precision: Of all layers but the heads: fp32, fp16 or bf16.
         batch: Images per call, where that is fixed.
         dynamic: What the exported network takes any number of: "none", "batch", "size" or "both".
         width: Input width in pixels, instead of the cfg's.
