@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests import conftest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cfg_table", ROOT / "tools" / "cfg_table.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return conftest.tool("cfg_table")
 
 
 def test_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
@@ -29,7 +26,7 @@ def test_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
     (cfgs / "same.cfg").write_text(image + "[maxpool]\nsize=2\nstride=2\n[avgpool]\n[softmax]\n")
     (cfgs / "text.cfg").write_text("[net]\ninputs=9\ntime_steps=500\n[rnn]\noutput=4\nhidden=3\n[softmax]\n[cost]\n")
     (cfgs / "wrong.cfg").write_text(image + "[route]\nlayers=7\n")
-    rows = {row["cfg"]: row for row in tool.table([tmp_path], tmp_path, 8, 60)}
+    rows = {row["cfg"]: row for row in tool.table(list(tool.cfgs(tmp_path, tmp_path)), 8, 60)}
     assert {name: row["status"] for name, row in rows.items()} == {
         "cfg/good.cfg": "ok", "cfg/same.cfg": "ok", "cfg/text.cfg": "ok", "cfg/wrong.cfg": "broken",
     }  # fmt: skip
@@ -42,8 +39,9 @@ def test_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
 def test_too_much_memory_or_time_is_a_row(tool: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "large.cfg"
     path.write_text("[net]\ninputs=60000\n[connected]\noutput=60000\n[cost]\n")
-    assert tool.run(path, 4, 60)["status"] == "failed"
-    assert tool.run(path, 4, 0.0)["status"] == "time"
+    file = tool.CfgFile("", "", "", path.read_bytes(), tmp_path)
+    assert tool.run(file, 4, 60)["status"] == "failed"
+    assert tool.run(file, 4, 0.0)["status"] == "time"
 
 
 def test_only_broken_cfgs_fail_in_the_committed_table() -> None:
@@ -54,3 +52,13 @@ def test_only_broken_cfgs_fail_in_the_committed_table() -> None:
     assert all(row["status"] in ("ok", "broken") for row in rows) and all(broken.values())
     elastic = {"csresnet50-elastic-panet-spp.cfg", "csresnext50-elastic-panet-spp.cfg"}
     assert set(broken) == {"cspx-p7-mish.cfg", "yolov3-spp-matrix.cfg"} | elastic
+
+
+def test_cfgs_of_other_people() -> None:
+    with open(ROOT / "docs" / "cfg_table_wild.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 402 and len({row["repository"] for row in rows}) == 50
+    assert all(row["status"] == "ok" or (row["status"] == "broken" and row["reason"]) for row in rows)
+    differing = {row["cfg"].split("/")[-1] for row in rows if row["c"].startswith("layer ")}
+    assert differing == {"go.cfg", "go.test.cfg", "darknet9000.cfg"}
+    assert sum(row["c"] == "equal" for row in rows) == 287

@@ -1,98 +1,174 @@
-"""Tries every cfg of some folders: parse, build, forward, backward, save and load weights.
+"""Tries every cfg of some folders: parse, build, forward, backward, save and load weights, and the same in C.
 
-    python tools/cfg_table.py FOLDER… --out docs/cfg_table.csv [--memory 8] [--seconds 600]
+    python tools/cfg_table.py FOLDER… --root FOLDER --out docs/cfg_table.csv [--driver DRIVER] [--memory 8]
 
-One row per cfg: layers, parameters and BFLOPs at the size in the cfg, the (small) size at which the network ran, how
-many parameters got a gradient, the status, and the reason if it is not "ok". Each network runs in its own process with
-limits on memory and time. Identical files run once.
+A folder that is a git directory is read from its commits: the head and every branch. One row per cfg: layers,
+parameters and BFLOPs at the size in the cfg, the (small) size at which the network ran, how many parameters got a
+gradient, the status, and the reason if it is not "ok". With --driver (see tools/golden/layers.py), C Darknet runs the
+same cfg at the same size with the same weights and input, and `c` tells whether the outputs of all layers are equal.
+Each network runs in its own process with limits on memory and time. Cfgs of the same sections and options run once.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
-import json
+import multiprocessing
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from zoo.c_darknet import HEADER, compare_values, run_driver
 
-from darknet_py.errors import CfgError
-from darknet_py.graph.graph import parse
+from darknet_py.cfg.document import CfgDocument
+from darknet_py.errors import CfgError, DarknetError
+from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.recurrent import RecurrentLayer
 from darknet_py.model.network import Network
 
-FIELDS = ["repository", "cfg", "layers", "parameters", "bflops", "ran_at", "gradients", "status", "reason"]
-_ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+FIELDS = [
+    "repository", "commit", "cfg", "layers", "parameters", "bflops", "ran_at", "gradients", "status", "reason", "c",
+]  # fmt: skip
 STEPS = 4
 SIDES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 640, 896, 1024, 1280, 1536)
+_NAME = re.compile(r"\.cfg(\.txt)?$", re.IGNORECASE)
+# Other programs' files end in .cfg as well. Each Darknet cfg has one of these.
+_SECTION = re.compile(rb"^\s*\[\s*(net|network|convolutional|connected|maxpool|yolo|region)\s*\]", re.MULTILINE | re.I)
+
+
+class CfgFile(NamedTuple):
+    """One cfg of a repository."""
+
+    repository: str
+    commit: str
+    path: str
+    content: bytes
+    folder: Path  # that paths in the cfg are relative to
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments.add_argument("folders", nargs="*", type=Path, help="folders of cfgs, searched recursively")
     arguments.add_argument("--out", type=Path, help="CSV file to write; default: standard output")
     arguments.add_argument("--root", type=Path, help="folder of the repositories; paths are relative to it")
+    arguments.add_argument("--without", nargs="*", default=[], type=Path, help="folders whose cfgs are left out")
+    arguments.add_argument("--driver", type=Path, help="C Darknet, to compare with")
     arguments.add_argument("--memory", type=float, default=8, help="GiB of address space per network")
     arguments.add_argument("--seconds", type=float, default=600, help="seconds per network")
+    arguments.add_argument("--jobs", type=int, default=1, help="networks at the same time")
     options = arguments.parse_args()
-    if options.one:
-        print(json.dumps(one(options.one, options.memory)))
-        return
-    rows = table(options.folders, options.root or Path(), options.memory, options.seconds)
-    with open(options.out, "w", newline="") if options.out else sys.stdout as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+    root = options.root or Path()
+    known = {fingerprint(file.content) for folder in options.without for file in cfgs(folder, root)}
+    files = [file for folder in options.folders for file in cfgs(folder, root)]
+    files = [file for file in files if fingerprint(file.content) not in known]
+    with open(options.out, "w", newline="") if options.out else sys.stdout as output:
+        writer = csv.DictWriter(output, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-    failures = [row for row in rows if row["status"] != "ok"]
-    print(f"{len(rows)} cfgs, {len(failures)} not ok", file=sys.stderr)
+        rows = table(files, options.memory, options.seconds, options.driver, options.jobs)
+        counts: dict[str, int] = {}
+        for row in rows:
+            writer.writerow(row)
+            output.flush()
+            counts[row["status"]] = counts.get(row["status"], 0) + 1
+            print(f"{row['status']:6} {row['repository']} {row['cfg']} {row['reason']} {row['c']}", file=sys.stderr)
+    print(f"{len(files)} cfgs: {counts}", file=sys.stderr)
 
 
-def table(folders: list[Path], root: Path, memory: float, seconds: float) -> list[dict[str, Any]]:
-    """The rows of all cfgs, in order of path."""
-    results: dict[str, dict[str, Any]] = {}
-    rows = []
-    for path in sorted(file for folder in folders for file in folder.rglob("*.cfg") if file.is_file()):
-        text = path.read_bytes()
-        key = hashlib.sha256(text).hexdigest()
-        if key not in results:
-            results[key] = run(path, memory, seconds)
-        name = path.relative_to(root) if path.is_relative_to(root) else path
-        rows.append({"repository": name.parts[0].replace("+", "/"), "cfg": "/".join(name.parts[1:]), **results[key]})
-        print(f"{rows[-1]['status']:6} {name} {rows[-1]['reason']}", file=sys.stderr, flush=True)
-    return rows
+def cfgs(folder: Path, root: Path) -> Iterator[CfgFile]:
+    """The cfgs of a folder or of a git directory, in order of path; a file that several branches share comes once."""
+    name = folder.relative_to(root) if folder.is_relative_to(root) else folder
+    if not (folder / "HEAD").is_file():
+        for path in sorted(file for file in folder.rglob("*") if file.is_file() and _NAME.search(file.name)):
+            content = path.read_bytes()
+            if _SECTION.search(content):
+                parts = (path.relative_to(root) if path.is_relative_to(root) else path).parts
+                yield CfgFile(parts[0].replace("+", "/"), "", "/".join(parts[1:]), content, working_folder(path))
+        return
+    seen = set()
+    branches = _git(folder, "for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes").decode().split()
+    for branch in ["HEAD", *branches]:
+        commit = _git(folder, "rev-parse", branch).decode().strip()
+        for line in _git(folder, "ls-tree", "-r", "-z", branch).decode("utf-8", "replace").split("\0"):
+            properties, _, path_in_git = line.partition("\t")
+            blob = properties.split(" ")[-1]
+            if not _NAME.search(path_in_git) or properties.startswith("120000") or blob in seen:
+                continue
+            seen.add(blob)
+            content = _git(folder, "cat-file", "blob", blob)
+            if _SECTION.search(content):
+                yield CfgFile(name.parts[0].replace("+", "/"), commit, path_in_git, content, Path())
 
 
-def run(path: Path, memory: float, seconds: float) -> dict[str, Any]:
-    """Runs `check` in a new process; a forked one would inherit broken threads of torch."""
-    blank = dict.fromkeys(FIELDS[2:], "")
-    command = [sys.executable, __file__, "--one", str(path.resolve()), "--memory", str(memory)]
+def _git(folder: Path, *command: str) -> bytes:
+    return subprocess.run(["git", "--git-dir", folder, *command], stdout=subprocess.PIPE, check=True).stdout
+
+
+def fingerprint(content: bytes) -> str:
+    """What distinguishes a cfg: its sections and options, without comments, white space and line ends."""
+    document = _document(content)
+    problems = [problem.message for problem in document.syntax_errors]
+    return repr(
+        [(section.name, [option[:2] for option in section.options]) for section in document.sections] + problems
+    )
+
+
+def _document(content: bytes) -> CfgDocument:
+    return CfgDocument.from_text(content.decode("utf-8", "surrogateescape"), "")
+
+
+def table(
+    files: Sequence[CfgFile], memory: float, seconds: float, driver: Path | None = None, jobs: int = 1
+) -> Iterator[dict[str, Any]]:
+    """The rows of all cfgs, in their order."""
+    first: dict[str, CfgFile] = {}
+    for file in files:
+        first.setdefault(fingerprint(file.content), file)
+    with ThreadPoolExecutor(jobs) as pool:
+        results = {key: pool.submit(run, file, memory, seconds, driver) for key, file in first.items()}
+        for file in files:
+            result = results[fingerprint(file.content)].result()
+            yield {"repository": file.repository, "commit": file.commit, "cfg": file.path, **result}
+
+
+def run(file: CfgFile, memory: float, seconds: float, driver: Path | None = None) -> dict[str, Any]:
+    """Runs `check` in a new process. It is forked, and each uses one thread: torch has started none before."""
+    blank = dict.fromkeys(FIELDS[3:], "")
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=one, args=(file, memory, seconds, driver, sender))
+    process.start()
+    sender.close()
     try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, timeout=seconds, cwd=working_folder(path), env=_ENVIRONMENT
-        )
-    except subprocess.TimeoutExpired:
-        return {**blank, "status": "time", "reason": f"took more than {seconds:g} seconds"}
-    if done.returncode:
-        return {**blank, "status": "failed", "reason": f"process exited with code {done.returncode}"}
-    return {**blank, **json.loads(done.stdout.splitlines()[-1])}
+        if not wait([receiver, process.sentinel], seconds):
+            return {**blank, "status": "time", "reason": f"took more than {seconds:g} seconds"}
+        if receiver.poll():
+            return {**blank, **receiver.recv()}
+        process.join()
+        return {**blank, "status": "failed", "reason": f"process exited with code {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
 
 
-def one(path: Path, memory: float) -> dict[str, Any]:
+def one(file: CfgFile, memory: float, seconds: float, driver: Path | None, sender: Any) -> None:
     """Runs `check` with limited address space; exceptions become a row too."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
+    torch.set_num_threads(1)
+    os.chdir(file.folder)
     try:
-        return check(path)
+        row = check(file.content, driver, seconds / 4)
     except (Exception, SystemExit) as error:
-        return {"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+        row = {"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    sender.send(row)
 
 
 def working_folder(path: Path) -> Path:
@@ -100,18 +176,21 @@ def working_folder(path: Path) -> Path:
     return next((folder for folder in path.resolve().parents if (folder / "data").is_dir()), path.parent)
 
 
-def check(path: Path) -> dict[str, Any]:
+def check(content: bytes, driver: Path | None = None, seconds: float = 600) -> dict[str, Any]:
     """Tries one cfg; returns its row without the name."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    row: dict[str, Any] = dict.fromkeys(FIELDS[2:], "")
+    row: dict[str, Any] = dict.fromkeys(FIELDS[3:], "")
+    limits = {"timeout": seconds}
     try:
-        graph = parse(path)
+        graph = build_graph(_document(content))
     except CfgError as error:
         problem = error.problems[0]
-        return {**row, "status": "broken", "reason": f"line {problem.line}: {problem.where}: {problem.message}"}
+        where = f"line {problem.line}: " + (f"{problem.where}: " if problem.where else "")
+        row |= {"status": "broken", "reason": where + problem.message.replace("\n", " ")}
+        return {**row, "c": c_alone(driver, content, limits) if driver else ""}
     row |= {"layers": len(graph.layers), "parameters": graph.parameters, "bflops": round(graph.bflops, 4)}
-    graph = small(path, graph)
+    graph = small(graph)
     net = Network(graph)
     pixels = bool(graph.net.channels)
     row["ran_at"] = f"{graph.net.width}x{graph.net.height}" if pixels else f"{graph.net.inputs}"
@@ -144,16 +223,37 @@ def check(path: Path) -> dict[str, Any]:
     row["gradients"] = f"{sum(parameter.grad is not None for _, parameter in named)}/{len(named)}"
 
     round_trip(net)
-    return {**row, "status": "ok"}
+    row["status"] = "ok"
+    if driver:
+        for name, array in net.named_buffers():
+            if name.endswith(("mean", "variance")):
+                array.uniform_(0.5, 1.5)
+        size = graph.document.set(0, "width", str(graph.net.width)).set(0, "height", str(graph.net.height))
+        cfg = size.content if pixels else content
+        try:
+            differences = compare_values(driver, cfg, net.eval(), **limits)
+        except (DarknetError, MemoryError, RuntimeError) as error:
+            differences = [f"not compared: {error}"]
+        row["c"] = differences[0] if differences else "equal"
+    return row
 
 
-def small(path: Path, graph: Any) -> Any:
+def c_alone(driver: Path, content: bytes, limits: dict[str, Any]) -> str:
+    """Whether C runs a cfg that we refuse."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "empty.weights"
+        weights.write_bytes(bytes(HEADER))
+        outputs, stopped = run_driver(driver, content, weights, bytes(1 << 26), **limits)
+    return stopped if outputs is None else "C runs it"
+
+
+def small(graph: Graph) -> Graph:
     """The graph at the smallest size that all its layers accept, at most that of the cfg."""
     for side in SIDES:
         if side >= min(graph.net.width, graph.net.height):
             break
         try:
-            return parse(path, width=side, height=side)
+            return build_graph(graph.document, width=side, height=side)
         except CfgError:
             continue
     return graph
@@ -165,7 +265,9 @@ def truth(net: Any, images: int) -> Any:
         return torch.tensor([[image, 0, 0.5, 0.5, 0.4, 0.6, 1] for image in range(images)])
     index, _ = net.heads[-1]
     classes = net.graph.layers[index].inputs[0].size
-    return torch.eye(classes)[torch.arange(images) % classes]
+    rows = torch.zeros(images, classes)
+    rows[torch.arange(images), torch.arange(images) % classes] = 1
+    return rows
 
 
 def raise_if_any(names: Any) -> None:

@@ -56,7 +56,7 @@ def main() -> int:
             used, (table, parameters) = "without assertions", run(options.loose, text)
         differences = compare(graph, table, parameters)
         if options.driver and used == "unchanged":
-            differences += compare_values(options.driver, text, graph)
+            differences += compare_values(options.driver, text.encode(), random_network(graph))
         compared += 1
         failures += bool(differences) or used != "unchanged"
         print(f"{path.stem:<40} {len(graph.layers):4d} layers  {differences[0] if differences else 'equal'}, C {used}")
@@ -136,23 +136,71 @@ def compare(graph: Graph, table: dict[int, str], parameters: int | None) -> list
     return differences
 
 
-def compare_values(driver: Path, text: str, graph: Graph) -> list[str]:
-    """Runs an image through both with random weights; differences beyond float32 rounding."""
+def random_network(graph: Graph) -> Network:
+    """A network with random weights; those of batch norm lie around one."""
     torch.manual_seed(1)
     network = Network(graph).eval()
     for name, array in network.named_buffers():
         if name.endswith(("mean", "variance")):
             array.uniform_(0.5, 1.5)
-    image = torch.rand(1, *graph.input)
+    return network
+
+
+def run_driver(driver: Path, cfg: bytes, weights: Path, pixels: bytes, **limits: Any) -> tuple[bytes | None, str]:
+    """One image through C.
+
+    Args:
+        driver: see tools/golden/layers.py.
+        cfg: the cfg's content.
+        weights: the weights file.
+        pixels: the input, float32.
+        limits: further arguments of `subprocess.run`.
+
+    Returns:
+        The outputs of all layers, each with its length before it, and ""; or None and why C gives none.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        cfg, weights, pixels, out = (Path(folder) / name for name in ("net.cfg", "net.weights", "image", "out"))
-        cfg.write_text(text)
+        file, image, out = (Path(folder) / name for name in ("net.cfg", "image", "out"))
+        file.write_bytes(cfg)
+        image.write_bytes(pixels)
+        command = [driver.resolve(), "predict", file, weights.resolve(), "1", "1", "1", image, out]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", **limits)
+        except subprocess.TimeoutExpired:
+            return None, "C takes too long"
+        unknown = re.search(r"(?:Type not recognized:|(activation) function) *(\S+?)(?:,|$)", done.stderr, re.MULTILINE)
+        if unknown:
+            return None, " ".join(["C does not know", *filter(None, unknown.groups())])
+        if done.returncode < 0:
+            message = re.search("Assertion (.*)failed", done.stderr)
+            return None, f"C asserts {message[1]}" if message else f"C crashes (signal {-done.returncode})"
+        if done.returncode or not out.exists():
+            message = re.search(r"(.*): [\w ]+\nbacktrace", done.stderr)
+            return None, f"C stops: {message[1]}" if message else f"C stops with code {done.returncode}"
+        return out.read_bytes(), ""
+
+
+def compare_values(driver: Path, cfg: bytes, network: Network, **limits: Any) -> list[str]:
+    """Runs an image through both; differences beyond float32 rounding.
+
+    Args:
+        driver: see tools/golden/layers.py.
+        cfg: the content of the cfg that the network is built from.
+        network: the network, in eval mode.
+        limits: further arguments of `subprocess.run`.
+
+    Returns:
+        One line per layer whose values differ, or one that says where C stopped.
+    """
+    graph = network.graph
+    image = torch.rand(1, *graph.input) if graph.net.channels else torch.rand(1, graph.net.inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "net.weights"
         network.save_weights(weights)
-        pixels.write_bytes(image.numpy().tobytes())
-        command = [driver.resolve(), "predict", cfg, weights, "1", "1", "1", pixels, out]
-        if subprocess.run(command, capture_output=True).returncode:
-            return ["C stopped while it ran the network"]
-        values = np.frombuffer(out.read_bytes(), np.float32)
+        content, stopped = run_driver(driver, cfg, weights, image.numpy().tobytes(), **limits)
+    if content is None:
+        return [stopped]
+    values = np.frombuffer(content, np.float32)
     with torch.no_grad():
         outputs = network.outputs(image)
     differences, at = [], 0
@@ -160,6 +208,9 @@ def compare_values(driver: Path, text: str, graph: Graph) -> list[str]:
         count = int(values[at : at + 1].view(np.int32)[0])
         theirs, at = torch.from_numpy(values[at + 1 : at + 1 + count].copy()), at + 1 + count
         if ours is None or not count:
+            continue
+        if ours.numel() != count:
+            differences.append(f"layer {node.index} [{node.type}]: {ours.numel()} values, in C {count}")
             continue
         if node.type == "region":  # the CPU build stores it cell by cell
             theirs = theirs.view(node.output.h, node.output.w, node.output.c).permute(2, 0, 1).flatten()
