@@ -22,6 +22,9 @@ class DarknetError(Exception):
     """Base class of all exceptions of the package."""
 
 
+SHOWN_PROBLEMS = 100  # of one cfg; the others are counted
+
+
 class Problem(NamedTuple):
     """One problem of a cfg and its location."""
 
@@ -41,14 +44,18 @@ class CfgError(DarknetError):
     Attributes:
         problems: every problem, in file order.
         warnings: what would have been warned about. They often name the cause (an unknown key, say), so the message
-            ends with them.
+            ends with them. It has the first hundred of each.
     """
 
     def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()):
         self.problems = tuple(problems)
         self.warnings = tuple(warnings)
-        noted = [problem._replace(message=f"warning: {problem.message}") for problem in self.warnings]
-        super().__init__("\n".join(str(problem) for problem in (*self.problems, *noted)))
+        noted = [problem._replace(message=f"warning: {problem.message}") for problem in self.warnings[:SHOWN_PROBLEMS]]
+        lines = [str(problem) for problem in (*self.problems[:SHOWN_PROBLEMS], *noted)]
+        for name, found in (("errors", self.problems), ("warnings", self.warnings)):
+            if len(found) > SHOWN_PROBLEMS:
+                lines.append(f"and {len(found) - SHOWN_PROBLEMS} more {name}")
+        super().__init__("\n".join(lines))
 
 
 class CfgWarning(UserWarning):

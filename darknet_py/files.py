@@ -1,4 +1,4 @@
-"""Atomic writing of files, their names, and reading of text files."""
+"""Atomic writing of files, and their names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from darknet_py.errors import DarknetError, DataError
+from darknet_py.untrusted import reason, shown_path
 
 _NAME_BYTES = 255  # of a file name, on all common file systems
 _NOT_IN_NAMES = '<>:"/\\|?*' if os.name == "nt" else "/"
-_INSPECTED = 1024  # characters in which a zero byte means that a file is not text
 
 
 def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: type[DarknetError] = DataError) -> None:
@@ -46,7 +45,7 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
-        raise error(f"{_shown(path)}: cannot write: {_reason(problem)}") from problem
+        raise error(f"{shown_path(path)}: cannot write: {reason(problem)}") from problem
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
@@ -71,9 +70,9 @@ def check_output_file(path: str | Path, *, makes_folder: bool = False) -> None:
     except FileNotFoundError:
         if makes_folder:
             return check_output_folder(path.parent)
-        raise DataError(f"{_shown(path)}: cannot write: there is no folder {_shown(path.parent)}") from None
+        raise DataError(f"{shown_path(path)}: cannot write: there is no folder {shown_path(path.parent)}") from None
     except (OSError, ValueError) as problem:
-        raise DataError(f"{_shown(path)}: cannot write: {_reason(problem)}") from None
+        raise DataError(f"{shown_path(path)}: cannot write: {reason(problem)}") from None
 
 
 def check_output_folder(path: str | Path) -> None:
@@ -85,7 +84,7 @@ def check_output_folder(path: str | Path) -> None:
         existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
         _check_folder(existing)
     except (OSError, ValueError) as problem:
-        raise DataError(f"{_shown(path)}: cannot make this folder: {_reason(problem)}") from None
+        raise DataError(f"{shown_path(path)}: cannot make this folder: {reason(problem)}") from None
 
 
 def _check_folder(path: Path) -> None:
@@ -135,82 +134,6 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: str | Path, what: str) -> BinaryIO:
-    """A regular file, open for reading bytes. Raises DataError: path, `what` and the reason."""
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # reading /dev/zero or a pipe would not end
-            raise DataError(f"{_shown(path)}: cannot read the {what}: not a file")
-        return path.open("rb")
-    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
-        raise DataError(f"{_shown(path)}: cannot read the {what}: {_reason(problem)}") from problem
-
-
-def read_text(path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
-    """Reads a regular text file.
-
-    Args:
-        path: The file.
-        what: What the file is, for messages.
-        keep_bytes: See `decode_text`.
-
-    Returns:
-        The text.
-
-    Raises:
-        DataError: The file cannot be read or is not a text file.
-    """
-    with open_regular(path, what) as file:
-        try:
-            content = file.read()
-        except OSError as problem:
-            raise DataError(f"{_shown(path)}: cannot read the {what}: {_reason(problem)}") from problem
-    return decode_text(content, path, what, keep_bytes=keep_bytes)
-
-
-def decode_text(content: bytes, path: str | Path, what: str, *, keep_bytes: bool = False) -> str:
-    """Decodes the content of a text file.
-
-    Args:
-        content: The file's content.
-        path: The file, for messages.
-        what: What the file is, for messages.
-        keep_bytes: Whether the text can be written back unchanged: line endings stay, and bytes that are not UTF-8
-            become surrogate escapes. Otherwise such bytes become U+FFFD, and line endings `\\n`.
-
-    Returns:
-        The text.
-
-    Raises:
-        DataError: The file is not a text file.
-    """
-    if keep_bytes:
-        text = content.decode("utf-8", "surrogateescape")
-    else:
-        text = content.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    return checked_text(text, path, f"the {what}")
-
-
-def checked_text(text: str, path: str | Path, what: str) -> str:
-    """Returns a text read from `path`; raises DataError if it is binary data, such as an image, weights or UTF-16."""
-    download = failed_download(text[:_INSPECTED].encode("utf-8", "replace"))
-    if download:
-        raise DataError(f"{path}: cannot read {what}: {download}")
-    if "\0" in text[:_INSPECTED]:  # later zero bytes end a line, as in C
-        raise DataError(f"{path}: cannot read {what}: not a text file")
-    return text
-
-
-def failed_download(start: bytes) -> str:
-    """What a file is whose content was not downloaded, from its first bytes; empty for any other file."""
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page; download the file itself (on GitHub: Raw)"
-    if start.startswith(b"version https://git-lfs.github.com/"):
-        return "it is a Git LFS pointer; download the file that it stands for (git lfs pull)"
-    return ""
-
-
 def _without_forbidden(name: str) -> str:
     """The name with `_` for what cannot or should not be part of a file name."""
     letters = ("_" if letter in _NOT_IN_NAMES or unicodedata.category(letter) == "Cc" else letter for letter in name)
@@ -233,17 +156,6 @@ def _on_disk(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold() if os.name == "nt" or sys.platform == "darwin" else name
 
 
-def _shown(path: str | Path) -> str:
-    """A path in a message: zero bytes as they are escaped, an endless one cut."""
-    text = str(path)
-    return (repr(text) if "\0" in text else text)[:300]
-
-
-def _reason(problem: OSError | ValueError) -> str:
-    """Why a file could not be read, without its path."""
-    return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
-
-
 def _is_device(path: Path) -> bool:
     """Whether the path is a device such as /dev/null or /dev/stdout, which must not be replaced by a file."""
     return path.parent in (Path("/dev"), Path("/dev/fd")) or (
@@ -256,5 +168,5 @@ def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
-        raise error(f"{_shown(path)}: cannot make this folder: {_reason(problem)}") from problem
+        raise error(f"{shown_path(path)}: cannot make this folder: {reason(problem)}") from problem
     return Path(path)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from darknet_py.errors import DataError, WeightsError
-from darknet_py.files import read_text, write_atomically
+from darknet_py.files import write_atomically
 from darknet_py.model.header import read_header
+from darknet_py.untrusted import read_text
 
 
 def test_file_is_replaced_or_unchanged(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from darknet_py.cfg.sections import Option, Problems, Section, clean_line, parse_option, parse_sections
 from darknet_py.errors import CfgError, Problem
-from darknet_py.files import read_text
 from darknet_py.shipped import find
+from darknet_py.untrusted import read_text
 
 # A line that sets an option. An edit keeps the comment after a value.
 _OPTION_LINE = re.compile(r"(?P<start>[^=]*=[ \t]*)(?P<value>[^#]*?)(?P<end>[ \t]*(?:#.*|(?<=[ \t]);.*)?)", re.DOTALL)
@@ -88,7 +88,8 @@ class CfgDocument:
         """
         problems = Problems(str(path))
         sections = parse_sections(text, problems)
-        lines = tuple((line,) for line in text.splitlines(keepends=True))
+        equal: dict[str, tuple[str]] = {}  # lines repeat; each is kept once
+        lines = tuple(equal.setdefault(line, (line,)) for line in text.splitlines(keepends=True))
         return cls(str(path), tuple(sections), (), tuple(problems.errors), lines)
 
     @property

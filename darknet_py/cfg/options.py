@@ -18,6 +18,7 @@ Number = TypeVar("Number", int, float)
 _INT = re.compile(r"([+-]?)0*(\d{1,20})", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)", re.IGNORECASE | re.ASCII)
 _INT_LIMIT = 2**31 - 1
+_LONGEST_WORD = 100  # that a similar one is looked for
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+", re.ASCII)
 _FRACTION = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
@@ -115,9 +116,10 @@ class Options:
 
     def report_unknown(self) -> None:
         """Warns about each key that was not read. Call it once the section is read."""
+        known = sorted(self._known_keys)
         for key, option in self._options.items():
             if key not in self._known_keys:
-                hint = unusual_characters(key) + did_you_mean(key, sorted(self._known_keys))
+                hint = unusual_characters(key) + did_you_mean(key, known) if self._problems.hints else ""
                 self._problems.warn(option.line, self.where, f"unknown key {key!r} is ignored{hint}")
 
     def line(self, key: str | None) -> builtins.int:
@@ -181,6 +183,8 @@ class Options:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A hint to append to a message: `; did you mean 'x'?`, or nothing. Case and full-width forms do not matter."""
+    if len(word) > _LONGEST_WORD:
+        return ""
     names = {_folded(name): name for name in known}
     matches = difflib.get_close_matches(_folded(word), names, n=1)
     return f"; did you mean {names[matches[0]]!r}?" if matches else ""
@@ -210,7 +214,7 @@ def _spelling_hint(text: str, pattern: re.Pattern[str], in_list: bool) -> str:
     meant = plain
     fraction = _FRACTION.fullmatch(plain)
     if in_list:
-        meant = re.sub(r"(?<=[\d.])\s*[\s;]\s*(?=[\d.+-])", ",", plain)
+        meant = re.sub(r"(?<=[\d.])[\s;]+(?=[\d.+-])", ",", plain)
     elif pattern is _INT and _THOUSANDS.fullmatch(plain):
         meant = plain.replace(",", "")
     elif pattern is _INT and _FLOAT.fullmatch(plain) and float(plain).is_integer() and abs(float(plain)) <= _INT_LIMIT:

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from darknet_py.errors import CfgError, Problem
+from darknet_py.errors import SHOWN_PROBLEMS, CfgError, Problem
 
 
 class Option(NamedTuple):
@@ -51,11 +51,20 @@ class Problems:
 
     def error(self, line: int, where: str, message: str) -> None:
         """Records an error. where: `[section] #index`, or "" outside of sections."""
-        self.errors.append(Problem(self.path, line, where, message))
+        self.errors.append(self._problem(line, where, message))
 
     def warn(self, line: int, where: str, message: str) -> None:
         """Records a warning; an error with `strict`."""
-        (self.errors if self.strict else self.warnings).append(Problem(self.path, line, where, message))
+        (self.errors if self.strict else self.warnings).append(self._problem(line, where, message))
+
+    def _problem(self, line: int, where: str, message: str) -> Problem:
+        cut = message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " …"
+        return Problem(self.path, line, where[:_MAX_MESSAGE], cut)
+
+    @property
+    def hints(self) -> bool:
+        """Whether problems still get hints, which take a while to find: not beyond those that are shown."""
+        return len(self.errors) + len(self.warnings) < SHOWN_PROBLEMS
 
     def raise_errors(self) -> None:
         """Raises one CfgError with all errors so far, in line order; does nothing where there are none."""
@@ -64,6 +73,9 @@ class Problems:
             raise CfgError(*by_line)
 
 
+LAYER_LIMIT = 10_000  # the largest network known has 1,000
+_FAULTY_LINES = 1_000
+_MAX_MESSAGE = 1_000  # characters
 _SPACES = " \t\r\n\v\f"
 _NO_SPACES = str.maketrans("", "", _SPACES)
 # A comment after a value. Darknet reads numbers up to it; hank-ai's Darknet cuts it.
@@ -126,6 +138,10 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     """
     sections: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        if len(problems.errors) >= _FAULTY_LINES or len(sections) > LAYER_LIMIT + 1:
+            what = f"{LAYER_LIMIT:,} layers" if len(sections) > LAYER_LIMIT + 1 else f"{_FAULTY_LINES:,} faulty lines"
+            problems.error(number, "", f"expected at most {what}, got more; the rest of the file is not read")
+            break
         line = raw.strip()  # of all white space: a line that holds nothing else, or a comment, says nothing
         if not clean_line(line) or line[0] in "#;":
             continue

@@ -19,6 +19,7 @@ from typing import TextIO
 from darknet_py.cli.darknet_compat import FORMS, translate
 from darknet_py.cli.usage import Parser, UsageError, check_command, check_options
 from darknet_py.errors import CfgWarning, DarknetError
+from darknet_py.untrusted import escaped_output, printable
 
 PROGRAM = "darknet-py"
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it logs about damaged images, we say in one line
     try:
         args = parse_arguments(sys.argv[1:] if argv is None else argv)
-        with _environment("DARKNET_PY_MAX_PIXELS", vars(args).get("max_pixels")):
+        with _environment("DARKNET_PY_MAX_PIXELS", vars(args).get("max_pixels")), escaped_output():
             exit_code: int = args.run(args)
         return exit_code
     except UsageError as error:
@@ -98,8 +99,7 @@ def _environment(name: str, value: int | None) -> Iterator[None]:
 
 
 def _print_error(error: DarknetError, exit_code: int) -> int:
-    text = str(error).replace("\0", "\\0")  # of a path: terminals and log files stumble over it
-    print(f"{PROGRAM}: {text}", file=sys.stderr)
+    print(f"{PROGRAM}: {printable(str(error))}", file=sys.stderr)
     return exit_code
 
 
@@ -156,7 +156,7 @@ class _LevelPrefix(logging.Formatter):
     """Messages of level INFO as they are, others as `warning: …`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = printable(super().format(record))
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 

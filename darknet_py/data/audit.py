@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from darknet_py.data.image_header import image_header
 from darknet_py.data.images import DARK, decode_image, is_too_dark, letterbox_size
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
+from darknet_py.untrusted import read_file
 
 Size = tuple[int, int]
 Row = tuple[float, ...]  # class, cx, cy, w, h
@@ -173,14 +173,12 @@ def _inspect_images(paths: Sequence[str], rules: AuditRules) -> Iterator[tuple[s
 def _inspect_image(path: str, rules: AuditRules) -> ImageReport:
     labels = None if rules.classifier else load_labels(find_labels(path), rules.classes)
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path, "image")
         image = decode_image(content, rules.channels, path)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        return ImageReport(None, None, (kind, reason), labels)
     except DataError as error:
-        return ImageReport(None, None, ("unreadable", str(error).removeprefix(f"{path}: ")), labels)
+        kind = "missing" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"
+        reason = str(error).removeprefix(f"{path:.300}: ").removeprefix("cannot read the image: ")
+        return ImageReport(None, None, (kind, reason), labels)
     problem = ("dark", DARK) if is_too_dark(image_header(content), image) else None
     return ImageReport((image.shape[1], image.shape[0]), fingerprint(content, image), problem, labels)
 
@@ -239,8 +237,8 @@ def _invalid_label_findings(path: str, labels: Labels, rules: AuditRules) -> Ite
         return
     name = find_labels(path)
     try:
-        lines = Path(name).read_bytes().decode("utf-8-sig", "replace").splitlines()
-    except OSError:
+        lines = read_file(name, "labels").decode("utf-8-sig", "replace").splitlines()
+    except DataError:
         yield Finding("malformed", path, labels.problems[0])
         return
     for problem in labels.problems:

@@ -15,8 +15,9 @@ from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.data.text_encoding import decode_any
 from darknet_py.errors import CfgWarning, DataError
-from darknet_py.files import checked_text, write_atomically
+from darknet_py.files import write_atomically
 from darknet_py.shipped import find as find_file
+from darknet_py.untrusted import checked_text, clean_names, printable, read_file
 
 _KEYS = ["classes", "train", "valid", "test", "names", "labels", "backup", "results", "eval", "map", "difficult"]
 _KEYS += ["tree", "leaves", "top", "saveweights", "savelast"]
@@ -158,8 +159,8 @@ def read_names(path: str | os.PathLike[str], classes: int | None = None) -> list
     A CfgWarning says what was not taken as written.
     """
     path = find_file(path, "names file")
-    text, encoding = decode_any(_content(path, "names"))
-    checked_text(text, path, "names")
+    text, encoding = decode_any(read_file(path, "names file"))
+    checked_text(text, path, "the names file")
     if encoding:
         warnings.warn(f"{path}: not UTF-8; decoded as {encoding}", CfgWarning, stacklevel=2)
     lines = [line.strip() for line in _LINE_END.split(text)]
@@ -168,6 +169,9 @@ def read_names(path: str | os.PathLike[str], classes: int | None = None) -> list
     names, note = _names_of_lines(lines, classes)
     if not names:
         raise DataError(f"{path}: expected class names, one a line, got none")
+    written, names = names, clean_names(names)
+    if printable("".join(written)) != "".join(written):
+        warnings.warn(f"{path}: control characters in names are left out", CfgWarning, stacklevel=2)
     if note:
         warnings.warn(f"{path}: {note}", CfgWarning, stacklevel=2)
     return names
@@ -228,7 +232,7 @@ def read_list(path: str | os.PathLike[str]) -> list[str]:
             raise DataError(f"{path}: expected images, got none in this folder")
         return images
     path = Path(path)
-    text = _text(path, "a list of images", errors="surrogateescape")
+    text = _text(path, "list of images")
     lines = [line.strip() for line in _LINE_END.split(text)]
     images = [line for line in lines if line]
     if not images:
@@ -298,27 +302,16 @@ def _bases(anchor: Path) -> tuple[Path, ...]:
     return Path(), folder, folder.parent, folder.parent.parent
 
 
-def _content(path: str | os.PathLike[str], what: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise DataError(f"{path!s:.200}: cannot read {what}: {_reason(error)}") from None
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def _text(path: str | os.PathLike[str], what: str, errors: str) -> str:
-    content = _content(path, what)
+def _text(path: str | os.PathLike[str], what: str) -> str:
+    content = read_file(path, what)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as editors of Windows save "Unicode"
-        return checked_text(content.decode("utf-16", "replace"), Path(path), what)
-    return checked_text(content.decode("utf-8-sig", errors), Path(path), what)
+        return checked_text(content.decode("utf-16", "replace"), path, f"the {what}")
+    return checked_text(content.decode("utf-8-sig", "surrogateescape"), path, f"the {what}")
 
 
 def _options(path: Path) -> Iterable[tuple[str, str, int]]:
     seen = set()
-    for number, raw in enumerate(_LINE_END.split(_text(path, "the .data file", errors="surrogateescape")), 1):
+    for number, raw in enumerate(_LINE_END.split(_text(path, ".data file")), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue

@@ -22,7 +22,7 @@ from torch import Tensor
 from darknet_py.data.image_header import ImageHeader, image_header
 from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import CfgWarning, DataError
-from darknet_py.files import failed_download
+from darknet_py.untrusted import failed_download, read_file
 
 Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
 Pixels = NDArray[np.float32]
@@ -34,6 +34,7 @@ IMAGE_SUFFIXES = *_ALWAYS, *(suffix for suffix in _IN_SOME_BUILDS if cv2.haveIma
 MAX_PIXELS = 178_956_970  # more is refused before anything is allocated, as by Pillow; see `max_pixels`
 MAX_PIXELS_VARIABLE = "DARKNET_PY_MAX_PIXELS"
 DARK = "16-bit image with values below 4096 is nearly black in 8 bits; multiply its values by 16 and save it again"
+_UNREADABLE = "unsupported or corrupt image file"
 _dark_folders: set[str] = set()
 _DARK = 16  # the highest value of 12-bit data in the upper 8 of 16 bits is 15
 
@@ -48,14 +49,7 @@ def load_image(path: str | PathLike[str], channels: int | None = 3, stb: bool = 
     Raises DataError, naming the file, when it is missing, unreadable, cut off or has another number of channels.
     """
     name = fspath(path)
-    try:
-        with open(name, "rb", buffering=0) as file:
-            data = file.read()
-    except OSError as error:
-        raise DataError(f"{name:.300}: cannot read the image: {error.strerror or error}") from None
-    except ValueError:
-        raise DataError(f"{name!r}: cannot read the image: the path has a zero byte") from None
-    return decode_image(data, channels, name, stb)
+    return decode_image(read_file(name, "image"), channels, name, stb)
 
 
 def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", stb: bool = False) -> Image:
@@ -66,7 +60,9 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
         return _decode_npy(data, channels, name)
     channels = 3 if channels is None else channels
     header = image_header(data)
-    if header and header.width * header.height > max_pixels():
+    if header is None:  # what OpenCV would allocate for it is not known
+        raise DataError(f"{name}: {failed_download(data[:1024]) or _UNREADABLE}")
+    if header.width * header.height > max_pixels():
         raise DataError(
             f"{name}: expected at most {max_pixels():,} pixels, got {header.width} x {header.height} "
             "(resize or tile it, or raise --max-pixels)"
@@ -83,7 +79,7 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     except cv2.error:  # OpenCV refuses sizes above 2^30 pixels with an exception
         image = None
     if image is None:
-        raise DataError(f"{name}: {failed_download(data[:1024]) or 'unsupported or corrupt image file'}")
+        raise DataError(f"{name}: {_UNREADABLE}")
     if image.ndim == 2:
         image = image[:, :, None]
     elif flag != _READ_RGB and image.shape[2] in (3, 4):

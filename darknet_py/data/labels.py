@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_py.errors import DataError
+from darknet_py.untrusted import MAX_TEXT, read_file
 
 Boxes = NDArray[np.float32]  # rows (class, center x, center y, width, height, track), relative to the image
 
@@ -66,13 +67,11 @@ def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Lab
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
-            text = file.read().decode("utf-8-sig", "replace")
-    except FileNotFoundError:
-        return Labels(_NO_BOXES, [f"{name}: no label file; the image counts as a negative"], missing=True)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        return Labels(_NO_BOXES, [f"{name:.300}: cannot read the labels: {reason}"], missing=True)
+        text = read_file(name, "labels", limit=MAX_TEXT).decode("utf-8-sig", "replace")
+    except DataError as error:
+        absent = isinstance(error.__cause__, FileNotFoundError)
+        problem = f"{name}: no label file; the image counts as a negative" if absent else str(error)
+        return Labels(_NO_BOXES, [problem], missing=True)
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         return Labels(_NO_BOXES)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from darknet_py.data.loader import Batch, BatchSource
 from darknet_py.errors import DataError
-from darknet_py.files import open_regular
+from darknet_py.untrusted import read_file
 
 Text = NDArray[np.uint8]
 
@@ -21,8 +21,7 @@ _JUMP_CHANCE = 0.1  # that a stream continues elsewhere in the text after a mini
 
 def read_bytes(path: str | Path, inputs: int) -> Text:
     """Reads a text of at least two bytes, all of them below `inputs`. Raises DataError."""
-    with open_regular(path, "text") as file:
-        text = np.frombuffer(file.read(), np.uint8)
+    text = np.frombuffer(read_file(path, "text"), np.uint8)
     if len(text) < 2:
         raise DataError(f"{path}: expected a text of at least 2 bytes, got {len(text)}")
     if text.max() >= inputs:

@@ -6,15 +6,16 @@ Every scalar is a str, so that a class named `no` stays that; tags are ignored, 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TypeAlias
 
 import yaml
 
 from darknet_py.errors import DataError
+from darknet_py.untrusted import read_file
 
 Value: TypeAlias = str | list["Value"] | dict[str, "Value"]
 
+_MAX_BYTES = 1 << 22  # PyYAML reads a megabyte in ten seconds
 _MAX_VALUES = 1_000_000  # with each alias written out; more is an attack, not a data set
 
 
@@ -31,10 +32,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Value]:
         DataError: The file cannot be read, is not such YAML, is nested too deeply, or its aliases expand to more than a
             million values. The message names the file and the line.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
+    text = read_file(path, "YAML file", limit=_MAX_BYTES).decode("utf-8-sig", "surrogateescape")
     try:
         content = _Expander().value(yaml.compose(text, yaml.BaseLoader))
     except yaml.MarkedYAMLError as error:

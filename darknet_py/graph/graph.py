@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -12,7 +13,7 @@ from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section, unusual_characters
-from darknet_py.errors import CfgWarning, Problem
+from darknet_py.errors import SHOWN_PROBLEMS, CfgWarning, Problem
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, HeadSpec, Node, Shape, ShapeError
 from darknet_py.layers.foreign import foreign_section
@@ -202,8 +203,11 @@ def live_values(graph: Graph) -> list[int]:
 
 
 def _warn(graph: Graph) -> Graph:
-    for warning in graph.warnings:
+    for warning in graph.warnings[:SHOWN_PROBLEMS]:
         warnings.warn(str(warning), CfgWarning, stacklevel=3)
+    more = len(graph.warnings) - SHOWN_PROBLEMS
+    if more > 0:
+        warnings.warn(f"{graph.path}: and {more} more warnings", CfgWarning, stacklevel=3)
     return graph
 
 
@@ -228,7 +232,7 @@ def _resolve(sections: Sequence[Section], net: NetSpec, problems: Problems) -> l
         name = ALIASES.get(section.name, section.name)
         spec_type = LAYERS.get(name)
         if spec_type is None:
-            hint = foreign_section(options) or _section_hint(section.name)
+            hint = foreign_section(options) or (_section_hint(section.name) if problems.hints else "")
             options.error(f"expected a known section, got [{section.name}]{hint}")
             shapes.append(None)
             continue
@@ -274,7 +278,7 @@ def _check_classes(heads: Sequence[tuple[Options, DetectionHeadSpec]]) -> None:
     numbers = [spec.classes for _, spec in heads]
     if len(set(numbers)) < 2:
         return
-    expected = max(numbers, key=numbers.count)
+    ((expected, _),) = Counter(numbers).most_common(1)  # of equal counts the first
     other = heads[numbers.index(expected)][0]
     for options, spec in heads:
         if spec.classes != expected:

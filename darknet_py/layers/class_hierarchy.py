@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.options import atoi
 from darknet_py.errors import DataError
-from darknet_py.files import read_text
+from darknet_py.untrusted import read_text
+
+_MAX_PATHS = 1 << 24  # values in `ClassHierarchy.path`; the tree of YOLO9000 has 9,418 classes in 17 levels
 
 
 class ClassHierarchy(nn.Module):
@@ -52,6 +54,12 @@ class ClassHierarchy(nn.Module):
             parents.append(parent)
         if len(names) != classes:
             raise DataError(f"{path}: expected {classes} classes, got {len(names)}")
+        levels: list[int] = []
+        for parent in parents:
+            levels.append(levels[parent] + 1 if parent >= 0 else 1)
+        if max(levels, default=1) * classes > _MAX_PATHS:
+            most = _MAX_PATHS // classes
+            raise DataError(f"{path}: expected at most {most} levels of {classes} classes, got {max(levels)}")
         return cls(names, parents)
 
     def softmax(self, x: Tensor, dim: int, temperature: float = 1.0) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from darknet_py.cfg.options import Options, atoi
 from darknet_py.errors import DataError
-from darknet_py.files import read_text
 from darknet_py.layers.foreign import angles_in_anchors
+from darknet_py.untrusted import read_text
 
 ANCHOR_LIMIT = 1 << 10  # the largest `num`, so that a typo does not allocate gigabytes of anchors
 

@@ -14,10 +14,13 @@ The file is a plain `torch.save` of a dict that `torch.load(path, weights_only=T
 from __future__ import annotations
 
 import io
+import os
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import BinaryIO, NamedTuple, TypeVar
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
@@ -26,10 +29,11 @@ from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.header import Header
+from darknet_py.untrusted import clean_names
 
 Item = TypeVar("Item")
 _VERSION = 1
-_KEYS = {"cfg", "cfg_name", "names", "header", "state_dict"}
+_KEYS = ("cfg", "cfg_name", "names", "header", "state_dict")
 _ZIP = b"PK\x03\x04"
 
 
@@ -53,12 +57,17 @@ def is_archive(file: BinaryIO) -> bool:
 def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     """Reads an open checkpoint. Raises WeightsError when it is damaged or not one of ours, CfgError for its cfg."""
     try:
+        _check_unpacked_size(file, path)
         content: object = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message advises to load it all the same
+        raise WeightsError(f"{path}: not a checkpoint: it holds other objects than tensors, or is damaged") from error
+    except WeightsError:
+        raise
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: not a PyTorch checkpoint: {reason}") from error
     ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == ("darknet_py", _VERSION)
-    if not ours or not isinstance(content, dict) or not content.keys() >= _KEYS:
+    if not ours or not isinstance(content, dict) or not content.keys() >= set(_KEYS):
         raise WeightsError(
             f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file; "
             "`convert CFG FILE OUT.weights` reads those"
@@ -71,7 +80,17 @@ def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     thresh = content.get("thresh")
     if not isinstance(thresh, (float, NoneType)):
         raise WeightsError(f"{path}: damaged checkpoint: thresh: expected a number, got {thresh!r:.100}")
-    return Checkpoint(parse_text(*texts), names, Header(*header), tensors, thresh)
+    return Checkpoint(parse_text(*texts), clean_names(names), Header(*header), tensors, thresh)
+
+
+def _check_unpacked_size(file: BinaryIO, path: str | Path) -> None:
+    """Raises WeightsError where an archive unpacks to more than it has: `torch.save` does not compress."""
+    with ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if unpacked > size:
+        raise WeightsError(f"{path}: not a checkpoint: {size:,} bytes that unpack to {unpacked:,}")
 
 
 def _list_of(kind: type[Item], value: object) -> list[Item] | None:

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from darknet_py.errors import DataError
-from darknet_py.files import read_text
 from darknet_py.graph.graph import Graph
+from darknet_py.untrusted import read_text
 
 _WEIGHTS = re.compile(r"(.+)_(best|last|final|ema|\d+)\.weights")
 

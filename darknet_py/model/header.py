@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from darknet_py.errors import WeightsError
-from darknet_py.files import failed_download
+from darknet_py.untrusted import failed_download, open_regular
 
 INSPECTED = 512  # bytes at the start of a file: enough for a header, and to recognize a web page
 _WIDE, _NARROW = 20, 16  # bytes
@@ -89,11 +89,8 @@ def read_header(path: str | Path) -> Header:
 
     Raises WeightsError when the file cannot be read or is too short.
     """
-    try:
-        with open(path, "rb") as file:
-            return parse_header(file.read(INSPECTED), path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
+    with open_regular(path, "weights", WeightsError) as file:
+        return parse_header(file.read(INSPECTED), path)
 
 
 def parse_header(start: bytes, path: str | Path) -> Header:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import DarknetError, WeightsError
-from darknet_py.files import decode_text, open_regular
 from darknet_py.graph.graph import Graph, parse_text, resized
 from darknet_py.layers.base import LayerArray, Node
 from darknet_py.model import checkpoint, safetensors_file
@@ -21,6 +20,7 @@ from darknet_py.model.header import DEFAULT_HEADER, Header
 from darknet_py.model.layout import arrays, is_loaded, stored_arrays, tensor_name
 from darknet_py.model.weights import read_weights_file, write_weights_file
 from darknet_py.shipped import find
+from darknet_py.untrusted import MAX_TEXT, decode_text, open_regular, read_content
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth")
 WEIGHT_SUFFIXES = (*CHECKPOINT_SUFFIXES, ".weights", safetensors_file.SUFFIX)
@@ -154,18 +154,15 @@ class ModelFile:
             DarknetError: The file is a `.weights` file and there is no layout.
         """
         _check_exists(path)
-        try:
-            with open(path, "rb") as file:
-                if Path(path).suffix == safetensors_file.SUFFIX:
-                    return cls(*safetensors_file.read_safetensors(path), str(path)).before(cutoff)
-                if checkpoint.is_archive(file):
-                    return cls(*checkpoint.read_checkpoint(file, path), str(path)).before(cutoff)
-                if layout is None:
-                    raise DarknetError(NO_CFG)
-                header, tensors = read_weights_file(file, path, layout, cutoff, ignore_rest)
-                return cls(layout, names_beside(path, layout), header, tensors, threshold_beside(path), str(path))
-        except OSError as error:
-            raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
+        with open_regular(path, "weights", WeightsError) as file:
+            if Path(path).suffix == safetensors_file.SUFFIX:
+                return cls(*safetensors_file.read_safetensors(path), str(path)).before(cutoff)
+            if checkpoint.is_archive(file):
+                return cls(*checkpoint.read_checkpoint(file, path), str(path)).before(cutoff)
+            if layout is None:
+                raise DarknetError(NO_CFG)
+            header, tensors = read_weights_file(file, path, layout, cutoff, ignore_rest)
+            return cls(layout, names_beside(path, layout), header, tensors, threshold_beside(path), str(path))
 
     def log_loaded(self) -> None:
         """Logs how many layers have weights."""
@@ -316,7 +313,7 @@ def _other_network(stored: Graph, graph: Graph) -> str:
 
 
 def _check_exists(path: str | Path) -> None:
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise WeightsError(f"{path!s:.300}: weights file not found")
 
 
@@ -333,5 +330,5 @@ def read_cfg(path: str | Path, width: int | None = None, height: int | None = No
         if checkpoint.is_archive(file):
             model = ModelFile(*checkpoint.read_checkpoint(file, path), str(path))
             return replace(model, graph=resized(model.graph, width, height))
-        text = decode_text(file.read(), path, "cfg", keep_bytes=True)
+        text = decode_text(read_content(file, path, "cfg", limit=MAX_TEXT), path, "cfg", keep_bytes=True)
     return ModelFile(parse_text(text, str(path), width=width, height=height, strict=strict))

@@ -31,11 +31,12 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import TrainError, WeightsError
-from darknet_py.files import make_folder, open_regular, write_atomically
+from darknet_py.files import make_folder, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
 from darknet_py.training.run_lock import is_running
 from darknet_py.training.state import DamagedState, OtherNetwork, TrainingState, pack_state, unpack_state
+from darknet_py.untrusted import open_regular
 
 MiniBatch = tuple[Tensor, Tensor]  # images, truth
 

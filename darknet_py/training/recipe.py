@@ -293,10 +293,7 @@ class Recipe:
         net = edits.graph().net
         if not self.base.detection_specs:
             return
-        if net.letter_box:
-            if net.mixup in (3, 4):
-                edits.set(0, "mosaic", 0, "Darknet refuses it together with letter_box=1")
-        elif not net.track:
+        if not net.letter_box and not net.track:
             edits.set(0, "mosaic", 1, "four images in one")
         if edits.graph().net.mixup in (1, 3, 4):
             stop = math.floor(net.max_batches * _CLOSE_MIXING)

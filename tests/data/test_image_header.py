@@ -100,3 +100,40 @@ def test_twelve_bits_in_sixteen(tmp_path: Path, suffix: str) -> None:
     with pytest.warns(CfgWarning, match="nearly black in 8 bits; multiply its values by 16"):
         assert load_image(dark).max() == 15
     assert load_image(full).max() == 255
+
+
+def test_headers_of_rarer_formats() -> None:
+    """What OpenCV decodes has a header; else its size would not be known before."""
+    decimals = IMAGE.astype(np.float32) / 255
+    for suffix, image in ((".ras", IMAGE), (".sr", IMAGE), (".pam", IMAGE), (".pfm", decimals), (".hdr", decimals)):
+        header = image_header(encoded(suffix, image))
+        assert header is not None and header[:2] == (80, 70), suffix
+    if ".avif" in IMAGE_SUFFIXES:
+        assert image_header(encoded(".avif")) == (80, 70, 8, 1)
+    os2 = b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 80, 70, 1, 24)
+    assert image_header(os2) == (80, 70, 8, 1)
+    entries = struct.pack("<HHQQ", 256, 3, 1, 80) + struct.pack("<HHQQ", 257, 4, 1, 70)
+    assert image_header(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2) + entries) == (80, 70, 8, 1)
+
+
+def test_bytes_between_segments_of_a_jpeg_are_skipped() -> None:
+    """libjpeg skips them, too: a claim cannot hide behind them."""
+    data = claiming(32000, 32000)["jpg"]
+    hidden = data[:2] + b"\0junk\xff\0" + data[2:]
+    assert image_header(hidden) == (32000, 32000, 8, 1)
+    with pytest.raises(DataError, match="got 32000 x 32000"):
+        decode_image(hidden)
+
+
+def test_images_without_a_header_are_not_decoded() -> None:
+    for data in (b"\xff\xd8\xff\xd9", b"unknown", encoded(".png")[:10]):
+        with pytest.raises(DataError, match="unsupported or corrupt image file"):
+            decode_image(data)
+
+
+def test_largest_number_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKNET_PY_MAX_PIXELS", "5599")
+    with pytest.raises(DataError, match="expected at most 5,599 pixels, got 80 x 70"):
+        decode_image(encoded(".png"))
+    monkeypatch.setenv("DARKNET_PY_MAX_PIXELS", "5600")
+    assert decode_image(encoded(".png")).shape == (70, 80, 3)

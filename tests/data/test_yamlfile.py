@@ -112,7 +112,7 @@ def test_deep_nesting_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.yaml: cannot read: No such file"):
+    with pytest.raises(DataError, match=r"none\.yaml: cannot read the YAML file: No such file"):
         read_yaml(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     with pytest.raises(DataError, match=r"list\.yaml: expected `key: value` lines, got"):

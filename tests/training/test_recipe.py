@@ -179,13 +179,6 @@ def test_evaluations_and_early_stopping() -> None:
     assert timed.run_options(timed.graph().net, 30) == TrainOptions(map=50, recover=False)
 
 
-def test_no_mosaic_with_letter_box() -> None:
-    """yolov4-csp.cfg of AlexeyAB has both keys, with which Darknet does not train."""
-    base = parse_text(CFG.replace("batch=4", "batch=4\nletter_box=1\nmosaic=1"))
-    net = Recipe("scratch", base, {}, Photos(20), CPU).graph().net
-    assert (net.letter_box, net.mixup, net.mosaic_stop) == (True, 0, 0)
-
-
 def test_a_cfg_for_testing_can_be_trained() -> None:
     text = CFG.replace("batch=4", "batch=1").replace("max_batches=12", "").replace("learning_rate=0.001", "")
     net = Recipe("scratch", parse_text(text), {}, Photos(20), CPU).graph().net

@@ -23,6 +23,7 @@ from darknet_py.data.readers.darknet_layout import (
 )
 from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
+from darknet_py.untrusted import read_file
 
 
 def coco_to_darknet(
@@ -139,9 +140,7 @@ _TYPES: dict[str, tuple[type, ...]] = {"id": (int, str), "text": (str,), "list":
 
 def _load_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: cannot read: {error.strerror or error}") from None
+        content = json.loads(read_file(file, "COCO file"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: expected COCO JSON, got: {error}") from None
     for key, expected in _SCHEMA.items():

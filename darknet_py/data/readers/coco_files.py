@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from darknet_py.errors import DataError
+from darknet_py.untrusted import open_regular
 
 Splits = dict[str, tuple[Path, Path]]  # split → (annotations, folder of its images)
 _SPLIT_NAMES = {"train": "train", "valid": "val", "val": "val", "test": "test"}  # part of a file name → split
@@ -100,7 +101,9 @@ def find_image_folder(file: Path, split: str, image: str, stem: str) -> Path:
 def _first_image(file: Path) -> str:
     """The file_name of the first image, splits without parsing a file of possibly hundreds of megabytes."""
     try:
-        with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_regular(file, "COCO file") as stream:
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        with content:
             match = _FILE_NAME.search(content)
             return str(json.loads(match[1])) if match else ""
     except OSError as error:

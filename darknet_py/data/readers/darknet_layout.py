@@ -22,6 +22,7 @@ from darknet_py.data.images import load_image
 from darknet_py.data.labels import save_labels
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder
+from darknet_py.untrusted import clean_names
 
 Row = tuple[int, float, float, float, float]  # class, cx, cy, w, h relative to the image
 
@@ -138,7 +139,7 @@ def write_labels(images: Mapping[str, Sequence[Row]], folder: Path) -> int:
 
 def write_data_file(out: Path, name: str, names: Sequence[str], train: str | None, valid: str | None) -> DataFile:
     """Writes OUT/NAME.names and OUT/NAME.data, whose lists are OUT/TRAIN.txt and OUT/VALID.txt."""
-    write_list(out / f"{name}.names", [" ".join(class_name.split()) for class_name in names])  # one line each
+    write_list(out / f"{name}.names", clean_names(names))
     lines = [f"classes = {len(names)}"]
     for key, split in (("train", train), ("valid", valid)):
         if split is not None:

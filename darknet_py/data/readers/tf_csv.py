@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from darknet_py.data.datafile import write_list
@@ -23,7 +24,7 @@ from darknet_py.data.readers.darknet_layout import (
 )
 from darknet_py.data.text_encoding import decode_any
 from darknet_py.errors import DataError
-from darknet_py.files import checked_text
+from darknet_py.untrusted import checked_text, open_regular, read_file
 
 _SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}  # part of a file name → split
 _CORNERS = "xmin", "ymin", "xmax", "ymax"
@@ -90,12 +91,9 @@ def csv_files(path: Path) -> dict[str, Path]:
 
 
 def _has_columns(file: Path) -> bool:
-    try:
-        with open(file, "rb") as stream:
-            first = decode_any(stream.readline(10_000))[0]
-    except OSError:
-        return False
-    return set(_REQUIRED) <= set(_columns(first))
+    with suppress(DataError, OSError), open_regular(file, "CSV file") as stream:
+        return set(_REQUIRED) <= set(_columns(decode_any(stream.readline(10_000))[0]))
+    return False
 
 
 def _columns(line: str) -> list[str]:
@@ -104,10 +102,7 @@ def _columns(line: str) -> list[str]:
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
     """Line numbers and rows by column."""
-    try:
-        text = checked_text(decode_any(file.read_bytes())[0], file, "the CSV file")
-    except OSError as error:
-        raise DataError(f"{file}: cannot read: {error.strerror or error}") from None
+    text = checked_text(decode_any(read_file(file, "CSV file"))[0], file, "the CSV file")
     lines = text.splitlines() or [""]
     columns = _columns(lines[0])
     missing = [name for name in _REQUIRED if name not in columns]

@@ -18,6 +18,7 @@ from darknet_py.data.readers.darknet_layout import ConversionResult, write_data_
 from darknet_py.data.yamlfile import read_yaml
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder
+from darknet_py.untrusted import read_file
 
 SPLITS = "train", "val", "test"
 
@@ -150,12 +151,7 @@ def _class_order(file: Path, file_names: list[str], names: Sequence[str] | None)
 
 def _copy_labels(source: Path, target: Path, classes: int, order: Sequence[int] | None, problems: list[str]) -> int:
     """Writes the label file of one image; returns the number of boxes."""
-    try:
-        content = source.read_bytes()
-    except FileNotFoundError:
-        content = b""
-    except OSError as error:
-        raise DataError(f"{source}: cannot read the labels: {error.strerror or error}") from None
+    content = read_file(source, "labels") if os.path.lexists(source) else b""
     target.write_bytes(_polygons_to_boxes(content))
     labels = load_labels(target, classes)
     problems += [problem.replace(str(target), str(source), 1) for problem in labels.problems]

@@ -23,6 +23,7 @@ from darknet_py.data.readers.darknet_layout import (
     write_labels,
 )
 from darknet_py.errors import DataError
+from darknet_py.untrusted import MAX_TEXT, read_file, read_text
 
 
 class _Object(NamedTuple):
@@ -123,7 +124,7 @@ def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
     """The plain lists of ImageSets/Main (lists with a second column mark single classes)."""
     splits, known = {}, set(stems)
     for file in sorted(root.glob("ImageSets/Main/*.txt")):
-        lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line.strip() for line in read_text(file, "list of images").splitlines()]
         lines = [line for line in lines if line]
         if lines and all(len(line.split()) == 1 or line in known for line in lines):
             splits[file.stem] = lines
@@ -133,8 +134,8 @@ def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
 def _read_annotation(file: Path, image: Path) -> tuple[AnnotatedImage, list[_Object]]:
     """The image with the size in the file, if there is one, and its objects."""
     try:
-        root = ElementTree.parse(file).getroot()
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        root = ElementTree.fromstring(read_file(file, "annotation", limit=MAX_TEXT))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{file}: expected a VOC annotation, got no XML: {error}") from None
     width, height = (_number(file, root, f"size/{side}", 0) for side in ("width", "height"))
     size = (width, height) if width > 0 and height > 0 else None

@@ -171,7 +171,7 @@ def test_coco_errors(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content)
     with pytest.raises(DataError, match=f"x.json: {message}"):
         coco_to_darknet({"train": (path, tmp_path)}, tmp_path / "out")
-    with pytest.raises(DataError, match=r"none.json: cannot read: No such file"):
+    with pytest.raises(DataError, match=r"none.json: cannot read the COCO file: No such file"):
         coco_to_darknet({"train": (tmp_path / "none.json", tmp_path)}, tmp_path / "out")
 
 

@@ -1,0 +1,166 @@
+"""The inputs behind public bug reports, folder by folder, as a user comes upon them (../shared/reference/bugs)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import darknet_py
+from darknet_py.cli import main
+from darknet_py.data.audit import AuditRules, audit
+from darknet_py.data.labels import find_labels, load_labels
+from darknet_py.data.open_dataset import WRONG_SIZES, conversion_notes, open_dataset
+from darknet_py.errors import CfgError, CfgWarning, DarknetError
+from tests import conftest
+
+pytestmark = pytest.mark.reference
+
+BUGS = conftest.REFERENCE / "bugs"
+# The number that C reads, and the part of the value that it drops.
+READ_IN_PART = {
+    "22b-decimal-comma.cfg": ("learning_rate", 0.0, ",001"),
+    "22c-thousands.cfg": ("max_batches", 6, ",000"),
+    "29-two-per-line.cfg": ("batch", 4, "subdivisions=2"),
+}
+REFUSED = {
+    "16-upper-key.cfg": r"no width\n.*:4: .*did you mean 'width'",
+    "70-filters-on-section-line.cfg": r":16: expected nothing after \[convolutional\], got 'filters=8'",
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_each_file_has_a_test() -> None:
+    names = {path.name for path in (BUGS / "cfg").iterdir()}
+    assert names == READ_IN_PART.keys() | REFUSED.keys() | {"05-inline-activation.cfg"}
+    assert {path.name for path in (BUGS / "heads").iterdir()} == {"forgot.cfg"}
+    assert {path.name for path in (BUGS / "lists").iterdir()} == {"glued.data", "glued.txt"}
+    assert {path.name for path in (BUGS / "formats").iterdir()} == {"rf", "task_12", "voc", "voc1"}
+    hostile = {re.sub(r"_\d", "", path.name) for path in (BUGS / "hostile").iterdir()}
+    assert hostile == {
+        "claim32k.jpg", "coco_overwrite", "data_coco.bin", "img.bin", "pt.bin", "state.bin", "yaml_alias_names",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_IN_PART)
+def test_cfgs_that_c_reads_in_part(name: str) -> None:
+    key, value, dropped = READ_IN_PART[name]
+    with pytest.warns(CfgWarning, match=rf"{key}: '.*' is read as {value:g} and '{dropped}' is dropped"):
+        graph = darknet_py.parse(BUGS / "cfg" / name)
+    assert getattr(graph.net, key) == value
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_cfgs_that_are_refused(name: str) -> None:
+    with pytest.raises(CfgError, match=REFUSED[name]):
+        darknet_py.parse(BUGS / "cfg" / name)
+
+
+def test_comment_after_a_word() -> None:
+    graph = darknet_py.parse(BUGS / "cfg" / "05-inline-activation.cfg")
+    assert [vars(node.spec)["activation"] for node in graph.layers[:4]] == ["leaky"] * 3 + ["linear"]
+    assert not graph.warnings
+
+
+def test_heads_that_disagree() -> None:
+    with pytest.raises(CfgError, match=r":71: \[yolo\] #7: classes: .* got 2 and 80 in \[yolo\] #4 \(line 51\)"):
+        darknet_py.parse(BUGS / "heads" / "forgot.cfg")
+
+
+def test_glued_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(BUGS / "base")  # where its names are
+    for command in (["check", "--data"], ["train", str(BUGS / "base" / "t.cfg"), "--data"]):
+        assert main([*command, str(BUGS / "lists" / "glued.data")]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(r"glued.txt:1: expected one image path a line, got 1080 in one line", line)
+
+
+@pytest.mark.parametrize(("name", "train", "valid", "boxes"), [("task_12", 6, 6, 6), ("rf", 6, 6, 6)])
+def test_formats(name: str, train: int, valid: int, boxes: int) -> None:
+    data = open_dataset(BUGS / "formats" / name)
+    images = data.train_images()
+    assert (data.class_names(), len(images), len(data.valid_images())) == (["red", "blue"], train, valid)
+    labels = [load_labels(find_labels(image), 2) for image in images]
+    assert sum(len(found.boxes) for found in labels) == boxes and not any(found.problems for found in labels)
+
+
+def test_turned_and_wrong_sizes() -> None:
+    data = open_dataset(BUGS / "formats" / "voc", names=["red", "blue"])
+    labels = load_labels(find_labels(data.train_images()[0])).boxes[0, :5]
+    assert labels.tolist() == pytest.approx([0, 0.666667, 0.45, 0.333333, 0.5], abs=1e-6)
+    with pytest.warns(CfgWarning, match="expected the size of .*a.jpg, 100 x 60, got 200 x 120"):
+        data = open_dataset(BUGS / "formats" / "voc1")
+    assert len(conversion_notes(data, WRONG_SIZES)) == 1
+
+
+def test_base_scores_as_in_c(tmp_path: Path) -> None:
+    """`darknet detector map` finds 93 boxes; AP 43.25 % of class 0. In class 1 a tie can be ordered differently."""
+    shutil.copytree(BUGS / "base", tmp_path / "base")
+    data = tmp_path / "base" / "obj.data"
+    (tmp_path / "base" / "valid.txt").write_text("".join(f"img/{number:03}.png\n" for number in range(10)))
+    result = darknet_py.evaluate(tmp_path / "base" / "t.cfg", data, tmp_path / "base" / "t_final.weights")
+    assert result.darknet is not None and 100 * result.darknet.classes[0].ap == pytest.approx(43.25, abs=0.01)
+    assert sum(map(len, result.boxes.found["darknet"])) == pytest.approx(93, abs=1)
+
+
+def test_hostile_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line each, nothing written outside the folder of the conversion, and none takes long."""
+    root = tmp_path / "set"
+    shutil.copytree(BUGS / "hostile" / "coco_overwrite" / "set", root)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    main(["data", str(root), str(tmp_path / "out"), "--to", "darknet"])
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path: written[path] for path in before} == before
+    folders = {path.relative_to(tmp_path).parts[0] for path in written.keys() - before.keys()}
+    assert folders <= {"out", "cache"} and "leads out of the image folder" in "".join(capsys.readouterr())
+    for file in (*sorted((BUGS / "hostile").glob("data_coco_*.bin")), BUGS / "hostile/yaml_alias_names/data.yaml"):
+        path = tmp_path / "damaged" / file.with_suffix(".json" if file.suffix == ".bin" else ".yaml").name
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(file, path)
+        assert main(["check", "--data", str(path)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert path.name in line
+
+
+@pytest.mark.parametrize("name", ["img_0.bin", "img_1.bin", "claim32k.jpg"])
+def test_hostile_images(name: str, tmp_path: Path) -> None:
+    image = tmp_path / f"{name}{'' if name.endswith('.jpg') else '.npy'}"
+    shutil.copy(BUGS / "hostile" / name, image)
+    net = darknet_py.load(BUGS / "base" / "t.cfg", BUGS / "base" / "t_final.weights")
+    with pytest.raises(DarknetError) as error:
+        net.detect(str(image))
+    assert str(image) in str(error.value) and "\n" not in str(error.value)
+    report = audit({"train": [str(image)]}, AuditRules(2))
+    assert "unreadable" in {finding.kind for finding in report.findings}
+
+
+@pytest.mark.slow
+def test_hostile_images_are_skipped_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(BUGS / "base", tmp_path / "base")
+    shutil.copy(BUGS / "hostile" / "img_0.bin", tmp_path / "base" / "img" / "bad.npy")
+    (tmp_path / "base" / "img" / "bad.txt").write_text("0 .5 .5 .2 .2\n")
+    for name in ("train", "valid"):
+        (tmp_path / "base" / f"{name}.txt").write_text("img/000.png\nimg/bad.npy\nimg/001.png\n")
+    options = ["--max-batches", "11", "--map", "off", "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert (
+        main(["train", str(tmp_path / "base" / "t.cfg"), "--data", str(tmp_path / "base" / "obj.data"), *options]) == 0
+    )
+    assert "bad.npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pt_0.bin", "state_0.bin"])
+def test_hostile_checkpoints(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "net.pt"
+    shutil.copy(BUGS / "hostile" / name, checkpoint)
+    for command in (["info", str(checkpoint)], ["convert", str(checkpoint), str(tmp_path / "out.weights")]):
+        assert main(command) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "net.pt" in line
+    assert os.listdir(tmp_path) == ["net.pt"]
