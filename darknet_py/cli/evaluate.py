@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
         model.log_loaded()
     check_weights(args, model)
     if other:
-        return other(args, build(model, device))
-    net = build(model, device)
+        return other(args, build(model, device, random_weights=args.random_weights))
+    net = build(model, device, random_weights=args.random_weights)
     predictor = None
     if not args.loss or args.backend != "torch":
         predictor = open_backend(net, args.backend, args.precision, args.batch)
