@@ -23,7 +23,7 @@ PACKAGE = Path(darknet_py.__file__).parent
 # From the bottom up; a room may import itself and what comes before it.
 LEVELS = [
     ["errors"],
-    ["boxes", "files", "optional", "shipped", "untrusted"],
+    ["boxes", "counted", "files", "optional", "shipped", "untrusted"],
     ["cfg"],
     ["layers"],
     ["graph"],

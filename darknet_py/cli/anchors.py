@@ -13,6 +13,7 @@ from tqdm import tqdm
 from darknet_py.cli.common import darknet_argument, json_argument, output_file, output_folder, positive, write_json
 from darknet_py.cli.darknet_output import anchor_lines, counter_line
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.data import anchor_heads
 from darknet_py.data import anchors as clustering
 from darknet_py.data.anchor_heads import HeadAnchors, set_anchors
@@ -106,8 +107,9 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(anchor_lines(input_size, len(images), len(sizes), counts, iou, line)))
     if args.darknet or args.json == "-":
         return 0
-    skipped = f", {len(boxes.problems)} labels missing or wrong (see check)" if boxes.problems else ""
-    print(f"{len(sizes)} boxes of {boxes.images} images, input {input_size[0]} x {input_size[1]}{skipped}")
+    skipped = f", {counted(len(boxes.problems), 'label')} missing or wrong (see check)" if boxes.problems else ""
+    found = f"{counted(len(sizes), 'box')} of {counted(boxes.images, 'image')}"
+    print(f"{found}, input {input_size[0]} x {input_size[1]}{skipped}")
     print(f"counters_per_class = {', '.join(map(str, boxes.counts.tolist()))}\n")
     for name, (anchors, quality) in anchor_sets.items():
         print(f"{name}  average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}")

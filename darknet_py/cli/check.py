@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from darknet_py.cli.common import json_argument, max_pixels_argument, output_folder, positive, write_json
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.data.audit import KINDS, AuditReport, AuditRules, Finding, audit
 from darknet_py.data.augment.augmentation import MOSAIC, Augmentation
 from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
@@ -83,7 +84,11 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(_summary(data, report, names)))
         print("\n".join(["", "wrote", *(f"  {file}" for file in [*files, out / "check.json"])]))
         findings = len(report.findings)
-        print(f"\n{report.errors} errors, {findings - report.errors} warnings" if findings else "\nno problems found")
+        print(
+            f"\n{counted(report.errors, 'error')}, {counted(findings - report.errors, 'warning')}"
+            if findings
+            else "\nno problems found"
+        )
     return 1 if report.errors else 0
 
 
@@ -130,7 +135,7 @@ def _class_mismatch(data: DataFile, graph: Graph | None, rules: AuditRules) -> l
     classes = min(spec.classes for spec in heads) if heads else graph.layers[-1].output.size
     if rules.classes <= classes:
         return []
-    text = f"{data.path} has {rules.classes} classes, {graph.path} only {classes}"
+    text = f"{data.path} has {counted(rules.classes, 'class')}, {graph.path} only {classes}"
     return [Finding("dataset", "", text)]
 
 
@@ -150,12 +155,12 @@ def _summary(data: DataFile, report: AuditReport, names: Sequence[str]) -> list[
     lines = [str(data.path)]
     for name, split in report.splits.items():
         boxes = (
-            f", {split.boxes} boxes (at most {split.max_boxes} in one), {split.negatives} negatives"
+            f", {counted(split.boxes, 'box')} (at most {split.max_boxes} in one), {split.negatives} negatives"
             if split.boxes
             else ""
         )
         missing = f", {split.unlabeled} without labels" if split.unlabeled else ""
-        lines.append(f"  {name + ':':<8}{split.images} images{boxes}{missing}")
+        lines.append(f"  {name + ':':<8}{counted(split.images, 'image')}{boxes}{missing}")
     width = min(max(map(len, names)), 40) + 2
     lines += ["", f"  {'class':<{width + 4}}" + "".join(f"{name:>10}" for name in report.splits)]
     for number, name in enumerate(names):
@@ -269,7 +274,7 @@ def _sample_tile(batch: Batch, number: int, names: Sequence[str]) -> Tile:
     image = (batch.images[number].permute(1, 2, 0) * 255).round().byte().numpy()
     rows = batch.truth[batch.truth[:, 0] == number, 1:].tolist()
     boxes = [box for box in (class_box(row, names) for row in rows) if box]
-    return Tile(image, boxes, (f"{image.shape[1]} x {image.shape[0]}, {len(rows)} objects",))
+    return Tile(image, boxes, (f"{image.shape[1]} x {image.shape[0]}, {counted(len(rows), 'object')}",))
 
 
 def _classifier_samples(

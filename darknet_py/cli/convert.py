@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from darknet_py.cli.common import fraction, output_file, positive, size_arguments, weights_arguments
+from darknet_py.counted import counted
 from darknet_py.data.datafile import read_names
 from darknet_py.errors import DarknetError
 from darknet_py.export.convert import EXPORTERS, SUFFIXES, convert
@@ -71,5 +72,5 @@ def run(args: argparse.Namespace) -> int:
         ignore_rest=args.ignore_rest,
         seed=args.seed,
     )
-    print(f"wrote {out} ({out.stat().st_size} bytes)")
+    print(f"wrote {out} ({counted(out.stat().st_size, 'byte')})")
     return 0

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from darknet_py.cli.common import json_argument, output_folder, write_json
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.data.builtin.shapes import open_darknet_data
 from darknet_py.data.datafile import read_list, read_names
 from darknet_py.data.open_dataset import DARKNET, DataSource, convert_to_darknet, data_file, detect_format
@@ -76,6 +77,6 @@ def run(args: argparse.Namespace) -> int:
             print(f"{what}: {line}", file=sys.stderr)
         if len(lines) > _MAX_PRINTED:
             print(f"{what}: {len(lines) - _MAX_PRINTED} more (--json lists all of them)", file=sys.stderr)
-    print(f"{result.images} images with {result.boxes} boxes, from {data_format} to {args.to}")
+    print(f"{counted(result.images, 'image')} with {counted(result.boxes, 'box')}, from {data_format} to {args.to}")
     print("\n".join(files))
     return 0

@@ -33,6 +33,7 @@ from darknet_py.cli.common import (
 )
 from darknet_py.cli.darknet_output import box_lines, detection_layer_lines
 from darknet_py.cli.load_network import load_network
+from darknet_py.counted import counted
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, is_url
 from darknet_py.data.images import Image
@@ -204,7 +205,8 @@ def _check_no_labels(images: Sequence[str]) -> None:
         raise DataError(f"{addresses[0]}: --save-labels expects image files: labels are written beside them")
     if existing := [label for label in map(find_labels, images) if os.path.exists(label)]:
         raise DataError(
-            f"{existing[0]}: there are labels already ({len(existing)} such files); --save-labels replaces none"
+            f"{existing[0]}: there are labels already ({counted(len(existing), 'such file')}); "
+            "--save-labels replaces none"
         )
 
 

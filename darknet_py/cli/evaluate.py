@@ -26,6 +26,7 @@ from darknet_py.cli.common import (
 from darknet_py.cli.darknet_output import detection_layer_lines, map_lines
 from darknet_py.cli.load_network import check_weights
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.data.datafile import DataFile, read_names
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.evaluation.classifier import evaluate_classifier, is_classifier
@@ -204,9 +205,10 @@ def as_dict(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluat
 def lines(args: argparse.Namespace, size: tuple[int, int], evaluation: Evaluation) -> Iterator[str]:
     """The tables on stdout."""
     images, seconds = len(evaluation.boxes.paths), evaluation.seconds
+    objects = sum(len(labels.boxes) for labels in evaluation.boxes.truth)
     yield (
-        f"{args.cfg} {args.weights or ''} at {size[0]}x{size[1]}: {images} images, "
-        f"{sum(len(labels.boxes) for labels in evaluation.boxes.truth)} objects, {images / seconds:.1f} images/s"
+        f"{args.cfg} {args.weights or ''} at {size[0]}x{size[1]}: {counted(images, 'image')}, "
+        f"{counted(objects, 'object')}, {images / seconds:.1f} images/s"
     )
     if evaluation.boxes.loss is not None:
         yield f"loss {evaluation.boxes.loss:.4f} per image"
@@ -275,7 +277,7 @@ def _evaluate_classifier(args: argparse.Namespace, network: Network) -> int:
         print(json.dumps(report))
         return 0
     loss = "" if result.loss is None else f", loss {result.loss:.4f} per image"
-    print(f"{len(result.labels)} images: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}{loss}")
+    print(f"{counted(len(result.labels), 'image')}: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}{loss}")
     if args.json:
         write_atomically(args.json, json.dumps(report).encode() + b"\n")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from darknet_py.cli.common import network_arguments, output_file
 from darknet_py.cli.load_network import load_network
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.data.images import load_image
 from darknet_py.files import write_atomically
 from darknet_py.inference.detect import prepare
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--weights needs --image: weights only matter for activation maps")
     text = _page(args) if suffix == ".html" else _diagram(args)
     write_atomically(out, text.encode())
-    print(f"wrote {out} ({out.stat().st_size} bytes)")
+    print(f"wrote {out} ({counted(out.stat().st_size, 'byte')})")
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from darknet_py.cli.common import output_file
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.files import write_atomically
 from darknet_py.graph.profile import network_profile
 from darknet_py.model.load import read_trained
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     write_atomically(args.out_cfg, merged.graph.text.encode())
     merged.save_weights(args.out_weights)
     before, after = network_profile(net.graph), network_profile(merged.graph)
-    print(f"merged {len(find_branches(net.graph))} pairs of convolutions")
+    print(f"merged {counted(len(find_branches(net.graph)), 'pair')} of convolutions")
     print(
         f"layers {before.layers} -> {after.layers}, parameters {before.parameters} -> {after.parameters}, "
         f"BFLOPs {before.bflops:.3f} -> {after.bflops:.3f}"

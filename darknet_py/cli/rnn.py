@@ -10,6 +10,7 @@ import sys
 from darknet_py.cli import train
 from darknet_py.cli.common import network_arguments, positive
 from darknet_py.cli.load_network import load_network
+from darknet_py.counted import counted
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
 from darknet_py.data.text_streams import read_bytes
 from darknet_py.evaluation.text import evaluate_text
@@ -50,7 +51,7 @@ def measure(args: argparse.Namespace, network: Network) -> int:
         print(report)
         return 0
     print(
-        f"{result.bytes} bytes: {result.bits:.3f} bits per byte (perplexity {2**result.bits:.3f}), "
+        f"{counted(result.bytes, 'byte')}: {result.bits:.3f} bits per byte (perplexity {2**result.bits:.3f}), "
         f"likeliest byte right {result.found:.2%}"
     )
     if args.json:

@@ -20,6 +20,7 @@ from darknet_py.cli.common import (
     positive,
 )
 from darknet_py.cli.usage import UsageError
+from darknet_py.counted import counted
 from darknet_py.files import write_atomically
 from darknet_py.training.duration import parse_duration
 from darknet_py.training.plan import TrainingPlan
@@ -223,7 +224,7 @@ _OTHER = (
 
 def _print_result(plan: TrainingPlan, result: TrainResult) -> None:
     best = "" if result.best_map is None else f", best {result.label} {result.best_map:.2%}"
-    print(f"{result.iterations} iterations, average loss {result.average:.4g}{best}", file=sys.stderr)
+    print(f"{counted(result.iterations, 'iteration')}, average loss {result.average:.4g}{best}", file=sys.stderr)
     rewritten = result.cfg if result.cfg != plan.source else None
     for path in (rewritten, result.weights, result.best, result.state, result.log, result.chart):
         if path:

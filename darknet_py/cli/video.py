@@ -17,6 +17,7 @@ from tqdm import tqdm
 from darknet_py.backends.backend_network import BackendNetwork
 from darknet_py.cli.common import count, output_file, output_file_in_new_folder, output_prefix, positive
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
+from darknet_py.counted import counted
 from darknet_py.data.images import Image
 from darknet_py.data.video_reader import FrameReader
 from darknet_py.errors import DataError
@@ -130,7 +131,9 @@ class _VideoDetection:
             results.append(f"images in {self.args.images}_*.jpg")
         if self.args.json and self.args.json != "-":
             results.append(f"detections in {self.args.json}")
-        return "; ".join([f"{self.count} frames, {self.count / max(self.seconds, 1e-9):.1f} per second", *results])
+        return "; ".join(
+            [f"{counted(self.count, 'frame')}, {self.count / max(self.seconds, 1e-9):.1f} per second", *results]
+        )
 
     def _detections(self) -> Iterator[tuple[int, Image, Detections]]:
         """Number, image and visible detections of each frame."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from darknet_py.counted import counted
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.errors import DataError
 
@@ -60,7 +61,7 @@ def read_boxes(
     boxes = np.concatenate([np.zeros((0, 6), np.float32), *boxes_by_image])
     boxes = boxes[(boxes[:, 3:5] > 0).all(1)]
     if not len(boxes):
-        raise DataError(f"expected labeled boxes, got none in the labels of {len(images)} images")
+        raise DataError(f"expected labeled boxes, got none in the labels of {counted(len(images), 'image')}")
     counts = np.bincount(boxes[:, 0].astype(np.int64), minlength=classes or 0)
     return BoxSizes(boxes[:, 3:5].astype(np.float64), counts, len(images), problems)
 
@@ -84,7 +85,9 @@ def fit_anchors(sizes: Sizes, count: int, seed: int = 0) -> Sizes:
     """
     different = np.unique(sizes, axis=0)
     if len(different) < count:
-        raise DataError(f"expected at least {count} different sizes of boxes for {count} anchors, got {len(different)}")
+        raise DataError(
+            f"expected at least {count} different sizes of boxes for {counted(count, 'anchor')}, got {len(different)}"
+        )
     rng = np.random.default_rng(seed)
     sample = sizes if len(sizes) <= _SAMPLE_SIZE else sizes[rng.choice(len(sizes), _SAMPLE_SIZE, replace=False)]
     if len(np.unique(sample, axis=0)) < count:
@@ -164,7 +167,7 @@ def format_cfg_value(anchors: Sizes, width: int) -> str:
 def masks_by_counts(anchors: int, strides: Sequence[float], counts: Sequence[int]) -> list[list[int]]:
     """Assigns anchors (ordered by area) to heads, the smaller to the finer grids; `counts` anchors per head."""
     if sum(counts) != anchors:
-        raise DataError(f"expected {anchors} anchors in all heads, got {sum(counts)}")
+        raise DataError(f"expected {counted(anchors, 'anchor')} in all heads, got {sum(counts)}")
     masks: list[list[int]] = [[] for _ in strides]
     first = 0
     for head in np.argsort(strides, kind="stable").tolist():
@@ -181,7 +184,7 @@ def masks_by_size(anchors: Sizes, strides: Sequence[float]) -> list[list[int]]:
     """
     heads, count = len(strides), len(anchors)
     if count < heads:
-        raise DataError(f"expected at least {heads} anchors, one per head, got {count}")
+        raise DataError(f"expected at least {counted(heads, 'anchor')}, one per head, got {count}")
     sides = np.sqrt(anchors.prod(1))
     ends = [int((sides < 3.75 * stride).sum()) for stride in sorted(strides)[:-1]]
     shares, first = [], 0

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from darknet_py.counted import counted
 from darknet_py.data.classification import ClassifierDataset
 from darknet_py.data.duplicates import DuplicateIndex, ImageFingerprint, fingerprint
 from darknet_py.data.image_header import image_header
@@ -264,24 +265,32 @@ def _box_findings(path: str, labels: Labels, size: Size | None, rules: AuditRule
     if not len(boxes):
         return
     if rules.max_boxes is not None and len(boxes) > rules.max_boxes:
-        yield Finding("crowded", path, f"{len(boxes)} objects, max is {rules.max_boxes}", _rows(boxes))
+        yield Finding("crowded", path, f"{counted(len(boxes), 'object')}, max is {rules.max_boxes}", _rows(boxes))
     _, first = np.unique(boxes, axis=0, return_index=True)
     repeats = np.setdiff1d(np.arange(len(boxes)), first)
     if len(repeats):
-        yield Finding("duplicate_box", path, f"{len(repeats)} boxes twice", _rows(boxes[repeats]))
+        yield Finding("duplicate_box", path, f"{counted(len(repeats), 'box')} twice", _rows(boxes[repeats]))
     if size is None:
         return
     reach = np.maximum(boxes[:, 3:] / 2 - boxes[:, 1:3], boxes[:, 1:3] + boxes[:, 3:] / 2 - 1) * size
     outside = reach.max(1) > 1
     if outside.any():
         yield Finding(
-            "partly_outside", path, f"{outside.sum()} boxes, by up to {reach.max():.0f} pixels", _rows(boxes[outside])
+            "partly_outside",
+            path,
+            f"{counted(outside.sum(), 'box')}, by up to {counted(reach.max(), 'pixel', '.0f')}",
+            _rows(boxes[outside]),
         )
     pixels = boxes[:, 3:] * _size_in_network(size, rules)
     small = pixels.min(1) < rules.tiny
     if small.any():
         w, h = pixels[small][pixels[small].prod(1).argmin()]
-        yield Finding("tiny", path, f"{small.sum()} boxes, the smallest {w:.1f} x {h:.1f} pixels", _rows(boxes[small]))
+        yield Finding(
+            "tiny",
+            path,
+            f"{counted(small.sum(), 'box')}, the smallest {w:.1f} x {counted(h, 'pixel', '.1f')}",
+            _rows(boxes[small]),
+        )
 
 
 def _size_in_network(size: Size, rules: AuditRules) -> Size:

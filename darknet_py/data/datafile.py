@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darknet_py.cfg.options import atoi, did_you_mean
+from darknet_py.counted import counted
 from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.data.text_encoding import decode_any
 from darknet_py.errors import CfgWarning, DataError
@@ -192,16 +193,21 @@ def _names_of_lines(lines: list[str], classes: int | None) -> tuple[list[str], s
         for separator in (",", ";", "\t", " "):
             parts = [part.strip().strip("\"'") for part in names[0].strip("[]").split(separator) if part.strip()]
             if len(parts) == classes or (classes is None and separator != " " and len(parts) > 1):
-                return parts, f"expected one name a line, got one line with {len(parts)} names"
+                return parts, f"expected one name a line, got one line with {counted(len(parts), 'name')}"
     if classes is not None and len(names) != classes:
-        note = f"expected {classes} names, got {len(names)}; "
+        note = f"expected {counted(classes, 'name')}, got {len(names)}; "
         if len(names) > classes:
             return names[:classes], note + f"using the first {classes}"
         if names:
             numbers = [str(number) for number in range(len(names), classes)]
             return names + numbers, note + "the other classes are named by their numbers"
     left_out = len(lines) - len(names)
-    return names, f"{len(lines)} lines, {len(names)} names: blank lines and comments are ignored" if left_out else ""
+    return (
+        names,
+        f"{counted(len(lines), 'line')}, {counted(len(names), 'name')}: blank lines and comments are ignored"
+        if left_out
+        else "",
+    )
 
 
 def list_folder(folder: str | os.PathLike[str], *, subfolders: bool = True) -> list[str]:

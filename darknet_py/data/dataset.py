@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from darknet_py.counted import counted
 from darknet_py.data.images import Image, load_image
 from darknet_py.data.labels import Labels, find_labels, load_labels
 from darknet_py.errors import DataError
@@ -94,7 +95,7 @@ class ImageSet:
             count = self.cache(limit, lambda done, _: bar.update(done - bar.n))
         used = sum(image.nbytes for image in self._cache.values())
         rest = "" if count == len(self) else f"; the others are read on demand (limit {limit / 2**20:,.0f} MiB)"
-        return f"cache: {count} of {len(self)} images in memory, {used / 2**20:,.1f} MiB{rest}"
+        return f"cache: {count} of {counted(len(self), 'image')} in memory, {used / 2**20:,.1f} MiB{rest}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the cache: forked processes share it, others would each get a copy."""

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from os import PathLike, fspath
 
+from darknet_py.counted import counted
 from darknet_py.data.datafile import list_folder, read_list
 from darknet_py.errors import DataError
 
@@ -90,7 +91,7 @@ def download(url: str, max_bytes: int = MAX_URL_BYTES, seconds: float = URL_SECO
         case DataError():
             raise content
         case TimeoutError() | urllib.error.URLError(reason=TimeoutError()):
-            raise DataError(f"{url}: cannot download: not complete after {seconds:g} seconds") from None
+            raise DataError(f"{url}: cannot download: not complete after {counted(seconds, 'second', 'g')}") from None
         case urllib.error.HTTPError():
             raise DataError(f"{url}: cannot download: {content.code} {content.reason}") from None
         case urllib.error.URLError() | OSError() | ValueError() | http.client.HTTPException():
@@ -106,10 +107,12 @@ def _read(url: str, max_bytes: int, end: float) -> bytes:
         while chunk := response.read1(_CHUNK):
             content += chunk
             if len(content) > max_bytes:
-                raise DataError(f"{url}: cannot download: expected at most {max_bytes:,} bytes")
+                raise DataError(f"{url}: cannot download: expected at most {counted(max_bytes, 'byte', ',')}")
             if time.monotonic() > end:
                 raise TimeoutError
         expected = response.headers.get("Content-Length", "")
         if expected.isdecimal() and len(content) < int(expected):
-            raise DataError(f"{url}: cannot download: the connection ended after {len(content):,} of {expected} bytes")
+            raise DataError(
+                f"{url}: cannot download: it ended after {len(content):,} of {counted(int(expected), 'byte')}"
+            )
     return bytes(content)

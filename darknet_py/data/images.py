@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.data.image_header import ImageHeader, image_header
 from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import CfgWarning, DataError
@@ -64,7 +65,7 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
         raise DataError(f"{name}: {failed_download(data[:1024]) or _UNREADABLE}")
     if header.width * header.height > max_pixels():
         raise DataError(
-            f"{name}: expected at most {max_pixels():,} pixels, got {header.width} x {header.height} "
+            f"{name}: expected at most {counted(max_pixels(), 'pixel', ',')}, got {header.width} x {header.height} "
             "(resize or tile it, or raise --max-pixels)"
         )
     complete = data.endswith(b"\xff\xd9") or not data.startswith(b"\xff\xd8")
@@ -87,7 +88,9 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     if image.dtype == np.uint16:  # of four channels and more, which OpenCV does not convert
         image = np.right_shift(image, 8, dtype=np.uint16).astype(np.uint8)
     if image.dtype != np.uint8 or image.shape[2] != channels:
-        raise DataError(f"{name}: expected {channels} channels of 8 bits, got {image.shape[2]} of {image.dtype}")
+        raise DataError(
+            f"{name}: expected {counted(channels, 'channel')} of 8 bits, got {image.shape[2]} of {image.dtype}"
+        )
     if is_too_dark(header, image):
         _warn_of_dark_images(name)
     return image

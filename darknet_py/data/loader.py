@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from darknet_py.cfg.net import NetSpec
+from darknet_py.counted import counted
 from darknet_py.data.augment.augmentation import Augmentation, Size, draw_params, random_scale
 from darknet_py.data.augment.mosaic import compose, images_per_sample
 from darknet_py.data.dataset import DetectionDataset, Images, ImageSet, recording_copy
@@ -379,7 +380,7 @@ def read_image(
             return index, dataset.image(index)
         except DataError as error:
             bad.append(str(error))
-    raise DataError(f"{_MAX_UNREADABLE} consecutive images are unreadable; the last one: {bad[-1]}")
+    raise DataError(f"{counted(_MAX_UNREADABLE, 'consecutive image')} are unreadable; the last one: {bad[-1]}")
 
 
 def _truth(boxes: Sequence[Boxes]) -> tuple[Tensor, Tensor]:

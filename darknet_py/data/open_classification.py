@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from darknet_py.counted import counted
 from darknet_py.data.builtin.shape_classes import NAME, NAMES, ensure_shape_classes
 from darknet_py.data.builtin.store import is_builtin
 from darknet_py.data.classification import ClassifierDataset
@@ -53,7 +54,7 @@ def open_classifier_data(
         raise DataError(f"{root}: expected a line labels= (parts of the image paths, one a class), got none")
     labels = read_names(source)
     if len(labels) < file.classes:
-        raise DataError(f"{source}: expected {file.classes} labels (classes in {root}), got {len(labels)}")
+        raise DataError(f"{source}: expected {counted(file.classes, 'label')} (classes in {root}), got {len(labels)}")
     labels = labels[: file.classes or None]
     names = file.class_names()
     names = names if len(names) == len(labels) else labels

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from darknet_py.counted import counted
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.images import from_letterbox, to_letterbox
 from darknet_py.data.labels import find_labels, load_labels
@@ -179,7 +180,9 @@ def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
     if not names:
         return [str(k) for k in range(classes)]
     if len(names) > classes:
-        raise DataError(f"expected at most {classes} class names (classes in {net.graph.path}), got {len(names)}")
+        raise DataError(
+            f"expected at most {counted(classes, 'class name')} (classes in {net.graph.path}), got {len(names)}"
+        )
     return names
 
 

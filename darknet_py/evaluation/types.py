@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from darknet_py.boxes import iou
+from darknet_py.counted import counted
 from darknet_py.errors import DataError
 from darknet_py.inference.detections import Detections
 
@@ -62,7 +63,7 @@ class CollectedBoxes:
 def check(found: Sequence[Detections], truth: Sequence[GroundTruth], classes: int) -> None:
     """Raises DataError where records do not pair up or have a class outside 0 … classes − 1."""
     if len(found) != len(truth):
-        raise DataError(f"expected one truth record per image, got {len(truth)} for {len(found)} images")
+        raise DataError(f"expected one truth record per image, got {len(truth)} for {counted(len(found), 'image')}")
     for image, (detections, labels) in enumerate(zip(found, truth, strict=True)):
         _check_ids(f"detections of image {image}", detections.boxes, detections.class_ids, classes)
         _check_ids(f"truth of image {image}", labels.boxes, labels.class_ids, classes)
@@ -70,7 +71,7 @@ def check(found: Sequence[Detections], truth: Sequence[GroundTruth], classes: in
 
 def _check_ids(what: str, boxes: Floats, ids: Ints, classes: int) -> None:
     if len(ids) != len(boxes):
-        raise DataError(f"{what}: {len(boxes)} boxes but {len(ids)} class ids")
+        raise DataError(f"{what}: {counted(len(boxes), 'box')} but {len(ids)} class ids")
     if len(ids) and not 0 <= ids.min() <= ids.max() < classes:
         bad = ids.max() if ids.max() >= classes else ids.min()
         raise DataError(f"{what}: expected classes 0 to {classes - 1}, got {bad}")

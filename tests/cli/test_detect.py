@@ -55,7 +55,7 @@ def test_labels_are_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture
     np.testing.assert_allclose(np.array(lines, float)[:, 1:], boxes, atol=1e-6)
     before = (tmp_path / "a.txt").read_bytes()
     assert main(command) == 1
-    assert "a.txt: there are labels already (1 such files)" in capsys.readouterr().err
+    assert "a.txt: there are labels already (1 such file)" in capsys.readouterr().err
     assert (tmp_path / "a.txt").read_bytes() == before
 
 

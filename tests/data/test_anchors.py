@@ -198,7 +198,7 @@ def test_command(
     command = ["anchors", "x.cfg", "--data", str(labeled), "--write", "new.cfg"]
     assert main([*command, "--plot", "p.svg"]) == 0
     text = capsys.readouterr().out
-    assert "120 boxes of 6 images, input 400 x 400, 1 labels missing or wrong" in text
+    assert "120 boxes of 6 images, input 400 x 400, 1 label missing or wrong" in text
     assert "counters_per_class = 60, 60" in text and "#3 [yolo]" in text
     assert text.endswith("wrote anchors.txt, new.cfg, p.svg\n")
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
@@ -230,7 +230,7 @@ def test_command_without_a_cfg(
     assert (tmp_path / "anchors.txt").read_text().startswith("0.32")
     (labeled.parent / "list.txt").write_text("nowhere.jpg\n")
     assert main([*command, "--height", "13"]) == 1
-    assert "expected labeled boxes, got none in the labels of 1 images" in capsys.readouterr().err
+    assert "expected labeled boxes, got none in the labels of 1 image" in capsys.readouterr().err
 
 
 @pytest.mark.reference

@@ -96,7 +96,7 @@ def test_tiny_is_in_network_pixels(folder: Path) -> None:
     assert kinds({"train": [path]}, size=(64, 64)) == {}
     assert kinds({"train": [path]}, size=(64, 64), letter_box=True) == {"tiny": 1}
     text = audit({"train": [path]}, AuditRules(1, size=(32, 32))).findings[0].text
-    assert text == "1 boxes, the smallest 3.2 x 3.2 pixels"
+    assert text == "1 box, the smallest 3.2 x 3.2 pixels"
 
 
 def test_images(folder: Path) -> None:

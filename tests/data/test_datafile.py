@@ -97,7 +97,7 @@ def test_names_of_two_classes(tmp_path: Path, text: str | bytes, names: list[str
 
 
 def test_names_without_a_known_number(tmp_path: Path) -> None:
-    with pytest.warns(CfgWarning, match="2 lines, 1 names"):
+    with pytest.warns(CfgWarning, match="2 lines, 1 name"):
         assert read_names(write(tmp_path / "x.names", "\nhot dog\n")) == ["hot dog"]
     with pytest.warns(CfgWarning, match="one line with 3 names"):
         assert read_names(write(tmp_path / "x.names", "a,b,c\n")) == ["a", "b", "c"]

@@ -80,7 +80,7 @@ def test_download(address: str) -> None:
     [
         ("/none.png", r"/none.png: cannot download: 404 Not Found"),
         ("/large", "expected at most 1,000 bytes"),
-        ("/cut", r"the connection ended after \d+ of \d+ bytes"),
+        ("/cut", r"it ended after \d+ of \d+ bytes"),
         ("/silent", "not complete after 0.3 seconds"),
         ("/trickle", "not complete after 0.3 seconds"),
         ("/file", "cannot download: 302"),

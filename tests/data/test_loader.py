@@ -154,7 +154,7 @@ def test_a_cache_says_what_it_takes(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # half of the free memory, for two processes
     assert dataset(folder, 5).fill_cache(True).startswith("cache: 2 of 5 images in memory")
     assert dataset(folder, 5).fill_cache(None) == dataset(folder, 5).fill_cache(False) == ""
-    assert dataset(folder, 1).fill_cache(None) == "cache: 1 of 1 images in memory, 0.0 MiB"
+    assert dataset(folder, 1).fill_cache(None) == "cache: 1 of 1 image in memory, 0.0 MiB"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

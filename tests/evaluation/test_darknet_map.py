@@ -137,7 +137,7 @@ def test_recall_points_compare_as_in_c() -> None:
 def test_bad_records_are_refused() -> None:
     with pytest.raises(DataError, match=r"image 0: expected classes 0 to 3, got 7"):
         darknet_map([found((BOX, 7, 0.5))], [truth()], NAMES)
-    with pytest.raises(DataError, match="got 0 for 1 images"):
+    with pytest.raises(DataError, match="got 0 for 1 image"):
         darknet_map([found()], [], NAMES)
     with pytest.raises(DataError, match="points"):
         darknet_map([], [], NAMES, points=1)

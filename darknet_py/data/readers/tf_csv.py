@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from darknet_py.counted import counted
 from darknet_py.data.datafile import write_list
 from darknet_py.data.readers.coco_files import find_image_folder
 from darknet_py.data.readers.darknet_layout import (
@@ -120,7 +121,7 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
     for number, row in rows:
         short = [name for name in _REQUIRED if name not in row]
         if short:
-            raise DataError(f"{file}:{number}: expected {len(columns)} values, got {len(row)}")
+            raise DataError(f"{file}:{number}: expected {counted(len(columns), 'value')}, got {len(row)}")
     if not rows:
         raise DataError(f"{file}: expected a box a line, got none")
     return rows

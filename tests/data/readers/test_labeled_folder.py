@@ -79,7 +79,7 @@ def test_a_folder_with_a_data_file(tmp_path: Path) -> None:
 def test_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add(tmp_path / "set", "a", ROW)
     assert main(["data", str(tmp_path / "set"), str(tmp_path / "out"), "--to", "coco"]) == 0
-    assert "1 images with 1 boxes, from folder to coco" in capsys.readouterr().out
+    assert "1 image with 1 box, from folder to coco" in capsys.readouterr().out
     assert json.loads((tmp_path / "out/annotations/instances_train.json").read_text())["annotations"][0]["bbox"]
 
 
