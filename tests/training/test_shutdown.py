@@ -160,7 +160,7 @@ def test_an_evaluation_is_left_and_made_up_for(
 def test_a_second_signal_ends_the_command_while_torch_computes(cfg: Path, shapes: Path, tmp_path: Path) -> None:
     command = ["train", str(cfg), "--data", str(shapes), "--out", str(tmp_path), "--workers", "1", "--map", "off"]
     process = subprocess.Popen(
-        [sys.executable, "-c", STUCK, str(tmp_path), *command, "--save-every", "1", "--device", "cpu"],
+        [sys.executable, "-c", STUCK, str(tmp_path), *command, "--save-every", "1", "--device", "cpu", "--quiet"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=Path(darknet_py.__file__).parents[1],
