@@ -50,6 +50,7 @@ class GraphModule(Protocol):
 
     dtype: torch.dtype | None
     is_fused: bool
+    names: list[str]
     layers: nn.ModuleList
     training: bool
 

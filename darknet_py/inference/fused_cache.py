@@ -51,6 +51,7 @@ class FusedCache(Generic[Fused]):
         if self._entry is None or not self._entry.is_current(net):
             self._entry = None  # frees the memory first
             self._entry = _Entry.of(net)
+        self._entry.copy.names = net.names
         return self._entry.copy
 
     def __deepcopy__(self, memo: dict[int, object]) -> FusedCache[Fused]:

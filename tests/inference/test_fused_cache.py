@@ -115,6 +115,12 @@ def test_changed_weights_count(net: Network, change: Callable[[Network], None]) 
     assert same(after, plain(net))
 
 
+def test_later_names_count(net: Network) -> None:
+    assert boxes(net).names[0] == "0"
+    net.names = ["dog"]
+    assert boxes(net).names[0] == "dog"
+
+
 def test_networks_that_need_no_copy(net: Network) -> None:
     fused = fuse(net)
     assert fused._for_inference.get(fused) is fused
