@@ -17,6 +17,7 @@ from typing import ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import _register_namedtuple  # public for dataclasses only
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
@@ -262,6 +263,9 @@ class Predictions(NamedTuple):
     scores: Tensor
 
 
+_register_namedtuple(Predictions, serialized_type_name="darknet_py.Predictions")  # for `torch.export.save`
+
+
 class Tracks(NamedTuple):
     """Which object each slot of a [yolo] is responsible for, both (B, anchors, H, W), −1 for none."""
 
@@ -321,6 +325,11 @@ class HeadLoss(NamedTuple):
     total: Tensor
     cost: Tensor
     parts: dict[str, Tensor]
+
+
+def is_tracing() -> bool:
+    """Whether torch traces: a trace must be the same with and without gradients."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def surrogate(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from darknet_py.layers.base import (
     ShapeError,
     SourceError,
     TrainState,
+    is_tracing,
     surrogate,
 )
 from darknet_py.layers.class_hierarchy import ClassHierarchy
@@ -95,7 +96,7 @@ class SoftmaxLayer(HeadLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C · H · W, 1, 1), float32."""
-        if torch.is_grad_enabled() and x.requires_grad:
+        if torch.is_grad_enabled() and x.requires_grad and not is_tracing():
             outputs: Tensor = _StraightThrough.apply(x, self._probabilities(x.detach()))  # type: ignore[no-untyped-call]
             return outputs
         return self._probabilities(x)

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers import plain
-from darknet_py.layers.base import Cost, LayerSource, Node, Shape, ShapeError, Spec, StatefulLayer, conv_output_size
+from darknet_py.layers.base import (
+    Cost,
+    LayerSource,
+    Node,
+    Shape,
+    ShapeError,
+    Spec,
+    StatefulLayer,
+    conv_output_size,
+    is_tracing,
+)
 from darknet_py.layers.resample import Blur
 
 if TYPE_CHECKING:
@@ -208,7 +218,7 @@ class LocalAvgPoolLayer(nn.Module):
         self.spec = spec
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
+        if torch.is_grad_enabled() and x.requires_grad and not is_tracing():
             averaged: Tensor = _LocalAverage.apply(x, self.spec)  # type: ignore[no-untyped-call]
             return averaged
         return _local_average(x, self.spec)

@@ -29,6 +29,7 @@ from darknet_py.layers.base import (
     ShapeError,
     Tracks,
     TrainState,
+    is_tracing,
     surrogate,
 )
 from darknet_py.layers.deltas import ClassLossOptions, finite, masked_mean, sum_of_squares, with_area, write_classes
@@ -433,7 +434,7 @@ class YoloLayer(AnchorHeadLayer):
         entries = self._entries(x.float())
         # All entries at once, then w and h are restored: slices of channels-last memory take five times as long.
         output = entries.clone() if self.spec.new_coords else entries.sigmoid()
-        if output.requires_grad:
+        if output.requires_grad or is_tracing():  # a trace is the same with and without gradients
             output = output.clone()  # sigmoid's backward pass reads its own output
         output[:, :, 2:4] = entries[:, :, 2:4]
         output[:, :, :2] = self._scale_center(output[:, :, :2])
