@@ -114,6 +114,7 @@ def test_a_gap_is_no_partial_file() -> None:
         ModelFile(net.graph, tensors=tensors).fit(net.graph)
 
 
+@pytest.mark.filterwarnings("ignore:No complete tensor")  # torch's, of weights that are channels-last in memory
 def test_a_network_can_be_pickled_and_exported() -> None:
     net = Network(parse_text(CFG)).eval()
     x = torch.rand(1, 3, 32, 32)
