@@ -161,7 +161,9 @@ def printable(text: str) -> str:
 
 class _EscapingText(io.TextIOWrapper):
     def write(self, text: str) -> int:
-        return super().write(printable(text))
+        # A carriage return before a line is one of C's lines of progress; within a line it comes from a name.
+        lines = ("\r" * line.startswith("\r") + printable(line.removeprefix("\r")) for line in text.split("\n"))
+        return super().write("\n".join(lines))
 
 
 @contextmanager
@@ -199,4 +201,6 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 def reason(problem: OSError | ValueError) -> str:
     """Why a file could not be read or written, without its path."""
-    return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+    if isinstance(problem, ValueError):
+        return "the path has a zero byte"
+    return problem.strerror or str(problem)

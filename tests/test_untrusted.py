@@ -172,10 +172,10 @@ def test_escaped_output(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
     with escaped_output():
-        print("a\x1b[31m\udcff", end="é")
+        print("\ra\x1b[31m\r\udcff", end="é")
     print("\x1b")  # after it, output is as before
     sys.stdout.flush()
-    assert written.getvalue() == b"a\\x1b[31m\\udcff\\xe9\x1b\n"
+    assert written.getvalue() == b"\ra\\x1b[31m\\r\\udcff\\xe9\x1b\n"
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     with escaped_output():
         print("\x1b")

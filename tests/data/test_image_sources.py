@@ -119,5 +119,5 @@ def test_files_folders_globs_and_lists(tmp_path: Path, monkeypatch: pytest.Monke
         else:
             with pytest.raises(DataError, match="expected images, got none"):
                 find_images([source])
-    with pytest.raises(DataError, match="cannot read a list of images"):
+    with pytest.raises(DataError, match="cannot read the list of images"):
         find_images(["none.txt"])
