@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import BinaryIO
 
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError, DataError
 
 MAX_TEXT = 1 << 24  # bytes of a cfg or of another text; the largest cfg known has 200 kB
@@ -86,7 +87,7 @@ def read_content(
     """`read_file` of a file that `open_regular` has opened, from its start."""
     size = os.fstat(file.fileno()).st_size
     if size > limit:
-        message = f"expected at most {limit:,} bytes, got {size:,}"
+        message = f"expected at most {counted(limit, 'byte', ',')}, got {size:,}"
         raise error(f"{shown_path(path)}: cannot read the {what}: {message}")
     try:
         return file.read()

@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from darknet_py.counted import counted
 from darknet_py.errors import SHOWN_PROBLEMS, CfgError, Problem
 
 
@@ -139,7 +140,11 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     sections: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if len(problems.errors) >= _FAULTY_LINES or len(sections) > LAYER_LIMIT + 1:
-            what = f"{LAYER_LIMIT:,} layers" if len(sections) > LAYER_LIMIT + 1 else f"{_FAULTY_LINES:,} faulty lines"
+            what = (
+                counted(LAYER_LIMIT, "layer", ",")
+                if len(sections) > LAYER_LIMIT + 1
+                else f"{_FAULTY_LINES:,} faulty lines"
+            )
             problems.error(number, "", f"expected at most {what}, got more; the rest of the file is not read")
             break
         line = raw.strip()  # of all white space: a line that holds nothing else, or a comment, says nothing

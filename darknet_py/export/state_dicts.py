@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.errors import WeightsError
 from darknet_py.export.safe_unpickle import read_tensors
 from darknet_py.graph.graph import Graph
@@ -246,7 +247,9 @@ def _by_order(parts: Sequence[_Part], slots: Sequence[_Slot]) -> dict[str, Tenso
         some_parts = [part for part in parts if bool(part.norm or part.is_norm) == norm]
         if len(some_slots) != len(some_parts):
             which = "with" if norm else "without"
-            raise WeightsError(f"expected {len(some_slots)} layers {which} batch norm, got {len(some_parts)}")
+            raise WeightsError(
+                f"expected {counted(len(some_slots), 'layer')} {which} batch norm, got {len(some_parts)}"
+            )
         in_order = [_fill(slot, part) for slot, part in zip(some_slots, some_parts, strict=True)]
         if None in in_order:
             k = in_order.index(None)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.cfg.document import CfgEdit
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import DetectionHeadSpec, LayerArray, Node
@@ -70,7 +71,7 @@ def partial(model: ModelFile, layers: int) -> ModelFile:
     """
     count = len(model.graph.layers)
     if not 0 < layers <= count:
-        raise DarknetError(f"expected 1 to {count} layers of {model.graph.path}, got {layers}")
+        raise DarknetError(f"expected 1 to {counted(count, 'layer')} of {model.graph.path}, got {layers}")
     model.require_weights(layers)
     return replace(model.before(layers), header=Header())
 
@@ -92,7 +93,9 @@ def average(models: Sequence[ModelFile]) -> ModelFile:
     for other in models[1:]:
         if other.tensors.keys() != total.keys():
             layers = [len({name.split(".")[1] for name in model.tensors}) for model in (first, other)]
-            raise WeightsError(f"expected files of the same layers, got {layers[0]} and {layers[1]} layers with arrays")
+            raise WeightsError(
+                f"expected files of the same layers, got {layers[0]} and {counted(layers[1], 'layer')} with arrays"
+            )
         for name, values in total.items():
             values += other.tensors[name]
     factor = float(np.float32(1 / len(models)))

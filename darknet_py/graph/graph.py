@@ -13,6 +13,7 @@ from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section, unusual_characters
+from darknet_py.counted import counted
 from darknet_py.errors import SHOWN_PROBLEMS, CfgWarning, Problem
 from darknet_py.layers import ALIASES, LAYERS
 from darknet_py.layers.base import CommonOptions, DetectionHeadSpec, HeadSpec, Node, Shape, ShapeError
@@ -212,7 +213,7 @@ def _warn(graph: Graph) -> Graph:
 
 
 def _too_many(values: int, what: str = "in a layer or in all weights") -> str:
-    return f"expected at most {VALUE_LIMIT} values {what}, got {values}"
+    return f"expected at most {counted(VALUE_LIMIT, 'value')} {what}, got {values}"
 
 
 def _input_shape(net: NetSpec) -> Shape:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from darknet_py.counted import counted
 from darknet_py.graph.graph import Graph, live_values
 from darknet_py.layers.base import Node, Spec
 
@@ -209,7 +210,7 @@ def profile_table(graph: Graph) -> str:
     total = network_profile(graph)
     lines += [
         f"Total BFLOPS {total.bflops:5.3f}",
-        f"parameters {total.parameters}, weights file {total.weights_bytes} bytes, "
+        f"parameters {total.parameters}, weights file {counted(total.weights_bytes, 'byte')}, "
         f"CIO {total.cio / 1e6:.1f} M values (all layers: {total.traffic / 1e6:.1f} M), "
         f"activations at most {total.peak_bytes / 2**20:.1f} MiB, receptive field {total.receptive_field}",
     ]

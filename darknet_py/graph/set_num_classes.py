@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from darknet_py.cfg.document import CfgEdit
+from darknet_py.counted import counted
 from darknet_py.errors import CfgError, Problem
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import HeadSpec, Node
@@ -65,7 +66,7 @@ def class_edits(graph: Graph, classes: int) -> list[CfgEdit]:
         edits += _channel_edits(graph, last, last.index, classes, reason)
         if last.output.h * last.output.w != 1:
             size = classes * last.output.h * last.output.w
-            raise _error(graph, last, f"expected a last layer of {classes} values, got {size}")
+            raise _error(graph, last, f"expected a last layer of {counted(classes, 'value')}, got {size}")
     return edits
 
 

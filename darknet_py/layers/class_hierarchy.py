@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from darknet_py.cfg.options import atoi
+from darknet_py.counted import counted
 from darknet_py.errors import DataError
 from darknet_py.untrusted import read_text
 
@@ -53,13 +54,13 @@ class ClassHierarchy(nn.Module):
             names.append(words[0])
             parents.append(parent)
         if len(names) != classes:
-            raise DataError(f"{path}: expected {classes} classes, got {len(names)}")
+            raise DataError(f"{path}: expected {counted(classes, 'class')}, got {len(names)}")
         levels: list[int] = []
         for parent in parents:
             levels.append(levels[parent] + 1 if parent >= 0 else 1)
         if max(levels, default=1) * classes > _MAX_PATHS:
             most = _MAX_PATHS // classes
-            raise DataError(f"{path}: expected at most {most} levels of {classes} classes, got {max(levels)}")
+            raise DataError(f"{path}: expected at most {most} levels of {counted(classes, 'class')}, got {max(levels)}")
         return cls(names, parents)
 
     def softmax(self, x: Tensor, dim: int, temperature: float = 1.0) -> Tensor:

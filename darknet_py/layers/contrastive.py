@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError
 from darknet_py.layers.base import HeadLayer, HeadLoss, HeadSpec, Node, Shape, ShapeError, TrainState, surrogate
 from darknet_py.layers.deltas import finite, masked_mean, sum_of_squares
@@ -110,7 +111,7 @@ class ContrastiveLayer(HeadLayer):
         """(delta, accuracy). z: (B, size)."""
         images = torch.arange(len(z), device=z.device)
         if truth.shape[:1] != z.shape[:1]:
-            raise DarknetError(f"[contrastive]: expected truth of {len(z)} images, got {len(truth)}")
+            raise DarknetError(f"[contrastive]: expected truth of {counted(len(z), 'image')}, got {len(truth)}")
         is_set = truth.to(z.device).flatten(1) > self.spec.label_smooth_eps
         last = is_set.shape[1] - 1 - is_set.flip(1).int().argmax(1)
         label = torch.where(is_set.any(1), last, images % 2 if state.adversarial else images // 2)
@@ -131,7 +132,7 @@ class ContrastiveLayer(HeadLayer):
             return delta, x.new_zeros(())
         images, anchors, height, width = tracks.track.shape
         if x.shape[2:] != (height, width) or x.shape[1] % anchors:
-            expected = f"{width} x {height} cells and channels for {anchors} anchors"
+            expected = f"{width} x {height} cells and channels for {counted(anchors, 'anchor')}"
             raise DarknetError(f"[contrastive]: expected {expected}, as its [yolo] has, got {tuple(x.shape)}")
         image, anchor, row, column = (tracks.track >= 0).nonzero(as_tuple=True)
         at = (image, anchor, slice(None), row, column)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.layers.activations import ACTIVATIONS, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
 from darknet_py.layers.convolutional import ConvolutionalLayer, ConvolutionalSpec, convolution_arrays
@@ -171,7 +172,9 @@ class ConvLstmSpec(_ConvRecurrentSpec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         if self.bottleneck and inputs[0].c != self.output:
-            raise ShapeError(f"bottleneck: expected an output for each of {inputs[0].c} channels, got {self.output}")
+            raise ShapeError(
+                f"bottleneck: expected an output for each of {counted(inputs[0].c, 'channel')}, got {self.output}"
+            )
         return super().infer(inputs)
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.layers import plain
 from darknet_py.layers.activations import ACTIVATIONS, IN_PLACE, activation_source, parse_activation
 from darknet_py.layers.assisted_excitation import AssistedExcitation
@@ -109,12 +110,13 @@ class ConvolutionalSpec(Spec):
         (x,) = inputs
         if x.c % self.groups or self.filters % self.groups:
             raise ShapeError(
-                f"groups: expected a divisor of {x.c} input channels and {self.filters} filters, got {self.groups}"
+                f"groups: expected a divisor of {counted(x.c, 'input channel')} and {self.filters} filters, "
+                f"got {self.groups}"
             )
         if self.deformation and self.filters * (x.c // self.groups) % DeformedKernels.stages(self.deformation):
             raise ShapeError(
                 f"{self.deformation}: expected a multiple of {DeformedKernels.stages(self.deformation)} kernels, "
-                f"got {self.filters} filters of {x.c // self.groups} channels"
+                f"got {self.filters} filters of {counted(x.c // self.groups, 'channel')}"
             )
         sharp = self._sharp_output(x)
         output = Blur.infer(sharp, self.antialiasing, self.stride_x, self.stride_y)

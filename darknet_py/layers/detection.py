@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError
 from darknet_py.layers.base import (
     HIER_THRESH,
@@ -85,7 +86,7 @@ class DetectionSpec(DetectionHeadSpec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         expected = self.channels_for(self.classes)
         if inputs[0].size != expected:
-            reason = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {self.classes} classes)"
+            reason = f"side {self.side} x {self.side} cells x (num {self.num} x 5 + {counted(self.classes, 'class')})"
             raise ShapeError(f"expected {expected} inputs ({reason}), got {inputs[0].size}")
         return Shape(expected, 1, 1)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.cfg.options import Options, atoi
+from darknet_py.counted import counted
 from darknet_py.errors import DataError
 from darknet_py.layers.foreign import angles_in_anchors
 from darknet_py.untrusted import read_text
@@ -73,4 +74,4 @@ def read_map(path: str) -> Tensor:
 
 def channels_message(expected: int, reason: str, channels: int) -> str:
     """The message of a ShapeError where a head's input has the wrong number of channels."""
-    return f"expected {expected} input channels ({reason}), got {channels}; set filters= of the layer before"
+    return f"expected {counted(expected, 'input channel')} ({reason}), got {channels}; set filters= of the layer before"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
 from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec
 from darknet_py.layers.plain import WeightedSum
@@ -70,7 +71,7 @@ class RouteSpec(Spec):
         for shape, source in zip(inputs, self.layers, strict=True):
             if shape.c % self.groups:
                 raise ShapeError(
-                    f"groups: expected a divisor of {shape.c} channels of layer {source}, got {self.groups}"
+                    f"groups: expected a divisor of {counted(shape.c, 'channel')} of layer {source}, got {self.groups}"
                 )
         return Shape(sum(shape.c for shape in inputs) // self.groups, inputs[0].h, inputs[0].w)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.layers.base import LayerArray, LayerSource, Node, Shape, ShapeError, SourceError, Spec
 
 _INITIAL_SLOPE = 0.25  # that fork only reads trained weights; this is where the paper and PyTorch begin
@@ -29,7 +30,7 @@ class PreluSpec(Spec):
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
         if x.c % self.n:
-            raise ShapeError(f"n: expected a divisor of {x.c} channels, got {self.n}")
+            raise ShapeError(f"n: expected a divisor of {counted(x.c, 'channel')}, got {self.n}")
         return x
 
     def arrays(self, node: Node) -> tuple[LayerArray, ...]:
@@ -37,7 +38,7 @@ class PreluSpec(Spec):
 
     def source(self, node: Node) -> LayerSource:
         if self.n not in (1, node.output.c):
-            raise SourceError(f"{self.n} slopes for {node.output.c} channels")
+            raise SourceError(f"{self.n} slopes for {counted(node.output.c, 'channel')}")
         return LayerSource("{layer}({0})", f"nn.PReLU({self.n})", (), {"slope": "weight"})
 
     def build(self, node: Node) -> nn.Module:

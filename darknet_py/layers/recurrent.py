@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError
 from darknet_py.layers.activations import parse_activation
 from darknet_py.layers.base import LayerArray, Node, Shape, Spec
@@ -66,7 +67,9 @@ class RecurrentLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         steps = self.time_steps if self.training else 1
         if x.shape[0] % steps:
-            raise DarknetError(f"expected a multiple of time_steps={steps} rows in a mini-batch, got {x.shape[0]}")
+            raise DarknetError(
+                f"expected a multiple of time_steps={counted(steps, 'row')} in a mini-batch, got {x.shape[0]}"
+            )
         reads = {name: _each_step(layer, x, steps).chunk(steps) for name, layer in self.readers().items()}
         memory: Memory | None = None
         outputs = []

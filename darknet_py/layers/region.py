@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.layers.base import (
     HIER_THRESH,
     DetectionHeadSpec,
@@ -91,7 +92,7 @@ class RegionSpec(DetectionHeadSpec):
         (x,) = inputs
         expected = self.channels_for(self.classes)
         if x.c != expected:
-            reason = f"{len(self.anchors)} anchors x ({self.classes} classes + 5)"
+            reason = f"{counted(len(self.anchors), 'anchor')} x ({counted(self.classes, 'class')} + 5)"
             raise ShapeError(channels_message(expected, reason, x.c))
         return x
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError
 from darknet_py.layers.base import (
     HeadLayer,
@@ -69,7 +70,9 @@ class IsegSpec(HeadSpec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         if inputs[0].c != self.classes + self.ids:
-            raise ShapeError(f"expected classes + ids = {self.classes + self.ids} input channels, got {inputs[0].c}")
+            raise ShapeError(
+                f"expected classes + ids = {counted(self.classes + self.ids, 'input channel')}, got {inputs[0].c}"
+            )
         return inputs[0]
 
     def source(self, node: Node) -> LayerSource:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from darknet_py import boxes
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
+from darknet_py.counted import counted
 from darknet_py.layers.base import (
     HIER_THRESH,
     DetectionHeadSpec,
@@ -121,7 +122,9 @@ class AnchorHeadSpec(DetectionHeadSpec):
         (x,) = inputs
         expected = self.channels_for(self.classes)
         if x.c != expected:
-            reason = f"{len(self.mask)} anchors x ({self.classes} classes + {self.box_entries + 1})"
+            reason = (
+                f"{counted(len(self.mask), 'anchor')} x ({counted(self.classes, 'class')} + {self.box_entries + 1})"
+            )
             raise ShapeError(channels_message(expected, reason, x.c))
         return x
 

@@ -25,6 +25,7 @@ from zipfile import ZipFile
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph, parse_text
@@ -90,7 +91,7 @@ def _check_unpacked_size(file: BinaryIO, path: str | Path) -> None:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if unpacked > size:
-        raise WeightsError(f"{path}: not a checkpoint: {size:,} bytes that unpack to {unpacked:,}")
+        raise WeightsError(f"{path}: not a checkpoint: {counted(size, 'byte', ',')} that unpack to {unpacked:,}")
 
 
 def _list_of(kind: type[Item], value: object) -> list[Item] | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from darknet_py.counted import counted
 from darknet_py.errors import WeightsError
 from darknet_py.untrusted import failed_download, open_regular
 
@@ -103,7 +104,7 @@ def parse_header(start: bytes, path: str | Path) -> Header:
         raise WeightsError(f"{path}: expected a Darknet weights file, got {kind}")
     header = _versions(start) if len(start) >= _NARROW else Header()
     if len(start) < header.size:
-        raise WeightsError(f"{path}: expected a weights header of {header.size} bytes, got {len(start)}")
+        raise WeightsError(f"{path}: expected a weights header of {counted(header.size, 'byte')}, got {len(start)}")
     return header._replace(seen=_seen(start, header.size))
 
 
@@ -130,7 +131,9 @@ def recognize_header(
     """
     header = parse_header(start, path)
     other = _WIDE + _NARROW - header.size
-    described = f"version {header.version} with {other - 12} bytes of `seen`, where Darknet has {header.size - 12}"
+    described = (
+        f"version {header.version} with {counted(other - 12, 'byte')} of `seen`, where Darknet has {header.size - 12}"
+    )
     zero = start[_NARROW:_WIDE] == bytes(_WIDE - _NARROW)
     agrees = zero == (other == _WIDE)
     other_fits = length >= other and fits(length - other)

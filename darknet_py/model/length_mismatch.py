@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from darknet_py.cfg.document import CfgDocument
+from darknet_py.counted import counted
 from darknet_py.errors import CfgError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.graph.set_num_classes import class_edits
@@ -76,8 +77,9 @@ def _other_classes(graph: Graph, floats: int) -> str:
         if node.parameters != changed.parameters
     )
     return (
-        f"it is as long as for this network with {classes} classes instead of {own}: use the cfg of {classes} classes; "
-        f"to train {own} classes from these weights, that cfg and --classes {own}, or this one and --cutoff {cutoff}"
+        f"it is as long as for this network with {counted(classes, 'class')} instead of {own}: "
+        f"use the cfg of {counted(classes, 'class')}; to train {counted(own, 'class')} from these weights, "
+        f"that cfg and --classes {own}, or this one and --cutoff {cutoff}"
     )
 
 

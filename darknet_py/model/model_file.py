@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.graph.graph import Graph, parse_text, resized
 from darknet_py.layers.base import LayerArray, Node
@@ -281,7 +282,7 @@ def check_trained(source: str, loaded: int, count: int) -> None:
     partial = f"those of the first {loaded} (a partial file, NAME.conv.{loaded}, or one that is cut off)"
     got = partial if loaded else "none"
     raise WeightsError(
-        f"{source}: expected trained weights of {count} layers (--weights FILE), got {got}; "
+        f"{source}: expected trained weights of {counted(count, 'layer')} (--weights FILE), got {got}; "
         "random values in their place are used only with --random-weights (random_weights=True)"
     )
 
@@ -294,7 +295,7 @@ def _check_finite(source: str, found: Sequence[tuple[Node, LayerArray, Tensor]])
     node, array, values = bad[0]
     nans, infinities = int(torch.isnan(values).sum()), int(torch.isinf(values).sum())
     kinds = [f"{count} {kind}" for count, kind in ((nans, "NaN"), (infinities, "infinite")) if count]
-    others = f", and so do {len(bad) - 1} other arrays" if len(bad) > 1 else ""
+    others = f", and so do {counted(len(bad) - 1, 'other array')}" if len(bad) > 1 else ""
     before = f", or the layers before by --cutoff {node.index} in train and convert" if node.index else ""
     raise WeightsError(
         f"{source}: layer {node.index} [{node.type}], {array.role}: expected finite values, got {' and '.join(kinds)} "
@@ -308,7 +309,7 @@ def _other_network(stored: Graph, graph: Graph) -> str:
         return ""
     theirs, ours = (max((spec.classes for spec in net.detection_specs), default=0) for net in (stored, graph))
     if theirs != ours:
-        return f"; the checkpoint is of {stored.path} with {theirs} classes, this cfg has {ours}"
+        return f"; the checkpoint is of {stored.path} with {counted(theirs, 'class')}, this cfg has {ours}"
     return f"; the checkpoint is of {stored.path} and holds its cfg"
 
 

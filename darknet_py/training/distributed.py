@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from darknet_py.cfg.net import NetSpec
+from darknet_py.counted import counted
 from darknet_py.errors import TrainError
 from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer
 from darknet_py.model.network import LossReport, Network
@@ -94,13 +95,13 @@ def split_batch(net: NetSpec, context: DistContext) -> LocalBatch:
     images = min(net.mini_batch, local_images)
     if net.mini_batch * net.subdivisions % context.size or not images or local_images % images:
         raise TrainError(
-            f"expected a batch that divides evenly among {context.size} processes, "
+            f"expected a batch that divides evenly among {counted(context.size, 'process')}, "
             f"got batch={net.batch} subdivisions={net.subdivisions}"
         )
     if net.contrastive and images < 2:
         raise TrainError(
             f"contrastive=1: expected at least 2 images per process and mini-batch, got batch={net.batch} "
-            f"subdivisions={net.subdivisions} for {context.size} processes"
+            f"subdivisions={net.subdivisions} for {counted(context.size, 'process')}"
         )
     return LocalBatch(local_images // images, images)
 

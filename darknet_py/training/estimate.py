@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from darknet_py.counted import counted
 from darknet_py.training.duration import format_duration
 
 
@@ -40,7 +41,7 @@ class Estimate(NamedTuple):
         return self.iterations * self.speed.iteration + self.evaluations * self.speed.evaluation + self.speed.setup
 
     def __str__(self) -> str:
-        parts = [f"{self.iterations:,} iterations of {format_duration(self.speed.iteration)}"]
+        parts = [f"{counted(self.iterations, 'iteration', ',')} of {format_duration(self.speed.iteration)}"]
         if self.evaluations:
             parts.append(f"{self.evaluations} evaluations of {format_duration(self.speed.evaluation)}")
         return f"about {format_duration(self.seconds)}: {', '.join(parts)}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.errors import WeightsError
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.set_num_classes import feeding_layers
@@ -96,7 +97,7 @@ def read_weights(
     model = stored.before(cutoff).fit(graph, cutoff)
     if not model.tensors and stored_arrays(graph, cutoff):
         raise WeightsError(f"{path}: expected weights, got a header only")
-    loaded = f"loaded {model.loaded_layers} of {len(graph.layers)} layers"
+    loaded = f"loaded {model.loaded_layers} of {counted(len(graph.layers), 'layer')}"
     return InitialWeights(path, model.header.seen, model.tensors, loaded=loaded)
 
 

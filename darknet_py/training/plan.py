@@ -12,6 +12,7 @@ import torch
 from darknet_py.cfg.document import CfgEdit
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import atoi
+from darknet_py.counted import counted
 from darknet_py.data.loader import largest_size
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph
@@ -125,7 +126,7 @@ class TrainingPlan:
         files = CheckpointDir(Path(options.out or task.file.backup), cfg.stem, task.metric)
         rewritten = base is not original or name != DARKNET
         if rewritten and files.cfg.resolve() == cfg.resolve():
-            changed = f"for {options.classes} classes" if options.classes else f"of the recipe {name}"
+            changed = f"for {counted(options.classes, 'class')}" if options.classes else f"of the recipe {name}"
             raise TrainError(f"out: expected another folder than that of {cfg}, as the cfg {changed} goes there")
 
         unfinished = files.path("last.state").exists() or files.path("last.weights").exists()
@@ -159,7 +160,8 @@ class TrainingPlan:
             initial = _initial_weights(cfg, weights, stored, graph, original, options, name)
         if initial and not options.resume and initial.seen // graph.net.batch_images >= graph.net.max_batches:
             raise TrainError(
-                f"{initial.path}: expected weights of less than max_batches={graph.net.max_batches} iterations, "
+                f"{initial.path}: expected weights of less than "
+                f"max_batches={counted(graph.net.max_batches, 'iteration')}, "
                 f"got {initial.seen // graph.net.batch_images}; clear=True (--clear) counts from 0"
             )
         local_batch = split_batch(graph.net, context)
@@ -184,7 +186,11 @@ class TrainingPlan:
             notes=(
                 *_recipe_notes(name, options, files, again),
                 *_schedule_notes(graph.document.edits),
-                *([f"cfg for {options.classes} classes: {files.cfg}"] if rewritten and options.classes else []),
+                *(
+                    [f"cfg for {counted(options.classes, 'class')}: {files.cfg}"]
+                    if rewritten and options.classes
+                    else []
+                ),
                 *([str(initial)] if initial and not resumes else []),
                 *task.notes(),
                 *ineffective_keys(graph),
@@ -335,8 +341,8 @@ class TrainingPlan:
         net, task, memory = self.net, self.task, self.memory
         shape = self.graph.input
         lines = [
-            f"{task.kind}: {self.source}, {len(self.graph.layers)} layers, {self.graph.parameters:,} parameters, "
-            f"{self.graph.bflops:.3f} BFLOPs",
+            f"{task.kind}: {self.source}, {counted(len(self.graph.layers), 'layer')}, "
+            f"{self.graph.parameters:,} parameters, {self.graph.bflops:.3f} BFLOPs",
             f"input: {shape.w} x {shape.h} x {shape.c}",
         ]
         for edit in self.graph.document.edits:
@@ -347,7 +353,7 @@ class TrainingPlan:
             f"on, {f'{task.valid_size:,} to evaluate on ({task.metric_label})' if task.evaluates else 'no evaluation'}",
             f"classes: {len(task.names)} of {task.class_limit}{_shortened(task.names)}",
             f"device: {self.device}, {self.options.amp or 'float32'}"
-            + (f", {self.context.size} processes" if self.context.size > 1 else ""),
+            + (f", {counted(self.context.size, 'process')}" if self.context.size > 1 else ""),
             f"batch: {net.mini_batch * net.subdivisions} = {net.subdivisions} subdivisions of {net.mini_batch}"
             + (f", {self.local_batch.mini_batches} x {self.local_batch.images} here" if self.context.size > 1 else ""),
             f"schedule: iterations {self.first_iteration + 1} to {net.max_batches}, learning rate "
@@ -516,7 +522,7 @@ def _warnings(graph: Graph, overrides: Mapping[str, NetValue]) -> list[str]:
     if net.batch % net.subdivisions:
         lines.append(
             f"batch={net.batch} is not divisible by subdivisions={net.subdivisions}; "
-            f"using {net.mini_batch * net.subdivisions} images"
+            f"using {counted(net.mini_batch * net.subdivisions, 'image')}"
         )
     if net.burn_in >= net.max_batches:
         lines.append(f"burn_in={net.burn_in} is not over when training ends at max_batches={net.max_batches}")

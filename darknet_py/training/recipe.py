@@ -17,6 +17,7 @@ import torch
 
 from darknet_py.cfg.document import CfgDocument, CfgEdit
 from darknet_py.cfg.net import NetSpec
+from darknet_py.counted import counted
 from darknet_py.data.anchor_heads import (
     anchor_edits,
     anchor_heads,
@@ -202,7 +203,7 @@ class Recipe:
         )
         if count >= first_head:
             raise TrainError(f"freeze: expected fewer layers than the {first_head} before the first head, got {count}")
-        return [CfgEdit(count + 1, "stopbackward", "1", f"the first {count} layers keep their weights")]
+        return [CfgEdit(count + 1, "stopbackward", "1", f"the first {counted(count, 'layer')} keep their weights")]
 
     def _choose_input(self, edits: _Edits) -> None:
         """Input size and `random`: as large as the photos and, on a CPU, as the network's cost allows."""
@@ -214,7 +215,7 @@ class Recipe:
         reason = ""
         photo = math.ceil(self.photos.longest_side / step) * step
         if 0 < photo < size:
-            size, reason = photo, f"the photos are about {self.photos.longest_side} pixels wide"
+            size, reason = photo, f"the photos are about {counted(self.photos.longest_side, 'pixel')} wide"
         if not self.machine.accelerator:
             bflops = graph.bflops * (size / longer) ** 2
             affordable = math.floor(size * math.sqrt(_CPU_BFLOPS / bflops) / step) * step
@@ -252,7 +253,7 @@ class Recipe:
     def _choose_batch(self, edits: _Edits) -> None:
         count = self.photos.images
         batch = 16 if count < 2_000 else 32 if count < 20_000 else 64
-        edits.set(0, "batch", batch, f"{count:,} images")
+        edits.set(0, "batch", batch, counted(count, "image", ","))
         graph = edits.graph()
         batch = graph.net.batch
         heads = graph.detection_specs
@@ -264,13 +265,18 @@ class Recipe:
             k for k in choices if estimate_memory(graph, k, scale, self.machine.amp).total <= self.machine.memory
         ]
         mini_batch = max(fitting, default=1)
-        edits.set(0, "subdivisions", batch // mini_batch, f"{mini_batch} images at a time fit the memory")
+        edits.set(0, "subdivisions", batch // mini_batch, f"{counted(mini_batch, 'image')} at a time fit the memory")
 
     def _choose_schedule(self, edits: _Edits, iterations: int | None) -> None:
         net = edits.graph().net
         total = iterations or self._given_iterations(net) or self.iterations(net)
         epochs = total * net.batch_images / max(self.photos.images, 1)
-        edits.set(0, "max_batches", total, "requested" if self._given_iterations(net) else f"{epochs:.0f} epochs")
+        edits.set(
+            0,
+            "max_batches",
+            total,
+            "requested" if self._given_iterations(net) else counted(epochs, "epoch", ".0f"),
+        )
         edits.set(0, "burn_in", min(max(total // 50, 1), _MAX_BURN_IN), "a fiftieth of the iterations")
         if "policy" not in self.overrides and "steps" not in self.overrides:
             edits.set(0, "policy", "sgdr", "the rate falls to zero along a cosine")
@@ -283,10 +289,13 @@ class Recipe:
         factor = net.batch_images / _RATE_BATCH
         rate = _RATE[self.name] * math.sqrt(factor) if net.adam else _SGD_RATE[self.name] * factor
         edits.set(
-            0, "learning_rate", f"{rate:.3g}", f"{'Adam' if net.adam else 'SGD'}, batches of {net.batch_images} images"
+            0,
+            "learning_rate",
+            f"{rate:.3g}",
+            f"{'Adam' if net.adam else 'SGD'}, batches of {counted(net.batch_images, 'image')}",
         )
         if not net.adam:
-            edits.set(0, "momentum", 0.9, f"batches of {net.batch_images} images")
+            edits.set(0, "momentum", 0.9, f"batches of {counted(net.batch_images, 'image')}")
         edits.set(0, "ema_alpha", f"{1 - 1 / max(total / 50, 2):.4g}", "average of a fiftieth of the iterations")
 
     def _choose_augmentation(self, edits: _Edits) -> None:

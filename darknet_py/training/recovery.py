@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.training.state import LogState, StepState
 from darknet_py.training.train_log import LogRow, TrainLogger
 from darknet_py.training.train_step import Diverged, TrainStep
@@ -111,6 +112,6 @@ def likely_cause(batch: Sequence[tuple[Tensor, Tensor]], amp: str | None, rate: 
     if amp == "fp16":
         return "likely cause: the range of fp16; --amp bf16, or no --amp, has a larger one"
     return (
-        f"likely cause: a learning rate of {rate:.3g} is too high for {images} images an update; "
+        f"likely cause: a learning rate of {rate:.3g} is too high for {counted(images, 'image')} an update; "
         f"try --learning-rate {rate / 10:.1g}, or a longer --burn-in"
     )

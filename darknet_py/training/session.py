@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from darknet_py.counted import counted
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import parse
 from darknet_py.training.callbacks import TrainCallback
@@ -87,7 +88,9 @@ def run(
         iterations = max(pause + int(_left(plan, seconds) / per_iteration), pause + 1)
         notes: tuple[str, ...] = ()
         if abs(iterations - plan.net.max_batches) > _TOLERANCE * plan.net.max_batches:
-            notes = (f"{iterations:,} iterations instead of {plan.net.max_batches:,}, by the speed so far",)
+            notes = (
+                f"{counted(iterations, 'iteration', ',')} instead of {plan.net.max_batches:,}, by the speed so far",
+            )
             plan = plan.with_iterations(iterations)
         state, _ = plan.files.load_last(plan.graph)
         plan = replace(plan, state=state, weights=None, resumes=True, notes=notes, warnings=())

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.data.loader import Batch, ProblemLog
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
@@ -272,8 +273,8 @@ class Trainer:
                 "a smaller input (--width, --height)"
             ) from problem
         self.log.warning(
-            f"{problem}: each mini-batch of {plan.local_batch.images} images is computed in {step.parts} parts from "
-            "now on; the update is the same but for batch norm and dropout"
+            f"{problem}: each mini-batch of {counted(plan.local_batch.images, 'image')} is computed in {step.parts} "
+            "parts from now on; the update is the same but for batch norm and dropout"
         )
 
     def _quit(self, lock: RunLock | None) -> Callable[[], None]:

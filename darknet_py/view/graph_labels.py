@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from darknet_py.counted import counted
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import has_weights, printed_name
 from darknet_py.layers.base import Node, Shape
@@ -42,7 +43,7 @@ _KINDS = {
 
 def size_text(shape: Shape) -> str:
     """Width × height × channels; channels alone for a vector."""
-    return f"{shape.w}×{shape.h}×{shape.c}" if shape.h > 1 or shape.w > 1 else f"{shape.c} values"
+    return f"{shape.w}×{shape.h}×{shape.c}" if shape.h > 1 or shape.w > 1 else counted(shape.c, "value")
 
 
 def short_number(value: float) -> str:
@@ -144,5 +145,5 @@ def layers_text(block: Block) -> str:
     """`layers 24–54`, or their number where others lie between."""
     indices = sorted(leaves(block))
     if indices[-1] - indices[0] + 1 != len(indices):
-        return f"{len(indices)} layers, {indices[0]}…{indices[-1]}"
+        return f"{counted(len(indices), 'layer')}, {indices[0]}…{indices[-1]}"
     return f"layers {indices[0]}–{indices[-1]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from darknet_py.counted import counted
 from darknet_py.graph.gradient_paths import LayerPaths, ends, gradient_paths, paths_text, reads
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import NetworkProfile, network_profile
@@ -92,8 +93,8 @@ def _facts(graph: Graph, total: NetworkProfile) -> list[list[str]]:
         ["BFLOPs", f"{total.bflops:.4g}"],
         ["CIO", f"{labels.short_number(total.cio)} values"],
         ["activations at most", f"{total.peak_bytes / 2**20:.3g} MiB"],
-        ["weights file", f"{total.weights_bytes:,} bytes"],
-        ["receptive field", f"{total.receptive_field} pixels"],
+        ["weights file", counted(total.weights_bytes, "byte", ",")],
+        ["receptive field", counted(total.receptive_field, "pixel")],
     ]
 
 

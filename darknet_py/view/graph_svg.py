@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from darknet_py.counted import counted
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import LayerProfile, layer_profiles, network_profile
 from darknet_py.view import graph_labels as labels
@@ -296,7 +297,8 @@ def svg(graph: Graph, opened: str = "none", layers: Iterable[int] | None = None,
     size = placed[diagram.tree.root].size
     total = network_profile(graph)
     title = Path(graph.path).stem
-    summary = f"{total.layers} layers, {labels.short_number(total.parameters)} parameters, {total.bflops:.2f} BFLOPs"
+    parameters = labels.short_number(total.parameters)
+    summary = f"{counted(total.layers, 'layer')}, {parameters} parameters, {total.bflops:.2f} BFLOPs"
     if layers is not None:
         title += f" · {labels.layers_text(diagram.root)}"
         summary = labels.size_text(graph.layers[diagram.root.output].output)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from darknet_py.counted import counted
 from darknet_py.data.anchors import AnchorQuality, Sizes, best_anchor
 from darknet_py.view.draw import GRID, INK, class_color
 from darknet_py.view.figure import TITLE, add_axes, add_text, new_figure, plot_style, rgb_fraction
@@ -132,14 +133,15 @@ def anchor_plot(
     with plot_style():
         figure = new_figure(round(_SIZES_LEFT + width + _SIZES_RIGHT), round(_SIZES_TOP + below + 60))
         add_text(figure, title, _SIZES_LEFT, 26, TITLE)
-        summary = f"{len(sizes)} boxes, average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}"
+        boxes = counted(len(sizes), "box")
+        summary = f"{boxes}, average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}"
         add_text(figure, summary, _SIZES_LEFT, 46)
         axes = add_axes(figure, _SIZES_LEFT, _SIZES_TOP, width, height)
         axes.set(xlim=(0, limits[0]), ylim=(0, limits[1]), xlabel="box width", ylabel="box height")
         axes.set_xticks(np.linspace(0, limits[0], 5))
         axes.set_yticks(np.linspace(0, limits[1], 5))
         for number, ((w, h), count) in enumerate(zip(anchors.tolist(), quality.counts, strict=True)):
-            label = f"{number}: {w:.5g} × {h:.5g}, {count} boxes, {count / max(len(sizes), 1):.1%}"
+            label = f"{number}: {w:.5g} × {h:.5g}, {counted(count, 'box')}, {count / max(len(sizes), 1):.1%}"
             dots = shown[owner == number].clip(0, limits)
             axes.plot(*dots.T, "o", color=rgb_fraction(class_color(number)), ms=3.4, mew=0, label=label, clip_on=False)
         for ms, mew, ink in ((14.0, 5.0, "white"), (12.0, 2.0, rgb_fraction(INK))):

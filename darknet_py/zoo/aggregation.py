@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from darknet_py.counted import counted
 from darknet_py.zoo import blocks
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.residual import Features, plural
+from darknet_py.zoo.residual import Features
 from darknet_py.zoo.stages import Csp
 
 # --- blocks
@@ -170,7 +171,7 @@ def vovnet(cfg: CfgWriter, csp: Csp | None = None, *, counts: Sequence[int] = (1
     features: Features = {}
     for stage, count in enumerate(counts):
         stride, width, out = 4 << stage, 128 + 32 * stage, 256 * (stage + 1)
-        cfg.part(f"stage at stride {stride}, {out} channels: {plural(count, 'OSA block')}")
+        cfg.part(f"stage at stride {stride}, {out} channels: {counted(count, 'OSA block')}")
         if stage:
             cfg.maxpool(2, 2)
         if csp is None:
@@ -290,7 +291,7 @@ def stages_of(
     features: Features = {}
     for stage, count in enumerate(counts):
         stride, width = 4 << stage, stem << (stage + 1)
-        cfg.part(f"stage at stride {stride}, {width} channels: {plural(count, 'residual block')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: {counted(count, 'residual block')}")
         cfg.conv(width, 3, 2)
         features[stride] = block(cfg, width, count)
     if top:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from darknet_py.counted import counted
 from darknet_py.zoo import blocks, heads, necks, net_sections
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.classifiers import CSP_RESNEXT50
 from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.plain_backbones import csp_darknet_tiny
-from darknet_py.zoo.residual import plural
 
 CLASSES = 6  # of the built-in data sets
 # k-means on IoU over the built-in detection set, at 160 x 160 pixels
@@ -29,7 +29,7 @@ def _darknet(cfg: CfgWriter, stem: int, stages: Sequence[tuple[int, int]], strid
     cfg.conv(stem, 3, stride)
     for width, count in stages:
         stride *= 2
-        kind = f": {plural(count, 'darknet block')}" if count else ""
+        kind = f": {counted(count, 'darknet block')}" if count else ""
         cfg.part(f"stage at stride {stride}, {width} channels{kind}")
         cfg.conv(width, 3, 2)
         blocks.repeat(cfg, partial(blocks.darknet, cfg, width, width // 2), count)

@@ -17,6 +17,7 @@ import torch
 from darknet_py.cfg.document import CfgDocument
 from darknet_py.cfg.options import atoi
 from darknet_py.cfg.sections import Section
+from darknet_py.counted import counted
 from darknet_py.errors import CfgError, DarknetError
 from darknet_py.graph.graph import Graph, build_graph, parse
 from darknet_py.layers.base import Node
@@ -24,7 +25,6 @@ from darknet_py.layers.convolutional import ConvolutionalSpec
 from darknet_py.layers.merge import RouteSpec, ShortcutSpec
 from darknet_py.model.network import Network
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.residual import plural
 from darknet_py.zoo.stages import Csp
 
 _LAYER_KEYS = ("layers", "from", "share_index", "embedding_layer", "yolo_layer")  # options that name layers
@@ -376,7 +376,7 @@ def _renumber_banners(text: str, new_index: dict[int, int]) -> str:
 def _describe_stage(graph: Graph, csp: Csp, stage: Stage) -> str:
     source, out = graph.layers[stage.source].output, graph.layers[stage.last].output
     skip_channels, block_channels = csp.parts(source.c if stage.dense else out.c)
-    what = plural(stage.depth, "dense layer" if stage.dense else "residual block")
+    what = counted(stage.depth, "dense layer" if stage.dense else "residual block")
     opened = ", instead of the block that opened the stage" if stage.reads < stage.source else ""
     return (
         f"layers {stage.reads + 1}-{stage.last}, {what} at {out.w} x {out.h}: "

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from darknet_py.counted import counted
 from darknet_py.zoo import blocks
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.residual import Features, plural
+from darknet_py.zoo.residual import Features
 from darknet_py.zoo.stages import Csp
 
 _PELEE_INNER = (1, 2, 4, 4)  # channels of PeleeNet's bottlenecks by stage, in halves of the growth
@@ -77,7 +78,7 @@ def sparse_peleenet(cfg: CfgWriter) -> Features:
     features: Features = {}
     for stage, count in enumerate((3, 4, 8, 6)):
         stride = 4 << stage
-        cfg.part(f"stage at stride {stride}, {cfg.width()} channels: {plural(count, 'layer')}, sparsely aggregated")
+        cfg.part(f"stage at stride {stride}, {cfg.width()} channels: {counted(count, 'layer')}, sparsely aggregated")
         outputs: list[tuple[int, ...]] = [(cfg.last,)]  # the input of the stage, then the two branches of each layer
         for number in range(1, count + 1):
             cfg.note(f"Layer {number} of {count}")
@@ -160,7 +161,7 @@ def _stages(
         out = (close or total) if last else (outs[stage] if outs else total)
         partial_csp = csp if stage >= first else None
         kind = "cross stage partial, " if partial_csp else ""
-        cfg.part(f"stage at stride {stride}, {base} to {total} channels: {kind}{plural(count, 'dense layer')}")
+        cfg.part(f"stage at stride {stride}, {base} to {total} channels: {kind}{counted(count, 'dense layer')}")
         skipped = partial_csp.divide(cfg, base) if partial_csp else -1
         part = cfg.width()
         blocks.repeat(cfg, partial(layer, stage), count)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from darknet_py.counted import counted
 from darknet_py.zoo import blocks
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.residual import Features, plural
+from darknet_py.zoo.residual import Features
 from darknet_py.zoo.stages import Csp, residual
 
 
@@ -72,7 +73,7 @@ def _inverted_stages(cfg: CfgWriter, csp: Csp | None, stages: Sequence[_Stage], 
         stride *= stage.stride
         partial_csp = csp if stage.depth > 1 else None
         kind = "cross stage partial, " if partial_csp else ""
-        cfg.part(f"stage at stride {stride}, {stage.width} channels: {kind}{plural(stage.depth, 'inverted block')}")
+        cfg.part(f"stage at stride {stride}, {stage.width} channels: {kind}{counted(stage.depth, 'inverted block')}")
         blocks.inverted(cfg, stage.width, stage.expanded, stage.stride, stage.size, stage.first_squeeze)
         block = partial(blocks.inverted_residual, size=stage.size, squeeze=stage.squeeze, dropout=dropout)
         if partial_csp:
@@ -151,7 +152,7 @@ def fastest(cfg: CfgWriter) -> Features:
         (136, 2, 48, 5, 224),
     ):
         stride *= step
-        cfg.part(f"stage at stride {stride}, {width} channels: {plural(count, 'inverted residual block')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: {counted(count, 'inverted residual block')}")
         blocks.inverted(cfg, width, first, step)
         block = partial(blocks.inverted_residual, cfg, width, expanded, dropout=0.15)
         features[stride] = blocks.repeat(cfg, block, count)

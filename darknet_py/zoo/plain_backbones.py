@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from darknet_py.counted import counted
 from darknet_py.zoo import blocks
 from darknet_py.zoo.cfg_writer import CfgWriter
-from darknet_py.zoo.residual import Features, plural
+from darknet_py.zoo.residual import Features
 from darknet_py.zoo.stages import Csp, residual
 
 
@@ -19,7 +20,7 @@ def darknet19(cfg: CfgWriter) -> Features:
     features: Features = {}
     for stage, count in enumerate((1, 1, 3, 3, 5, 5)):
         stride, width = 1 << stage, 32 << stage
-        cfg.part(f"stage at stride {stride}, {width} channels: {plural(count, 'convolution')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: {counted(count, 'convolution')}")
         if stage:
             cfg.maxpool(2, 2)
         for number in range(count):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from darknet_py.counted import counted
 from darknet_py.zoo import blocks
 from darknet_py.zoo.cfg_writer import CfgWriter
 from darknet_py.zoo.stages import Csp, residual
@@ -47,7 +48,7 @@ def darknet53(
         stride, width = 2 << stage, min(base << stage, 16 * base)
         inner = width // 2
         partial_csp = csp if stage or first else None
-        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(partial_csp)}{plural(count, 'darknet block')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(partial_csp)}{counted(count, 'darknet block')}")
         cfg.conv(width, 3, 2)
         if partial_csp:
             block = partial(blocks.darknet, cfg, inner=inner)
@@ -77,7 +78,7 @@ def resnet(
     features: Features = {}
     for stage, count in enumerate(counts):
         stride, width = 4 << stage, 256 << stage
-        cfg.part(f"stage at stride {stride}, {width} channels: {plural(count, 'bottleneck')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: {counted(count, 'bottleneck')}")
         for number in range(count):
             step = 2 if stage and not number else 1
             inner = width // (2 if groups > 1 else 4)
@@ -107,7 +108,8 @@ def csp_resnet(
     for stage, count in enumerate(counts):
         stride, width = 4 << stage, 256 << stage
         inner = width // (2 if groups > 1 else 4)
-        cfg.part(f"stage at stride {stride}, {width} channels in both parts: {_kind(csp)}{plural(count, 'bottleneck')}")
+        bottlenecks = counted(count, "bottleneck")
+        cfg.part(f"stage at stride {stride}, {width} channels in both parts: {_kind(csp)}{bottlenecks}")
         if stage:
             cfg.conv(inner, 3, 2, groups=groups)
         features[stride] = residual(
@@ -137,7 +139,7 @@ def small_resnet(
     features: Features = {}
     for stage, count in enumerate(counts):
         stride, width = 4 << stage, 64 << stage
-        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(csp)}{plural(count, 'basic block')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: {_kind(csp)}{counted(count, 'basic block')}")
         if csp is None:
             for number in range(count):
                 cfg.note(f"Block {number + 1} of {count}")
@@ -164,7 +166,7 @@ def res2netlite72(cfg: CfgWriter) -> Features:
     features: Features = {}
     for stage, count in enumerate((3, 7, 3)):
         stride, width = 8 << stage, 288 << stage
-        cfg.part(f"stage at stride {stride}, {width} channels: a bottleneck and {plural(count, 'Res2Net block')}")
+        cfg.part(f"stage at stride {stride}, {width} channels: a bottleneck and {counted(count, 'Res2Net block')}")
         cfg.conv(width // 4)
         cfg.conv(width // 4, 3, 2, groups=2)
         cfg.conv(width)
@@ -180,7 +182,3 @@ def _stem(cfg: CfgWriter) -> None:
 
 def _kind(csp: Csp | None) -> str:
     return "cross stage partial, " if csp else ""
-
-
-def plural(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -194,7 +194,7 @@ def test_average_refuses_different_files() -> None:
         random_model(START + LAYERS["connected"]),
         weight_tools.partial(random_model(START + LAYERS["connected"]), 1),
     ]
-    with pytest.raises(WeightsError, match="expected files of the same layers, got 2 and 1 layers with arrays"):
+    with pytest.raises(WeightsError, match="expected files of the same layers, got 2 and 1 layer with arrays"):
         weight_tools.average(models)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from darknet_py.counted import counted
 from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
 from darknet_py.data.loader import Batch
 from darknet_py.data.open_classification import open_classifier_data
@@ -86,7 +87,8 @@ class ClassificationTask(ImageTask):
         if self.builtin:
             lines.insert(
                 0,
-                f"no data given: training on the built-in shapes, {self.train_size} images ({self.file.path}); "
+                f"no data given: training on the built-in shapes, {counted(self.train_size, 'image')} "
+                f"({self.file.path}); "
                 f"on your own, in a folder per class: darknet-py train {self.graph.path} --data FOLDER",
             )
         return lines

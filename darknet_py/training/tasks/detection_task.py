@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from darknet_py.counted import counted
 from darknet_py.data.augment.augmentation import Augmentation
 from darknet_py.data.datafile import DataFile, read_list, write_list
 from darknet_py.data.dataset import DetectionDataset
@@ -124,8 +125,10 @@ class DetectionTask(ImageTask):
         hidden = True if self.options.quiet else None  # None: without a terminal
         with tqdm(total=len(paths), desc="split", unit="image", leave=False, disable=hidden) as bar:
             parts = hold_out(paths, classes, share, self.options.seed, bar.update)
-        same = f"; {parts.duplicates} duplicates stay on one side" if parts.duplicates else ""
-        words = f"{share:g} of {len(paths):,} images, by content and class, seed {self.options.seed}{same}"
+        same = f"; {counted(parts.duplicates, 'duplicate')} stay on one side" if parts.duplicates else ""
+        words = (
+            f"{share:g} of {counted(len(paths), 'image', ',')}, by content and class, seed {self.options.seed}{same}"
+        )
         return self._with_split(Split(parts.train, parts.valid, words))
 
     def _with_split(self, split: Split) -> Self:
@@ -178,13 +181,14 @@ class DetectionTask(ImageTask):
         lines = super().notes()
         if self.split:
             train, valid, words = self.split
-            lines.append(f"split: {len(train):,} images to train on, {len(valid):,} held out ({words})")
+            lines.append(f"split: {counted(len(train), 'image', ',')} to train on, {len(valid):,} held out ({words})")
         elif self.valid and not self.file.separate:
             lines.append("note: no validation list: mAP and loss are measured on the training images")
         if self.builtin:
             lines.insert(
                 0,
-                f"no data file given: training on the built-in shapes, {self.train_size} images ({self.file.path}); "
+                f"no data file given: training on the built-in shapes, {counted(self.train_size, 'image')} "
+                f"({self.file.path}); "
                 f"on COCO: darknet-py train {self.graph.path} --data data/coco.data",
             )
         return lines

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import ImageSet
 from darknet_py.data.loader import Batch, BatchSource, LoaderOptions
@@ -190,7 +191,7 @@ class ImageTask(Task):
         if count == self.class_limit:
             return []
         return [
-            f"note: the network has {self.class_limit} classes, the data {count}; the others stay unused "
+            f"note: the network has {counted(self.class_limit, 'class')}, the data {count}; the others stay unused "
             f"(classes={count}, --classes {count}, rewrites the cfg)"
         ]
 
@@ -224,6 +225,6 @@ def check_classes(graph: Graph, data: Path, limit: int, count: int, options: Tra
     if count > limit:
         origin = "asked for" if options.classes else f"{graph.path} has"
         raise TrainError(
-            f"{data}: expected at most {limit} classes, as {origin}, got {count}; "
+            f"{data}: expected at most {counted(limit, 'class')}, as {origin}, got {count}; "
             f"classes={count} (--classes {count}) rewrites the cfg for them"
         )

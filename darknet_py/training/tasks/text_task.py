@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from darknet_py.counted import counted
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.loader import Batch
@@ -92,7 +93,7 @@ class TextTask(Task):
         if not self.builtin:
             return []
         return [
-            f"no text given: training on the built-in one, {self.train_size} bytes ({self.file.path}); "
+            f"no text given: training on the built-in one, {counted(self.train_size, 'byte')} ({self.file.path}); "
             f"on your own: darknet-py rnn train {self.graph.path} TEXT"
         ]
 
