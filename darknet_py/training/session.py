@@ -39,6 +39,7 @@ def measured(plan: TrainingPlan) -> TrainingPlan:
     """
     if plan.context.size > 1 or plan.first_iteration >= plan.net.max_batches:
         return plan
+    prepared = plan.task.prepare()  # not part of the speed; what it reports comes with the notes
     speed = measure_speed(plan)
     plan = replace(plan, speed=speed)
     seconds = plan.seconds
@@ -52,7 +53,7 @@ def measured(plan: TrainingPlan) -> TrainingPlan:
         plan = plan.with_iterations(iterations)
     estimate = Estimate(plan.net.max_batches - plan.first_iteration, plan.evaluations, speed)
     note = f"time: {estimate}; memory: about {plan.memory.total / 2**20:,.0f} MiB; files in {plan.files.folder}"
-    return replace(plan, notes=(*plan.notes, note), warnings=(*plan.warnings, *_warnings(plan, estimate)))
+    return replace(plan, notes=(*plan.notes, *prepared, note), warnings=(*plan.warnings, *_warnings(plan, estimate)))
 
 
 def run(

@@ -204,8 +204,9 @@ class ImageTask(Task):
         return []
 
     def fill_cache(self, images: ImageSet) -> list[str]:
-        """Fills the image cache where that was asked for."""
-        return [images.fill_cache(True, show=not self.options.quiet)] if self.options.cache else []
+        """Fills the image cache where that was asked for, and reports it once."""
+        line = images.fill_cache(True, show=not self.options.quiet) if self.options.cache else ""
+        return [line] if line else []
 
     def loader_options(self, local: LocalBatch, context: DistContext, seed: int, device: torch.device) -> LoaderOptions:
         """The options of `loader`, as the loaders of images take them."""
