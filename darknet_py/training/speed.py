@@ -11,14 +11,14 @@ from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.train_step import OutOfMemory, TrainStep
 from darknet_py.training.trainer import build_network
 
-_SLOW = 60.0  # seconds of a mini-batch, by one image, from which no whole one is timed
+_SLOW = 60.0  # seconds of a mini-batch, by two images, from which no whole one is timed
 _ENOUGH = 3.0  # seconds of timing
 _TIMED_LIMIT = 5  # mini-batches that are timed at most
 _FORWARD = 1 / 3  # time of an evaluated image relative to one that is trained on
 
 
 def measure_speed(plan: TrainingPlan) -> Speed:
-    """Trains a copy of the network on a few mini-batches, or on one image where a mini-batch takes long.
+    """Trains a copy of the network on a few mini-batches, or on two images where a mini-batch takes long.
 
     Nothing of it is kept, so that the training is the same with and without it.
 
@@ -31,7 +31,7 @@ def measure_speed(plan: TrainingPlan) -> Speed:
     start = time.monotonic()
     network = build_network(plan)
     step = TrainStep(network, seed=plan.seed, amp=plan.options.amp)
-    least = LocalBatch(1, min(2 if plan.net.contrastive else 1, plan.local_batch.images))
+    least = LocalBatch(1, min(2, plan.local_batch.images))  # batch norm of a 1 x 1 map takes no single image
     seconds = _seconds(plan, step, least) * plan.local_batch.images / least.images
     if seconds < _SLOW:
         seconds = _seconds(plan, step, LocalBatch(1, plan.local_batch.images))

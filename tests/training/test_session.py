@@ -198,3 +198,13 @@ def test_averaged_weights_can_be_the_best(
     )
     assert torch.equal(best, ema if averaged else last) and not torch.equal(ema, last)
     assert next(scores) == (0.2 if averaged else 0.9)
+
+
+def test_timing_takes_no_single_image(unsplit: Path, tmp_path: Path) -> None:
+    """Batch norm of a 1 x 1 map cannot be trained with one image; yolov4-tiny at 32 x 32 ends in such maps."""
+    text = "[net]\nwidth=8\nheight=8\nchannels=3\nbatch=2\nsubdivisions=1\nlearning_rate=0.001\nmax_batches=2\n"
+    text += "[convolutional]\nbatch_normalize=1\nfilters=33\nsize=3\nstride=8\npad=1\nactivation=leaky\n"
+    text += "[yolo]\nmask=0,1,2\nanchors=4,4,8,8,16,16\nclasses=6\nnum=3\n"
+    small = tmp_path / "small.cfg"
+    small.write_text(text)
+    assert measure_speed(plan_of(small, unsplit, tmp_path / "out", map=False)).iteration > 0
