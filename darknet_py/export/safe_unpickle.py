@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import WeightsError
-from darknet_py.model.checkpoint import is_archive
+from darknet_py.model.checkpoint import check_unpacked_size, is_archive
+from darknet_py.untrusted import open_regular
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how `torch.save` begins before PyTorch 1.6
 _LEGACY_PICKLES = 4  # magic number, protocol, system, and the object itself
@@ -77,10 +78,10 @@ class StoredTensors:
 def is_foreign(path: str | Path) -> bool:
     """Whether a file is one of `torch.save`, today's or that before PyTorch 1.6, but no checkpoint of ours."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, "weights", WeightsError) as file:
             if not is_archive(file):
                 return file.read(len(_LEGACY)) == _LEGACY
-    except (OSError, ValueError):  # ValueError: a zero byte in the path
+    except WeightsError:
         return False
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -102,14 +103,16 @@ def read_tensors(path: str | Path) -> StoredTensors:
         WeightsError: The file is damaged, or holds no tensors.
     """
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
+        with open_regular(path, "weights", WeightsError) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the sources that old files hold differ from ours
+            if is_archive(file):
+                check_unpacked_size(file, path)
             names = set(_named_objects(file))
             file.seek(0)
             with torch.serialization.safe_globals([(type("Opaque", (Opaque,), {}), name) for name in sorted(names)]):
                 content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot read the weights: {error.strerror}") from error
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: cannot be read without running code that it names; {_ADVICE}") from error
     except Exception as error:  # torch raises many kinds for a damaged file

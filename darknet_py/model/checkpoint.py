@@ -42,9 +42,9 @@ class Checkpoint(NamedTuple):
     """What a checkpoint holds."""
 
     graph: Graph
-    names: list[str]
+    names: Sequence[str]
     header: Header
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     thresh: float | None
 
 
@@ -58,7 +58,7 @@ def is_archive(file: BinaryIO) -> bool:
 def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     """Reads an open checkpoint. Raises WeightsError when it is damaged or not one of ours, CfgError for its cfg."""
     try:
-        _check_unpacked_size(file, path)
+        check_unpacked_size(file, path)
         content: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message advises to load it all the same
         raise WeightsError(f"{path}: not a checkpoint: it holds other objects than tensors, or is damaged") from error
@@ -84,7 +84,7 @@ def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     return Checkpoint(parse_text(*texts), clean_names(names), Header(*header), tensors, thresh)
 
 
-def _check_unpacked_size(file: BinaryIO, path: str | Path) -> None:
+def check_unpacked_size(file: BinaryIO, path: str | Path) -> None:
     """Raises WeightsError where an archive unpacks to more than it has: `torch.save` does not compress."""
     with ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -113,24 +113,17 @@ def _arrays(content: object, path: str | Path) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items()}
 
 
-def write_checkpoint(
-    path: str | Path,
-    graph: Graph,
-    names: Sequence[str],
-    header: Header,
-    tensors: Mapping[str, Tensor],
-    thresh: float | None = None,
-) -> None:
+def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint in one step. Raises WeightsError when it cannot be written."""
     content = {
         "format": "darknet_py",
         "version": _VERSION,
-        "cfg": graph.text,
-        "cfg_name": Path(graph.path).name,
-        "names": list(names),
-        "thresh": thresh,
-        "header": list(header),
-        "state_dict": {name: _own(tensor.detach().cpu()) for name, tensor in tensors.items()},
+        "cfg": checkpoint.graph.text,
+        "cfg_name": Path(checkpoint.graph.path).name,
+        "names": list(checkpoint.names),
+        "thresh": checkpoint.thresh,
+        "header": list(checkpoint.header),
+        "state_dict": {name: _own(tensor.detach().cpu()) for name, tensor in checkpoint.tensors.items()},
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)

@@ -10,6 +10,7 @@ import argparse
 import collections
 import logging
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.errors import WeightsError
-from darknet_py.export.safe_unpickle import read_tensors
+from darknet_py.export.safe_unpickle import is_foreign, read_tensors
 from darknet_py.export.state_dicts import read_state_dict
 from darknet_py.graph.graph import parse_text
 from darknet_py.layers.base import Predictions
@@ -198,6 +199,26 @@ def test_code_in_a_file_does_not_run(zipped: bool, tmp_path: Path, capsys: pytes
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "cannot be read without running code that it names; in the program that wrote it" in message
     assert not out.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "state.pt"
+    os.mkfifo(pipe)
+    assert not is_foreign(pipe)
+    with pytest.raises(WeightsError, match=r"state\.pt: cannot read the weights: not a file"):
+        read_tensors(pipe)
+
+
+def test_a_file_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.pt", tmp_path / "packed.pt"
+    torch.save({"0.weight": torch.zeros(1 << 20)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.namelist():
+            target.writestr(entry, source.read(entry))
+    assert packed.stat().st_size < 1 << 16
+    with pytest.raises(WeightsError, match=r"packed\.pt: not a checkpoint: [\d,]+ bytes that unpack to [\d,]+"):
+        read_tensors(packed)
 
 
 def test_folded_batch_norm(tmp_path: Path) -> None:
