@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import torch
 
@@ -13,21 +13,21 @@ from darknet_py.backends.choose import open_backend
 from darknet_py.model.load import read_trained
 from darknet_py.model.network import Network
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from darknet_py.model.load import LoadOptions
+
 
 @overload
 def load(
     cfg: str | Path | None,
     weights: str | Path | None = None,
     *,
-    width: int | None = None,
-    height: int | None = None,
-    device: str | torch.device = "cpu",
-    names: Sequence[str] = (),
-    random_weights: bool = False,
-    ignore_rest: bool = False,
     backend: None = None,
     precision: str = "fp32",
     batch: int = 1,
+    **options: Unpack[LoadOptions],
 ) -> Network: ...
 
 
@@ -36,15 +36,10 @@ def load(
     cfg: str | Path | None,
     weights: str | Path | None = None,
     *,
-    width: int | None = None,
-    height: int | None = None,
-    device: str | torch.device = "cpu",
-    names: Sequence[str] = (),
-    random_weights: bool = False,
-    ignore_rest: bool = False,
     backend: str,
     precision: str = "fp32",
     batch: int = 1,
+    **options: Unpack[LoadOptions],
 ) -> BackendNetwork: ...
 
 

@@ -102,7 +102,9 @@ def stb_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def json_argument(parser: argparse._ActionsContainer) -> None:
+def json_argument(
+    parser: argparse._ActionsContainer, help: str = "write the result as JSON to FILE.json (default: stdout)"
+) -> None:
     """--json [FILE], for `write_json`."""
     parser.add_argument(
         "--json",
@@ -110,7 +112,7 @@ def json_argument(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         nargs="?",
         const="-",
-        help="write the result as JSON to FILE.json (default: stdout)",
+        help=help,
     )
 
 

@@ -23,10 +23,10 @@ from darknet_py.cli.common import (
     fraction,
     fraction_or_auto,
     images_argument,
+    json_argument,
     letter_box_argument,
     max_pixels_argument,
     network_arguments,
-    output_file,
     output_folder,
     positive,
     stb_argument,
@@ -61,14 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="folder of the images with boxes (default: predictions)",
     )
     parser.add_argument("--no-images", "--no-pictures", action="store_true", help="write no images")
-    parser.add_argument(
-        "--json",
-        type=output_file,
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write Darknet's JSON to FILE, or to stdout",
-    )
+    json_argument(parser, "write Darknet's JSON to FILE, or to stdout")
     parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
     parser.add_argument(
         "--show", action="store_true", help="show the images in a window; any key goes on, Escape ends it"

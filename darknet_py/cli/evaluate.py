@@ -15,10 +15,10 @@ from darknet_py.cli.common import (
     darknet_argument,
     device_or_default,
     fraction,
+    json_argument,
     letter_box_argument,
     max_pixels_argument,
     network_arguments,
-    output_file,
     output_folder,
     positive,
     stb_argument,
@@ -74,14 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=positive, default=8, help="images per forward pass (default: 8)")
     parser.add_argument("--workers", type=count, help="processes that read images (default: one per core, at most 8)")
-    parser.add_argument(
-        "--json",
-        type=output_file,
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the result to FILE, or to stdout instead of tables",
-    )
+    json_argument(parser, "write the result to FILE, or to stdout instead of tables")
     parser.add_argument(
         "--out",
         type=output_folder,

@@ -14,8 +14,8 @@ from darknet_py.cli.common import (
     count,
     device_argument,
     fraction,
+    json_argument,
     max_pixels_argument,
-    output_file,
     output_folder,
     positive,
 )
@@ -136,14 +136,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="do not write NAME_report.html")
     parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and write nothing")
-    parser.add_argument(
-        "--json",
-        type=output_file,
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the result (the plan with --dry-run) as JSON (default: stdout)",
-    )
+    json_argument(parser, "write the result (the plan with --dry-run) as JSON (default: stdout)")
 
 
 def net_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import cv2
 from tqdm import tqdm
 
 from darknet_py.backends.backend_network import BackendNetwork
-from darknet_py.cli.common import count, output_file, output_file_in_new_folder, output_prefix, positive
+from darknet_py.cli.common import count, json_argument, output_file_in_new_folder, output_prefix, positive
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.counted import counted
 from darknet_py.data.images import Image
@@ -46,14 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX",
         help="write each frame as PREFIX_00000001.jpg …",
     )
-    parser.add_argument(
-        "--json",
-        type=output_file,
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="Darknet's JSON to FILE, or to stdout, a line per frame",
-    )
+    json_argument(parser, "Darknet's JSON to FILE, or to stdout, a line per frame")
     parser.add_argument("--show", action="store_true", help="show the frames in a window; Escape quits")
     parser.add_argument("--skip", type=count, default=0, metavar="N", help="frames to skip after each (default: 0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N frames")

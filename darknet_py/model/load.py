@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
@@ -12,50 +13,40 @@ from darknet_py.graph.graph import Graph
 from darknet_py.model.model_file import ModelFile, read_cfg
 from darknet_py.model.network import Network
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 def read_graph(cfg: str | Path, *, width: int | None = None, height: int | None = None, strict: bool = False) -> Graph:
     """As `parse`, from a cfg or from a checkpoint, which holds its cfg. Raises CfgError, DataError, WeightsError."""
     return read_cfg(cfg, width, height, strict).graph
 
 
-def read_trained(
-    cfg: str | Path | None,
-    weights: str | Path | None = None,
-    *,
-    width: int | None = None,
-    height: int | None = None,
-    device: str | torch.device = "cpu",
-    names: Sequence[str] = (),
-    random_weights: bool = False,
-    ignore_rest: bool = False,
-) -> Network:
-    """Loads a network, ready for inference.
+class LoadOptions(TypedDict, total=False):
+    """Options of `darknet_py.load`, which describes them."""
 
-    Args:
-        cfg: A Darknet cfg, or a `.pt` checkpoint, which holds its cfg and weights; None when `weights` is a checkpoint.
-        weights: A `.weights` file or a checkpoint. Without one the weights are random, as Darknet initializes them:
-            such a network can be trained or examined, and detects only with `random_weights`.
-        width: Input width in pixels, instead of the cfg's.
-        height: Input height in pixels, instead of the cfg's.
-        device: Where it runs: "cpu", "cuda", "cuda:1" …
-        names: Class names. Default: a checkpoint's, or those that a training left beside its weights.
-        random_weights: Whether layers may keep random weights, where `weights` is a partial file (`*.conv.N`), and
-            whether a network with random weights detects.
-        ignore_rest: Whether a `.weights` file may go on after the last layer, as in Darknet.
+    width: int | None
+    height: int | None
+    device: str | torch.device
+    names: Sequence[str]
+    random_weights: bool
+    ignore_rest: bool
 
-    Returns:
-        The network, in evaluation mode. `loaded_layers` is its number of layers with weights from the file.
 
-    Raises:
-        CfgError: The cfg is wrong; the error lists every problem.
-        DataError: The cfg cannot be read.
-        WeightsError: The weights cannot be read, do not fit the cfg, are not finite, or are those of a partial file.
-        DarknetError: No cfg was given, or the device does not exist.
-    """
-    model = ModelFile.read(cfg, weights, width=width, height=height, names=names, ignore_rest=ignore_rest)
+def read_trained(cfg: str | Path | None, weights: str | Path | None = None, **options: Unpack[LoadOptions]) -> Network:
+    """`darknet_py.load` without its back ends: arguments, result and errors are those of that function."""
+    random_weights = options.get("random_weights", False)
+    model = ModelFile.read(
+        cfg,
+        weights,
+        width=options.get("width"),
+        height=options.get("height"),
+        names=options.get("names", ()),
+        ignore_rest=options.get("ignore_rest", False),
+    )
     if model.source and not random_weights:
         model.require_weights()
-    return build(model, device, random_weights=random_weights)
+    return build(model, options.get("device", "cpu"), random_weights=random_weights)
 
 
 def build(model: ModelFile, device: str | torch.device = "cpu", *, random_weights: bool = False) -> Network:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -156,10 +157,9 @@ class ModelFile:
         """
         _check_exists(path)
         with open_regular(path, "weights", WeightsError) as file:
-            if Path(path).suffix == safetensors_file.SUFFIX:
-                return cls(*safetensors_file.read_safetensors(path), str(path)).before(cutoff)
-            if checkpoint.is_archive(file):
-                return cls(*checkpoint.read_checkpoint(file, path), str(path)).before(cutoff)
+            stored = _read_stored(file, path)
+            if stored:
+                return stored.before(cutoff)
             if layout is None:
                 raise DarknetError(NO_CFG)
             header, tensors = read_weights_file(file, path, layout, cutoff, ignore_rest)
@@ -253,13 +253,16 @@ class ModelFile:
         if Path(path).suffix in CHECKPOINT_SUFFIXES:
             self.write_checkpoint(path)
         elif Path(path).suffix == safetensors_file.SUFFIX:
-            safetensors_file.write_safetensors(path, self.graph, self.names, self.header, self.tensors, self.thresh)
+            safetensors_file.write_safetensors(path, self._checkpoint())
         else:
             self.write_weights(path)
 
     def write_checkpoint(self, path: str | Path) -> None:
         """Writes a PyTorch checkpoint, whatever the path's ending. Raises WeightsError."""
-        checkpoint.write_checkpoint(path, self.graph, self.names, self.header, self.tensors, self.thresh)
+        checkpoint.write_checkpoint(path, self._checkpoint())
+
+    def _checkpoint(self) -> checkpoint.Checkpoint:
+        return checkpoint.Checkpoint(self.graph, self.names, self.header, self.tensors, self.thresh)
 
     def write_weights(self, path: str | Path, cutoff: int | None = None) -> None:
         """Writes a `.weights` file of the layers before `cutoff` (default: all). Raises WeightsError."""
@@ -318,6 +321,15 @@ def _check_exists(path: str | Path) -> None:
         raise WeightsError(f"{path!s:.300}: weights file not found")
 
 
+def _read_stored(file: BinaryIO, path: str | Path) -> ModelFile | None:
+    """What an open file holds that has a cfg of its own, a checkpoint or `.safetensors`; None for any other."""
+    if Path(path).suffix == safetensors_file.SUFFIX:
+        return ModelFile(*safetensors_file.read_safetensors(path), str(path))
+    if checkpoint.is_archive(file):
+        return ModelFile(*checkpoint.read_checkpoint(file, path), str(path))
+    return None
+
+
 def read_cfg(path: str | Path, width: int | None = None, height: int | None = None, strict: bool = False) -> ModelFile:
     """The graph of a cfg, or all of a checkpoint; also a shipped cfg by its bare name.
 
@@ -325,11 +337,8 @@ def read_cfg(path: str | Path, width: int | None = None, height: int | None = No
     """
     path = find(path, "cfg")
     with open_regular(path, "cfg") as file:
-        if Path(path).suffix == safetensors_file.SUFFIX:
-            model = ModelFile(*safetensors_file.read_safetensors(path), str(path))
-            return replace(model, graph=resized(model.graph, width, height))
-        if checkpoint.is_archive(file):
-            model = ModelFile(*checkpoint.read_checkpoint(file, path), str(path))
-            return replace(model, graph=resized(model.graph, width, height))
+        stored = _read_stored(file, path)
+        if stored:
+            return replace(stored, graph=resized(stored.graph, width, height))
         text = decode_text(read_content(file, path, "cfg", limit=MAX_TEXT), path, "cfg", keep_bytes=True)
     return ModelFile(parse_text(text, str(path), width=width, height=height, strict=strict))

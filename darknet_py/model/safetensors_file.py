@@ -7,14 +7,11 @@ as JSON names, header, thresh.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from torch import Tensor
 
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
-from darknet_py.graph.graph import Graph, parse_text
+from darknet_py.graph.graph import parse_text
 from darknet_py.model.checkpoint import Checkpoint
 from darknet_py.model.header import Header
 from darknet_py.optional import require
@@ -48,27 +45,20 @@ def read_safetensors(path: str | Path) -> Checkpoint:
         raise WeightsError(f"{path}: damaged metadata: {error}") from error
 
 
-def write_safetensors(
-    path: str | Path,
-    graph: Graph,
-    names: Sequence[str],
-    header: Header,
-    tensors: Mapping[str, Tensor],
-    thresh: float | None = None,
-) -> None:
+def write_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
     """Writes the file in one step. Raises WeightsError when it cannot be written, MissingExtra."""
     torch_part = require("safetensors.torch", "safetensors", SUFFIX)
     texts = {
         "darknet_format": _FORMAT,
-        "cfg": graph.text,
-        "cfg_name": Path(graph.path).name,
-        "names": json.dumps(list(names)),
-        "header": json.dumps(list(header)),
-        "thresh": json.dumps(thresh),
+        "cfg": checkpoint.graph.text,
+        "cfg_name": Path(checkpoint.graph.path).name,
+        "names": json.dumps(list(checkpoint.names)),
+        "header": json.dumps(list(checkpoint.header)),
+        "thresh": json.dumps(checkpoint.thresh),
     }
     try:
         # Copies, since arrays that are views of one file share memory, which the format has not.
-        arrays = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        arrays = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
         content: bytes = torch_part.save(arrays, texts)
     except UnicodeEncodeError as error:
         raise WeightsError(f"{path}: the cfg or a name is not UTF-8 text, which {SUFFIX} needs") from error

@@ -32,6 +32,7 @@ from darknet_py.errors import TrainError
 from darknet_py.files import write_atomically
 from darknet_py.training.callbacks import EvaluationEvent, IterationEvent, TrainCallback
 from darknet_py.training.checkpoint_dir import CheckpointDir
+from darknet_py.training.duration import format_duration
 from darknet_py.training.state import LogState
 from darknet_py.training.tasks.task import EvalScore
 from darknet_py.training.train_step import Diverged, StepResult
@@ -191,8 +192,8 @@ class TrainLogger:
         elif number < total and now - self._last_line > _LINE_SECONDS:
             self._last_line = now
             self.info(
-                f"iteration {iteration}: mini-batch {number} of {total} after {_duration(elapsed)}, "
-                f"about {_duration(left)} to go"
+                f"iteration {iteration}: mini-batch {number} of {total} after {format_duration(elapsed)}, "
+                f"about {format_duration(left)} to go"
             )
 
     def end_iteration(self) -> None:
@@ -381,10 +382,6 @@ def _best_threshold(metrics: Mapping[str, object]) -> str:
     if metrics.get("best_thresh") is None:
         return ""
     return f", best F1 = {metrics['best_f1']:.2f} at confidence {metrics['best_thresh']:.2f}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _log_table(rows: list[LogRow], header: bool = False) -> bytes:
