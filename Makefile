@@ -36,11 +36,8 @@ types: $(VENV)/ready
 fast: $(VENV)/ready
 	$(BIN)/python -m pytest $(PARALLEL)
 
-# In two parts: the runtimes that exported networks are tested with keep threads of their own, beside which a later fork
-# (of loader processes) can crash the test process.
 suite: $(VENV)/ready
-	$(BIN)/python -m pytest $(PARALLEL) -m '' --ignore tests/backends --ignore tests/export
-	$(BIN)/python -m pytest $(PARALLEL) -m '' tests/backends tests/export
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 wheel: $(VENV)/ready
 	$(BIN)/python tools/try_wheel.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class OpenvinoExporter:
     def export(self, job: Job, out: Path) -> ExportResult:
         """Raises DarknetError where OpenVINO cannot read the network or computes something else."""
         openvino = require("openvino", "openvino", "OpenVINO")
-        model = openvino.Core().read_model(to_onnx(job))
+        model = _core().read_model(to_onnx(job))
         for key, text in job.metadata.items():
             model.set_rt_info(text, ["model_info", key])
         with tempfile.TemporaryDirectory() as folder:
@@ -54,11 +55,10 @@ def run_openvino(network: Path | bytes, precision: str = "fp32", threads: int | 
     Raises:
         MissingExtra: OpenVINO is not installed.
     """
-    openvino = require("openvino", "openvino", "OpenVINO")
+    core = _core()
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
-    core = openvino.Core()
     compiled = core.compile_model(core.read_model(network), "CPU", config)
 
     def run(x: Tensor) -> list[Tensor]:
@@ -66,3 +66,14 @@ def run_openvino(network: Path | bytes, precision: str = "fp32", threads: int | 
         return [torch.from_numpy(found[index]) for index in range(len(compiled.outputs))]
 
     return run
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's runtime, one that lives as long as the process.
+
+    Each one gives the thread a signal stack large enough for AMX, and puts back the one before when it ends. Where two
+    end in the order in which they began, the thread is left with a stack that is unmapped: the next signal, such as
+    Ctrl-C or the end of a loader process, kills the program (OpenVINO 2026.4, processors with AMX).
+    """
+    return require("openvino", "openvino", "OpenVINO").Core()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,33 @@ def test_openvino(files: Files) -> None:
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled(IMAGES.numpy())
     assert_ours([torch.from_numpy(np.array(found[name])) for name in ("boxes", "objectness", "scores")], files)
+
+
+_SIGNALS_AFTER_OPENVINO = """
+import gc, os, signal, sys
+from pathlib import Path
+import torch
+from darknet_py.export.openvino import run_openvino
+first = run_openvino(Path(sys.argv[1]))
+second = run_openvino(Path(sys.argv[1]))
+second(torch.zeros(1, 3, 32, 64))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signals here")
+def test_a_signal_after_openvino(files: Files) -> None:
+    """In a process of its own, as it would not survive a missing signal stack."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    out = darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(".xml"), ["cat", "dog"])
+    command = [sys.executable, "-c", _SIGNALS_AFTER_OPENVINO, str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr
 
 
 def test_exported_program(files: Files) -> None:
