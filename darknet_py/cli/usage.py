@@ -46,8 +46,6 @@ _COMMANDS = {
     "lint": "check",
 }
 _OPTIONS = {
-    "--epochs": "--max-batches (iterations)",
-    "--epoch": "--max-batches (iterations)",
     "--iterations": "--max-batches",
     "--iters": "--max-batches",
     "--steps": "--max-batches",
