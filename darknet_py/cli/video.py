@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from darknet_py.backends.backend_network import BackendNetwork
@@ -142,7 +143,8 @@ class _VideoDetection:
         net = self.net.graph.net
         if uses_letter_box(self.net, self.args.letter_box):
             return image
-        return cv2.resize(image, (net.width, net.height)).reshape(net.height, net.width, -1)
+        resized = cv2.resize(image, (net.width, net.height))
+        return np.asarray(resized, np.uint8).reshape(net.height, net.width, -1)
 
 
 def video_path(args: argparse.Namespace) -> Path:

@@ -139,11 +139,11 @@ def augment(image: Image, net: NetSpec, rng: np.random.Generator) -> Image:
     shift = (2 * rng.random() - 1) * room_x, (2 * rng.random() - 1) * room_y
     crop = rotate_crop(image, angle, scale, size, shift, aspect)
     if net.flip and rng.random() < 0.5:
-        crop = cv2.flip(crop, 1).reshape(crop.shape)
+        crop = np.ascontiguousarray(crop[:, ::-1])
     saturation, exposure = (random_scale(limit or 1.0, *rng.random(2)) for limit in (net.saturation, net.exposure))
     crop = color(crop, (2 * rng.random() - 1) * net.hue, saturation, exposure)
     if crop.shape[:2] != (net.height, net.width):
-        crop = cv2.resize(crop, (net.width, net.height)).reshape(net.height, net.width, -1)
+        crop = np.asarray(cv2.resize(crop, (net.width, net.height)), np.uint8).reshape(net.height, net.width, -1)
     return crop
 
 
@@ -160,7 +160,7 @@ def rotate_crop(
     offset = middle + linear @ (np.array(shift) - size / 2)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     crop = cv2.warpAffine(image, np.column_stack([linear, offset]), (size, size), flags=flags)
-    return crop.reshape(size, size, -1)
+    return np.asarray(crop, np.uint8).reshape(size, size, -1)
 
 
 def mix(
@@ -216,7 +216,7 @@ def classifier_sample(
     image, target = mix(kind, images, targets, rng) if kind else (images[0], targets[0])
     if net.blur and rng.random() < 0.25:
         size = 15 if net.blur == 1 else net.blur // 2 * 2 + 1
-        image = cv2.GaussianBlur(image, (size, size), 0).reshape(image.shape)
+        image = np.asarray(cv2.GaussianBlur(image, (size, size), 0), np.uint8).reshape(image.shape)
     return image, target
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -97,7 +97,7 @@ class ImageSet:
         rest = "" if count == len(self) else f"; the others are read on demand (limit {limit / 2**20:,.0f} MiB)"
         return f"cache: {count} of {counted(len(self), 'image')} in memory, {used / 2**20:,.1f} MiB{rest}"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Without the cache: forked processes share it, others would each get a copy."""
         return self.__dict__ | {"_cache": {}}
 

@@ -25,7 +25,7 @@ from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.untrusted import failed_download, read_file
 
-Image = NDArray[Any]  # uint8; OpenCV's own annotations cannot say so
+Image = NDArray[np.uint8]
 Pixels = NDArray[np.float32]
 
 _READ_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)  # since OpenCV 4.11; saves a pass over the image
@@ -91,9 +91,10 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
         raise DataError(
             f"{name}: expected {counted(channels, 'channel')} of 8 bits, got {image.shape[2]} of {image.dtype}"
         )
-    if is_too_dark(header, image):
+    pixels = np.asarray(image, np.uint8)  # which OpenCV's annotations cannot say
+    if is_too_dark(header, pixels):
         _warn_of_dark_images(name)
-    return image
+    return pixels
 
 
 def max_pixels() -> int:
@@ -143,7 +144,7 @@ def _claimed_bytes(data: bytes) -> int:
     return prod(shape) * dtype.itemsize
 
 
-def resize(image: NDArray[Any], width: int, height: int) -> Pixels:
+def resize(image: Image | Pixels, width: int, height: int) -> Pixels:
     """Darknet's `resize_image`: bilinear with aligned corners, in float32.
 
     image: (H, W, C), uint8 (scaled to 0..1) or float32 (taken as it is). Returns float32 (height, width, C).
@@ -153,10 +154,11 @@ def resize(image: NDArray[Any], width: int, height: int) -> Pixels:
         # Rows first: complete rows are copied fast and the second pass then sees the smaller image.
         image = _interpolate(image, height, axis=0)
         image = _interpolate(image, width, axis=1)
-    return image / np.float32(255) if image.dtype == np.uint8 else image
+    scaled: Pixels = image / np.float32(255) if image.dtype == np.uint8 else np.asarray(image, np.float32)
+    return scaled
 
 
-def letterbox(image: NDArray[Any], width: int, height: int) -> Pixels:
+def letterbox(image: Image | Pixels, width: int, height: int) -> Pixels:
     """Darknet's `letterbox_image`: the complete image at its own aspect ratio, centered, the rest .5."""
     image = _checked_image(image, width, height)
     new_width, new_height = letterbox_size(image.shape[1], image.shape[0], width, height)
@@ -173,7 +175,7 @@ def letterbox_size(image_width: int, image_height: int, width: int, height: int)
     return max(image_width * height // image_height, 1), height
 
 
-def center_crop(image: NDArray[Any], width: int, height: int) -> Pixels:
+def center_crop(image: Image | Pixels, width: int, height: int) -> Pixels:
     """Input of Darknet's classifiers: the shorter side resized to `width`, then a center crop (`resize_min`).
 
     Where the crop is higher than the resized image, its border pixels are repeated.
@@ -203,7 +205,7 @@ def to_letterbox(boxes: Tensor, image_size: tuple[int, int], net_size: tuple[int
     return torch.cat([scaled[..., :2] + boxes.new_tensor(offset), scaled[..., 2:]], -1)
 
 
-def to_tensor(image: NDArray[Any]) -> Tensor:
+def to_tensor(image: Image | Pixels) -> Tensor:
     """(H, W, C) → float32 (C, H, W) in 0..1, channels-last in memory. uint8 is divided by 255, float kept."""
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     return torch.div(tensor, 255) if tensor.dtype == torch.uint8 else tensor.float()
@@ -216,8 +218,7 @@ def _letterbox_map(image_size: tuple[int, int], net_size: tuple[int, int]) -> tu
     return scale, offset
 
 
-def _checked_image(image: NDArray[Any], width: int, height: int) -> NDArray[Any]:
-    image = np.asarray(image)
+def _checked_image(image: Image | Pixels, width: int, height: int) -> Image | Pixels:
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or 0 in image.shape:
@@ -229,7 +230,7 @@ def _checked_image(image: NDArray[Any], width: int, height: int) -> NDArray[Any]
     return image
 
 
-def _interpolate(image: NDArray[Any], size: int, axis: int) -> NDArray[Any]:
+def _interpolate(image: Image | Pixels, size: int, axis: int) -> Image | Pixels:
     """Linear interpolation along one axis so that first and last samples coincide."""
     old = image.shape[axis]
     if old == size:

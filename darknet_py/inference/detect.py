@@ -174,11 +174,12 @@ def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = Fal
             array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
         conversion = _CONVERSIONS.get((array.shape[2], channels))
         if conversion is not None:
-            array = cv2.cvtColor(np.ascontiguousarray(array), conversion).reshape(*array.shape[:2], channels)
+            converted = cv2.cvtColor(np.ascontiguousarray(array), conversion)
+            array = np.asarray(converted, np.uint8).reshape(*array.shape[:2], channels)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or not array.size:
         got = f"{array.dtype} {array.shape}" if array.ndim else type(image).__name__
         raise DarknetError(f"expected a uint8 image (height, width, {channels}), got {got}")
-    return cast(NDArray[np.uint8], array)
+    return array
 
 
 def prepare(net: DetectionNetwork, image: NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:

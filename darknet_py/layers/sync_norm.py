@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+class _Context(FunctionCtx):
+    saved_tensors: tuple[Tensor, ...]  # as `save_for_backward` got them
+    count: int  # values per channel, over all processes
 
 
 class SyncBatchNorm(torch.autograd.Function):
@@ -19,7 +23,14 @@ class SyncBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, momentum: float, eps: float
+        ctx: _Context,
+        x: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        momentum: float,
+        eps: float,
     ) -> Tensor:
         dims = [0, *range(2, x.dim())]
         local = torch.stack(torch.var_mean(x.float(), dims, correction=0))
@@ -36,7 +47,7 @@ class SyncBatchNorm(torch.autograd.Function):
         return F.batch_norm(x, center, spread, scale, bias, False, 0.0, eps)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, center, factor = ctx.saved_tensors
         shape = (-1, *(1,) * (x.dim() - 2))
         dims = [0, *range(2, x.dim())]

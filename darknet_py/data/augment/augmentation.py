@@ -210,8 +210,8 @@ def paint(image: Image, placement: Placement, canvas: Image, params: Augmentatio
     if not placement.flip and not resized:
         view[:] = part
     elif view.shape[2] == 1:  # OpenCV drops the last axis of gray images
-        part = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) if resized else part
-        view[:, :, 0] = cv2.flip(part, 1) if placement.flip else part
+        gray = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) if resized else part[:, :, 0]
+        view[:, :, 0] = cv2.flip(gray, 1) if placement.flip else gray
     elif not placement.flip:
         cv2.resize(part, size, dst=view, interpolation=cv2.INTER_LINEAR)
     elif resized:
@@ -312,4 +312,4 @@ def _crop(image: Image, left: int, top: int, width: int, height: int) -> Image:
         return part
     right, bottom = left + width - x1, top + height - y1
     padded = cv2.copyMakeBorder(inner, y0 - top, bottom, x0 - left, right, cv2.BORDER_CONSTANT, value=mean)
-    return padded.reshape(height, width, -1)
+    return np.asarray(padded, np.uint8).reshape(height, width, -1)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from darknet_py.data.datafile import write_list
 from darknet_py.data.labels import find_labels, load_labels
@@ -72,6 +72,35 @@ def coco_to_darknet(
     return ConversionResult(data, count, boxes, problems)
 
 
+class CocoImage(TypedDict):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class CocoAnnotation(TypedDict):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: list[float]  # left, top, width, height in pixels
+    area: float
+    iscrowd: int
+
+
+class CocoCategory(TypedDict):
+    id: int
+    name: str
+
+
+class CocoInstances(TypedDict):
+    """A COCO file of object instances."""
+
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+    categories: list[CocoCategory]
+
+
 def darknet_to_coco(
     images: Sequence[str],
     names: Sequence[str],
@@ -80,7 +109,7 @@ def darknet_to_coco(
     category_ids: Sequence[int] | None = None,
     file_names: Sequence[str] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
-) -> dict[str, Any]:
+) -> CocoInstances:
     """Converts the Darknet labels of images to COCO instances. Invalid label rows are left out.
 
     Args:
@@ -102,7 +131,7 @@ def darknet_to_coco(
         raise DataError(f"expected {len(names)} category ids, one per class, got {len(category_ids)}")
     stems = [Path(image).stem for image in images]
     numbered = all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems)
-    content: dict[str, Any] = {
+    content: CocoInstances = {
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for number, name in zip(category_ids, names, strict=True)],

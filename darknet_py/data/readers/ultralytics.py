@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from darknet_py.data.images import IMAGE_SUFFIXES
 from darknet_py.data.labels import find_labels, load_labels, save_labels
 from darknet_py.data.link_images import link_images
 from darknet_py.data.readers.darknet_layout import ConversionResult, write_data_file
-from darknet_py.data.yamlfile import read_yaml
+from darknet_py.data.yamlfile import Value, read_yaml
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder
 from darknet_py.untrusted import read_file
@@ -83,7 +82,7 @@ def convert_labeled_images(
     return ConversionResult(data, count, boxes, problems)
 
 
-def yolo_splits(file: Path, content: dict[str, Any]) -> dict[str, list[str]]:
+def yolo_splits(file: Path, content: Mapping[str, Value]) -> dict[str, list[str]]:
     """Image paths per split. Raises DataError if there are none or an entry does not exist."""
     splits = {}
     for split in SPLITS:
@@ -101,7 +100,7 @@ def yolo_splits(file: Path, content: dict[str, Any]) -> dict[str, list[str]]:
     return splits
 
 
-def class_names(file: Path, content: dict[str, Any]) -> list[str]:
+def class_names(file: Path, content: Mapping[str, Value]) -> list[str]:
     """Class names from `names` (a list or a mapping by number), or numbers up to `nc`. Raises DataError."""
     names = content.get("names")
     if isinstance(names, dict):
@@ -109,22 +108,23 @@ def class_names(file: Path, content: dict[str, Any]) -> list[str]:
         if sorted(number for number in numbers if number is not None) != list(range(len(names))):
             raise DataError(f"{file}: names: expected the classes 0 to {len(names) - 1}, got {', '.join(names)}")
         names = [name for _, name in sorted(zip(numbers, names.values(), strict=True), key=lambda pair: pair[0] or 0)]
-    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        return names
+    texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if texts and len(texts) == len(names or ""):
+        return texts
     count = atoi(str(content.get("nc", "")))
     if names or not count or count < 1:
         raise DataError(f"{file}: expected class names in a line names:, got {str(names)[:60]!r}")
     return [str(number) for number in range(count)]
 
 
-def _resolve(file: Path, content: dict[str, Any], split: str, entry: Any) -> Path:
+def _resolve(file: Path, content: Mapping[str, Value], split: str, entry: Value) -> Path:
     """The folder or list of an entry, relative to `path`.
 
     `path` itself is relative to the folder of the file, the current folder, or the folder `datasets` next to the file.
     """
     if not isinstance(entry, str):
         raise DataError(f"{file}: {split}: expected a path, got {str(entry)[:60]!r}")
-    base = content.get("path") or ""
+    base = str(content.get("path") or "")
     folder_of_file = file.absolute().parent
     # Roboflow writes ../train/images although train lies next to the file.
     candidates = [
