@@ -10,7 +10,9 @@ and know no layer type: what they ask of a spec or a module is declared here wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -368,6 +370,26 @@ def pad_to_window(x: Tensor, side: int) -> Tensor:
     return x if side <= min(height, width) else F.pad(x, (0, max(side - width, 0), 0, max(side - height, 0)))
 
 
+_draws_weights = ContextVar("_draws_weights", default=True)
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    """Modules built in this context get arbitrary weights: drawing them takes longer than reading them from a file."""
+    token = _draws_weights.set(False)
+    try:
+        yield
+    finally:
+        _draws_weights.reset(token)
+
+
 def scaled_uniform(shape: Sequence[int], fan_in: int) -> Tensor:
     """Darknet's initial weights: uniform in ±sqrt(2 / fan_in) (`make_convolutional_layer`)."""
+    if not _draws_weights.get():
+        return torch.empty(tuple(shape))
     return (torch.rand(tuple(shape)) * 2 - 1) * math.sqrt(2 / max(fan_in, 1))
+
+
+def scaled_normal(shape: Sequence[int], deviation: float) -> Tensor:
+    """Initial weights of transposed convolutions (`make_deconvolutional_layer`)."""
+    return torch.randn(tuple(shape)) * deviation if _draws_weights.get() else torch.empty(tuple(shape))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
-from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec
+from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec, scaled_normal
 from darknet_py.layers.normalize import NormalizedLayer, batch_norm_arrays, norm_names
 from darknet_py.layers.plain import Deconv
 
@@ -85,7 +85,7 @@ class DeconvolutionalLayer(NormalizedLayer):
         self.spec = spec
         # Darknet's standard deviation: .02, times the factor by which the layer enlarges its input.
         deviation = 0.02 * node.output.h * node.output.w / (node.inputs[0].h * node.inputs[0].w)
-        self.weight = nn.Parameter(torch.randn(spec.arrays(node)[-1].shape) * deviation)
+        self.weight = nn.Parameter(scaled_normal(spec.arrays(node)[-1].shape, deviation))
         self.bias = nn.Parameter(torch.zeros(spec.filters))
         if spec.batch_normalize:
             self.add_batch_norm(spec.filters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from darknet_py.layers.base import (
     ShapeError,
     StatefulLayer,
     TrainState,
+    weights_follow,
 )
 from darknet_py.model.c_emulation import CEmulation
 from darknet_py.model.header import Header
@@ -96,7 +98,8 @@ class Network(nn.Module):
     @classmethod
     def of(cls, model: ModelFile) -> Network:
         """The network of a file, with its weights and the number of images seen. Raises WeightsError."""
-        net = cls(model.graph, model.names)
+        with weights_follow() if model.is_complete else nullcontext():
+            net = cls(model.graph, model.names)
         net.best_thresh = model.thresh
         if model.tensors:
             net.set_weights(model.fit(model.graph))
