@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +11,13 @@ from torch import Tensor
 from darknet_py.errors import DarknetError
 from darknet_py.export.verify import Runner
 from darknet_py.graph.graph import Graph
-from darknet_py.inference.detect import DetectOptions, ImageLike, detect, detect_tensor
+from darknet_py.inference.detect import DetectArguments, DetectOptions, ImageLike, detect_each, detect_tensor
 from darknet_py.inference.detections import Detections
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class BackendNetwork:
@@ -89,7 +92,34 @@ class BackendNetwork:
         bgr: bool = False,
         letter_box: bool | None = None,
         stb: bool = False,
+        agnostic: bool = False,
+        class_thresh: Mapping[int | str, float] | None = None,
+        tiles: int = 0,
+        overlap: float = 0.2,
     ) -> list[Detections]:
         """As `Network.detect`, in batches of the size that it was made for."""
-        limit = self._net.threshold(thresh)
-        return detect(self, images, DetectOptions(limit, nms, letter_box, self._hier, stb, self._batch or 1, bgr))
+        return list(
+            self.detect_each(
+                images,
+                thresh,
+                nms,
+                bgr=bgr,
+                letter_box=letter_box,
+                stb=stb,
+                agnostic=agnostic,
+                class_thresh=class_thresh,
+                tiles=tiles,
+                overlap=overlap,
+            )
+        )
+
+    def detect_each(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        thresh: float | Literal["auto"] = 0.25,
+        nms: float = 0.45,
+        **options: Unpack[DetectArguments],
+    ) -> Iterator[Detections]:
+        """As `Network.detect_each`, in batches of the size that it was made for."""
+        options = {**options, "hier": self._hier, "batch": self._batch or 1}
+        return detect_each(self, images, DetectOptions.of(self._net.threshold(thresh), nms, self.names, options))

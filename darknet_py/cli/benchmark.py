@@ -91,7 +91,7 @@ def inference(
             nms_options = (threshold(found), 0.45, *net.nms_kind)
             functions["decode"] = lambda: [head.decode(output) for head, output in raw_outputs]
             functions["nms"] = lambda: postprocess(found, *nms_options)
-            functions["total"] = lambda: postprocess(run(x), *nms_options)
+            functions["total"] = lambda: postprocess(Predictions(*run(x)), *nms_options)
         times_by_name = time_in_turns(functions, device, seconds)
     times = {name: Timing.of(values) for name, values in times_by_name.items()}
     total = times.get("total", times["forward"])

@@ -192,6 +192,22 @@ def fraction(text: str) -> float:
     return value
 
 
+def fraction_below_one(text: str) -> float:
+    """A number in 0…1 without 1, for argparse."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
+    return value
+
+
+def class_threshold(text: str) -> tuple[int | str, float]:
+    """CLASS=T: the number or name of a class and a number in 0…1, for argparse."""
+    name, equals, value = text.rpartition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected CLASS=T as in dog=0.5, got {text!r}")
+    return int(name) if name.isdecimal() else name, fraction(value)
+
+
 def fraction_or_auto(text: str) -> float | str:
     """A number in 0…1 or "auto", for argparse."""
     return text if text == "auto" else fraction(text)
@@ -206,10 +222,12 @@ def seconds(text: str) -> float:
 
 
 # argparse prints the name of the function where a text is not a number at all.
-_TYPE_NAMES: dict[Callable[[str], int | float | str], str] = {
+_TYPE_NAMES: dict[Callable[[str], int | float | str | tuple[int | str, float]], str] = {
     positive: "integer",
     count: "integer",
     fraction: "number",
+    fraction_below_one: "number",
+    class_threshold: "CLASS=T",
     fraction_or_auto: "number or auto",
     seconds: "number",
 }

@@ -19,8 +19,10 @@ from darknet_py.backends.backend_network import BackendNetwork
 from darknet_py.backends.choose import open_backend
 from darknet_py.cli.common import (
     backend_arguments,
+    class_threshold,
     darknet_argument,
     fraction,
+    fraction_below_one,
     fraction_or_auto,
     images_argument,
     json_argument,
@@ -35,14 +37,14 @@ from darknet_py.cli.darknet_output import box_lines, detection_layer_lines
 from darknet_py.cli.load_network import load_network
 from darknet_py.counted import counted
 from darknet_py.data.datafile import read_names
-from darknet_py.data.image_sources import find_images, is_url
+from darknet_py.data.image_sources import find_images, is_url, open_image
 from darknet_py.data.images import Image
 from darknet_py.data.labels import find_labels, save_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import file_names, make_folder, write_atomically
-from darknet_py.inference.detect import DetectOptions, as_array, detect
-from darknet_py.inference.detections import Detections, JsonFrame
+from darknet_py.inference.detect import DetectOptions, detect
+from darknet_py.inference.detections import Detections, JsonFrame, class_number
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
@@ -94,9 +96,30 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="class trees: report the most specific class of a probability above P (default: 0.5)",
     )
+    parser.add_argument(
+        "--class-thresh",
+        type=class_threshold,
+        action="append",
+        default=[],
+        metavar="CLASS=T",
+        help="minimum confidence of one class, by name or number, instead of --thresh; may be given several times",
+    )
+    parser.add_argument(
+        "--agnostic", action="store_true", help="suppress boxes of other classes too: one class for each box"
+    )
     parser.add_argument("--data", metavar="FILE", help=".data file, for the class names")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line")
     parser.add_argument("--batch", type=positive, default=1, help="images per forward pass (default: 1)")
+    parser.add_argument(
+        "--tiles",
+        type=positive,
+        default=0,
+        metavar="SIZE",
+        help="search larger images in square tiles of SIZE pixels too, so that small objects keep their size",
+    )
+    parser.add_argument(
+        "--overlap", type=fraction_below_one, default=0.2, help="share of a tile in its neighbor (default: 0.2)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         check_window()
     net = load_detector(args)
-    options = replace(detect_options(args), stb=args.stb)
+    options = replace(detect_options(args, net.names), stb=args.stb)
     if args.darknet:
         return _run_as_darknet(args, net, options)
     paths = input_images(args.images)
@@ -121,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         images = []
         for path in paths[start : start + args.batch]:
             try:
-                images.append((path, as_array(path, net.graph.net.channels, args.stb)))
+                images.append((path, open_image(path, net.graph.net.channels, args.stb)))
             except DataError as error:
                 failed = True
                 progress.write(f"darknet_py: {error}", file=sys.stderr)
@@ -150,7 +173,7 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
     failed = False
     for path in _prompted_images() if args.images == ["-"] else find_images(args.images):
         try:
-            image = as_array(path, net.graph.net.channels, args.stb)
+            image = open_image(path, net.graph.net.channels, args.stb)
             if args.save_labels:
                 _check_no_labels([path])
         except DataError as error:
@@ -213,9 +236,19 @@ def load_detector(args: argparse.Namespace) -> BackendNetwork:
     return open_backend(net, args.backend, args.precision, args.batch, args.hier)
 
 
-def detect_options(args: argparse.Namespace) -> DetectOptions:
-    """The options that `detection_arguments` describe."""
-    return DetectOptions(args.thresh, args.nms, args.letter_box, args.hier, batch=args.batch)
+def detect_options(args: argparse.Namespace, names: Sequence[str]) -> DetectOptions:
+    """The options that `detection_arguments` describe; names: of the network's classes."""
+    return DetectOptions(
+        args.thresh,
+        args.nms,
+        args.letter_box,
+        args.hier,
+        batch=args.batch,
+        agnostic=args.agnostic,
+        class_thresh={class_number(name, names): thresh for name, thresh in args.class_thresh},
+        tiles=args.tiles,
+        overlap=args.overlap,
+    )
 
 
 def names_of_arguments(args: argparse.Namespace, net: Network) -> Sequence[str]:

@@ -131,7 +131,7 @@ class _VideoDetection:
 
     def _detections(self) -> Iterator[tuple[int, Image, Detections]]:
         """Number, image and visible detections of each frame."""
-        options = detect_options(self.args)
+        options = detect_options(self.args, self.net.names)
         frames = iter(self.frames)
         while batch := list(islice(frames, self.args.batch)):
             found = detect(self.net, [self._resized(image) for _, image in batch], options)

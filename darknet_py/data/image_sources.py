@@ -15,6 +15,7 @@ from os import PathLike, fspath
 
 from darknet_py.counted import counted
 from darknet_py.data.datafile import list_folder, read_list
+from darknet_py.data.images import Image, decode_image, load_image
 from darknet_py.errors import DataError
 
 MAX_URL_BYTES = 100 << 20
@@ -57,6 +58,12 @@ def find_images(sources: Sequence[str | PathLike[str]]) -> list[str]:
             raise DataError(f"{source:.300}: expected images, got none")
         found.extend(matches)
     return list(dict.fromkeys(found))
+
+
+def open_image(source: str | PathLike[str], channels: int | None = 3, stb: bool = False) -> Image:
+    """An image from a file or a web address, see `load_image`. Raises DataError."""
+    name = fspath(source)
+    return decode_image(download(name), channels, name, stb) if is_url(name) else load_image(name, channels, stb)
 
 
 def download(url: str, max_bytes: int = MAX_URL_BYTES, seconds: float = URL_SECONDS) -> bytes:

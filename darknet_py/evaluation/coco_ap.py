@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from darknet_py.evaluation.types import Doubles, Floats, GroundTruth, check, concatenate
-from darknet_py.inference.detections import Detections
+from darknet_py.inference.detections import Detections, clipped, corners
 
 THRESH = 0.001
 NMS = 0.6
@@ -58,19 +58,6 @@ class CocoResult:
     def to_json(self) -> dict[str, object]:
         """Plain numbers, strings, lists and dicts."""
         return asdict(self) | {"classes": [asdict(row) for row in self.classes]}
-
-
-def corners(boxes: Floats, size: tuple[int, int]) -> Doubles:
-    """(K, 4) relative center boxes → float64 (K, 4) left, top, right, bottom in pixels of an image (width, height)."""
-    center, side = np.split(np.asarray(boxes, np.float64).reshape(-1, 4), 2, 1)
-    return np.concatenate([center - side / 2, center + side / 2], 1) * (size * 2)
-
-
-def clipped(boxes: Floats, size: tuple[int, int]) -> Doubles:
-    """The same, cut at the image's edges, as left, top, width, height (`print_cocos`)."""
-    edges = corners(boxes, size)
-    low, high = np.maximum(edges[:, :2], 0), np.minimum(edges[:, 2:], size)
-    return np.concatenate([low, high - low], 1)
 
 
 def coco_ap(

@@ -9,24 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from darknet_py.evaluation.coco_ap import clipped, corners
-from darknet_py.evaluation.types import Ints
 from darknet_py.files import file_names, make_folder, write_atomically
-from darknet_py.inference.detections import Detections
+from darknet_py.inference.detections import Detections, clipped, coco_category_ids, corners
 
 logger = logging.getLogger(__name__)
 
 COCO_NAME = "coco_results"
 VOC_PREFIX = "comp4_det_test_"
-
-# COCO numbers its 80 classes 1 to 90 with gaps.
-_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-_COCO_IDS = np.array([i for i in range(1, 91) if i not in _COCO_GAPS])
-
-
-def category_ids(classes: int) -> Ints:
-    """COCO's category id of each class; 1 … classes for data sets other than COCO's 80 classes."""
-    return _COCO_IDS if classes == len(_COCO_IDS) else np.arange(1, classes + 1)
 
 
 def image_ids(paths: Sequence[str | Path]) -> list[int]:
@@ -60,7 +49,7 @@ def write_coco(
     Raises:
         DataError: The file cannot be written.
     """
-    ids = category_ids(classes)
+    ids = coco_category_ids(classes)
 
     def lines() -> Iterator[str]:
         for image, record, size in zip(image_ids(paths), found, sizes, strict=True):

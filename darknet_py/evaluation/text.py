@@ -75,7 +75,7 @@ def evaluate_text(network: Network, text: NDArray[np.uint8]) -> TextResult:
     with torch.inference_mode():
         for step in range(steps):
             symbol, target, counts = symbols[:, step], symbols[:, step + 1], counted[:, step]
-            probabilities = network(torch.nn.functional.one_hot(symbol, inputs).float()).flatten(1)
+            probabilities = network.predict_vector(torch.nn.functional.one_hot(symbol, inputs).float())
             likelihood = probabilities.gather(1, target[:, None])[:, 0].double().clamp(min=_MIN_PROBABILITY)
             bits -= torch.where(counts, likelihood.log2(), 0.0).sum()
             correct += ((probabilities.argmax(1) == target) & counts).sum()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from os import PathLike, fspath
-from typing import Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypedDict, cast, runtime_checkable
 
 import cv2
 import numpy as np
@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from darknet_py.data.image_sources import download, find_images, is_url
-from darknet_py.data.images import Image, decode_image, from_letterbox, letterbox, load_image, resize, to_tensor
+from darknet_py.data.image_sources import find_images, open_image
+from darknet_py.data.images import Image, Pixels, decode_image, from_letterbox, letterbox, resize, to_tensor
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import Graph
-from darknet_py.inference.detections import Detections
+from darknet_py.inference.detections import Detections, class_number
 from darknet_py.inference.nms import postprocess
+from darknet_py.inference.tiles import merge_tiles, tile_corners
 from darknet_py.layers.base import HIER_THRESH, Predictions
 
 
@@ -40,8 +41,8 @@ class PilImage(Protocol):
     def convert(self, mode: str) -> ArrayImage: ...
 
 
-ImageLike: TypeAlias = str | PathLike[str] | bytes | NDArray[np.uint8] | ArrayImage
-_SINGLE = (str, bytes, bytearray, memoryview, np.ndarray, Tensor)  # iterable, but one image
+ImageLike: TypeAlias = str | PathLike[str] | bytes | NDArray[np.uint8] | Tensor | ArrayImage
+_SINGLE = (str, bytes, bytearray, memoryview, np.ndarray, Tensor)  # iterable, but one image, or a batch
 _PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _CONVERSIONS = {  # by number of channels, as for files
     (1, 3): cv2.COLOR_GRAY2RGB,
@@ -69,6 +70,20 @@ class DetectionNetwork(Protocol):
     def predict(self, x: Tensor, hier: float = HIER_THRESH) -> Predictions: ...
 
 
+class DetectArguments(TypedDict, total=False):
+    """The arguments of `Network.detect` besides images, thresh and nms, whose meanings and defaults it has."""
+
+    bgr: bool
+    letter_box: bool | None
+    hier: float
+    stb: bool
+    batch: int
+    agnostic: bool
+    class_thresh: Mapping[int | str, float] | None
+    tiles: int
+    overlap: float
+
+
 @dataclass(frozen=True)
 class DetectOptions:
     """What counts as detected, and how images are read.
@@ -82,6 +97,11 @@ class DetectOptions:
         batch: Images per forward pass.
         bgr: Whether arrays have their channels in OpenCV's order, as `cv2.imread` gives them. Files, bytes and PIL
             images know their own order.
+        agnostic: Whether suppression looks at all classes together; a box then has one class.
+        class_thresh: Confidence thresholds of single classes by their numbers, instead of `thresh`.
+        tiles: Side of square tiles in pixels, in which images that are larger are searched, see `inference.tiles`;
+            0: images are searched as a whole only.
+        overlap: Share of a tile that its neighbor has too.
     """
 
     thresh: float = 0.25
@@ -91,19 +111,44 @@ class DetectOptions:
     stb: bool = False
     batch: int = 1
     bgr: bool = False
+    agnostic: bool = False
+    class_thresh: Mapping[int, float] = field(default_factory=dict)
+    tiles: int = 0
+    overlap: float = 0.2
+
+    @classmethod
+    def of(cls, thresh: float, nms: float, names: Sequence[str], arguments: DetectArguments) -> DetectOptions:
+        """The options that the arguments of `Network.detect` describe; names: of the network's classes."""
+        by_name = arguments.get("class_thresh") or {}
+        numbers = {class_number(name, names): value for name, value in by_name.items()}
+        others = {name: value for name, value in arguments.items() if name != "class_thresh"}
+        return replace(cls(thresh, nms, class_thresh=numbers), **cast("dict[str, Any]", others))
+
+    def __post_init__(self) -> None:
+        if self.tiles < 0 or not 0 <= self.overlap < 1:
+            raise DarknetError(
+                f"expected tiles of at least 0 pixels and an overlap from 0 to 1, got {self.tiles} and {self.overlap}"
+            )
 
 
 def detect(
     net: DetectionNetwork, images: ImageLike | Iterable[ImageLike], options: DetectOptions | None = None
 ) -> list[Detections]:
+    """The results of `detect_each`, as a list."""
+    return list(detect_each(net, images, options))
+
+
+def detect_each(
+    net: DetectionNetwork, images: ImageLike | Iterable[ImageLike], options: DetectOptions | None = None
+) -> Iterator[Detections]:
     """Detects objects in images, which are resized as C's `detector test` does.
 
     Args:
         net: A network with detection layers.
-        images: One or several, as `Network.detect` takes them.
+        images: One or several, as `Network.detect` takes them. Of an iterator `options.batch` images are taken at once.
         options: Thresholds and the like.
 
-    Returns:
+    Yields:
         The detections of each image; boxes are relative to the image.
 
     Raises:
@@ -112,15 +157,12 @@ def detect(
     """
     options = options or DetectOptions()
     channels = net.graph.net.channels
-    results: list[Detections] = []
     sources = _expanded(images)
     while chunk := list(islice(sources, options.batch)):
         arrays = [as_array(image, channels, options.stb, options.bgr) for image in chunk]
-        x = torch.stack([prepare(net, array, options.letter_box) for array in arrays]).to(net.device)
-        sizes = [(array.shape[1], array.shape[0]) for array in arrays]
-        for image, found in zip(chunk, _detect_on(net, x, sizes, options), strict=True):
-            results.append(replace(found, path=fspath(image)) if isinstance(image, (str, PathLike)) else found)
-    return results
+        results = _in_tiles(net, arrays, options) if options.tiles else _detect_in(net, arrays, options)
+        for image, found in zip(chunk, results, strict=True):
+            yield replace(found, path=fspath(image)) if isinstance(image, (str, PathLike)) else found
 
 
 def detect_tensor(net: DetectionNetwork, x: Tensor, options: DetectOptions | None = None) -> list[Detections]:
@@ -141,13 +183,16 @@ def detect_tensor(net: DetectionNetwork, x: Tensor, options: DetectOptions | Non
     return _detect_on(net, x, [(x.shape[-1], x.shape[-2])] * len(x), options)
 
 
-def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = False) -> NDArray[np.uint8]:
-    """An image as a uint8 array (H, W, channels), from a file, a web address, or what already is an image.
+def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = False) -> Pixels | NDArray[np.uint8]:
+    """An image as an array (H, W, channels), from a file, a web address, or what already is an image.
+
+    It is uint8; of a tensor of floats float32.
 
     Gray images and those with an alpha channel are converted where the network takes RGB or gray, as files are.
 
     Args:
-        image: A path, an http(s) address, the bytes of an image file, an array (H, W, C) or (H, W), or a PIL image.
+        image: A path, an http(s) address, the bytes of an image file, an array (H, W, C) or (H, W), a tensor (C, H, W),
+            or a PIL image.
         channels: Channels of the network.
         stb: See `load_image`.
         bgr: Whether an array's channels are in OpenCV's order.
@@ -159,8 +204,9 @@ def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = Fal
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), channels, "<bytes>", stb)
     if isinstance(image, (str, PathLike)):
-        name = fspath(image)
-        return decode_image(download(name), channels, name, stb) if is_url(name) else load_image(name, channels, stb)
+        return open_image(image, channels, stb)
+    if isinstance(image, Tensor):
+        return _of_tensor(image, channels)
     if isinstance(image, PilImage):
         bgr = False
         if image.mode.startswith("I;16"):  # of which the upper 8 bits count, as in files
@@ -182,8 +228,20 @@ def as_array(image: ImageLike, channels: int, stb: bool = False, bgr: bool = Fal
     return array
 
 
-def prepare(net: DetectionNetwork, image: NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:
-    """(H, W, C) RGB uint8 → (C, height, width) float in 0..1 at the network's input size."""
+def _of_tensor(image: Tensor, channels: int) -> Pixels | NDArray[np.uint8]:
+    """(C, H, W) → (H, W, C): uint8, or float32 in 0..1 as it is."""
+    if image.dim() != 3 or image.shape[0] != channels or not image.numel():
+        raise DarknetError(
+            f"expected a tensor ({channels}, height, width), or a batch of such, got {tuple(image.shape)}"
+        )
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise DarknetError(f"expected a tensor of uint8, or of floats in 0..1, got {image.dtype}")
+    pixels = image if image.dtype == torch.uint8 else image.float()
+    return np.ascontiguousarray(pixels.detach().permute(1, 2, 0).cpu().numpy())
+
+
+def prepare(net: DetectionNetwork, image: Pixels | NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:
+    """(H, W, C) RGB, uint8 or float32 in 0..1 → (C, height, width) float in 0..1 at the network's input size."""
     spec = net.graph.net
     fit = letterbox if uses_letter_box(net, letter_box) else resize
     return to_tensor(fit(image, spec.width, spec.height))
@@ -192,6 +250,41 @@ def prepare(net: DetectionNetwork, image: NDArray[np.uint8], letter_box: bool | 
 def uses_letter_box(net: DetectionNetwork, letter_box: bool | None) -> bool:
     """The option, or where it is None what the cfg says."""
     return net.graph.net.letter_box if letter_box is None else letter_box
+
+
+def _detect_in(
+    net: DetectionNetwork, images: Sequence[Pixels | NDArray[np.uint8]], options: DetectOptions
+) -> list[Detections]:
+    """Detections on images, all of them in one forward pass."""
+    x = torch.stack([prepare(net, image, options.letter_box) for image in images]).to(net.device)
+    return _detect_on(net, x, [(image.shape[1], image.shape[0]) for image in images], options)
+
+
+def _in_tiles(
+    net: DetectionNetwork, images: Sequence[Pixels | NDArray[np.uint8]], options: DetectOptions
+) -> Iterator[Detections]:
+    """Detections on images, each in overlapping tiles and as a whole; one that fits into a tile as a whole only."""
+    for image in images:
+        size = image.shape[1], image.shape[0]
+        regions = tile_corners(size, options.tiles, options.overlap)
+        parts: list[Detections] = []
+        for first in range(0, len(regions), options.batch):
+            chunk = regions[first : first + options.batch]
+            tiles = [image[top:bottom, left:right] for left, top, right, bottom in chunk]
+            parts += _detect_in(net, tiles, options)
+        yield merge_tiles(parts, regions, size, options.nms, net.nms_kind, options.agnostic) if parts[1:] else parts[0]
+
+
+def _thresholds(options: DetectOptions, classes: int) -> float | Tensor:
+    """The threshold, or one for each class where some have their own."""
+    if not options.class_thresh:
+        return options.thresh
+    thresholds = torch.full((classes,), options.thresh)
+    for class_id, thresh in options.class_thresh.items():
+        if not 0 <= class_id < classes:
+            raise DarknetError(f"class_thresh: expected classes from 0 to {classes - 1}, got {class_id}")
+        thresholds[class_id] = thresh
+    return thresholds
 
 
 def _detect_on(
@@ -208,7 +301,10 @@ def _detect_on(
             net_size = (net.graph.net.width, net.graph.net.height)
             boxes = [from_letterbox(part, size, net_size) for part, size in zip(predictions.boxes, sizes, strict=True)]
             predictions = predictions._replace(boxes=torch.stack(boxes))
-        per_image = postprocess(predictions, options.thresh, options.nms, *net.nms_kind)
+        thresh = _thresholds(options, predictions.scores.shape[-1])
+        if isinstance(thresh, Tensor):
+            thresh = thresh.to(predictions.scores.device)
+        per_image = postprocess(predictions, thresh, options.nms, *net.nms_kind, options.agnostic)
     return [
         replace(found, class_names=net.names, image_size=size) for found, size in zip(per_image, sizes, strict=True)
     ]
@@ -220,5 +316,7 @@ def _expanded(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLike]:
     for image in cast(Iterable[ImageLike], images) if several else [cast(ImageLike, images)]:
         if isinstance(image, (str, PathLike)):
             yield from find_images([image])
+        elif isinstance(image, Tensor) and image.dim() == 4:
+            yield from image
         else:
             yield image

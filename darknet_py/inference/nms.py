@@ -24,20 +24,26 @@ _CACHE_BYTES = 1 << 28  # of the rows that `_LazyRows` remembers
 
 
 def postprocess(
-    predictions: Predictions, thresh: float, nms: float, kind: str = "default", beta: float = 0.6
+    predictions: Predictions,
+    thresh: float | Tensor,
+    nms: float,
+    kind: str = "default",
+    beta: float = 0.6,
+    agnostic: bool = False,
 ) -> list[Detections]:
     """Applies the confidence threshold and non-maximum suppression to a batch.
 
     A box counts where its objectness exceeds `thresh`, once for each class whose score does (`get_yolo_detections`), so
-    that one box may have several classes. Suppression is per class.
+    that one box may have several classes. Suppression is per class, unless it is agnostic.
 
     Args:
         predictions: What a network's heads give for B images.
-        thresh: Confidence threshold.
+        thresh: Confidence threshold, or one for each class, (C,); a box counts where its objectness exceeds the lowest.
         nms: IoU threshold for non-maximum suppression; 0 suppresses nothing.
         kind: "default" and "cornersnms" compare IoU; "greedynms" and "diounms" subtract (d² / c²)^0.6 and
             (d² / c²)^beta from it, see `boxes.diou`.
         beta: Exponent for "diounms".
+        agnostic: Whether boxes of other classes are suppressed too; each box then keeps its best class alone.
 
     Returns:
         The detections of each image by falling confidence, boxes in the units of `predictions`, without class names.
@@ -47,8 +53,8 @@ def postprocess(
     """
     if kind not in KINDS:
         raise ValueError(f"nms kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    special: dict[str, Similarity] = {"greedynms": diou, "diounms": partial(diou, beta=beta)}
-    image, candidate = (predictions.objectness > thresh).nonzero(as_tuple=True)
+    least = float(thresh.min()) if isinstance(thresh, Tensor) else thresh
+    image, candidate = (predictions.objectness > least).nonzero(as_tuple=True)
     scores = predictions.scores[image, candidate]
     row, class_ids = (scores > thresh).nonzero(as_tuple=True)
     image, candidate = image[row], candidate[row]
@@ -61,14 +67,21 @@ def postprocess(
     )
     counts = torch.bincount(image.cpu(), minlength=len(predictions.boxes)).tolist()
     per_image = zip(*(torch.split(column, counts) for column in columns), strict=True)
-    return [_suppress(rows, nms, special.get(kind, iou)) for rows in per_image]
+    return [_suppress(rows, nms, similarity_of(kind, beta), agnostic) for rows in per_image]
 
 
-def _suppress(columns: Sequence[Tensor], thresh: float, similarity: Similarity) -> Detections:
+def similarity_of(kind: str, beta: float) -> Similarity:
+    """What an `nms_kind` compares, see `postprocess`."""
+    special: dict[str, Similarity] = {"greedynms": diou, "diounms": partial(diou, beta=beta)}
+    return special.get(kind, iou)
+
+
+def _suppress(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agnostic: bool) -> Detections:
     """Sorts the rows of one image by falling confidence and drops those that are suppressed."""
     order = columns[2].argsort(descending=True, stable=True)
     if thresh and len(order):
-        order = order[_kept_rows(columns[0][order], columns[1][order], columns[4][order], thresh, similarity)]
+        groups = torch.zeros_like(columns[1]) if agnostic else columns[1]
+        order = order[_kept_rows(columns[0][order], groups[order], columns[4][order], thresh, similarity)]
     boxes, class_ids, confidences, objectness, candidate_ids = (column[order].numpy() for column in columns)
     return Detections(boxes, class_ids, confidences, objectness=objectness, candidate_ids=candidate_ids)
 
@@ -76,7 +89,7 @@ def _suppress(columns: Sequence[Tensor], thresh: float, similarity: Similarity) 
 def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: float, similarity: Similarity) -> Tensor:
     """(N,) bool, which rows stay: those without a kept row of their class before them at an IoU above `thresh`."""
     if len(class_ids) <= _SMALL:
-        return _first_wins((similarity(box[:, None], box) > thresh) & (class_ids[:, None] == class_ids))
+        return first_wins((similarity(box[:, None], box) > thresh) & (class_ids[:, None] == class_ids))
     kept = torch.ones(len(class_ids), dtype=torch.bool)
     by_class = class_ids.argsort(stable=True)
     counts = torch.bincount(class_ids)
@@ -90,7 +103,7 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
             rows = by_class[(starts[group, None] + position).clamp(max=len(class_ids) - 1)]
             member = box[rows]
             pairs = (similarity(member[:, :, None], member[:, None]) > thresh) & real[:, :, None] & real[:, None]
-            kept[rows[real]] = _first_wins(pairs)[real]
+            kept[rows[real]] = first_wins(pairs)[real]
     # Classes with many rows mostly suppress: rows of the IoU matrix are computed for the boxes that stay only.
     unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
     table = box.new_empty(len(unique), 4)
@@ -102,7 +115,7 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
     return kept
 
 
-def _first_wins(pairs: Tensor) -> Tensor:
+def first_wins(pairs: Tensor) -> Tensor:
     """Which rows stay, where row i suppresses each later row j with pairs[…, i, j] unless it is suppressed itself.
 
     Starting from "all stay", each round settles at least the next row for good, usually nearly all: the result is that

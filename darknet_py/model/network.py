@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from darknet_py.errors import CfgError, DarknetError, Problem
 from darknet_py.graph.graph import Graph
-from darknet_py.inference.detect import DetectOptions, ImageLike, detect, detect_tensor
+from darknet_py.inference.detect import DetectArguments, DetectOptions, ImageLike, detect_each, detect_tensor
 from darknet_py.inference.detections import Detections
 from darknet_py.inference.fused_cache import FusedCache
 from darknet_py.layers.base import (
@@ -30,6 +30,9 @@ from darknet_py.layers.base import (
 from darknet_py.model.c_emulation import CEmulation
 from darknet_py.model.header import Header
 from darknet_py.model.model_file import ModelFile, check_trained
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LossReport(NamedTuple):
@@ -120,6 +123,10 @@ class Network(nn.Module):
     def device(self) -> torch.device:
         """The device of its arrays; the CPU where it has none."""
         return next(self.parameters(), torch.empty(0)).device
+
+    if TYPE_CHECKING:  # torch types it as a function of anything
+
+        def __call__(self, x: Tensor, hier: float = HIER_THRESH) -> Predictions | Tensor: ...
 
     def forward(self, x: Tensor, hier: float = HIER_THRESH) -> Predictions | Tensor:
         """Runs the network.
@@ -373,6 +380,10 @@ class Network(nn.Module):
         hier: float = HIER_THRESH,
         stb: bool = False,
         batch: int = 1,
+        agnostic: bool = False,
+        class_thresh: Mapping[int | str, float] | None = None,
+        tiles: int = 0,
+        overlap: float = 0.2,
     ) -> list[Detections]:
         """Detects objects in images, which are resized as C's `detector test` does.
 
@@ -383,7 +394,8 @@ class Network(nn.Module):
         Args:
             images: One or several (a list, or any iterable, which is read as it is needed): paths of files, of folders
                 (without subfolders), globs, lists of images (.txt), http(s) addresses, the bytes of an image file,
-                uint8 arrays (H, W, C) or (H, W), or PIL images, which are taken as they are stored (no EXIF rotation).
+                uint8 arrays (H, W, C) or (H, W), tensors (C, H, W) or (B, C, H, W) of uint8 or of floats in 0..1, or
+                PIL images, which are taken as they are stored (no EXIF rotation). Tensors are RGB.
             thresh: Confidence threshold; "auto" is the one stored with the weights, see `threshold`.
             nms: IoU threshold for non-maximum suppression; 0 suppresses nothing.
             bgr: Whether arrays have their channels in OpenCV's order (blue, green, red), as `cv2.imread` and
@@ -392,19 +404,66 @@ class Network(nn.Module):
             hier: Class trees (YOLO9000) only: the most specific class with a probability above it is reported.
             stb: Whether JPEGs are decoded as by a C Darknet without OpenCV.
             batch: Images per forward pass.
+            agnostic: Whether suppression looks at all classes together; a box then has one class.
+            class_thresh: Confidence thresholds of single classes, by number or name, instead of `thresh`.
+            tiles: Images that are larger are also searched in square tiles of so many pixels, so that small objects
+                keep their size; 0: as a whole only.
+            overlap: Share of a tile that its neighbor has too.
 
         Returns:
             The detections of each image, by falling confidence; boxes are relative to the image. `path` says which
             file it was.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: An image cannot be read, or `class_thresh` names a class that the network does not have.
             DarknetError: An array has another shape, or the network has no detection layer.
             WeightsError: Its weights are random, and that was not asked for (`load`).
         """
+        return list(
+            self.detect_each(
+                images,
+                thresh,
+                nms,
+                bgr=bgr,
+                letter_box=letter_box,
+                hier=hier,
+                stb=stb,
+                batch=batch,
+                agnostic=agnostic,
+                class_thresh=class_thresh,
+                tiles=tiles,
+                overlap=overlap,
+            )
+        )
+
+    def detect_each(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        thresh: float | Literal["auto"] = 0.25,
+        nms: float = 0.45,
+        **options: Unpack[DetectArguments],
+    ) -> Iterator[Detections]:
+        """As `detect`, one image after the other: memory does not grow with their number.
+
+            for found in net.detect_each(frames(), thresh=0.5, batch=4):  # frames() may be endless
+
+        Args:
+            images: As `detect` takes them. `batch` images of an iterator are read at once.
+            thresh: As in `detect`.
+            nms: As in `detect`.
+            options: The other arguments of `detect`.
+
+        Returns:
+            An iterator over the detections of each image.
+
+        Raises:
+            DataError: As `detect`, for an image when its turn comes.
+            DarknetError: As `detect`.
+            WeightsError: As `detect`.
+        """
         self.require_weights()
-        options = DetectOptions(self.threshold(thresh), nms, letter_box, hier, stb, batch, bgr)
-        return detect(self._for_inference.get(self), images, options)
+        chosen = DetectOptions.of(self.threshold(thresh), nms, self.names, options)
+        return detect_each(self._for_inference.get(self), images, chosen)
 
     def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
         """Calls `step` for each layer in order with its inputs; its result is that layer's output."""

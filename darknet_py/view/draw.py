@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
@@ -44,7 +45,7 @@ def class_color(class_id: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw(image: Image, detections: Iterable[Drawable]) -> Image:
+def draw(image: Image, detections: Iterable[Drawable], track_ids: Sequence[int] = ()) -> Image:
     """Draws a box and a label per detection; line width and font size grow with the image.
 
     Args:
@@ -52,6 +53,7 @@ def draw(image: Image, detections: Iterable[Drawable]) -> Image:
         detections: Boxes as (cx, cy, w, h) relative to the image; they are clipped to it. Boxes outside the image or
             with non-finite values are skipped, and so are classes that are not drawn (`is_visible_class`). The most
             confident ones are drawn last.
+        track_ids: A number per detection, which is drawn before its name; 0 is left out. Empty: no numbers.
 
     Returns:
         A copy of the image, uint8 (H, W, 3) RGB.
@@ -62,16 +64,16 @@ def draw(image: Image, detections: Iterable[Drawable]) -> Image:
     canvas = rgb(image)
     height, width = canvas.shape[:2]
     line = max(1, round(min(height, width) / 250))
-    by_confidence = sorted(detections, key=lambda detection: detection.confidence)
+    by_confidence = sorted(zip(detections, track_ids or repeat(0), strict=False), key=lambda pair: pair[0].confidence)
     visible = [
-        (detection, edges)
-        for detection in by_confidence
+        (detection, track_id, edges)
+        for detection, track_id in by_confidence
         if is_visible_class(detection.name) and (edges := _edges(detection.box, width, height)) is not None
     ]
-    for detection, edges in visible:
-        cv2.rectangle(canvas, edges[:2], edges[2:], class_color(detection.class_id), line)
-    for detection, edges in visible:
-        text = f"{_printable(detection)} {detection.confidence:.2f}"
+    for detection, track_id, edges in visible:
+        cv2.rectangle(canvas, edges[:2], edges[2:], class_color(track_id or detection.class_id), line)
+    for detection, track_id, edges in visible:
+        text = f"{f'#{track_id} ' if track_id else ''}{_printable(detection)} {detection.confidence:.2f}"
         _label(canvas, text, edges, line, class_color(detection.class_id))
     return canvas
 

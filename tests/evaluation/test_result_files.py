@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from darknet_py.errors import DataError
-from darknet_py.evaluation.result_files import category_ids, image_ids, write_coco, write_voc
-from darknet_py.inference.detections import Detections
+from darknet_py.evaluation.result_files import image_ids, write_coco, write_voc
+from darknet_py.inference.detections import Detections, coco_category_ids
 
 NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32))
 ONE = Detections(
@@ -43,9 +43,9 @@ def test_voc_files(tmp_path: Path) -> None:
 
 
 def test_category_numbers_are_cocos() -> None:
-    ids = category_ids(80)
+    ids = coco_category_ids(80)
     assert (ids[0], ids[11], ids[79], len(ids)) == (1, 13, 90, 80)
-    assert list(category_ids(3)) == [1, 2, 3]
+    assert list(coco_category_ids(3)) == [1, 2, 3]
 
 
 def test_image_numbers() -> None:

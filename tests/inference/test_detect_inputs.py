@@ -153,12 +153,64 @@ def test_exif_counts_for_bytes_as_for_files(net: Network) -> None:
         (np.zeros((4, 4, 2), np.uint8), r"got uint8 \(4, 4, 2\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"got uint8 \(2, 4, 4, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), r"got uint8 \(0, 4, 3\)"),
-        (torch.zeros(1, 3, 32, 32), r"got float32 \(1, 3, 32, 32\)"),
     ],
 )
 def test_what_is_not_an_image(net: Network, image: object, what: str) -> None:
     with pytest.raises(DarknetError, match=rf"expected a uint8 image \(height, width, 3\), {what}"):
         net.detect(image)  # type: ignore[arg-type]
+
+
+def test_tensors_and_endless_iterators(net: Network) -> None:
+    """uint8 tensors are resized as arrays are; floats of the network's size are taken as they are."""
+    image = torch.from_numpy(RGB).permute(2, 0, 1)
+    (expected,) = net.detect(RGB, 0.1)
+    assert same(net.detect(image, 0.1)[0], expected) and same(net.detect([image], 0.1)[0], expected)
+    batch = torch.stack([image, image.flip(2)])
+    assert [same(found, expected) for found in net.detect(batch, 0.1, batch=2)] == [True, False]
+    ready = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for found, boxes in zip(net.detect(ready, 0.1), net.boxes(ready, 0.1), strict=True):
+        assert same(found, boxes) and found.image_size == (32, 32)
+    taken = []
+
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            taken.append(1)
+            yield RGB
+
+    results = net.detect_each(endless(), 0.1, batch=2)
+    assert same(next(results), expected) and same(next(results), expected) and len(taken) == 2
+    for wrong, what in (
+        (torch.zeros(2, 32, 32), r"a tensor \(3, height, width\), or a batch of such, got \(2, 32, 32\)"),
+        (torch.zeros(3, 32, 32, dtype=torch.int64), "a tensor of uint8, or of floats in 0..1, got torch.int64"),
+    ):
+        with pytest.raises(DarknetError, match=f"expected {what}"):
+            net.detect(wrong)
+
+
+def test_thresholds_of_classes(net: Network) -> None:
+    net.names = ["cat", "dog"]
+    (every,) = net.detect(RGB, 0.05, nms=0)
+    assert set(every.class_ids) == {0, 1}
+    median = float(np.median(every.filter("dog").confidences))
+    (found,) = net.detect(RGB, 0.05, nms=0, class_thresh={"dog": median})
+    assert len(found.filter("cat")) == len(every.filter("cat"))
+    assert found.filter("dog").confidences.tolist() == every.filter("dog", median).confidences.tolist()
+    (only,) = net.detect(RGB, 1, nms=0, class_thresh={0: 0.05})  # lower than that of the others
+    assert only.confidences.tolist() == every.filter(0).confidences.tolist() and len(only) > 0
+    net.names = []
+    with pytest.raises(DataError, match="class 'dog': expected one of no classes with names"):
+        net.detect(RGB, class_thresh={"dog": 0.5})
+    with pytest.raises(DarknetError, match="classes from 0 to 1, got 2"):
+        net.detect(RGB, class_thresh={2: 0.5})
+
+
+def test_suppression_across_classes(net: Network) -> None:
+    (per_class,) = net.detect(RGB, 0.05)
+    (together,) = net.detect(RGB, 0.05, agnostic=True)
+    assert 0 < len(together) < len(per_class)
+    assert len(set(together.candidate_ids.tolist())) == len(together)  # one class per box
+    best = int(per_class.candidate_ids[0])
+    assert together[0] == per_class[0] and best == together.candidate_ids[0]
 
 
 def test_what_cannot_be_read(net: Network, folder: Path, address: str) -> None:
