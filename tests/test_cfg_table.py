@@ -7,7 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
+from darknet_py.graph.graph import parse_text
+from darknet_py.model.network import Network
 from tests import conftest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +37,15 @@ def test_folder_of_cfgs(tool: ModuleType, tmp_path: Path) -> None:
     assert (good["repository"], good["layers"], good["parameters"]) == ("some/repository", 4, 28)
     assert (good["ran_at"], good["gradients"]) == ("64x64", "3/3")
     assert rows["cfg/wrong.cfg"]["reason"] == "line 9: [route] #1: layers: expected layers 0…0 (or −1…−1), got '7'"
+
+
+def test_a_class_hierarchy_stays(tool: ModuleType, tmp_path: Path) -> None:
+    """Clearing the weights leaves the groups of classes, which come from the cfg."""
+    (tmp_path / "a.tree").write_text("a -1\nb -1\nc 0\nd 0\n")
+    text = f"[net]\ninputs=8\n[connected]\noutput=4\n[softmax]\ntree={tmp_path / 'a.tree'}\n"
+    net = Network(parse_text(text)).eval()
+    tool.round_trip(net)
+    assert net(torch.rand(1, 8)).view(2, 2).sum(1).tolist() == pytest.approx([1, 1])
 
 
 def test_too_much_memory_or_time_is_a_row(tool: ModuleType, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_endless_cfgs() -> None:
     assert unknown.endswith("and 9901 more errors") and len(unknown.splitlines()) == 101
     assert "did you mean 'local'" in problems_of(NET + "[locall]\n") and len(unknown) < 100_000
     assert ":10008: expected at most 10,000 layers, got more" in problems_of(NET + "[softmax]\n" * many)
-    junk = problems_of(NET + "junk\n" * many)
+    junk = problems_of(NET + "width: 8\n" * many)
     assert junk.endswith("and 901 more errors") and len(junk.splitlines()) == 101
     assert len(problems_of(NET + f"[{'a' * 1_000_000}]\n")) < 5_000
     assert len(problems_of(f"[net]\nwidth={' 1' * 100_000}\n")) < 5_000

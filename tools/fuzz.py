@@ -66,6 +66,7 @@ def golden_cfgs() -> list[str]:
     texts += [
         image + "[implicit_add]\nfilters=8\n[implicit_mul]\nfilters=8\n[shift_channels]\nfrom=-2\n"
         "[control_channels]\nfrom=-2\n[prelu]\nn=4\n[route_lhalf]\nlayers=-4\n",
+        image + "[depthwise]\nfilters=8\nsize=3\npad=1\nactivation=h_swish\n[se]\nreduction=2\n",
         image + "[empty]\n[avgpool]\n[connected]\noutput=52\n[detection]\nclasses=3\ncoords=4\nside=2\nnum=2\n",
         image + "[iseg]\nclasses=5\nids=3\n",
         image + "[avgpool]\n[softmax]\ngroups=2\ntree=\n[cost]\ntype=sse\n",

@@ -49,12 +49,14 @@ class CfgDocument:
             an option that was added has the line of its section.
         edits: the edits that changed a value, in order.
         syntax_errors: faults of the text, which `build_graph` raises together with those of the options.
+        syntax_warnings: lines of the text that Darknet ignores.
     """
 
     path: str
     sections: tuple[Section, ...]
     edits: tuple[CfgEdit, ...] = ()
     syntax_errors: tuple[Problem, ...] = ()
+    syntax_warnings: tuple[Problem, ...] = ()
     # Per line of the parsed text: that line, and after a section's name the options added to the section.
     _lines: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
@@ -90,7 +92,7 @@ class CfgDocument:
         sections = parse_sections(text, problems)
         equal: dict[str, tuple[str]] = {}  # lines repeat; each is kept once
         lines = tuple(equal.setdefault(line, (line,)) for line in text.splitlines(keepends=True))
-        return cls(str(path), tuple(sections), (), tuple(problems.errors), lines)
+        return cls(str(path), tuple(sections), (), tuple(problems.errors), tuple(problems.warnings), lines)
 
     @property
     def text(self) -> str:

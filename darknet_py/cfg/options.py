@@ -55,7 +55,9 @@ class Options:
         self._dropped_keys: set[str] = set()  # keys with a warning about a part of their value
         self._options: dict[str, Option] = {}
         for option in section.options:
-            if option.key in self._options:
+            if not option.value and not option.written:  # `read_option` refuses it, and the program goes on
+                problems.warn(option.line, self.where, f"{option.key} has no value; the line is ignored, as in C")
+            elif option.key in self._options:
                 problems.warn(option.line, self.where, f"{option.key} is set twice; the first counts, as in Darknet")
             else:
                 self._options[option.key] = option

@@ -18,7 +18,8 @@ class Option(NamedTuple):
         key: without white space.
         value: without white space and without a comment that follows it.
         line: the number of the line.
-        written: the value with the white space inside it; empty where it has none.
+        written: the value with the white space inside it, or the comment that stands in its place; empty where it has
+            neither.
     """
 
     key: str
@@ -81,7 +82,8 @@ _SPACES = " \t\r\n\v\f"
 _NO_SPACES = str.maketrans("", "", _SPACES)
 # A comment after a value. Darknet reads numbers up to it; hank-ai's Darknet cuts it.
 _COMMENT = re.compile(r"[ \t][#;].*", re.DOTALL)
-_MISSPELLED_OPTION = re.compile(r"([A-Za-z]\w*)\s*[:=]\s*(.*)")
+# What may be meant as an option: `width: 64`, `width 64`.
+_MISSPELLED_OPTION = re.compile(r"([A-Za-z]\w*)(?:\s*[:=]\s*|\s+(?=[-+.\d]))(.*)")
 
 
 def clean_line(line: str) -> str:
@@ -104,8 +106,8 @@ def parse_option(line: str, number: int) -> Option | None:
     if not equals or not key or key[0] in "#;[":
         return None
     written = _COMMENT.sub("", value).strip(_SPACES)
-    value = clean_line(written)
-    return Option(key, value, number, "" if value == written else written)
+    cleaned = clean_line(written)
+    return Option(key, cleaned, number, "" if cleaned == written and cleaned else written or value.strip(_SPACES))
 
 
 def unusual_characters(text: str) -> str:
@@ -127,8 +129,8 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     """Splits the text of a cfg into sections.
 
     As in Darknet, white space is dropped anywhere in a line, and a line that begins with `#` or `;` is a comment. A
-    comment may follow a section, and a value after white space. Any other line that is neither a section nor an option
-    is an error (Darknet prints it and goes on).
+    comment may follow a section, and a value after white space. Darknet goes on after any other line, an option without
+    a value there, and so do we, with a warning. It is an error if the line looks like a misspelled option or section.
 
     Args:
         text: the cfg.
@@ -139,7 +141,7 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
     """
     sections: list[tuple[str, int, list[Option]]] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if len(problems.errors) >= _FAULTY_LINES or len(sections) > LAYER_LIMIT + 1:
+        if len(problems.errors) + len(problems.warnings) >= _FAULTY_LINES or len(sections) > LAYER_LIMIT + 1:
             what = (
                 counted(LAYER_LIMIT, "layer", ",")
                 if len(sections) > LAYER_LIMIT + 1
@@ -166,13 +168,23 @@ def parse_sections(text: str, problems: Problems) -> list[Section]:
                 sections[-1][2].append(option)
             continue
         option = parse_option(line, number)
-        if option is None:
-            problems.error(number, "", f"expected key=value or [section], got {line!r}{_spelling_hint(line)}")
-        elif not sections:
+        if not sections and (option or not _spelling_hint(line)):
             problems.error(number, "", f"expected a [net] section first, got {line!r}")
+        elif option is None:
+            _report_junk(line, number, problems)
         else:
             sections[-1][2].append(option)
     return [Section(name, line, tuple(options)) for name, line, options in sections]
+
+
+def _report_junk(line: str, number: int, problems: Problems) -> None:
+    """A line that is neither a section nor an option."""
+    hint = _spelling_hint(line)
+    message = f"expected key=value or [section], got {line!r}"
+    if hint or line.startswith("="):
+        problems.error(number, "", message + hint)
+    else:
+        problems.warn(number, "", f"{message}, which is ignored, as in C")
 
 
 def _spelling_hint(line: str) -> str:

@@ -157,6 +157,7 @@ def build_graph(
     """
     problems = Problems(document.path, strict)
     problems.errors.extend(document.syntax_errors)
+    (problems.errors if strict else problems.warnings).extend(document.syntax_warnings)
     sections = document.sections
     if not sections or ALIASES.get(sections[0].name, sections[0].name) != "net":
         line = sections[0].line if sections else 0
@@ -250,6 +251,7 @@ def _resolve(sections: Sequence[Section], net: NetSpec, problems: Problems) -> l
             shapes.append(None)
             continue
         try:
+            spec = spec.resolve(known)
             output = spec.infer(known)
             node = Node(index, name, section.line, spec, common, sources, tuple(known), output, net=net)
             parameters += node.parameters

@@ -7,7 +7,7 @@ from darknet_py.layers.classification_heads import CostSpec, SoftmaxSpec
 from darknet_py.layers.connected import ConnectedSpec
 from darknet_py.layers.contrastive import ContrastiveSpec
 from darknet_py.layers.conv_recurrent import ConvLstmSpec, CrnnSpec, HistorySpec
-from darknet_py.layers.convolutional import ConvolutionalSpec
+from darknet_py.layers.convolutional import ConvolutionalSpec, DepthwiseSpec
 from darknet_py.layers.crop import CropSpec
 from darknet_py.layers.deconvolutional import DeconvolutionalSpec
 from darknet_py.layers.detection import DetectionSpec
@@ -36,6 +36,7 @@ from darknet_py.layers.recurrent import GruSpec, LstmSpec, RnnSpec
 from darknet_py.layers.region import RegionSpec
 from darknet_py.layers.resample import Reorg3dSpec, ReorgSpec, UpsampleSpec
 from darknet_py.layers.segmentation_heads import IsegSpec, LogisticSpec
+from darknet_py.layers.squeeze_excitation import SqueezeExcitationSpec
 from darknet_py.layers.yolo import YoloSpec
 
 LAYERS: dict[str, type[Spec]] = {
@@ -52,6 +53,7 @@ LAYERS: dict[str, type[Spec]] = {
     "crnn": CrnnSpec,
     "crop": CropSpec,
     "deconvolutional": DeconvolutionalSpec,
+    "depthwise": DepthwiseSpec,
     "detection": DetectionSpec,
     "dropout": DropoutSpec,
     "empty": EmptySpec,
@@ -77,6 +79,7 @@ LAYERS: dict[str, type[Spec]] = {
     "route_lhalf": RouteLeftHalfSpec,
     "sam": SamSpec,
     "scale_channels": ScaleChannelsSpec,
+    "se": SqueezeExcitationSpec,
     "shift_channels": ShiftChannelsSpec,
     "shortcut": ShortcutSpec,
     "softmax": SoftmaxSpec,

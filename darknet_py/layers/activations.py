@@ -88,7 +88,15 @@ def normalize_channels_softmax_maxval(x: Tensor) -> Tensor:
     return e / (e.sum(1, keepdim=True) + 1e-4)
 
 
+# Of forks; C Darknet takes relu for them.
+FORK_ACTIVATIONS: dict[str, Activation] = {
+    "h_swish": F.hardswish,  # SpursLipu's MobileNetV3
+    "none": linear,  # SpursLipu's GhostNet
+    "silu": F.silu,  # WongKinYiu's cfgs
+}
+
 ACTIVATIONS: dict[str, Activation] = {
+    **FORK_ACTIVATIONS,
     "linear": linear,
     "leaky": leaky,
     "revleaky": leaky,
@@ -107,7 +115,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "hardtan": F.hardtanh,
     "lhtan": lhtan,
     "swish": F.silu,
-    "silu": F.silu,  # WongKinYiu's cfgs; C Darknet would fall back to relu
     "mish": F.mish,
     "hard_mish": hard_mish,
     "normalize_channels": normalize_channels,

@@ -156,6 +156,10 @@ class Spec:
         """Absolute indices of the layers whose outputs it reads; -1 is the network's input."""
         return (index - 1,)
 
+    def resolve(self, inputs: Sequence[Shape]) -> Spec:
+        """The spec with what depends on the inputs' shapes; called once, before all of the following."""
+        return self
+
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         """The output's shape. Raises ShapeError with `expected …, got …`."""
         return inputs[0]

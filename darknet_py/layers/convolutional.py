@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -200,6 +200,14 @@ class ConvolutionalSpec(Spec):
 
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride_x, self.dilation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthwiseSpec(ConvolutionalSpec):
+    """[depthwise] of SpursLipu/YOLOv3v4-ModelCompression-MultidatasetTraining-Multibackbone: a group per channel."""
+
+    def resolve(self, inputs: Sequence[Shape]) -> DepthwiseSpec:
+        return replace(self, groups=inputs[0].c)
 
 
 def _parse_share_index(options: Options, index: int) -> int | None:

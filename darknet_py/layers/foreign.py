@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from darknet_py.cfg.options import Options
 
 _DARKFLOW = (
@@ -10,10 +12,17 @@ _DARKFLOW = (
 )
 _YOLOV5 = "of enazoe/yolo-tensorrt, whose cfgs list the modules of YOLOv5; they are not Darknet cfgs"
 _COMPLEX_YOLO = "as in Complex-YOLO, whose boxes have an angle; such boxes are not supported"
+_ROTATE_YOLO = "as in ming71/rotate-yolov3, whose anchors have an angle; such boxes are not supported"
 
 _SECTIONS = {
     **dict.fromkeys(("select", "extract", "conv-select", "conv-extract"), _DARKFLOW),
     "connected-locally": "of isLouisHsu/DarkerNet, with weights of its own for each group",
+    "d-convolutional": "of ming71/rotate-yolov3, a dilated convolution with the weights of another layer, whose boxes "
+    "have an angle; such boxes are not supported",
+    "quantize_convolutional": "of coldlarry/YOLOv3-complete-pruning, a convolution whose numbers of bits are not in "
+    "the cfg; write [convolutional], which has the same weights without quantization",
+    "fspt": "of gballot/darknet, trees over the features of [yolo] that rate its detections after the training; "
+    "without these sections [yolo] detects as usual",
 }
 
 
@@ -37,7 +46,24 @@ def check_coords(options: Options, default: int) -> None:
     options.error(f"coords: expected 4 (center and size){fork}, got {got!r}", "coords")
 
 
-def angles_in_anchors(values: tuple[float, ...], num: int) -> str:
-    """A note where anchors are triples (width, height, angle), to append to a message; empty where they are pairs."""
+def angles_in_anchors(options: Options, values: tuple[float, ...], num: int) -> str:
+    """How anchors have an angle, for the end of a message; empty where they are pairs (width, height)."""
+    if "/" in options.text("anchors"):
+        return f"lists of areas, ratios and angles, {_ROTATE_YOLO}"
     triples = len(values) == 3 * num and all(abs(angle) < 3.15 for angle in values[2::3])
     return f"{len(values)} numbers, three per anchor {_COMPLEX_YOLO}" if triples else ""
+
+
+def range_in_mask(options: Options) -> str:
+    """A note where `mask` is a range (144-215), to append to a message; empty where it is not."""
+    return f", {_ROTATE_YOLO}" if re.fullmatch(r"\d+-\d+", options.text("mask")) else ""
+
+
+def check_squeeze(options: Options) -> None:
+    """Records an error for a [se] of another program than the one whose [se] is read."""
+    if options.written("channels"):
+        options.error(
+            "expected [se] with filters= or reduction=, got channels= as in ming71/rotate-yolov3, whose [se] ends in "
+            "a sigmoid and has no place in .weights files",
+            "channels",
+        )

@@ -8,7 +8,7 @@ from torch import Tensor
 from darknet_py.cfg.options import Options, atoi
 from darknet_py.counted import counted
 from darknet_py.errors import DataError
-from darknet_py.layers.foreign import angles_in_anchors
+from darknet_py.layers.foreign import angles_in_anchors, range_in_mask
 from darknet_py.untrusted import read_text
 
 ANCHOR_LIMIT = 1 << 10  # the largest `num`, so that a typo does not allocate gigabytes of anchors
@@ -17,17 +17,19 @@ ANCHOR_LIMIT = 1 << 10  # the largest `num`, so that a typo does not allocate gi
 def parse_anchors(options: Options, num: int) -> tuple[tuple[float, float], ...]:
     """`anchors`: num pairs (width, height). As in Darknet missing values are 0.5 and surplus ones are dropped."""
     values = options.floats("anchors")
-    triples = angles_in_anchors(values, num)
-    if triples:
-        options.error(f"anchors: expected pairs (width, height), got {triples}", "anchors")
+    angles = angles_in_anchors(options, values, num)
+    if angles:
+        options.error(f"anchors: expected pairs (width, height), got {angles}", "anchors")
         return ((0.5, 0.5),) * num
     values = values[: 2 * num]
     if len(values) < 2 * num:
         message = f"anchors: expected {2 * num} numbers (num={num}), got {len(values)}; the others are .5"
         options.warn(message, "anchors")
         values += (0.5,) * (2 * num - len(values))
-    if any(value <= 0 for value in values):
+    if any(value < 0 for value in values):
         options.error("anchors: expected sizes above zero", "anchors")
+    elif 0 in values:
+        options.warn("anchors: a size of 0 gives boxes without an area, as in C", "anchors")
     return tuple(zip(values[::2], values[1::2], strict=True))
 
 
@@ -36,7 +38,7 @@ def parse_mask(options: Options, num: int) -> tuple[int, ...]:
     mask = options.ints("mask", range(num))
     if not mask or min(mask) < 0 or max(mask) >= num or len(set(mask)) < len(mask):
         expected = f"different anchors from 0 to {num - 1} (num={num})"
-        options.error(f"mask: expected {expected}, got {options.text('mask')!r}", "mask")
+        options.error(f"mask: expected {expected}, got {options.text('mask')!r}{range_in_mask(options)}", "mask")
         return (0,)
     return mask
 

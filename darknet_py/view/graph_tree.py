@@ -24,6 +24,7 @@ _REGION_LIMIT = 200  # layers; a wider fork and join is the shape of the network
 CATEGORIES = {
     "convolutional": "conv",
     "deconvolutional": "conv",
+    "depthwise": "conv",
     "connected": "conv",
     "local": "conv",
     "rnn": "recurrent",
@@ -42,6 +43,7 @@ CATEGORIES = {
     "shift_channels": "add",
     "scale_channels": "scale",
     "sam": "scale",
+    "se": "scale",
     "implicit_mul": "scale",
     "control_channels": "scale",
     "upsample": "resample",

@@ -109,7 +109,7 @@ def test_a_value_has_one_line() -> None:
 
 def test_faults_of_the_text_are_kept() -> None:
     (fault,) = CfgDocument.from_text("[net]\nbatch 64\n", "a.cfg").syntax_errors
-    assert str(fault) == "a.cfg:2: expected key=value or [section], got 'batch 64'"
+    assert str(fault) == "a.cfg:2: expected key=value or [section], got 'batch 64'; did you mean 'batch=64'?"
 
 
 def test_an_edit_keeps_the_comment_after_a_value() -> None:

@@ -52,6 +52,18 @@ def test_unknown_and_double_keys_warn_with_a_hint() -> None:
     assert not problems.errors
 
 
+def test_a_key_without_a_value_keeps_its_default_as_in_c() -> None:
+    """`read_option` refuses `key=`: the line is printed and dropped, and a later one counts."""
+    options, problems = read("size=\nname =\nstride=\nstride=2\nmask= # none\n")
+    assert (options.int("size", 3), options.text("name", "x"), options.int("stride")) == (3, "x", 2)
+    assert [str(problem) for problem in problems.warnings] == [
+        f"a.cfg:{line}: [layer] #3: {key} has no value; the line is ignored, as in C"
+        for line, key in ((2, "size"), (3, "name"), (4, "stride"))
+    ]
+    options.ints("mask")
+    assert str(*problems.errors) == "a.cfg:6: [layer] #3: mask: expected integers separated by commas, got '# none'"
+
+
 def test_strict_makes_warnings_errors() -> None:
     options, problems = read("filter=4", strict=True)
     options.report_unknown()

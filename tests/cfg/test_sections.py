@@ -41,6 +41,8 @@ def test_an_option_value_may_hold_an_equals_sign() -> None:
     [
         ("batch=1\n[net]", 1, "expected a [net] section first"),
         ("[net]\nbatch 64", 2, "expected key=value or [section], got 'batch 64'"),
+        ("[net]\nbatch 64", 2, "; did you mean 'batch=64'?"),
+        ("[net]\ndecay -.1", 2, "; did you mean 'decay=-.1'?"),
         ("[net\nbatch=1", 1, "expected a section like [net]"),
         ("[net]\n=3", 2, "expected key=value"),
         ("[net] width=8", 1, "expected nothing after [net], got 'width=8'; write one option per line"),
@@ -72,6 +74,18 @@ def test_comments_follow_sections_and_values() -> None:
 def test_lines_of_other_white_space_say_nothing() -> None:
     (net,) = sections("[net]\n\u00a0\n\u3000# a comment\nwidth=8\n")
     assert net.options == (Option("width", "8", 4),)
+
+
+def test_lines_that_c_ignores_are_warnings() -> None:
+    """`read_option`: without `=` an option without a value, whose default counts."""
+    problems = Problems("a.cfg")
+    (net,) = parse_sections("[net]\nTraining\nbatch=4\n-----\nhello, world\n", problems)
+    assert net.options == (Option("batch", "4", 3),) and not problems.errors
+    assert [(problem.line, problem.message) for problem in problems.warnings] == [
+        (2, "expected key=value or [section], got 'Training', which is ignored, as in C"),
+        (4, "expected key=value or [section], got '-----', which is ignored, as in C"),
+        (5, "expected key=value or [section], got 'hello, world', which is ignored, as in C"),
+    ]
 
 
 def test_an_option_after_its_section_is_read_so_that_no_other_fault_follows() -> None:

@@ -75,6 +75,8 @@ CASES = {
     "logistic": CONV.format(3) + "[logistic]\n",
     "iseg": CONV.format(5) + "[iseg]\nclasses=2\nids=3\n",
     "prelu": CONV.format(5) + "[prelu]\nn=5\n[prelu]\n",
+    "depthwise": CONV.format(4) + "[depthwise]\nfilters=8\nsize=3\npad=1\nactivation=h_swish\n",
+    "se": CONV.format(8) + "[se]\nreduction=2\n",
     "yolo": CONV.format(14) + "[yolo]\nmask=0,2\nscale_x_y=1.1\n" + ANCHORS
     + "[route]\nlayers=-2\n" + CONV.format(7) + "[yolo]\nmask=1\nnew_coords=1\nscale_x_y=2\n" + ANCHORS,
     "Gaussian_yolo": CONV.format(22) + "[Gaussian_yolo]\nmask=0,1\nscale_x_y=1.1\nyolo_point=left_top\n" + ANCHORS,

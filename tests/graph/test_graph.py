@@ -125,7 +125,7 @@ def test_a_clean_cfg_does_not_warn() -> None:
 
 def test_faults_of_the_text_and_of_its_options_come_at_once() -> None:
     with pytest.raises(CfgError) as caught:
-        parse_text(NET + "no option\n" + CONV.replace("filters=8", "filters=x"), "a.cfg")
+        parse_text(NET + "no: option\n" + CONV.replace("filters=8", "filters=x"), "a.cfg")
     assert [problem.line for problem in caught.value.problems] == [5, 7]
 
 
@@ -256,6 +256,14 @@ def test_a_comment_after_an_activation() -> None:
         ("[C3]\nfrom=-1\nnumber=3\nargs=128\n", "got [C3]: it is of enazoe/yolo-tensorrt"),
         ("[Conv]\nfilters=8\n", "got [Conv]; did you mean 'conv'?"),
         ("[yolo]\nnum=2\nanchors=1,2,-3.14, 1,2,3.14\n", "got 6 numbers, three per anchor as in Complex-YOLO"),
+        (
+            "[yolo]\nnum=9\nmask=0-71\nanchors=1,2/3\n",
+            "got lists of areas, ratios and angles, as in ming71/rotate-yolov3",
+        ),
+        ("[yolo]\nnum=9\nmask=72-143\nanchors=1,2\n", "got '72-143', as in ming71/rotate-yolov3"),
+        ("[d-convolutional]\n", "it is of ming71/rotate-yolov3, a dilated convolution"),
+        ("[quantize_convolutional]\n", "it is of coldlarry/YOLOv3-complete-pruning"),
+        ("[fspt]\nactivation=half_loggy\n", "it is of gballot/darknet"),
         ("[region]\ncoords=6\n", "coords: expected 4 (center and size), as in Complex-YOLO"),
         ("[detection]\ncoords=3\n", "coords: expected 4 (center and size), the only number that C decodes, got '3'"),
     ],

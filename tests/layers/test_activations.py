@@ -9,7 +9,8 @@ from tests.layers.small_networks import image, network
 
 
 def test_every_activation_of_darknet_is_there() -> None:
-    assert len(ACTIVATIONS) == 24 and torch.equal(ACTIVATIONS["silu"](image()), ACTIVATIONS["swish"](image()))
+    assert len(ACTIVATIONS) == 26 and torch.equal(ACTIVATIONS["silu"](image()), ACTIVATIONS["swish"](image()))
+    assert ACTIVATIONS["h_swish"](torch.tensor([-4.0, -1.5, 0.0, 1.5, 4.0])).tolist() == [0, -0.375, 0, 1.125, 4]
     with pytest.raises(CfgError, match="activation: expected a known activation, got 'leeky'; did you mean 'leaky'"):
         network("[activation]\nactivation=leeky\n")
 

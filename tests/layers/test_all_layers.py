@@ -46,7 +46,7 @@ def test_every_layer_but_heads_has_a_case() -> None:
     heads = {"yolo", "Gaussian_yolo", "region", "detection", "softmax", "contrastive", "logistic", "iseg"}
     yolor = {"implicit_add", "implicit_mul", "shift_channels", "control_channels", "route_lhalf"}  # no C build has them
     text = "".join(case["cfg"] for case in layer_cases.cases().values())
-    forks = {"prelu"}  # only a fork has it
+    forks = {"prelu", "depthwise", "se"}  # only forks have them
     missing = {name for name in LAYERS if f"[{name}]" not in text} - heads - yolor - forks
     assert missing == {"empty"} and "[silence]" in text
 
@@ -80,7 +80,17 @@ def test_shapes_that_do_not_fit_are_rejected(section: str, message: str) -> None
 def test_every_layer_type_reads_its_defaults() -> None:
     """A section without keys is a working layer or a CfgError, never anything else."""
     need_more = {"route", "route_lhalf", "shortcut", "sam", "scale_channels", "shift_channels", "control_channels"}
-    need_more |= {"conv_lstm", "crnn", "contrastive", "iseg", "yolo", "Gaussian_yolo", "region", "detection"}
+    need_more |= {
+        "depthwise",
+        "conv_lstm",
+        "crnn",
+        "contrastive",
+        "iseg",
+        "yolo",
+        "Gaussian_yolo",
+        "region",
+        "detection",
+    }
     for name in LAYERS:
         try:
             Network(parse_text(f"{NET}[convolutional]\nfilters=4\n[{name}]\n"))

@@ -30,6 +30,18 @@ def image(batch: int = 2, seed: int = 0) -> torch.Tensor:
     return torch.rand(batch, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
 
 
+def test_depthwise_is_a_convolution_with_a_group_per_channel(tmp_path: Path) -> None:
+    """[depthwise] of SpursLipu's cfgs: the same arrays in the same order, the same values."""
+    text = option(stride=2).replace("filters=8", "filters=6").replace("leaky", "h_swish")
+    net = network(text.replace("[convolutional]", "[depthwise]")).eval()
+    other = network(text + "groups=3\n").eval()
+    net.save_weights(tmp_path / "a.weights")
+    other.load_weights(tmp_path / "a.weights")
+    assert torch.equal(net(image()), other(image())) and net.graph.bflops == other.graph.bflops
+    with pytest.raises(CfgError, match="expected a divisor of 3 input channels and 4 filters, got 3"):
+        network("[depthwise]\nfilters=4\n")
+
+
 def test_shared_arrays_are_trained_and_saved_once(tmp_path: Path) -> None:
     net = network(CONV, CONV, option(share_index=1))
     assert net.graph.parameters == sum(node.parameters for node in net.graph.layers[:2])

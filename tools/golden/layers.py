@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from darknet_py.graph.graph import parse_text
-from darknet_py.layers.activations import ACTIVATIONS
+from darknet_py.layers.activations import ACTIVATIONS, FORK_ACTIVATIONS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.layers import layer_cases as golden
@@ -56,7 +56,7 @@ def plain() -> dict[str, dict[str, Any]]:
     def case(name: str, body: str, net: str = PIXELS, **options: Any) -> None:
         cases[name] = {"body": body, "net": net, **options}
 
-    for name in sorted(set(ACTIVATIONS) - {"silu"}):
+    for name in sorted(ACTIVATIONS.keys() - FORK_ACTIVATIONS):
         case(f"activation {name}", P + conv(6, norm=False, size=1, pad=0, activation=name))
     case("activation layer", C + "[activation]\nactivation=elu\n")
     for section in ("activation", "connected", "local", "sam", "scale_channels", "shortcut"):
@@ -152,7 +152,7 @@ def pjreddie() -> dict[str, dict[str, Any]]:
 def trained() -> dict[str, dict[str, Any]]:
     """Weight updates of the corrected AlexeyAB build."""
     # C's derivatives of these are wrong; for gelu it evaluates the derivative at the output.
-    wrong = {"relu6", "gelu", "silu", *(name for name in ACTIVATIONS if name.startswith("normalize"))}
+    wrong = {"relu6", "gelu", *FORK_ACTIVATIONS, *(name for name in ACTIVATIONS if name.startswith("normalize"))}
     bodies = {name: P + conv(norm=False, activation=name) + P for name in sorted(set(ACTIVATIONS) - wrong)}
     bodies |= {
         "maxpool": P + "[maxpool]\nsize=3\nstride=2\n" + P,
