@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from darknet_py.view.graph_plot import Point, scatter
 logger = logging.getLogger(__name__)
 
 # Axes of the plot: key → (label, divisor, whether more is better).
-_AXES = {
+AXES = {
     "parameters": ("parameters (M)", 1e6, False),
     "bflops": ("BFLOPs", 1, False),
     "cio": ("memory traffic, CIO (M values)", 1e6, False),
@@ -92,10 +92,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="with --measure: duration (default: 20)")
     parser.add_argument("--plot", type=output_file, metavar="OUT.svg", help="draw the networks as points (SVG)")
     parser.add_argument(
-        "--x", choices=tuple(_AXES), help="x axis of the plot (default: latency if measured, else bflops)"
+        "--x", choices=tuple(AXES), help="x axis of the plot (default: latency if measured, else bflops)"
     )
     parser.add_argument(
-        "--y", choices=tuple(_AXES), help="y axis of the plot (default: accuracy if given, else parameters)"
+        "--y", choices=tuple(AXES), help="y axis of the plot (default: accuracy if given, else parameters)"
     )
     form = parser.add_mutually_exclusive_group()
     json_argument(form)
@@ -258,16 +258,32 @@ def write_plot(entries: Sequence[Entry], args: argparse.Namespace) -> None:
     """Writes the plot. Raises DarknetError if no network has values for both axes."""
     arguments = any(entry.accuracy is not None for entry in entries)
     x, y = args.x or ("latency" if args.measure else "bflops"), args.y or ("accuracy" if arguments else "parameters")
-    points = []
-    for entry in entries:
-        values = [getattr(entry, key) for key in (x, y)]
-        if all(value is not None for value in values):
-            across, up = (value / _AXES[key][1] for value, key in zip(values, (x, y), strict=True))
-            points.append(Point(entry.name, entry.cfg, across, up))
-    if not points:
+    plot = plot_of(entries, x, y, args.column)
+    if not plot:
         missing = "--measure" if "latency" in (x, y) and not args.measure else "--accuracy"
         raise UsageError(f"{args.plot}: no network has both {x} and {y}: add {missing}")
-    label = args.column if y == "accuracy" else _AXES[y][0]
-    title = f"{label} over {_AXES[x][0]}"
-    write_atomically(args.plot, scatter(points, _AXES[x][0], label, title, _AXES[y][2]).encode())
+    write_atomically(args.plot, plot.encode())
     logger.info("wrote %s", args.plot)
+
+
+def plot_of(
+    entries: Sequence[Entry], x: str, y: str, accuracy: str = "accuracy", named: Collection[str] | None = None
+) -> str:
+    """The networks as points (SVG), or "" if none has values for both axes.
+
+    Args:
+        entries: The networks.
+        x: A key of `AXES`.
+        y: A key of `AXES`.
+        accuracy: What the accuracy is, for the label.
+        named: Names of the networks to draw with their names, the others faint; default: all.
+    """
+    points = []
+    for entry in entries:
+        values = asdict(entry)
+        if values[x] is not None and values[y] is not None:
+            faint = named is not None and entry.name not in named
+            points.append(Point(entry.name, entry.cfg, values[x] / AXES[x][1], values[y] / AXES[y][1], faint))
+    label = accuracy if y == "accuracy" else AXES[y][0]
+    title = f"{label} over {AXES[x][0]}"
+    return scatter(points, AXES[x][0], label, title, AXES[y][2]) if points else ""

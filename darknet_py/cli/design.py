@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from darknet_py.cli.common import output_file, positive
+from darknet_py.cli.design_search import list_of, search, search_arguments
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DarknetError
 from darknet_py.files import write_atomically
@@ -58,15 +60,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="cross stage partial stages: fusion-first (concatenate → transition), fusion-last (transition → "
         "concatenate), csp (both transitions; the default of --csp without a value)",
     )
-    stage.add_argument(
-        "--gamma", type=float, metavar="G", help="share of the channels that skips the blocks (default: 0.5)"
-    )
+    stage.add_argument("--gamma", metavar="G", help="share of the channels that skips the blocks (default: 0.5)")
     stage.add_argument(
         "--split", choices=("conv", "groups"), help="split by two 1x1 convolutions (default) or by [route] groups"
     )
     stage.add_argument("--activation", metavar="NAME", help="activation (default: that of the backbone)")
     stage.add_argument("--attention", metavar="NAME", help="se or sam at the end of each block of the backbone")
     stage.add_argument("--elastic", action="store_true", help="run half of each block at half resolution")
+    stage.add_argument(
+        "--scale", metavar="F", help="factor for the filters of all layers but those that feed the heads (default: 1)"
+    )
     head = parser.add_argument_group("neck and head")
     head.add_argument(
         "--neck", metavar="NAME", help="fpn (default), panet, csp-panet, prn, cem, gfm, efm, added-fpn, tiny-fpn"
@@ -97,6 +100,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="iterations (default: 2000 per class and at least 6000; for 80 classes 500200; classifiers 800 per class "
         "and at least 8000)",
     )
+    search_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.csp and args.csp not in _FUSIONS and args.csp.endswith(".cfg") and not args.cfg:
         args.cfg, args.csp = args.csp, "csp"  # `--csp CFG`
+    if args.search:
+        return _search(args)
     text = _converted_cfg(args) if args.cfg else _designed_cfg(args)
     if args.write:
         write_atomically(args.write, text.encode())
@@ -121,27 +127,57 @@ def _csp(args: argparse.Namespace) -> Csp | None:
         return None
     if args.csp not in _FUSIONS:
         raise UsageError(f"--csp: expected one of fusion-first, fusion-last, csp, got {args.csp!r}")
-    gamma = 0.5 if args.gamma is None else args.gamma
-    return Csp(gamma, _FUSIONS[args.csp], args.split or "conv")
+    return Csp(_number(args.gamma, "--gamma", 0.5), _FUSIONS[args.csp], args.split or "conv")
+
+
+def _number(text: str | None, option: str, default: float) -> float:
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        raise UsageError(f"{option}: expected a number, got {text!r}") from None
+
+
+def _search(args: argparse.Namespace) -> int:
+    if args.cfg or args.write:
+        raise UsageError("--search: expected neither a cfg nor --write with it; --out names its folder")
+    gammas = list_of(args.gamma or "0.25,0.5,0.75", "--gamma")
+    csps: list[Csp | None] = []
+    try:
+        for fusion in (args.csp or "none,csp").split(","):
+            if fusion != "none" and fusion not in _FUSIONS:
+                raise UsageError(f"--csp: expected some of none, fusion-first, fusion-last, csp, got {fusion!r}")
+            csps += (
+                [None] if fusion == "none" else [Csp(gamma, _FUSIONS[fusion], args.split or "conv") for gamma in gammas]
+            )
+        base = replace(_design(args, _anchors(args), None, 1.0), backbone="", neck="")
+    except DarknetError as error:
+        raise UsageError(str(error)) from error
+    return search(args, base, csps, list_of(args.scale or "1", "--scale"))
 
 
 def _designed_cfg(args: argparse.Namespace) -> str:
     if not args.backbone:
         raise UsageError("expected --backbone, or a cfg and --csp; see `design --help` and `design --list`")
+    anchors = _anchors(args)
     try:
-        anchors = [float(part) for part in (args.anchors or "").replace(",", " ").split()]
-    except ValueError:
-        raise UsageError(f"--anchors: expected numbers, got {args.anchors!r}") from None
-    try:
-        return _design(args, anchors).text(f"`darknet-py design {_command(args)}`.")
+        return _design(args, anchors, _csp(args), _number(args.scale, "--scale", 1.0)).text(
+            f"`darknet-py design {_command(args)}`."
+        )
     except DarknetError as error:  # whatever is wrong with a design is wrong with its options
         raise UsageError(str(error)) from error
 
 
-def _design(args: argparse.Namespace, anchors: list[float]) -> Design:
+def _anchors(args: argparse.Namespace) -> list[float]:
+    try:
+        return [float(part) for part in (args.anchors or "").replace(",", " ").split()]
+    except ValueError:
+        raise UsageError(f"--anchors: expected numbers, got {args.anchors!r}") from None
+
+
+def _design(args: argparse.Namespace, anchors: list[float], csp: Csp | None, scale: float) -> Design:
     return Design(
         args.backbone,
-        _csp(args),
+        csp,
         neck=args.neck or "",
         top=args.top or "",
         head=args.head or "yolov3",
@@ -155,6 +191,7 @@ def _design(args: argparse.Namespace, anchors: list[float]) -> Design:
         size=(args.width or 0, args.height or args.width or 0),
         batch=args.batch or 0,
         batches=args.batches or 0,
+        scale=scale,
     )
 
 
@@ -162,7 +199,7 @@ def _converted_cfg(args: argparse.Namespace) -> str:
     csp = _csp(args)
     if csp is None:
         raise UsageError(f"{args.cfg}: expected --csp with a cfg")
-    unexpected = [f"--{name.replace('_', '-')}" for name in ("backbone", *_PARTS) if getattr(args, name)]
+    unexpected = [f"--{name.replace('_', '-')}" for name in ("backbone", "scale", *_PARTS) if getattr(args, name)]
     if unexpected:
         raise UsageError(f"{', '.join(unexpected)}: not allowed with a cfg ({args.cfg})")
     converted = to_csp(args.cfg, csp)
@@ -175,7 +212,7 @@ def _converted_cfg(args: argparse.Namespace) -> str:
 def _command(args: argparse.Namespace) -> str:
     """The arguments, for the comment in the file."""
     words = []
-    for name in ("backbone", "csp", "gamma", "split", *_PARTS):
+    for name in ("backbone", "csp", "gamma", "split", "scale", *_PARTS):
         value = getattr(args, name)
         option = f"--{name.replace('_', '-')}"
         if value is True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
@@ -29,12 +30,16 @@ _SVG = "http://www.w3.org/2000/svg"
 
 
 class Point(NamedTuple):
-    """A network. Points of one family (a network at several sizes) have one color and are connected by a line."""
+    """A network. Points of one family (a network at several sizes) have one color and are connected by a line.
+
+    faint: drawn small and gray, with its name under the pointer only.
+    """
 
     name: str
     family: str
     x: float
     y: float
+    faint: bool = False
 
 
 def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, more_is_better: bool = True) -> str:
@@ -77,30 +82,33 @@ def scatter_figure(
         front = pareto_front(points, more_is_better)
         if len(front) > 1:
             axes.plot([point.x for point in front], [point.y for point in front], "--", color=_LINE, lw=1, gid="front")
-        families = list(dict.fromkeys(point.family for point in points))
+        families = list(dict.fromkeys(point.family for point in points if not point.faint))
         colors = {family: _COLORS[at % len(_COLORS)] for at, family in enumerate(families)}
         for family, color in colors.items():
             members = sorted((point for point in points if point.family == family), key=lambda point: point.x)
             axes.plot([point.x for point in members], [point.y for point in members], color=color, lw=2)
         for at, point in enumerate(points):
-            axes.plot([point.x], [point.y], "o", color=colors[point.family], ms=11, mew=0, zorder=3, gid=f"point-{at}")
-        spots = [(x, HEIGHT - y) for x, y in axes.transData.transform([(point.x, point.y) for point in points])]
-        for at, (x, y, anchor) in enumerate(_labels([point.name for point in points], spots)):
+            color, size = (_LINE, 5) if point.faint else (colors[point.family], 11)
+            axes.plot([point.x], [point.y], "o", color=color, ms=size, mew=0, zorder=3, gid=f"point-{at}")
+        named = [point for point in points if not point.faint]
+        spots = [(x, HEIGHT - y) for x, y in axes.transData.transform([(point.x, point.y) for point in named])]
+        for at, (x, y, anchor) in enumerate(_labels([point.name for point in named], spots)):
             position = x / WIDTH, 1 - y / HEIGHT
-            figure.text(*position, points[at].name, fontsize=_SIZE, ha=anchor, va="baseline", gid=f"name-{at}")
+            figure.text(*position, named[at].name, fontsize=_SIZE, ha=anchor, va="baseline", gid=f"name-{at}")
         _identify(figure, axes)
     return figure
 
 
 def _set_scale(axes: Axes, side: str, values: Sequence[float], label: str) -> None:
     """Round ticks around all values; logarithmic where they spread over more than a factor of 20. side: x or y."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     axis = axes.xaxis if side == "x" else axes.yaxis
     low, high = min(values), max(values)
     log = low > 0 and high / low > 20
     if log:
-        around = list(LogLocator(subs=(1, 2, 5), numticks=1000).tick_values(low, high))
+        decades = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
+        around = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
         start, end = max(tick for tick in around if tick < low), min(tick for tick in around if tick > high)
         ticks = [tick for tick in around if start <= tick <= end]
         axes.set(**{f"{side}scale": "log"})

@@ -14,7 +14,8 @@ only those listed above it:
     necks.py          FPN, PANet, PRN, GFM, EFM: they fuse the features of several strides for the heads
     classifiers.py detectors.py builtin_networks.py        the tables: name → function
     backbones.py      the backbones available to a design
-    design.py         a network from the names of its parts; csp_transform.py converts a given plain cfg
+    design.py         a network from the names of its parts; search.py combines them
+    scale_filters.py  changes the width of a network; csp_transform.py converts a plain cfg
     merge_branches.py     re-parameterization: the parallel convolutions of a trained network become single ones
 
 To add a network, write the block, backbone or neck that is missing, a function in `detectors.py` that combines the

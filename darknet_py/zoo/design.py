@@ -14,6 +14,7 @@ from darknet_py.zoo.backbones import BACKBONES, Backbone
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.heads import YoloHeads
 from darknet_py.zoo.residual import Features
+from darknet_py.zoo.scale_filters import scale_filters
 from darknet_py.zoo.stages import Csp
 
 ATTENTIONS = ("se", "sam")
@@ -57,6 +58,7 @@ class Design:
             256.
         batch: Images per iteration; default: 64, of a classifier 128.
         batches: Iterations of the training; default: `net_sections.iterations`.
+        scale: Factor for the filters of all layers but those that feed the heads (`scale_filters`).
     """
 
     backbone: str
@@ -74,6 +76,7 @@ class Design:
     size: tuple[int, int] = (0, 0)
     batch: int = 0
     batches: int = 0
+    scale: float = 1.0
 
     def text(self, by: str = "darknet_py.zoo.design.") -> str:
         """Writes the cfg.
@@ -116,9 +119,8 @@ class Design:
         features = backbone.write(cfg, self.csp)
         cfg.attention, cfg.elastic = self.neck_attention, False
         self._finish(cfg, features, 8 if backbone.light else 16)
-        text = cfg.text()
-        parse_text(text, f"{self.backbone} design", strict=True)
-        return text
+        graph = parse_text(cfg.text(), f"{self.backbone} design", strict=True)
+        return graph.text if self.scale == 1 else scale_filters(graph, self.scale).text
 
     def _checked(self) -> Backbone:
         _one_of("backbone", self.backbone, BACKBONES)
@@ -157,6 +159,7 @@ class Design:
             parts.append(f"gamma {self.csp.gamma:g}, fusion {self.csp.fusion}, split by {self.csp.split}")
         parts += [name for name in (self.attention, "elastic" if self.elastic else "", self.neck, self.top) if name]
         parts += [f"{self.neck_attention} in the neck"] if self.neck_attention else []
+        parts += [f"filters times {self.scale:g}"] if self.scale != 1 else []
         return f"{', '.join(parts)}, {self.head}."
 
     def _finish(self, cfg: CfgWriter, features: Features, width: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,72 @@ def test_faults_are_one_line(
     output = capsys.readouterr()
     assert output.out == ""
     assert message in output.err and len([line for line in output.err.splitlines() if "darknet-py: " in line]) == 1
+
+
+_SEARCH = (
+    "design --search --backbone peleenet,gelan-t --csp none,csp --gamma 0.5 --neck prn,efm --classes 3 --scale 0.5"
+)
+
+
+def _rows(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def test_a_search_writes_what_is_within_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "found"
+    assert main([*_SEARCH.split(), "--max-bflops", "1", "--out", str(out)]) == 0
+    rows = _rows(out / "candidates.csv")
+    assert len(rows) == 6  # two necks of PeleeNet, of CSPPeleeNet and of GELAN
+    cfgs = {path.stem: parse(path, strict=True) for path in (out / "cfg").iterdir()}
+    assert {name for name, row in rows.items() if not row["refused"]} == cfgs.keys()
+    for name, graph in cfgs.items():
+        assert float(rows[name]["bflops"]) == pytest.approx(graph.bflops) and graph.bflops <= 1
+    assert {row["refused"] for name, row in rows.items() if name not in cfgs} == {"beyond the budget"}
+    front = {name for name, row in rows.items() if row["front"] == "1"}
+    cheapest = min(cfgs, key=lambda name: cfgs[name].bflops)
+    assert cheapest in front
+    printed = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in printed[1:]} == front
+    assert "<svg" in (out / "front.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--backbone pelenet", "--backbone: expected some of"),
+        ("--backbone peleenet --neck pannet", "did you mean 'panet'"),
+        ("--backbone peleenet --csp both", "--csp: expected some of none"),
+        ("--backbone peleenet --gamma x", "--gamma: expected numbers"),
+        ("--backbone peleenet --front speed", "--front: expected some of"),
+        ("--backbone peleenet --front accuracy", "expected --train with it"),
+        ("--backbone peleenet my.cfg", "expected neither a cfg nor --write"),
+    ],
+)
+def test_a_search_of_unknown_parts(
+    arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["design", "--search", *arguments.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_search_that_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([*_SEARCH.split(), "--max-parameters", "0.001", "--out", str(tmp_path)]) == 1
+    assert "no candidate is left: 6 networks beyond the budget" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_search_with_a_short_training(tmp_path: Path):
+    options = "--backbone darknet-ref --csp none --neck prn --scale 0.25,0.125 --width 64 --levels 1 --batch 2"
+    command = ["design", "--search", *options.split(), "--train", "--iterations", "2", "--out", str(tmp_path)]
+    assert main(command) == 0
+    rows = _rows(tmp_path / "candidates.csv")
+    trained = _rows(tmp_path / "accuracy.csv")
+    assert {name for name, row in rows.items() if row["accuracy"]} == trained.keys()
+    for name, row in trained.items():
+        assert 0 <= float(row["accuracy"]) <= 1
+        assert list((tmp_path / "trained" / name).glob("*_final.weights"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*_final.weights")}
+    assert main(command) == 0  # keeps what is trained
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*_final.weights")} == before
