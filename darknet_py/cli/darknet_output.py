@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from darknet_py.evaluation.darknet_map import DarknetResult
 from darknet_py.graph.graph import Graph
-from darknet_py.inference.detections import Detections
+from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.layers.base import DetectionHeadSpec
 from darknet_py.view.draw import is_visible_class
 
@@ -62,6 +63,26 @@ def _coordinates(box: NDArray[np.float32], size: tuple[int, int]) -> str:
     edges = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
     left, top, across, down = (math.copysign(math.floor(abs(float(edge)) + 0.5), edge) for edge in edges)
     return f"\t(left_x: {left:4.0f}   top_y: {top:4.0f}   width: {across:4.0f}   height: {down:4.0f})"
+
+
+def json_text(frames: Sequence[JsonFrame]) -> str:
+    """The JSON file of `-out` as C writes it (`detection_to_json`), with six decimals; names are escaped."""
+    return "[\n" + ", \n".join(map(_json_frame, frames)) + "\n]"
+
+
+def _json_frame(frame: JsonFrame) -> str:
+    lines = [f'{{\n "frame_id":{frame["frame_id"]}, \n ']
+    if "filename" in frame:
+        lines.append(f'"filename":{json.dumps(frame["filename"], ensure_ascii=False)}, \n ')
+    objects = []
+    for entry in frame["objects"]:
+        coordinates = ", ".join(f'"{name}":{value:f}' for name, value in entry["relative_coordinates"].items())
+        name = json.dumps(entry["name"], ensure_ascii=False)
+        objects.append(
+            f'  {{"class_id":{entry["class_id"]}, "name":{name}, "relative_coordinates":{{{coordinates}}}, '
+            f'"confidence":{entry["confidence"]:f}}}'
+        )
+    return "".join(lines) + '"objects": [ \n' + ", \n".join(objects) + "\n ] \n}"
 
 
 def map_lines(graph: Graph, result: DarknetResult) -> Iterator[str]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TextIO
-from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
@@ -25,26 +21,30 @@ from darknet_py.cli.common import (
     fraction_below_one,
     fraction_or_auto,
     images_argument,
-    json_argument,
     letter_box_argument,
     max_pixels_argument,
     network_arguments,
-    output_folder,
     positive,
     stb_argument,
 )
-from darknet_py.cli.darknet_output import box_lines, detection_layer_lines
+from darknet_py.cli.darknet_output import box_lines, detection_layer_lines, json_text
+from darknet_py.cli.detect_results import (
+    REFUSE,
+    SKIP,
+    DetectResults,
+    check_no_labels,
+    check_no_urls,
+    result_arguments,
+)
 from darknet_py.cli.load_network import load_network
-from darknet_py.counted import counted
 from darknet_py.data.datafile import read_names
-from darknet_py.data.image_sources import find_images, is_url, open_image
-from darknet_py.data.images import Image
+from darknet_py.data.image_sources import find_images, open_image
 from darknet_py.data.labels import find_labels, save_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.files import file_names, make_folder, write_atomically
+from darknet_py.files import write_atomically
 from darknet_py.inference.detect import DetectOptions, detect
-from darknet_py.inference.detections import Detections, JsonFrame, class_number
+from darknet_py.inference.detections import JsonFrame, class_number
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
@@ -55,16 +55,7 @@ _DARKNETS_IMAGE = "predictions.jpg"
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
     images_argument(parser)
-    parser.add_argument(
-        "--out",
-        type=output_folder,
-        metavar="DIR",
-        default=Path("predictions"),
-        help="folder of the images with boxes (default: predictions)",
-    )
-    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="write no images")
-    json_argument(parser, "write Darknet's JSON to FILE, or to stdout")
-    parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
+    result_arguments(parser)
     parser.add_argument(
         "--show", action="store_true", help="show the images in a window; any key goes on, Escape ends it"
     )
@@ -130,40 +121,30 @@ def run(args: argparse.Namespace) -> int:
     options = replace(detect_options(args, net.names), stb=args.stb)
     if args.darknet:
         return _run_as_darknet(args, net, options)
-    paths = input_images(args.images)
-    targets = output_paths(args.out, paths)
-    if args.save_labels:
-        _check_no_labels(paths)
-    if not args.no_images:
-        make_folder(args.out)
-    json_to_stdout = args.json == "-"
-    frames: list[JsonFrame] = []
     failed = False
-    progress = tqdm(total=len(paths), unit="image", disable=len(paths) < 2 or not sys.stderr.isatty())
-    for start in range(0, len(paths), args.batch):
-        images = []
-        for path in paths[start : start + args.batch]:
-            try:
-                images.append((path, open_image(path, net.graph.net.channels, args.stb)))
-            except DataError as error:
-                failed = True
-                progress.write(f"darknet_py: {error}", file=sys.stderr)
-        results = detect(net, [image for _, image in images], options)
-        for (path, image), all_found in zip(images, results, strict=True):
-            found = all_found.visible()
-            frames.append(found.to_frame(len(frames) + 1, path))
-            if args.save_labels:
-                save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
-            if not json_to_stdout:
-                lines = [path, *box_lines(all_found, True)] if args.ext_output else [f"{path}: {found.summary()}"]
-                progress.write("\n".join(lines))
-            _draw(args, targets[path], image, found)
-        progress.update(len(paths[start : start + args.batch]))
-    progress.close()
-    if args.json:
-        _write_json(args.json, frames, sys.stdout)
-    if frames and not args.no_images:
-        print(f"images in {args.out}/", file=sys.stderr if json_to_stdout else sys.stdout)
+    with DetectResults(args, net.names, input_images(args.images)) as results:
+        paths = results.pending
+        progress = tqdm(total=len(paths), unit="image", disable=len(paths) < 2 or not sys.stderr.isatty())
+        for start in range(0, len(paths), args.batch):
+            images = []
+            for path in paths[start : start + args.batch]:
+                try:
+                    images.append((path, open_image(path, net.graph.net.channels, args.stb)))
+                except DataError as error:
+                    failed = True
+                    progress.write(f"darknet_py: {error}", file=sys.stderr)
+            per_image = detect(net, [image for _, image in images], options)
+            for (path, image), all_found in zip(images, per_image, strict=True):
+                found = all_found.visible()
+                drawn = results.write_images(path, image, found)
+                results.record(path, found)
+                if args.json != "-":
+                    lines = [path, *box_lines(all_found, True)] if args.ext_output else [f"{path}: {found.summary()}"]
+                    progress.write("\n".join(lines))
+                if args.show:
+                    args.show = show(found.plot(image) if drawn is None else drawn, milliseconds=0)
+            progress.update(len(paths[start : start + args.batch]))
+        progress.close()
     return int(failed)
 
 
@@ -175,7 +156,8 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
         try:
             image = open_image(path, net.graph.net.channels, args.stb)
             if args.save_labels:
-                _check_no_labels([path])
+                check_no_urls([path])
+                check_no_labels([path] if args.existing_labels == REFUSE else [])
         except DataError as error:
             failed = True
             print(f"darknet_py: {error}", file=sys.stderr)
@@ -187,21 +169,18 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
         print("".join(f"{line}\n" for line in box_lines(found, args.ext_output)), end="", flush=True)
         found = found.visible()
         frames.append(found.to_frame(len(frames) + 1, path))
-        _draw(args, Path(_DARKNETS_IMAGE), image, found)
-        if args.save_labels:
-            save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
-    if args.json:
-        _write_json(args.json, frames, sys.stderr)
-    return int(failed)
-
-
-def _draw(args: argparse.Namespace, target: Path, image: Image, found: Detections) -> None:
-    """Writes and shows an image with its boxes, as the arguments say."""
-    if not args.no_images or args.show:
         drawn = found.plot(image)
         if not args.no_images:
-            save_image(target, drawn)
+            save_image(_DARKNETS_IMAGE, drawn)
         args.show = args.show and show(drawn, milliseconds=0)
+        if args.save_labels and not (args.existing_labels == SKIP and os.path.exists(find_labels(path))):
+            save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
+    if args.json == "-":
+        print(json_text(frames))
+    elif args.json:
+        write_atomically(args.json, json_text(frames).encode())
+        print(f"detections in {args.json}", file=sys.stderr)
+    return int(failed)
 
 
 def _prompted_images() -> Iterator[str]:
@@ -213,17 +192,6 @@ def _prompted_images() -> Iterator[str]:
             return
         if line.strip():
             yield line.strip()
-
-
-def _check_no_labels(images: Sequence[str]) -> None:
-    """Raises DataError where labels could not be written beside the images, or would replace others."""
-    if addresses := [image for image in images if is_url(image)]:
-        raise DataError(f"{addresses[0]}: --save-labels expects image files: labels are written beside them")
-    if existing := [label for label in map(find_labels, images) if os.path.exists(label)]:
-        raise DataError(
-            f"{existing[0]}: there are labels already ({counted(len(existing), 'such file')}); "
-            "--save-labels replaces none"
-        )
 
 
 def load_detector(args: argparse.Namespace) -> BackendNetwork:
@@ -269,19 +237,3 @@ def input_images(sources: Sequence[str]) -> list[str]:
     if not images:
         raise DataError("expected images on standard input, one a line, got none")
     return images
-
-
-def output_paths(folder: str, images: Sequence[str]) -> dict[str, Path]:
-    """The file to write for each image; equal file names from several folders are numbered."""
-    stems = [Path(unquote(urlsplit(image).path) if is_url(image) else image).stem or "image" for image in images]
-    names = file_names(stems, suffix=".jpg")
-    return {image: Path(folder) / name for image, name in zip(images, names, strict=True)}
-
-
-def _write_json(target: str, frames: list[JsonFrame], messages: TextIO) -> None:
-    text = json.dumps(frames, indent=1, ensure_ascii=False)
-    if target == "-":
-        print(text)
-        return
-    write_atomically(target, text.encode() + b"\n")
-    print(f"detections in {target}", file=messages)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from darknet_py.backends.backend_network import BackendNetwork
 from darknet_py.cli.common import count, json_argument, output_file_in_new_folder, output_prefix, positive
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
+from darknet_py.cli.detect_results import json_list
 from darknet_py.counted import counted
 from darknet_py.data.images import Image
 from darknet_py.data.video_reader import FrameReader
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         detection = _VideoDetection(args, net, frames)
         found = detection.run(None if out is None else out.write)
         if args.json and args.json != "-":
-            write_atomically(args.json, _as_list(found))
+            write_atomically(args.json, json_list(found))
         else:
             for entry in found:
                 if args.json:
@@ -153,12 +154,3 @@ def video_path(args: argparse.Namespace) -> Path:
         return Path(args.out)
     name = Path(args.source.partition("?")[0]).stem or "stream"
     return Path("predictions") / f"{f'camera{name}' if args.source.isdecimal() else name}.mp4"
-
-
-def _as_list(entries: Iterator[JsonFrame]) -> Iterator[bytes]:
-    """One JSON list, written as it grows."""
-    before = "["
-    for entry in entries:
-        yield f"{before}\n{json.dumps(entry, ensure_ascii=False)}".encode()
-        before = ","
-    yield b"[]\n" if before == "[" else b"\n]\n"

@@ -1,0 +1,324 @@
+"""What `detect` leaves behind: images with boxes, crops and labels image by image, then JSON, CSV and COCO files.
+
+The tables are written at the end, from a record that grows line by line: memory does not grow with the number of
+images, and after an interruption `--resume` goes on where the record ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple, TypedDict, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from darknet_py.cli.common import json_argument, output_file, output_folder
+from darknet_py.counted import counted
+from darknet_py.data.image_sources import is_url
+from darknet_py.data.images import Image
+from darknet_py.data.labels import find_labels, save_labels
+from darknet_py.errors import DataError
+from darknet_py.evaluation.result_files import image_ids
+from darknet_py.files import file_names, make_folder, write_atomically
+from darknet_py.inference.detections import CSV_COLUMNS, Detections, JsonFrame, coco_category_ids
+from darknet_py.untrusted import open_regular
+from darknet_py.view.draw import save_image
+
+REFUSE, SKIP, REPLACE = "refuse", "skip", "replace"
+_PARTIAL = ".partial"  # after the name of the first table; this file is the record
+# A record of other options is of no use.
+_NETWORK = ("cfg", "weights", "width", "height", "data", "names", "stb")
+_DETECTION = ("thresh", "class_thresh", "nms", "agnostic", "letter_box", "hier", "tiles", "overlap")
+_FILES = ("out", "no_images", "crops", "save_labels")
+Item = TypeVar("Item")
+
+
+class RecordLine(TypedDict):
+    """A line of the record."""
+
+    path: str
+    size: list[int]
+    rows: list[list[float]]  # class, confidence, cx, cy, w, h
+
+
+class Tables(NamedTuple):
+    """The files to write at the end; empty where they were not asked for, "-" is standard output."""
+
+    json: str
+    csv: str
+    coco: str
+
+
+def result_arguments(parser: argparse.ArgumentParser) -> None:
+    """--out, --no-images, --json, --csv, --coco, --crops, --save-labels, --existing-labels, --resume."""
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        metavar="DIR",
+        default=Path("predictions"),
+        help="folder of the images with boxes (default: predictions)",
+    )
+    parser.add_argument("--no-images", "--no-pictures", action="store_true", help="write no images")
+    json_argument(parser, "write Darknet's JSON to FILE, or to stdout")
+    parser.add_argument("--csv", type=output_file, metavar="FILE", help="write a table of all boxes, in pixels")
+    parser.add_argument(
+        "--coco", type=output_file, metavar="FILE", help="write a COCO data set: images, categories, annotations"
+    )
+    parser.add_argument(
+        "--crops", type=output_folder, metavar="DIR", help="write the part of each box as DIR/CLASS/IMAGE_N.jpg"
+    )
+    parser.add_argument("--save-labels", action="store_true", help="write a label file for each image beside it")
+    parser.add_argument(
+        "--existing-labels",
+        choices=(REFUSE, SKIP, REPLACE),
+        default=REFUSE,
+        help="what --save-labels does where there are labels: stop before any work, leave out these images, or replace "
+        "the labels (default: refuse)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out images that an interrupted run of the same command has done"
+    )
+
+
+class DetectResults:
+    """The results of one run. Use it as a context manager: the tables are written when it ends without an error.
+
+    Args:
+        args: Those of `result_arguments` and the options of the detection.
+        names: Of the network's classes.
+        images: All images of the run.
+
+    Attributes:
+        pending: The images that are to be searched; with --resume without those that are done.
+
+    Raises:
+        DataError: Labels would be replaced, or a file or folder cannot be written.
+    """
+
+    def __init__(self, args: argparse.Namespace, names: Sequence[str], images: Sequence[str]):
+        self._args, self._names = args, names
+        self._out = Path(args.out)
+        self._tables = Tables(args.json or "", args.csv or "", args.coco or "")
+        self._messages = sys.stderr if "-" in self._tables else sys.stdout
+        files = [name for name in self._tables if name not in ("", "-")]
+        self._partial = Path(files[0] + _PARTIAL) if files else None
+        self._stems = dict(zip(images, output_stems(images), strict=True))
+        self._folders = file_names(names)
+        self._count = 0
+        if args.save_labels:
+            check_no_urls(images)
+        self.pending = self._not_done(images) if args.resume else list(images)
+        if args.save_labels and args.existing_labels == SKIP:
+            self.pending = [image for image in self.pending if not os.path.exists(find_labels(image))]
+        if args.save_labels and args.existing_labels == REFUSE and not args.resume:
+            check_no_labels(images)
+        if not args.no_images:
+            make_folder(self._out)
+        self._record = self._open_record() if any(self._tables) else None
+
+    def __enter__(self) -> DetectResults:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._record is None:
+            if kind is None and self._count:
+                self._tell()
+            return
+        try:
+            if kind is None:
+                self._record.flush()
+                self._write_tables()
+                self._tell()
+                if self._partial:
+                    self._partial.unlink()
+            elif self._partial:
+                print(f"the images so far are in {self._partial}; --resume goes on from there", file=sys.stderr)
+        finally:
+            self._record.close()
+
+    def write_images(self, path: str, image: Image, found: Detections) -> Image | None:
+        """Writes the image with its boxes, and its crops; several threads may do so at once.
+
+        Returns:
+            The image with its boxes, where it was drawn.
+        """
+        drawn = None
+        if not self._args.no_images:
+            drawn = found.plot(image)
+            save_image(self._out / f"{self._stems[path]}.jpg", drawn)
+        if self._args.crops:
+            for number, (class_id, crop) in enumerate(
+                zip(found.class_ids.tolist(), found.crops(image), strict=True), 1
+            ):
+                name = self._folders[class_id] if class_id < len(self._folders) else str(class_id)
+                folder = make_folder(Path(self._args.crops) / name)
+                save_image(folder / f"{self._stems[path]}_{number}.jpg", crop)
+        return drawn
+
+    def record(self, path: str, found: Detections) -> None:
+        """Writes the labels and the line of an image, whose images are written already."""
+        self._count += 1
+        if self._args.save_labels:
+            save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
+        if self._record is not None:
+            columns = zip(found.class_ids.tolist(), found.confidences.tolist(), found.boxes.tolist(), strict=True)
+            rows = [[class_id, confidence, *box] for class_id, confidence, box in columns]
+            entry: RecordLine = {"path": path, "size": list(found.image_size), "rows": rows}
+            self._record.write(json.dumps(entry).encode() + b"\n")
+            self._record.flush()
+
+    def _not_done(self, images: Sequence[str]) -> list[str]:
+        """The images without a line in the record; without a record, those without the files that are written."""
+        if self._partial is not None:
+            done = set(self._done_before()) if self._partial.exists() else set()
+            return [image for image in images if image not in done]
+        if self._args.no_images and not self._args.save_labels:
+            return list(images)
+        return [image for image in images if not all(map(os.path.exists, self._files_of(image)))]
+
+    def _files_of(self, image: str) -> Iterator[str]:
+        if not self._args.no_images:
+            yield str(self._out / f"{self._stems[image]}.jpg")
+        if self._args.save_labels:
+            yield find_labels(image)
+
+    def _done_before(self) -> Iterator[str]:
+        """The images of an interrupted run's record. Raises DataError where its options were others."""
+        assert self._partial is not None
+        with open_regular(self._partial, "record") as file:
+            first = file.readline()
+            if first != self._header():
+                raise DataError(
+                    f"{self._partial}: expected the record of a run with the same options, got another; delete it, or "
+                    "leave out --resume"
+                )
+            for line in file:
+                if line.endswith(b"\n"):  # the last one may be cut off
+                    yield json.loads(line)["path"]
+
+    def _header(self) -> bytes:
+        options = vars(self._args)
+        return json.dumps({name: str(options[name]) for name in (*_NETWORK, *_DETECTION, *_FILES)}).encode() + b"\n"
+
+    def _open_record(self) -> IO[bytes]:
+        if self._partial is None:
+            file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+            file.write(self._header())
+            return file
+        try:
+            if not self._args.resume or not self._partial.exists():
+                self._partial.write_bytes(self._header())
+            record = open(self._partial, "r+b")  # noqa: SIM115
+        except OSError as error:
+            raise DataError(f"{self._partial}: cannot write: {error.strerror or error}") from None
+        content_end = 0
+        for line in record:
+            content_end += len(line) if line.endswith(b"\n") else 0
+        record.truncate(content_end)
+        record.seek(content_end)
+        return record
+
+    def _entries(self) -> Iterator[Detections]:
+        """The detections of all images, of an interrupted run before too, read one by one."""
+        assert self._record is not None
+        self._record.seek(0)
+        self._record.readline()
+        for line in self._record:
+            entry: RecordLine = json.loads(line)
+            rows = np.array(entry["rows"], np.float64).reshape(-1, 6)
+            yield Detections(
+                rows[:, 2:].astype(np.float32),
+                rows[:, 0].astype(np.int64),
+                rows[:, 1].astype(np.float32),
+                self._names,
+                (entry["size"][0], entry["size"][1]),
+                path=entry["path"],
+            )
+
+    def _write_tables(self) -> None:
+        frames = (found.to_frame(number, found.path) for number, found in enumerate(self._entries(), 1))
+        for name, chunks in (
+            (self._tables.json, json_list(frames)),
+            (self._tables.csv, self._csv()),
+            (self._tables.coco, self._coco()),
+        ):
+            if name == "-":
+                for chunk in chunks:
+                    print(chunk.decode(), end="")
+            elif name:
+                write_atomically(name, chunks)
+                print(f"detections in {name}", file=self._messages)
+
+    def _csv(self) -> Iterator[bytes]:
+        yield f"{','.join(CSV_COLUMNS)}\n".encode()
+        for found in self._entries():
+            yield found.to_csv(header=False).encode()
+
+    def _coco(self) -> Iterator[bytes]:
+        """A COCO data set of what was found; each annotation has its score."""
+        paths = [found.path for found in self._entries()]
+        ids = image_ids(paths)
+        in_one_folder = len({os.path.dirname(path) for path in paths}) == 1
+        categories = coco_category_ids(len(self._names)).tolist()
+        yield b'{"images": [\n'
+        for comma, (image_id, found) in _with_commas(zip(ids, self._entries(), strict=True)):
+            width, height = found.image_size
+            name = os.path.basename(found.path) if in_one_folder else found.path
+            image = {"id": image_id, "file_name": name, "width": width, "height": height}
+            yield f"{comma}{json.dumps(image, ensure_ascii=False)}".encode()
+        named = [{"id": number, "name": name} for number, name in zip(categories, self._names, strict=True)]
+        yield f'\n],\n"categories": {json.dumps(named, ensure_ascii=False)},\n"annotations": [\n'.encode()
+        rows = (row for image_id, found in zip(ids, self._entries(), strict=True) for row in found.to_coco(image_id))
+        for comma, (number, row) in _with_commas(enumerate(rows, 1)):
+            area = row["bbox"][2] * row["bbox"][3]
+            yield f"{comma}{json.dumps({'id': number, **row, 'area': area, 'iscrowd': 0})}".encode()
+        yield b"\n]}\n"
+
+    def _tell(self) -> None:
+        """Where the images are."""
+        if not self._args.no_images:
+            print(f"images in {self._out}/", file=self._messages)
+        if self._args.crops:
+            print(f"crops in {self._args.crops}/", file=self._messages)
+
+
+def _with_commas(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
+    """What stands between the items of a JSON list: a comma before all but the first."""
+    for number, item in enumerate(items):
+        yield ",\n" if number else "", item
+
+
+def json_list(entries: Iterator[JsonFrame]) -> Iterator[bytes]:
+    """One JSON list, a line for each entry, as it grows."""
+    before = "["
+    for entry in entries:
+        yield f"{before}\n{json.dumps(entry, ensure_ascii=False)}".encode()
+        before = ","
+    yield b"[]\n" if before == "[" else b"\n]\n"
+
+
+def output_stems(images: Sequence[str]) -> list[str]:
+    """The name without its ending of each image's files; equal file names from several folders are numbered."""
+    stems = [Path(unquote(urlsplit(image).path) if is_url(image) else image).stem or "image" for image in images]
+    return [name.removesuffix(".jpg") for name in file_names(stems, suffix=".jpg")]
+
+
+def check_no_urls(images: Sequence[str]) -> None:
+    """Raises DataError where labels could not be written beside the images."""
+    if addresses := [image for image in images if is_url(image)]:
+        raise DataError(f"{addresses[0]}: --save-labels expects image files: labels are written beside them")
+
+
+def check_no_labels(images: Sequence[str]) -> None:
+    """Raises DataError where labels would replace others."""
+    if existing := [label for label in map(find_labels, images) if os.path.exists(label)]:
+        raise DataError(
+            f"{existing[0]}: there are labels already ({counted(len(existing), 'such file')}); "
+            "--save-labels replaces none unless --existing-labels replace is given"
+        )

@@ -1,0 +1,165 @@
+"""What `detect` writes: tables, crops, labels, and how an interrupted run goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import darknet_py
+from darknet_py.cli import main
+from darknet_py.data.images import load_image
+from darknet_py.data.labels import find_labels, load_labels
+from darknet_py.data.open_dataset import open_dataset
+from darknet_py.inference.detections import Detections
+
+CFG = (
+    "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\nsize=1\nstride=8\n"
+    "[yolo]\nnum=1\nmask=0\nclasses=2\nanchors=9,9\n"
+)
+COUNT = 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a network, names of classes (one has a slash) and images."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.cfg").write_text(CFG)
+    Path("x.names").write_text("N/A\ndog\n")
+    torch.manual_seed(0)
+    darknet_py.load("x.cfg", random_weights=True).save_weights("x.weights")
+    Path("photos").mkdir()
+    for number in range(COUNT):
+        image = np.random.default_rng(number).integers(0, 255, (20, 30, 3), np.uint8)
+        cv2.imwrite(f"photos/{number + 1}.png", image)
+    return tmp_path
+
+
+def run(*options: str) -> int:
+    return main(
+        ["detect", "x.cfg", "photos", "--weights", "x.weights", "--names", "x.names", "--thresh", "0.3", *options]
+    )
+
+
+def expected() -> list[Detections]:
+    net = darknet_py.load("x.cfg", "x.weights", names=["N/A", "dog"])
+    return net.detect("photos", 0.3)
+
+
+def test_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--no-images", "--json", "a.json", "--csv", "a.csv", "--coco", "a.coco.json") == 0
+    said = capsys.readouterr().out
+    assert all(f"detections in {name}\n" in said for name in ("a.json", "a.csv", "a.coco.json"))
+    assert not Path("predictions").exists() and not list(folder.glob("*.partial"))
+    found = expected()
+    total = sum(map(len, found))
+    frames = json.loads(Path("a.json").read_text())
+    assert [frame["frame_id"] for frame in frames] == list(range(1, COUNT + 1))
+    assert [frame["filename"] for frame in frames] == [image.path for image in found]
+    for frame, image in zip(frames, found, strict=True):
+        assert frame["objects"] == image.to_json()
+    rows = list(csv.DictReader(Path("a.csv").read_text().splitlines()))
+    assert len(rows) == total > 0 and {row["name"] for row in rows} == {"N/A", "dog"}
+    np.testing.assert_allclose(
+        [[float(row[side]) for side in ("left", "top", "right", "bottom")] for row in rows],
+        np.concatenate([image.xyxy for image in found]),
+        atol=0.005,
+    )
+    coco = json.loads(Path("a.coco.json").read_text())
+    assert coco["categories"] == [{"id": 1, "name": "N/A"}, {"id": 2, "name": "dog"}]
+    assert [(image["id"], image["file_name"]) for image in coco["images"]] == [(n, f"{n}.png") for n in range(1, 6)]
+    assert coco["images"][0]["width"] == 30 and coco["images"][0]["height"] == 20
+    results = [row for number, image in enumerate(found, 1) for row in image.to_coco(number)]
+    assert [{key: row[key] for key in results[0]} for row in coco["annotations"]] == results
+    assert [row["id"] for row in coco["annotations"]] == list(range(1, total + 1))
+
+
+def test_the_coco_file_is_a_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` and `train` read it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    assert run("--no-images", "--coco", "photos/train.json") == 0
+    data = open_dataset("photos/train.json")
+    assert data.class_names() == ["N/A", "dog"] and len(data.train_images()) == COUNT
+    for image, found in zip(data.train_images(), expected(), strict=True):
+        labels = load_labels(find_labels(image)).boxes
+        inside = [row for row in found.to_coco(1) if min(row["bbox"][2:]) > 0]
+        assert len(labels) == len(inside) > 0
+
+
+def test_standard_output_has_the_table_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--no-images", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == COUNT
+
+
+def test_crops_have_a_folder_for_each_class(folder: Path) -> None:
+    assert run("--no-images", "--crops", "cut") == 0
+    found = expected()
+    assert sorted(path.name for path in Path("cut").iterdir()) == ["N_A", "dog"]
+    assert len(list(Path("cut").glob("*/*.jpg"))) == sum(map(len, found))
+    first = found[0]
+    crop = load_image(f"cut/{'dog' if first.class_ids[0] else 'N_A'}/1_1.jpg")
+    assert crop.shape == first.crops()[0].shape
+
+
+def test_labels_that_exist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("photos/2.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    command = ("--no-images", "--save-labels")
+    assert run(*command) == 1 and "photos/2.txt: there are labels already" in capsys.readouterr().err
+    assert len(list(Path("photos").glob("*.txt"))) == 1
+    assert run(*command, "--existing-labels", "skip") == 0
+    assert len(list(Path("photos").glob("*.txt"))) == COUNT
+    assert Path("photos/2.txt").read_text() == "1 0.5 0.5 0.5 0.5\n"
+    assert run(*command, "--existing-labels", "replace", "--class-thresh", "dog=1") == 0
+    for number, image in enumerate(expected(), 1):
+        rows = [line.split()[0] for line in Path(f"photos/{number}.txt").read_text().splitlines()]
+        assert rows == ["0"] * len(image.filter("N/A"))
+
+
+def test_an_interrupted_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--json", "a.json", "--csv", "a.csv", "--resume")
+    plot, drawn = Detections.plot, []
+
+    def interrupted(found: Detections, image: object = None) -> object:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(found.path)
+        return plot(found, image)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Detections, "plot", interrupted)
+        assert run(*options) == 130
+    assert "the images so far are in a.json.partial; --resume goes on from there" in capsys.readouterr().err
+    assert not Path("a.json").exists()
+    record = Path("a.json.partial").read_bytes()
+    assert record.count(b"\n") == 3
+    Path("a.json.partial").write_bytes(record + b'{"path": "photos/3')  # a line that is not complete
+    assert run(*options, "--nms", "0.3") == 1
+    assert "a.json.partial: expected the record of a run with the same options" in capsys.readouterr().err
+    assert run(*options) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()[:3]] == [
+        f"photos/{number}.png" for number in (3, 4, 5)
+    ]
+    assert [frame["objects"] for frame in json.loads(Path("a.json").read_text())] == [i.to_json() for i in expected()]
+    assert len(Path("a.csv").read_text().splitlines()) == 1 + sum(map(len, expected()))
+    assert not Path("a.json.partial").exists() and len(list(Path("predictions").iterdir())) == COUNT
+
+
+def test_without_tables_the_images_tell_what_is_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    Path("predictions/4.jpg").unlink()
+    capsys.readouterr()
+    assert run("--resume") == 0
+    assert next(line for line in capsys.readouterr().out.splitlines() if ".png" in line).startswith("photos/4.png")
+
+
+@pytest.mark.parametrize("text", ["dog", "dog=2", "=0.5", "dog=x"])
+def test_thresholds_that_are_none(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--class-thresh", text) == 2
+    assert "--class-thresh" in capsys.readouterr().err
