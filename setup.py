@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 setup(
     packages=[
         *find_packages(include=["darknet_py", "darknet_py.*"]),
+        "darknet_py.serving.page",
         "darknet_py.view.templates",
         "darknet_py._shipped.cfg",
         "darknet_py._shipped.data",

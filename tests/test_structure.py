@@ -32,7 +32,7 @@ LEVELS = [
     ["model"],
     ["view", "zoo"],
     ["evaluation", "export"],
-    ["backends"],
+    ["backends", "serving"],
     ["training"],
     ["cli"],
 ]

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "train a detector or a classifier (without --data on built-in data)",
     "detect": "detect objects in images; write annotated images, and JSON on request",
     "video": "detect objects in a video, a camera or a stream; write a video, images or JSON",
+    "serve": "serve a detector: a web page and a REST API",
     "classify": "print the most likely classes of images",
     "evaluate": "evaluate a detector (Darknet's mAP, COCO AP), a classifier (top-1, top-5) or a text model",
     "rnn": "train a recurrent network on a text file, or generate text",

@@ -57,9 +57,10 @@ def device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", type=device, help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
-def max_pixels_argument(parser: argparse.ArgumentParser) -> None:
-    """--max-pixels, which `cli.main` puts into the environment for `data.images.max_pixels`."""
-    parser.add_argument("--max-pixels", type=positive, metavar="N", help="refuse larger images (default: 178956970)")
+def max_pixels_argument(parser: argparse.ArgumentParser, default: int | None = None) -> None:
+    """--max-pixels, which `cli.main` puts into the environment for `data.images.max_pixels`, whose default None is."""
+    text = f"refuse larger images (default: {default or 178_956_970})"
+    parser.add_argument("--max-pixels", type=positive, default=default, metavar="N", help=text)
 
 
 def amp_argument(parser: argparse.ArgumentParser) -> None:

@@ -287,24 +287,64 @@ def _thresholds(options: DetectOptions, classes: int) -> float | Tensor:
     return thresholds
 
 
+def detect_prepared(
+    net: DetectionNetwork, x: Tensor, sizes: Sequence[tuple[int, int]], options: Sequence[DetectOptions]
+) -> list[Detections]:
+    """Detects objects in prepared images, each with its own thresholds, in one forward pass.
+
+    Args:
+        net: A network with detection layers.
+        x: (B, C, H, W) on the network's device, see `prepare`.
+        sizes: (width, height) of each image.
+        options: Those of each image. `letter_box` and `hier` of the first count for all.
+
+    Returns:
+        The detections of each image; boxes are relative to the image.
+
+    Raises:
+        DarknetError: The network has no detection layer.
+    """
+    with torch.inference_mode():
+        predictions = _predict_on(net, x, sizes, options[0])
+        results: list[Detections] = []
+        for number, (size, own) in enumerate(zip(sizes, options, strict=True)):
+            part = Predictions(*(tensor[number : number + 1] for tensor in predictions))
+            results += _suppressed(net, part, [size], own)
+    return results
+
+
 def _detect_on(
     net: DetectionNetwork, x: Tensor, sizes: Sequence[tuple[int, int]], options: DetectOptions
 ) -> list[Detections]:
-    """Detections on images of these (width, height), of which x is the input.
+    """Detections on images of these (width, height), of which x is the input."""
+    with torch.inference_mode():
+        return _suppressed(net, _predict_on(net, x, sizes, options), sizes, options)
+
+
+def _predict_on(
+    net: DetectionNetwork, x: Tensor, sizes: Sequence[tuple[int, int]], options: DetectOptions
+) -> Predictions:
+    """The network's candidates, boxes relative to the images.
 
     Boxes of a letterbox become relative to the image before others are suppressed, as in C: greedynms and diounms
     measure distances, which depend on the shape.
     """
-    with torch.inference_mode():
-        predictions = net.predict(x, options.hier)
-        if uses_letter_box(net, options.letter_box):
-            net_size = (net.graph.net.width, net.graph.net.height)
-            boxes = [from_letterbox(part, size, net_size) for part, size in zip(predictions.boxes, sizes, strict=True)]
-            predictions = predictions._replace(boxes=torch.stack(boxes))
-        thresh = _thresholds(options, predictions.scores.shape[-1])
-        if isinstance(thresh, Tensor):
-            thresh = thresh.to(predictions.scores.device)
-        per_image = postprocess(predictions, thresh, options.nms, *net.nms_kind, options.agnostic)
+    predictions = net.predict(x, options.hier)
+    if not uses_letter_box(net, options.letter_box):
+        return predictions
+    net_size = (net.graph.net.width, net.graph.net.height)
+    boxes = [from_letterbox(part, size, net_size) for part, size in zip(predictions.boxes, sizes, strict=True)]
+    return predictions._replace(boxes=torch.stack(boxes))
+
+
+def _suppressed(
+    net: DetectionNetwork, predictions: Predictions, sizes: Sequence[tuple[int, int]], options: DetectOptions
+) -> list[Detections]:
+    """What is left of candidates after thresholds and non-maximum suppression."""
+    thresh = _thresholds(options, predictions.scores.shape[-1])
+    if isinstance(thresh, Tensor):
+        thresh = thresh.to(predictions.scores.device)
+    per_image = postprocess(predictions, thresh, options.nms, *net.nms_kind, options.agnostic)
     return [
         replace(found, class_names=net.names, image_size=size) for found, size in zip(per_image, sizes, strict=True)
     ]

@@ -34,7 +34,9 @@ _PATIENCE = 60.0  # seconds that a slow machine may take for anything
 
 
 class Page:
-    """One page. `errors`: what its scripts threw, and what it asked the network for."""
+    """One page. `errors`: what its scripts threw, and what it asked the network for, `origin` apart."""
+
+    origin = "about:"
 
     def __init__(self, send: int, receive: int):
         self._send, self._receive = send, receive
@@ -71,9 +73,11 @@ class Page:
             self.errors.append(str(parameters["exceptionDetails"].get("exception", {}).get("description")))
         if message.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(parameters["entry"]["text"])
+        if message.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
+            self.errors.append(str([value.get("value") for value in parameters["args"]]))
         if message.get("method") == "Network.requestWillBeSent":
             url = parameters["request"]["url"]
-            if not url.startswith(("file:", "data:", "about:")):
+            if not url.startswith(("file:", "data:", "about:", self.origin, f"blob:{self.origin}")):
                 self.errors.append(f"asked for {url}")
         return message
 
@@ -87,6 +91,12 @@ class Page:
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=path.as_uri() + fragment)
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def visit(self, origin: str) -> None:
+        """Loads the page of a server of this machine."""
+        self.origin = origin
+        self.call("Page.navigate", url=origin)
+        self.wait("document.readyState === 'complete' && location.protocol === 'http:'")
 
     def run(self, script: str) -> Any:
         """The value of an expression."""

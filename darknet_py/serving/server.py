@@ -1,0 +1,144 @@
+"""A detector as a server: the network's thread, the application, and uvicorn until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from darknet_py.errors import DarknetError
+from darknet_py.inference.detect import DetectionNetwork, DetectOptions
+from darknet_py.serving.app import PATHS, create_app
+from darknet_py.serving.batching import Batcher
+from darknet_py.serving.metrics import Metrics
+from darknet_py.serving.serve_options import ServeOptions
+
+logger = logging.getLogger(__name__)
+
+_CONNECTIONS = 512  # beyond them 503
+_HEAD_SECONDS = 10.0  # for the head of a request, from the connection or the previous answer on
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address. Raises DarknetError where that is not possible."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DarknetError(f"cannot listen at {host} port {port}: {reason}") from None
+
+
+def serve(net: DetectionNetwork, name: str, defaults: DetectOptions, options: ServeOptions) -> int:
+    """Serves a detector until SIGINT or SIGTERM, then answers the requests that are under way.
+
+    Args:
+        net: A network with detection layers.
+        name: Of the model, for the page.
+        defaults: How images are read, and the thresholds of requests that name none.
+        options: Where it listens, and its limits.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DarknetError: It cannot listen at the address.
+    """
+    listening = _listen(options.host, options.port)
+    images = 0
+
+    def count(size: int, seconds: float) -> None:
+        nonlocal images
+        images += size
+        metrics.count_batch(size, seconds)
+
+    batcher = Batcher(net, options.batch, options.wait, options.queue, count)
+    metrics = Metrics(PATHS, lambda: batcher.taken)
+    app = create_app(net, batcher, name, defaults, options, metrics)
+    host, port = listening.getsockname()[:2]
+    logger.info("serving %s at http://%s:%d/ (Ctrl-C ends it)", name, f"[{host}]" if ":" in host else host, port)
+    _run(app, listening, options.seconds, batcher.stop_taking)
+    batcher.close()
+    return images
+
+
+def _run(app: ASGIApp, listening: socket.socket, seconds: float, on_stop: Callable[[], None]) -> None:
+    """Serves until a signal comes, calls `on_stop`, and gives the requests under way that many seconds."""
+    config = uvicorn.Config(
+        app,
+        http=_TimedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=max(1, round(seconds)),
+    )
+    asyncio.run(_Server(config, on_stop).serve([listening]))
+
+
+class _Server(uvicorn.Server):
+    """Ends with exit code 0: uvicorn would raise the signal again when all is done."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]):
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+class _TimedProtocol(H11Protocol):
+    """Closes connections that do not send the head of a request in time, however slowly its bytes come."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(_HEAD_SECONDS, self._check_request)
+
+    def _check_request(self) -> None:
+        answered = self.cycle is None or self.cycle.response_complete
+        if not answered or self.transport.is_closing():
+            return
+        if self.conn.our_state is h11.IDLE:
+            self.transport.write(_TOO_SLOW)
+        self.transport.close()
