@@ -222,9 +222,18 @@ def seconds(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    """A port of TCP, for argparse; 0 takes a free one."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
+    return number
+
+
 # argparse prints the name of the function where a text is not a number at all.
 _TYPE_NAMES: dict[Callable[[str], int | float | str | tuple[int | str, float]], str] = {
     positive: "integer",
+    port: "integer",
     count: "integer",
     fraction: "number",
     fraction_below_one: "number",

@@ -216,6 +216,10 @@ def _demo(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
     words = ["video", arguments["cfg"], source, *_weights(arguments), "--data", arguments["data"]]
     files = {"-out_filename": "--out", "-prefix": "--pictures", "-json_file_output": "--json"}
     words += line.options({**_DETECTION_FLAGS, **files, "-time_limit_sec": "--seconds"}) + line.device()
+    streams = line.options({"-json_port": "--json-port", "-mjpeg_port": "--mjpeg-port"})
+    words += streams + line.options({"-http_post_host": "--http-post"})
+    if streams:
+        words += ["--stream-host", "0.0.0.0"]  # as in C
     if "--out" not in words:
         words.append("--no-video")
     if not line.has("-dont_show") and "--pictures" not in words:

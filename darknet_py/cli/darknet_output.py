@@ -67,10 +67,11 @@ def _coordinates(box: NDArray[np.float32], size: tuple[int, int]) -> str:
 
 def json_text(frames: Sequence[JsonFrame]) -> str:
     """The JSON file of `-out` as C writes it (`detection_to_json`), with six decimals; names are escaped."""
-    return "[\n" + ", \n".join(map(_json_frame, frames)) + "\n]"
+    return "[\n" + ", \n".join(map(json_frame, frames)) + "\n]"
 
 
-def _json_frame(frame: JsonFrame) -> str:
+def json_frame(frame: JsonFrame) -> str:
+    """An image or a frame in that JSON."""
     lines = [f'{{\n "frame_id":{frame["frame_id"]}, \n ']
     if "filename" in frame:
         lines.append(f'"filename":{json.dumps(frame["filename"], ensure_ascii=False)}, \n ')

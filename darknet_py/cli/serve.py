@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from darknet_py.cli.common import max_pixels_argument, positive, seconds
+from darknet_py.cli.common import max_pixels_argument, port, positive, seconds
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.counted import counted
 from darknet_py.optional import require
@@ -81,11 +81,3 @@ def run(args: argparse.Namespace) -> int:
     images = serve(net, Path(args.cfg).name, detect_options(args, net.names), options)
     print(f"stopped; {counted(images, 'image')} served")
     return 0
-
-
-def port(text: str) -> int:
-    """A port of TCP, for argparse; 0 takes a free one."""
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text}")
-    return number

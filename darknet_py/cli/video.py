@@ -19,6 +19,7 @@ from darknet_py.backends.backend_network import BackendNetwork
 from darknet_py.cli.common import count, json_argument, output_file_in_new_folder, output_prefix, positive
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.cli.detect_results import json_list
+from darknet_py.cli.video_streams import VideoStreams, stream_arguments
 from darknet_py.counted import counted
 from darknet_py.data.images import Image
 from darknet_py.data.video_reader import FrameReader
@@ -53,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip", type=count, default=0, metavar="N", help="frames to skip after each (default: 0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N frames")
     parser.add_argument("--seconds", type=positive, metavar="S", help="stop after S seconds")
+    stream_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         out = None
         if not args.no_video:
             out = stack.enter_context(VideoFile(video_path(args), frames.rate / (args.skip + 1)))
-        detection = _VideoDetection(args, net, frames)
+        streams = stack.enter_context(VideoStreams(args, frames.live))
+        detection = _VideoDetection(args, net, frames, streams)
         found = detection.run(None if out is None else out.write)
         if args.json and args.json != "-":
             write_atomically(args.json, json_list(found))
@@ -85,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
 class _VideoDetection:
     """Reads the frames once: detects, draws, shows."""
 
-    def __init__(self, args: argparse.Namespace, net: BackendNetwork, frames: FrameReader):
-        self.args, self.net, self.frames = args, net, frames
+    def __init__(self, args: argparse.Namespace, net: BackendNetwork, frames: FrameReader, streams: VideoStreams):
+        self.args, self.net, self.frames, self.streams = args, net, frames, streams
         self.count = 0
         self.seconds = 0.0
         self.interrupted = False
@@ -99,7 +102,8 @@ class _VideoDetection:
         try:
             for number, image, found in self._detections():
                 self.count += 1
-                if write or args.images or args.show:
+                drawn = None
+                if write or args.images or args.show or self.streams.needs_image:
                     drawn = found.plot(image)
                     if write:
                         write(drawn)
@@ -109,7 +113,9 @@ class _VideoDetection:
                         break
                 bar.set_postfix_str(found.summary()[:60], refresh=False)
                 bar.update()
-                yield found.to_frame(number + 1)
+                entry = found.to_frame(number + 1)
+                self.streams.send(entry, drawn, found)
+                yield entry
                 self.seconds = time.perf_counter() - start
                 if self.count == args.limit or (args.seconds and self.seconds >= args.seconds):
                     break

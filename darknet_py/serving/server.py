@@ -15,10 +15,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from darknet_py.errors import DarknetError
 from darknet_py.inference.detect import DetectionNetwork, DetectOptions
 from darknet_py.serving.app import PATHS, create_app
 from darknet_py.serving.batching import Batcher
+from darknet_py.serving.listen import listen
 from darknet_py.serving.metrics import Metrics
 from darknet_py.serving.serve_options import ServeOptions
 
@@ -28,16 +28,6 @@ _CONNECTIONS = 512  # beyond them 503
 _HEAD_SECONDS = 10.0  # for the head of a request, from the connection or the previous answer on
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address. Raises DarknetError where that is not possible."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DarknetError(f"cannot listen at {host} port {port}: {reason}") from None
 
 
 def serve(net: DetectionNetwork, name: str, defaults: DetectOptions, options: ServeOptions) -> int:
@@ -55,7 +45,7 @@ def serve(net: DetectionNetwork, name: str, defaults: DetectOptions, options: Se
     Raises:
         DarknetError: It cannot listen at the address.
     """
-    listening = _listen(options.host, options.port)
+    listening = listen(options.host, options.port)
     images = 0
 
     def count(size: int, seconds: float) -> None:

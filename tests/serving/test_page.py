@@ -23,9 +23,9 @@ uvicorn = pytest.importorskip("uvicorn")
 
 from darknet_py.serving.app import PATHS, create_app  # noqa: E402
 from darknet_py.serving.batching import Batcher  # noqa: E402
+from darknet_py.serving.listen import listen  # noqa: E402
 from darknet_py.serving.metrics import Metrics  # noqa: E402
 from darknet_py.serving.serve_options import ServeOptions  # noqa: E402
-from darknet_py.serving.server import _listen  # noqa: E402
 
 CFG = """[net]
 width=32
@@ -72,7 +72,7 @@ class Site:
         self.batcher = Batcher(net)
         metrics = Metrics(PATHS, lambda: self.batcher.taken)
         app = create_app(net, self.batcher, "net.cfg", DetectOptions(), ServeOptions(token=token), metrics)
-        self.socket = _listen("127.0.0.1", 0)
+        self.socket = listen("127.0.0.1", 0)
         self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="off"))
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
         self.thread.start()
