@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: demo test lint types fast suite wheel docs cfgs clean
+.PHONY: demo test lint types fast suite wheel docs cfgs supply-chain clean
 
 $(VENV)/ready: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("darknet_py needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
@@ -48,6 +48,20 @@ docs: $(VENV)/ready
 
 cfgs: $(VENV)/ready
 	$(BIN)/python -m darknet_py.zoo --write cfg
+
+# What a user installs: the package alone, in an environment of its own, as a CycloneDX SBOM and a table of licences, and
+# known vulnerabilities of it. pip-audit needs a network, so that its failure is shown and ignored.
+RELEASE := dist/release
+supply-chain: $(VENV)/ready
+	rm -rf $(RELEASE)
+	$(PYTHON) -m venv $(RELEASE)/package
+	$(RELEASE)/package/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	$(PYTHON) -m venv $(RELEASE)/tools
+	$(RELEASE)/tools/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit pip-licenses
+	$(RELEASE)/tools/bin/cyclonedx-py environment $(RELEASE)/package/bin/python --output-reproducible -o $(RELEASE)/sbom.json
+	$(RELEASE)/tools/bin/pip-licenses --python $(RELEASE)/package/bin/python --format=markdown --output-file $(RELEASE)/licences.md
+	-$(RELEASE)/tools/bin/pip-audit --path $$($(RELEASE)/package/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	@echo "SBOM and licences are in $(RELEASE)"
 
 clean:
 	rm -rf $(VENV) build site dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
