@@ -49,7 +49,7 @@ docs: $(VENV)/ready
 cfgs: $(VENV)/ready
 	$(BIN)/python -m darknet_py.zoo --write cfg
 
-# What a user installs: the package alone, in an environment of its own, as a CycloneDX SBOM and a table of licences, and
+# What a user installs: the package alone, in an environment of its own, as a CycloneDX SBOM and a table of licenses, and
 # known vulnerabilities of it. pip-audit needs a network, so that its failure is shown and ignored.
 RELEASE := dist/release
 supply-chain: $(VENV)/ready
@@ -59,9 +59,9 @@ supply-chain: $(VENV)/ready
 	$(PYTHON) -m venv $(RELEASE)/tools
 	$(RELEASE)/tools/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit pip-licenses
 	$(RELEASE)/tools/bin/cyclonedx-py environment $(RELEASE)/package/bin/python --output-reproducible -o $(RELEASE)/sbom.json
-	$(RELEASE)/tools/bin/pip-licenses --python $(RELEASE)/package/bin/python --format=markdown --output-file $(RELEASE)/licences.md
+	$(RELEASE)/tools/bin/pip-licenses --python $(RELEASE)/package/bin/python --format=markdown --output-file $(RELEASE)/licenses.md
 	-$(RELEASE)/tools/bin/pip-audit --path $$($(RELEASE)/package/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-	@echo "SBOM and licences are in $(RELEASE)"
+	@echo "SBOM and licenses are in $(RELEASE)"
 
 clean:
 	rm -rf $(VENV) build site dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
