@@ -50,6 +50,11 @@ class BackendNetwork:
         return self._net.device
 
     @property
+    def is_exclusive(self) -> bool:
+        """Whether threads must not use it at the same time."""
+        return self.backend != "torch" or self.device.type != "cpu"
+
+    @property
     def nms_kind(self) -> tuple[str, float]:
         """See `Network.nms_kind`."""
         return self._net.nms_kind

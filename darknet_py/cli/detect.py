@@ -39,12 +39,14 @@ from darknet_py.cli.detect_results import (
 from darknet_py.cli.load_network import load_network
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, open_image
+from darknet_py.data.images import Image
 from darknet_py.data.labels import find_labels, save_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import write_atomically
 from darknet_py.inference.detect import DetectOptions, detect
-from darknet_py.inference.detections import JsonFrame, class_number
+from darknet_py.inference.detect_files import MAX_THREADS, detect_files
+from darknet_py.inference.detections import Detections, JsonFrame, class_number
 from darknet_py.model.network import Network
 from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
@@ -125,25 +127,32 @@ def run(args: argparse.Namespace) -> int:
     with DetectResults(args, net.names, input_images(args.images)) as results:
         paths = results.pending
         progress = tqdm(total=len(paths), unit="image", disable=len(paths) < 2 or not sys.stderr.isatty())
-        for start in range(0, len(paths), args.batch):
-            images = []
-            for path in paths[start : start + args.batch]:
-                try:
-                    images.append((path, open_image(path, net.graph.net.channels, args.stb)))
-                except DataError as error:
-                    failed = True
-                    progress.write(f"darknet_py: {error}", file=sys.stderr)
-            per_image = detect(net, [image for _, image in images], options)
-            for (path, image), all_found in zip(images, per_image, strict=True):
-                found = all_found.visible()
-                drawn = results.write_images(path, image, found)
-                results.record(path, found)
-                if args.json != "-":
-                    lines = [path, *box_lines(all_found, True)] if args.ext_output else [f"{path}: {found.summary()}"]
-                    progress.write("\n".join(lines))
-                if args.show:
-                    args.show = show(found.plot(image) if drawn is None else drawn, milliseconds=0)
-            progress.update(len(paths[start : start + args.batch]))
+        shown = args.show
+
+        def report(path: str, found: Detections) -> None:
+            if args.json != "-":
+                summary = f"{path}: {found.visible().summary()}"
+                progress.write("\n".join([path, *box_lines(found, True)]) if args.ext_output else summary)
+
+        def draw(path: str, image: Image, found: Detections) -> None:
+            if shown:
+                report(path, found)  # before the window that waits for a key
+            drawn = results.write_images(path, image, found.visible())
+            if args.show:
+                args.show = show(found.visible().plot(image) if drawn is None else drawn, milliseconds=0)
+
+        threads = 1 if shown else MAX_THREADS
+        for path, found, error in detect_files(
+            net, paths, options, draw, one_at_a_time=net.is_exclusive, max_threads=threads
+        ):
+            if found is None:
+                failed = True
+                progress.write(f"darknet_py: {error}", file=sys.stderr)
+            else:
+                results.record(path, found.visible())
+                if not shown:
+                    report(path, found)
+            progress.update()
         progress.close()
     return int(failed)
 

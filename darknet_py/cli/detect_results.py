@@ -28,7 +28,7 @@ from darknet_py.evaluation.result_files import image_ids
 from darknet_py.files import file_names, make_folder, write_atomically
 from darknet_py.inference.detections import CSV_COLUMNS, Detections, JsonFrame, coco_category_ids
 from darknet_py.untrusted import open_regular
-from darknet_py.view.draw import save_image
+from darknet_py.view.draw import draw_on, save_image
 
 REFUSE, SKIP, REPLACE = "refuse", "skip", "replace"
 _PARTIAL = ".partial"  # after the name of the first table; this file is the record
@@ -143,15 +143,11 @@ class DetectResults:
             self._record.close()
 
     def write_images(self, path: str, image: Image, found: Detections) -> Image | None:
-        """Writes the image with its boxes, and its crops; several threads may do so at once.
+        """Writes the crops and the image with its boxes, which are drawn on it; several threads may do so at once.
 
         Returns:
             The image with its boxes, where it was drawn.
         """
-        drawn = None
-        if not self._args.no_images:
-            drawn = found.plot(image)
-            save_image(self._out / f"{self._stems[path]}.jpg", drawn)
         if self._args.crops:
             for number, (class_id, crop) in enumerate(
                 zip(found.class_ids.tolist(), found.crops(image), strict=True), 1
@@ -159,6 +155,14 @@ class DetectResults:
                 name = self._folders[class_id] if class_id < len(self._folders) else str(class_id)
                 folder = make_folder(Path(self._args.crops) / name)
                 save_image(folder / f"{self._stems[path]}_{number}.jpg", crop)
+        if self._args.no_images:
+            return None
+        drawn = image
+        if image.shape[2] == 3:
+            draw_on(image, found)  # a copy of a large photo would be most of the memory
+        else:
+            drawn = found.plot(image)
+        save_image(self._out / f"{self._stems[path]}.jpg", drawn)
         return drawn
 
     def record(self, path: str, found: Detections) -> None:

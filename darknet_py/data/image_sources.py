@@ -15,8 +15,9 @@ from os import PathLike, fspath
 
 from darknet_py.counted import counted
 from darknet_py.data.datafile import list_folder, read_list
-from darknet_py.data.images import Image, decode_image, load_image
+from darknet_py.data.images import Image, decode_image
 from darknet_py.errors import DataError
+from darknet_py.untrusted import read_file
 
 MAX_URL_BYTES = 100 << 20
 URL_SECONDS = 30.0  # for the whole download
@@ -63,7 +64,12 @@ def find_images(sources: Sequence[str | PathLike[str]]) -> list[str]:
 def open_image(source: str | PathLike[str], channels: int | None = 3, stb: bool = False) -> Image:
     """An image from a file or a web address, see `load_image`. Raises DataError."""
     name = fspath(source)
-    return decode_image(download(name), channels, name, stb) if is_url(name) else load_image(name, channels, stb)
+    return decode_image(read_image_file(name), channels, name, stb)
+
+
+def read_image_file(name: str) -> bytes:
+    """The content of an image file or web address. Raises DataError where it cannot be read."""
+    return download(name) if is_url(name) else read_file(name, "image")
 
 
 def download(url: str, max_bytes: int = MAX_URL_BYTES, seconds: float = URL_SECONDS) -> bytes:

@@ -11,7 +11,7 @@ import warnings
 from io import BytesIO
 from math import prod
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ IMAGE_SUFFIXES = *_ALWAYS, *(suffix for suffix in _IN_SOME_BUILDS if cv2.haveIma
 MAX_PIXELS = 178_956_970  # more is refused before anything is allocated, as by Pillow; see `max_pixels`
 MAX_PIXELS_VARIABLE = "DARKNET_PY_MAX_PIXELS"
 DARK = "16-bit image with values below 4096 is nearly black in 8 bits; multiply its values by 16 and save it again"
+_STRIP = 16  # rows of a resized image that are computed together, so that they stay in the cache
 _UNREADABLE = "unsupported or corrupt image file"
 _dark_folders: set[str] = set()
 _DARK = 16  # the highest value of 12-bit data in the upper 8 of 16 bits is 15
@@ -150,12 +151,60 @@ def resize(image: Image | Pixels, width: int, height: int) -> Pixels:
     image: (H, W, C), uint8 (scaled to 0..1) or float32 (taken as it is). Returns float32 (height, width, C).
     """
     image = _checked_image(image, width, height)
-    if image.shape[:2] != (height, width):
-        # Rows first: complete rows are copied fast and the second pass then sees the smaller image.
-        image = _interpolate(image, height, axis=0)
-        image = _interpolate(image, width, axis=1)
-    scaled: Pixels = image / np.float32(255) if image.dtype == np.uint8 else np.asarray(image, np.float32)
-    return scaled
+    channels = image.shape[2]
+    unit = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
+    rows = None if image.shape[0] == height else _Samples.of(image.shape[0], height, 1, unit)
+    # One weight per value, so that NumPy's innermost loop is a row instead of a pixel.
+    columns = None if image.shape[1] == width else _Samples.of(image.shape[1], width, channels, 1 if rows else unit)
+    if rows is None:
+        if columns is None:
+            return image / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
+        return _blend(image.take(columns.low, 1), image.take(columns.high, 1), columns.weights)
+    needed = None
+    if columns is not None and image.shape[1] > 2 * width:  # most columns of a large photo are never looked at
+        needed = np.stack((columns.low, columns.high), 1).ravel()
+        columns = columns._replace(low=np.arange(0, 2 * width, 2), high=np.arange(1, 2 * width, 2))
+    resized = np.empty((height, width, channels), np.float32)
+    for start in range(0, height, _STRIP):
+        strip = slice(start, start + _STRIP)
+        low, high = image.take(rows.low[strip], 0), image.take(rows.high[strip], 0)
+        if needed is not None:
+            low, high = low.take(needed, 1), high.take(needed, 1)
+        blended = _blend(low, high, rows.weights[:, strip, None])
+        if columns is not None:
+            blended = _blend(blended.take(columns.low, 1), blended.take(columns.high, 1), columns.weights)
+        resized[strip] = blended
+    return resized
+
+
+class _Samples(NamedTuple):
+    """Between which two samples of an axis each new one lies, so that first and last samples coincide.
+
+    low, high: (N,) their indices. weights: (2, N) float32, theirs.
+    """
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    weights: Pixels
+
+    @classmethod
+    def of(cls, old: int, size: int, repeats: int, unit: float | np.float32) -> _Samples:
+        """repeats: how often each weight stands there. unit: a factor of all weights."""
+        scale = np.float32(old - 1) / np.float32(max(size - 1, 1))
+        position = np.arange(size, dtype=np.float32) * scale
+        position[-1] = old - 1  # exactly the last sample, whatever the rounding
+        low = np.minimum(position.astype(np.intp), old - 1)
+        weight = (position - low).astype(np.float32).repeat(repeats)
+        return cls(low, np.minimum(low + 1, old - 1), np.stack((1 - weight, weight)) * np.float32(unit))
+
+
+def _blend(low: NDArray[Any], high: NDArray[Any], weights: Pixels) -> Pixels:
+    """low · weights[0] + high · weights[1], of (H, W, C) with all values of a row beside each other."""
+    blended, other = (side.reshape(len(side), -1).astype(np.float32) for side in (low, high))
+    blended *= weights[0]
+    other *= weights[1]
+    blended += other
+    return blended.reshape(low.shape)
 
 
 def letterbox(image: Image | Pixels, width: int, height: int) -> Pixels:
@@ -228,19 +277,3 @@ def _checked_image(image: Image | Pixels, width: int, height: int) -> Image | Pi
     if width < 1 or height < 1:
         raise DataError(f"expected a size of at least 1 x 1, got {width} x {height}")
     return image
-
-
-def _interpolate(image: Image | Pixels, size: int, axis: int) -> Image | Pixels:
-    """Linear interpolation along one axis so that first and last samples coincide."""
-    old = image.shape[axis]
-    if old == size:
-        return image
-    scale = np.float32(old - 1) / np.float32(max(size - 1, 1))
-    position = np.arange(size, dtype=np.float32) * scale
-    position[-1] = old - 1  # exactly the last sample, whatever the rounding
-    low = np.minimum(position.astype(np.intp), old - 1)
-    weight = (position - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1)).astype(np.float32)
-    unit = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
-    result: NDArray[Any] = image.take(low, axis) * ((1 - weight) * unit)
-    result += image.take(np.minimum(low + 1, old - 1), axis) * (weight * unit)
-    return result

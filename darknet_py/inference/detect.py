@@ -160,9 +160,15 @@ def detect_each(
     sources = _expanded(images)
     while chunk := list(islice(sources, options.batch)):
         arrays = [as_array(image, channels, options.stb, options.bgr) for image in chunk]
-        results = _in_tiles(net, arrays, options) if options.tiles else _detect_in(net, arrays, options)
-        for image, found in zip(chunk, results, strict=True):
+        for image, found in zip(chunk, detect_arrays(net, arrays, options), strict=True):
             yield replace(found, path=fspath(image)) if isinstance(image, (str, PathLike)) else found
+
+
+def detect_arrays(
+    net: DetectionNetwork, images: Sequence[Pixels | NDArray[np.uint8]], options: DetectOptions
+) -> list[Detections]:
+    """As `detect`, in images as `as_array` gives them, in one forward pass (with tiles in several)."""
+    return list(_in_tiles(net, images, options) if options.tiles else _detect_in(net, images, options))
 
 
 def detect_tensor(net: DetectionNetwork, x: Tensor, options: DetectOptions | None = None) -> list[Detections]:

@@ -62,6 +62,12 @@ def draw(image: Image, detections: Iterable[Drawable], track_ids: Sequence[int] 
         DataError: The image is not a uint8 array of two or three dimensions.
     """
     canvas = rgb(image)
+    draw_on(canvas, detections, track_ids)
+    return canvas
+
+
+def draw_on(canvas: Image, detections: Iterable[Drawable], track_ids: Sequence[int] = ()) -> None:
+    """As `draw`, on the image itself: uint8 (H, W, 3) RGB, contiguous."""
     height, width = canvas.shape[:2]
     line = max(1, round(min(height, width) / 250))
     by_confidence = sorted(zip(detections, track_ids or repeat(0), strict=False), key=lambda pair: pair[0].confidence)
@@ -75,7 +81,6 @@ def draw(image: Image, detections: Iterable[Drawable], track_ids: Sequence[int] 
     for detection, track_id, edges in visible:
         text = f"{f'#{track_id} ' if track_id else ''}{_printable(detection)} {detection.confidence:.2f}"
         _label(canvas, text, edges, line, class_color(detection.class_id))
-    return canvas
 
 
 def save_image(path: str | Path, image: Image) -> None:
@@ -92,7 +97,7 @@ def save_image(path: str | Path, image: Image) -> None:
     if ending not in ENDINGS:
         raise DataError(f"{path}: expected an image file ending in {', '.join(ENDINGS)}, got {ending or 'no ending'}")
     try:
-        done, data = cv2.imencode(ending, cv2.cvtColor(rgb(image), cv2.COLOR_RGB2BGR))
+        done, data = cv2.imencode(ending, cv2.cvtColor(_three_channels(image), cv2.COLOR_RGB2BGR))
     except cv2.error:  # larger than the format allows
         done = False
     if not done:
@@ -112,12 +117,17 @@ def rgb(image: Image) -> Image:
     Raises:
         DataError: Another type or shape, or no pixels.
     """
+    return np.array(_three_channels(image), np.uint8, order="C")
+
+
+def _three_channels(image: Image) -> Image:
+    """As `rgb`, but where the image has three channels it is no copy."""
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise DataError(f"expected a uint8 image of shape (height, width, channels), got {image.dtype} {image.shape}")
     if not image.size:
         raise DataError(f"expected an image of at least one pixel, got {image.shape}")
     image = image.reshape(*image.shape[:2], -1)
-    return np.array(image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, 2), np.uint8, order="C")
+    return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, 2)
 
 
 def _edges(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int] | None:

@@ -13,6 +13,7 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
+from darknet_py.cli.detect_results import DetectResults
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_dataset import open_dataset
@@ -124,16 +125,16 @@ def test_an_interrupted_run_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--json", "a.json", "--csv", "a.csv", "--resume")
-    plot, drawn = Detections.plot, []
+    record_one, done = DetectResults.record, []
 
-    def interrupted(found: Detections, image: object = None) -> object:
-        if len(drawn) == 2:
+    def interrupted(results: DetectResults, path: str, found: Detections) -> None:
+        if len(done) == 2:
             raise KeyboardInterrupt
-        drawn.append(found.path)
-        return plot(found, image)  # type: ignore[arg-type]
+        done.append(path)
+        record_one(results, path, found)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Detections, "plot", interrupted)
+        patch.setattr(DetectResults, "record", interrupted)
         assert run(*options) == 130
     assert "the images so far are in a.json.partial; --resume goes on from there" in capsys.readouterr().err
     assert not Path("a.json").exists()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image as Pil
 
 import darknet_py
@@ -201,3 +203,31 @@ def test_the_limit_of_pixels_is_an_option(tmp_path: Path, capsys: pytest.Capture
         error = capsys.readouterr().err
         assert ("expected at most 599 pixels, got 20 x 30 (resize or tile it, or raise --max-pixels)" in error) == code
     assert main(command) == 0 and "DARKNET_PY_MAX_PIXELS" not in os.environ
+
+
+@pytest.mark.parametrize("size", [(7, 3), (5, 3), (7, 40), (64, 3), (7, 21), (31, 2), (1, 1)])
+def test_resize_is_the_formula_to_the_last_bit(size: tuple[int, int]) -> None:
+    """Whatever is computed together or left out: `resize_image`'s weights in float32, rows first."""
+    width, height = size
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+
+    def between(low: NDArray[Any], high: NDArray[Any], weight: np.float32, unit: np.float32) -> NDArray[Any]:
+        below = low.astype(np.float32) * ((np.float32(1) - weight) * unit)
+        return below + high.astype(np.float32) * (weight * unit)
+
+    def along(image: NDArray[Any], size: int, unit: np.float32) -> NDArray[Any]:
+        scale = np.float32(len(image) - 1) / np.float32(max(size - 1, 1))
+        lines = []
+        for k in range(size):
+            position = np.float32(k) * scale if k < size - 1 else np.float32(len(image) - 1)
+            low = int(position)
+            weight = np.float32(position - np.float32(low))
+            lines.append(between(image[low], image[min(low + 1, len(image) - 1)], weight, unit))
+        return np.stack(lines)
+
+    expected, unit = image, np.float32(1 / 255)
+    if height != 40:
+        expected, unit = along(expected, height, unit), np.float32(1)
+    if width != 64:
+        expected = along(expected.swapaxes(0, 1), width, unit).swapaxes(0, 1)
+    np.testing.assert_array_equal(resize(image, width, height), expected)
