@@ -18,6 +18,7 @@ from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.data.audit import KINDS, AuditReport, AuditRules, Finding, audit
 from darknet_py.data.augment.augmentation import MOSAIC, Augmentation
+from darknet_py.data.class_count import count_classes
 from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import DetectionDataset
@@ -113,11 +114,13 @@ def _open(path: str | None, graph: Graph | None, tiny: float) -> _CheckedData:
             matching.names,
             replace(rules, classes=len(matching.names), classifier=matching.train),
         )
-    if graph and 0 < data.classes < heads[-1].classes:
-        data = data.for_network(heads[-1].classes, graph.path)
     splits = {"train": data.train_images()} | ({"valid": data.valid_images()} if data.separate else {})
+    if graph:
+        data = count_classes(
+            data, heads[-1].classes, graph.path, [image for split in splits.values() for image in split]
+        )
     names = data.class_names() if data.names or data.labels else []
-    classes = data.classes or len(names) or max((spec.classes for spec in heads), default=0)
+    classes = data.classes or len(names)
     if not classes:
         raise DataError(f"{data.path}: expected a line names=, labels= or classes=, got none")
     rules = replace(rules, classes=classes)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from darknet_py.cli.common import json_argument, output_file, positive, write_json
 from darknet_py.export import weight_tools
+from darknet_py.export.convert import convert
 from darknet_py.files import write_atomically
 from darknet_py.model.model_file import ModelFile
 
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.tool == "oneoff":
         model = weight_tools.oneoff(args.cfg, args.weights)
     elif args.tool == "partial":
-        model = weight_tools.partial(ModelFile.read(args.cfg, args.weights, cutoff=args.layers), args.layers)
+        print(f"wrote {convert(args.cfg, args.weights, args.out, cutoff=args.layers)}")
+        return 0
     else:
         change, _ = _CHANGES[args.tool]
         model = change(ModelFile.read(args.cfg, args.weights))

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
+from darknet_py.data.class_count import count_classes
 from darknet_py.data.datafile import DataFile, read_list
-from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.data.text_streams import read_bytes
@@ -126,14 +126,8 @@ def evaluate_on(
     else:
         paths = read_list(images) if isinstance(images, (str, Path)) else list(images)
     heads = network.graph.detection_specs
-    if source and heads and 0 < source.classes < heads[-1].classes:
-        if _has_labels_beyond(source.classes, paths):
-            source = source.for_network(heads[-1].classes, network.graph.path)
-        else:
-            path, classes = network.graph.path, heads[-1].classes
-            logger.info(
-                "note: %s has classes=%d, %s %d; only those are evaluated", path, classes, source.path, source.classes
-            )
+    if source and heads:
+        source = count_classes(source, heads[-1].classes, network.graph.path, paths)
     if not names and source and source.names:
         names = source.class_names()
     return evaluate_detector(network, paths, names, options, difficult=difficult), source
@@ -155,9 +149,3 @@ def warn_of_training_images(data: Path) -> None:
         "%s: no validation list of its own; evaluating on the training images: new ones give lower values",
         data,
     )
-
-
-def _has_labels_beyond(classes: int, images: Sequence[str]) -> bool:
-    """Whether images have labels of more classes than the .data file counts: only then the head's number counts."""
-    labels = (load_labels(find_labels(image)).boxes[:, 0] for image in images)
-    return any((class_ids >= classes).any() for class_ids in labels)

@@ -80,7 +80,7 @@ def test_a_network_of_more_classes_is_noted(tmp_path: Path, caplog: pytest.LogCa
         Path(find_labels(path)).write_text("0 .5 .5 .4 .4\n")
     (tmp_path / "x.data").write_text("classes=1\n")
     darknet_py.evaluate(cfg, tmp_path / "x.data", weights, images=paths, protocols=["darknet"], workers=0)
-    assert f"note: {cfg} has classes=4, {tmp_path}/x.data 1; only those are evaluated" in caplog.messages
+    assert f"note: {cfg} has classes=4, {tmp_path}/x.data 1; only those are used" in caplog.messages
     (tmp_path / "x.names").write_text("a\n")
     (tmp_path / "x.data").write_text("classes=1\nnames=x.names\n")
     options = ["--weights", str(weights), "--data", str(tmp_path / "x.data"), "--no-images"]

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from darknet_py.counted import counted
 from darknet_py.data.augment.augmentation import Augmentation
+from darknet_py.data.class_count import count_classes
 from darknet_py.data.datafile import DataFile, read_list, write_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.image_header import image_file_header
@@ -20,7 +21,6 @@ from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.data.split import hold_out
-from darknet_py.errors import DataError
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.evaluation.worst_images import worst_images
 from darknet_py.graph.graph import Graph
@@ -83,22 +83,14 @@ class DetectionTask(ImageTask):
         """
         classes = graph.detection_specs[-1].classes
         file = open_dataset(data)
-        names = file.class_names() if file.names else []
-        count = file.classes or len(names) or classes
+        paths = file.train_images()[: options.limit]
+        file = count_classes(file, classes, graph.path, paths)
+        count, channels = file.classes, graph.net.channels
         check_classes(graph, file.path, classes, count, options)
-        channels = graph.net.channels
-        train = DetectionDataset(file.train_images()[: options.limit], count, channels)
         if not options.skip_bad_labels:
-            try:
-                check_labels(train.paths, count)
-            except DataError:
-                if count == classes:
-                    raise
-                check_labels(train.paths, classes)  # the network knows classes that the .data file does not count
-                file, count = file.for_network(classes, graph.path), classes
-                names = file.class_names() if file.names else []
-                train = DetectionDataset(train.paths, count, channels)
-        names = names or [str(k) for k in range(count)]
+            check_labels(paths, count)
+        train = DetectionDataset(paths, count, channels)
+        names = file.class_names() if file.names else [str(k) for k in range(count)]
         valid, difficult = None, None
         if file.separate if options.map is None else options.map is not False:
             valid = DetectionDataset(file.valid_images()[: options.limit], count, channels)
