@@ -34,6 +34,7 @@ COMMANDS = {
     "convert": "convert cfg and weights to a checkpoint (.pt), .weights, or a network for other programs (.onnx)",
     "weights": "Darknet's weight tools: average, rgbgr, rescale, reset, denormalize, normalize, oneoff, statistics",
     "merge": "merge parallel convolutions of a trained network into single ones (re-parameterization)",
+    "download": "download published weights into the user's cache",
     "info": "print layers, shapes, parameters, BFLOPs and memory traffic of a cfg, or the differences of two cfgs",
     "graph": "draw a cfg as an SVG diagram, or as an HTML page with zoom, details, search and activation maps",
     "compare": "compare parameters, BFLOPs, memory traffic, activation memory and latency of several cfgs",

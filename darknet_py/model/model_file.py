@@ -20,6 +20,7 @@ from darknet_py.model import checkpoint, safetensors_file
 from darknet_py.model.companions import names_beside, threshold_beside
 from darknet_py.model.header import DEFAULT_HEADER, Header
 from darknet_py.model.layout import arrays, is_loaded, stored_arrays, tensor_name
+from darknet_py.model.published_weights import find_weights
 from darknet_py.model.weights import read_weights_file, write_weights_file
 from darknet_py.shipped import find
 from darknet_py.untrusted import MAX_TEXT, decode_text, open_regular, read_content
@@ -105,7 +106,7 @@ class ModelFile:
         """
         if cfg is not None:
             if weights is not None:
-                _check_exists(weights)
+                weights = _found(weights)
             model = read_cfg(cfg, width, height, strict)
             if weights is not None:
                 model = model.with_weights(weights, cutoff, ignore_rest)
@@ -113,7 +114,6 @@ class ModelFile:
                 model = model.before(cutoff).fit(model.graph, cutoff)
                 model.log_loaded()
         elif weights is not None:
-            _check_exists(weights)
             stored = cls.read_weights(weights, None, cutoff=cutoff)
             model = stored.fit(resized(stored.graph, width, height), cutoff)
             model.log_loaded()
@@ -135,7 +135,6 @@ class ModelFile:
         Raises:
             WeightsError: The weights cannot be read or do not fit.
         """
-        _check_exists(path)
         stored = ModelFile.read_weights(path, self.graph, cutoff=cutoff, ignore_rest=ignore_rest)
         model = stored.fit(self.graph, cutoff)
         model.log_loaded()
@@ -160,7 +159,7 @@ class ModelFile:
             WeightsError: The file cannot be read, or does not fit its graph.
             DarknetError: The file is a `.weights` file and there is no layout.
         """
-        _check_exists(path)
+        path = _found(path)
         with open_regular(path, "weights", WeightsError) as file:
             stored = _read_stored(file, path)
             if stored:
@@ -326,9 +325,12 @@ def _other_network(stored: Graph, graph: Graph) -> str:
     return f"; the checkpoint is of {stored.path} and holds its cfg"
 
 
-def _check_exists(path: str | Path) -> None:
-    if not os.path.exists(path):
+def _found(path: str | Path) -> Path:
+    """The file, also of published weights that were downloaded, by their name."""
+    found = find_weights(path)
+    if not os.path.exists(found):
         raise WeightsError(f"{path!s:.300}: weights file not found")
+    return found
 
 
 def _read_stored(file: BinaryIO, path: str | Path) -> ModelFile | None:
