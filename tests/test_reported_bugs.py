@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from darknet_py.data.audit import AuditRules, audit
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_dataset import WRONG_SIZES, conversion_notes, open_dataset
-from darknet_py.errors import CfgError, CfgWarning, DarknetError
+from darknet_py.errors import CfgError, CfgWarning, DarknetError, WeightsError
 from darknet_py.evaluation.darknet_map import darknet_map
 from darknet_py.evaluation.types import GroundTruth
 from darknet_py.inference.detect import prepare
@@ -158,6 +160,69 @@ def test_base_scores_as_in_c() -> None:
     scores = base_candidates(torch.float64)[6].scores[0, :, 0]
     tied = [index for index, score in enumerate(ours[6].scores[0, :, 0].tolist()) if abs(score - 0.1770485) < 1e-6]
     assert len(tied) == 4 and float(scores[tied].max() - scores[tied].min()) < 1e-15
+
+
+WHOLE = (BUGS / "base" / "t_final.weights").read_bytes() if BUGS.is_dir() else b""
+ARRAYS = WHOLE[20:]
+FIRST_LAYER = 4 * (4 * 16 + 16 * 3 * 9)
+# Each file's content, and what `darknet detector map` said: layers loaded, boxes found, mAP in percent. It ends with
+# exit code 0 each time. Ours: the error, or "" where the weights are those of the whole file.
+WEIGHTS_FILES = {
+    "whole": (WHOLE, 5, 93, 58.62, ""),
+    "half": (WHOLE[: 20 + 4 * (len(ARRAYS) // 8)], 1, 1438, 0.0, "ends in layer"),
+    "cut at a layer's end": (
+        WHOLE[: 20 + FIRST_LAYER],
+        1,
+        1445,
+        0.0,
+        "weights of 5 layers .* got those of the first 1 ",
+    ),
+    "a header": (WHOLE[:20], 0, 1767, 0.07, "weights of 5 layers .* got none"),
+    "part of a header": (WHOLE[:10], 0, 1767, 0.07, "header of 20 bytes, got 10"),
+    "nothing": (b"", 0, 1767, 0.07, "of 20 bytes, got 0|got none"),
+    "12 bytes more": (WHOLE + bytes(12), 5, 93, 58.62, "got 3 floats more .* --ignore-rest"),
+    "nan": (
+        WHOLE[:820] + struct.pack("<f", math.nan) + WHOLE[824:],
+        5,
+        0,
+        0.0,
+        r"layer 0 \[convolutional\], weight: .* got 1 NaN of 432",
+    ),
+    "inf": (
+        WHOLE[:820] + struct.pack("<f", math.inf) + WHOLE[824:],
+        5,
+        0,
+        0.0,
+        r"layer 0 \[convolutional\], weight: .* got 1 infinite of 432",
+    ),
+    "version 0.0, 8 bytes of seen": (struct.pack("<3iq", 0, 0, 0, 64) + ARRAYS, 5, 0, 0.0, ""),
+    "version 0.1": (struct.pack("<4i", 0, 1, 0, 64) + ARRAYS, 5, 93, 58.62, ""),
+    "version 0.2, 4 bytes of seen": (struct.pack("<4i", 0, 2, 0, 64) + ARRAYS, 3, 0, 0.0, ""),
+    "version 1.0": (struct.pack("<3iq", 1, 0, 0, 64) + ARRAYS, 5, 93, 58.62, ""),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS_FILES)
+def test_weights_files_beside_c(name: str, tmp_path: Path) -> None:
+    """Where C finds its 93 boxes we have the same weights; where it finds others, an error or the right weights."""
+    content, _, boxes, _, message = WEIGHTS_FILES[name]
+    (tmp_path / "a.weights").write_bytes(content)
+    if message:
+        with pytest.raises(WeightsError, match=message):
+            darknet_py.load(BUGS / "base" / "t.cfg", tmp_path / "a.weights")
+        assert boxes != 93 or name == "12 bytes more"
+    else:
+        net = darknet_py.load(BUGS / "base" / "t.cfg", tmp_path / "a.weights")
+        for key, values in base_network().state_dict().items():
+            assert torch.equal(net.state_dict()[key], values), key
+
+
+def test_weights_of_another_number_of_classes(tmp_path: Path) -> None:
+    """C: "Unexpected end of wights-file", 3 of 5 layers, 115,816 boxes, 0.00 %."""
+    text = (BUGS / "base" / "t.cfg").read_text()
+    (tmp_path / "t.cfg").write_text(text.replace("classes=2", "classes=80").replace("filters=21", "filters=255"))
+    with pytest.raises(WeightsError, match="with 2 classes instead of 80: use the cfg of 2 classes"):
+        darknet_py.load(tmp_path / "t.cfg", BUGS / "base" / "t_final.weights")
 
 
 def test_hostile_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

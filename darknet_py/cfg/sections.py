@@ -83,6 +83,7 @@ _NO_SPACES = str.maketrans("", "", _SPACES)
 # A comment after a value. Darknet reads numbers up to it; hank-ai's Darknet cuts it.
 _COMMENT = re.compile(r"[ \t][#;].*", re.DOTALL)
 # What may be meant as an option: `width: 64`, `width 64`.
+_MISSPELLED_SECTION = re.compile(r"\W?\s*([A-Za-z]\w*)\s*[]\W]")  # `(yolo)`, `yolo]`
 _MISSPELLED_OPTION = re.compile(r"([A-Za-z]\w*)(?:\s*[:=]\s*|\s+(?=[-+.\d]))(.*)")
 
 
@@ -188,8 +189,9 @@ def _report_junk(line: str, number: int, problems: Problems) -> None:
 
 
 def _spelling_hint(line: str) -> str:
-    """What a line that is neither a section nor an option may mean: `width: 64`, full-width signs."""
+    """What a line that is neither a section nor an option may mean: `width: 64`, `(yolo)`, full-width signs."""
     plain = unicodedata.normalize("NFKC", line).strip()
     match = _MISSPELLED_OPTION.fullmatch(plain)
-    meant = f"{match[1]}={match[2]}" if match else plain if plain.startswith("[") and plain != line else ""
+    section = _MISSPELLED_SECTION.fullmatch(plain)
+    meant = f"{match[1]}={match[2]}" if match else f"[{section[1]}]" if section else ""
     return unusual_characters(line) + (f"; did you mean {meant!r}?" if meant else "")

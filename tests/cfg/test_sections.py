@@ -51,6 +51,9 @@ def test_an_option_value_may_hold_an_equals_sign() -> None:
         ("[net]\nwidth: 64", 2, "expected key=value or [section], got 'width: 64'; did you mean 'width=64'?"),
         ("[net]\nwidth＝64", 2, "U+FF1D FULLWIDTH EQUALS SIGN; did you mean 'width=64'?"),
         ("［net］", 1, "did you mean '[net]'?"),
+        ("[net]\n(yolo)", 2, "expected key=value or [section], got '(yolo)'; did you mean '[yolo]'?"),
+        ("[net]\nyolo]", 2, "did you mean '[yolo]'?"),
+        ("[net]\n【yolo】", 2, "did you mean '[yolo]'?"),
     ],
 )
 def test_names_the_line_of_a_fault(text: str, line: int, message: str) -> None:
