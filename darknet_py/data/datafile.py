@@ -24,6 +24,8 @@ _KEYS = ["classes", "train", "valid", "test", "names", "labels", "backup", "resu
 _KEYS += ["tree", "leaves", "top", "saveweights", "savelast"]
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"#\s|#$|//")
+# A name in a file that is no names file: a list in YAML, a dictionary in YAML, a label map of TensorFlow.
+_LISTED_NAMES = [re.compile(pattern) for pattern in (r"-\s+(.+)", r"\d+\s*:\s*(.+)", r"(?:display_)?name:\s*(.+)")]
 _SAMPLE = 64  # images looked for to find the folder that a list counts from
 _ENDING = re.compile(
     rf"\.(?:{'|'.join(sorted((suffix[1:] for suffix in IMAGE_SUFFIXES), reverse=True))})", re.IGNORECASE
@@ -189,6 +191,13 @@ def _names_of_lines(lines: list[str], classes: int | None) -> tuple[list[str], s
         for candidate in (without_comments, [line for line in without_comments if line]):
             if len(candidate) == classes:
                 names = candidate
+        for pattern in _LISTED_NAMES:
+            listed = [match[1].strip("\"' ") for line in lines if (match := pattern.fullmatch(line))]
+            if len(listed) == classes != len(names):
+                return (
+                    listed,
+                    f"expected one name a line, got {counted(len(lines), 'line')} with {classes} listed names",
+                )
     if len(names) == 1 and classes != 1:
         for separator in (",", ";", "\t", " "):
             parts = [part.strip().strip("\"'") for part in names[0].strip("[]").split(separator) if part.strip()]
