@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,10 +128,11 @@ def write_json(target: str, value: JsonValue) -> None:
 
 
 def device_or_default(name: str | None) -> str:
-    """The device that --device names; by default a GPU if there is one."""
+    """The device that --device names; by default a GPU if there is one, of torchrun's processes each its own."""
     import torch
 
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def device(text: str) -> str:

@@ -7,11 +7,13 @@ images, and after an interruption `--resume` goes on where the record ends.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple, TypedDict, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -19,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from darknet_py.cli.common import json_argument, output_file, output_folder
+from darknet_py.cli.shard import Shard, claim_records, merge_lines, release_claim
+from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.data.image_sources import is_url
 from darknet_py.data.images import Image
@@ -84,6 +88,13 @@ def result_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="leave out images that an interrupted run of the same command has done"
     )
+    parser.add_argument(
+        "--shard",
+        type=Shard.parse,
+        metavar="K/N",
+        help="search the K-th of N shares of the images; the last process to end writes the tables of all (default: by "
+        "torchrun's processes)",
+    )
 
 
 class DetectResults:
@@ -104,16 +115,22 @@ class DetectResults:
     def __init__(self, args: argparse.Namespace, names: Sequence[str], images: Sequence[str]):
         self._args, self._names = args, names
         self._out = Path(args.out)
+        self._shard: Shard = args.shard or Shard.of_process()
+        self._images = list(images)
         self._tables = Tables(args.json or "", args.csv or "", args.coco or "")
         self._messages = sys.stderr if "-" in self._tables else sys.stdout
         files = [name for name in self._tables if name not in ("", "-")]
-        self._partial = Path(files[0] + _PARTIAL) if files else None
+        self._target = Path(files[0]) if files else None
+        self._partial = self._record_file().with_name(self._record_file().name + _PARTIAL) if self._target else None
+        if self._is_shard and "-" in self._tables:
+            raise UsageError("--json -: expected a file with several processes, which write it together")
         self._stems = dict(zip(images, output_stems(images), strict=True))
         self._folders = file_names(names)
         self._count = 0
+        images = self._shard.images_of(images)
         if args.save_labels:
             check_no_urls(images)
-        self.pending = self._not_done(images) if args.resume else list(images)
+        self.pending = self._not_done(images) if args.resume else images
         if args.save_labels and args.existing_labels == SKIP:
             self.pending = [image for image in self.pending if not os.path.exists(find_labels(image))]
         if args.save_labels and args.existing_labels == REFUSE and not args.resume:
@@ -131,7 +148,9 @@ class DetectResults:
                 self._tell()
             return
         try:
-            if kind is None:
+            if kind is None and self._is_shard:
+                self._finish_shard()
+            elif kind is None:
                 self._record.flush()
                 self._write_tables()
                 self._tell()
@@ -177,14 +196,56 @@ class DetectResults:
             self._record.write(json.dumps(entry).encode() + b"\n")
             self._record.flush()
 
+    @property
+    def _is_shard(self) -> bool:
+        return self._shard.total > 1
+
+    def _record_file(self) -> Path:
+        """The name of the record once all images of this run, or of this share, are in it."""
+        assert self._target is not None
+        return self._shard.record(self._target) if self._is_shard else self._target
+
+    def _finish_shard(self) -> None:
+        """Leaves a whole record, and joins those of all shards where this is the last one."""
+        assert self._record is not None and self._partial is not None and self._target is not None
+        self._record.flush()
+        os.replace(self._partial, self._record_file())
+        records = claim_records(self._shard, self._target)
+        if records is None:
+            print(f"share {self._shard.number} of {self._shard.total} is in {self._record_file()}", file=self._messages)
+            return
+        with ExitStack() as stack:
+            parts = [stack.enter_context(open_regular(record, "record")) for record in records]
+            for record, part in zip(records, parts, strict=True):
+                if part.readline() != self._header():
+                    raise DataError(f"{record}: expected the record of a run with the same options, got another")
+            self._record.close()
+            self._record = stack.enter_context(tempfile.TemporaryFile())
+            self._record.write(self._header())
+            self._record.writelines(merge_lines(self._images, parts, lambda line: str(json.loads(line)["path"])))
+            self._record.flush()
+            self._write_tables()
+        self._tell()
+        for record in reversed(records):  # the claim last, so that a killed process is followed by another
+            record.unlink()
+
     def _not_done(self, images: Sequence[str]) -> list[str]:
         """The images without a line in the record; without a record, those without the files that are written."""
         if self._partial is not None:
+            if self._is_shard:
+                self._take_up_shard()
             done = set(self._done_before()) if self._partial.exists() else set()
             return [image for image in images if image not in done]
         if self._args.no_images and not self._args.save_labels:
             return list(images)
         return [image for image in images if not all(map(os.path.exists, self._files_of(image)))]
+
+    def _take_up_shard(self) -> None:
+        """Makes a finished record one to go on with: it may have been finished when the run was killed."""
+        assert self._partial is not None and self._target is not None
+        release_claim(self._shard, self._target)
+        if self._record_file().exists():
+            os.replace(self._record_file(), self._partial)
 
     def _files_of(self, image: str) -> Iterator[str]:
         if not self._args.no_images:
@@ -208,7 +269,10 @@ class DetectResults:
 
     def _header(self) -> bytes:
         options = vars(self._args)
-        return json.dumps({name: str(options[name]) for name in (*_NETWORK, *_DETECTION, *_FILES)}).encode() + b"\n"
+        header = {name: str(options[name]) for name in (*_NETWORK, *_DETECTION, *_FILES)}
+        if self._is_shard:  # whose shares follow from the list
+            header["images"] = hashlib.sha256("\n".join(self._images).encode("utf-8", "surrogateescape")).hexdigest()
+        return json.dumps(header).encode() + b"\n"
 
     def _open_record(self) -> IO[bytes]:
         if self._partial is None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
 
 from darknet_py.backends.choose import open_backend
 from darknet_py.cli import rnn
@@ -41,6 +44,7 @@ from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.load import build
 from darknet_py.model.model_file import read_cfg
 from darknet_py.model.network import Network
+from darknet_py.training.distributed import DistContext, process_group
 from darknet_py.view.evaluation_plots import evaluation_plots
 
 _MAX_WARNINGS = 10  # lines about bad images and labels
@@ -96,11 +100,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    context = DistContext.from_environment()
+    if not context.is_main_process:  # which says and writes everything for all
+        logging.getLogger("darknet_py").setLevel(logging.ERROR)
     device = device_or_default(args.device)
+    with process_group(context, torch.device(device), "start it again"):
+        return _run(args, device, context)
+
+
+def _run(args: argparse.Namespace, device: str, context: DistContext) -> int:
     model = read_cfg(args.cfg, args.width, args.height)
-    other = None
+    other: Callable[[argparse.Namespace, Network, DistContext], int] | None = None
     if model.graph.reads_text:
-        other = rnn.measure
+        other = _evaluate_text
     elif is_classifier(model.graph):
         other = _evaluate_classifier
     if other:
@@ -113,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         model.log_loaded()
     check_weights(args, model)
     if other:
-        return other(args, build(model, device, random_weights=args.random_weights))
+        return other(args, build(model, device, random_weights=args.random_weights), context)
     net = build(model, device, random_weights=args.random_weights)
     predictor = None
     if not args.loss or args.backend != "torch":
@@ -130,11 +142,13 @@ def run(args: argparse.Namespace) -> int:
         dtype=AMP.get(args.precision),
         predictor=predictor,
         loss=args.loss,
-        progress=True,
+        progress=context.is_main_process,
     )
     classes = next((spec.classes for spec in net.graph.detection_specs), None)
     names = read_names(args.names, classes) if args.names else ()
-    evaluation, data = evaluate_on(net, args.data, args.images, names, options)
+    evaluation, data = evaluate_on(net, args.data, args.images, names, options, rank=context.rank, world=context.size)
+    if not context.is_main_process:
+        return 0
     _print_warnings(evaluation.skipped)
     size = (net.graph.net.width, net.graph.net.height)
     matrix = evaluation.confusion(args.thresh, args.iou_thresh)
@@ -249,7 +263,12 @@ def _percent(value: float | None) -> str:
     return f"{'-':>7}" if value is None else f"{value:7.2%}"
 
 
-def _evaluate_classifier(args: argparse.Namespace, network: Network) -> int:
+def _evaluate_text(args: argparse.Namespace, network: Network, context: DistContext) -> int:
+    """By the main process alone: a text is read from its beginning to its end."""
+    return rnn.measure(args, network) if context.is_main_process else 0
+
+
+def _evaluate_classifier(args: argparse.Namespace, network: Network, context: DistContext) -> int:
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
     if args.precision in AMP:
         network = fuse(network, AMP[args.precision])
@@ -257,7 +276,11 @@ def _evaluate_classifier(args: argparse.Namespace, network: Network) -> int:
     if not data.separate:
         warn_of_training_images(data.file.path)
     valid = data.valid.with_stb() if args.stb else data.valid
-    result = evaluate_classifier(network, valid, args.batch, args.workers, data.names, args.loss)
+    result = evaluate_classifier(
+        network, valid, args.batch, args.workers, data.names, args.loss, rank=context.rank, world=context.size
+    )
+    if not context.is_main_process:
+        return 0
     _print_warnings(result.skipped)
     matrix = result.confusion()
     report = {"cfg": args.cfg, "weights": args.weights, "data": args.data, **result.to_json()}

@@ -114,8 +114,14 @@ def evaluate_on(
     images: str | Path | Sequence[str] | None,
     names: Sequence[str],
     options: EvalOptions,
+    *,
+    rank: int = 0,
+    world: int = 1,
 ) -> tuple[Evaluation, DataFile | None]:
-    """`evaluate` of a detector, with the data set that was opened; None where only images were given."""
+    """`evaluate` of a detector, with the data set that was opened; None where only images were given.
+
+    rank, world: as of `evaluate_detector`.
+    """
     source = None if images and not data else open_dataset(data, names=names)
     difficult = None
     if images is None:
@@ -130,7 +136,7 @@ def evaluate_on(
         source = count_classes(source, heads[-1].classes, network.graph.path, paths)
     if not names and source and source.names:
         names = source.class_names()
-    return evaluate_detector(network, paths, names, options, difficult=difficult), source
+    return evaluate_detector(network, paths, names, options, difficult=difficult, rank=rank, world=world), source
 
 
 def are_training_images(data: DataFile, images: Sequence[str]) -> bool:

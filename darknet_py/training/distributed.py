@@ -107,11 +107,13 @@ def split_batch(net: NetSpec, context: DistContext) -> LocalBatch:
 
 
 @contextmanager
-def process_group(context: DistContext, device: torch.device) -> Iterator[None]:
+def process_group(context: DistContext, device: torch.device, advice: str = _ADVICE) -> Iterator[None]:
     """Joins the processes that `torchrun` started; does nothing for a single process.
 
+    advice: What to do when another one ends.
+
     Raises:
-        TrainError: Another process ended during training.
+        TrainError: Another process ended.
     """
     if context.size == 1:
         yield
@@ -135,7 +137,7 @@ def process_group(context: DistContext, device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in ("gloo", "NCCL")):
             raise
-        raise TrainError(f"rank {context.rank}: a peer process terminated unexpectedly; {_ADVICE}") from error
+        raise TrainError(f"rank {context.rank}: a peer process terminated unexpectedly; {advice}") from error
     finally:
         if joins:
             dist.destroy_process_group()

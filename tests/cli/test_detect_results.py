@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -164,3 +165,86 @@ def test_without_tables_the_images_tell_what_is_done(folder: Path, capsys: pytes
 def test_thresholds_that_are_none(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--class-thresh", text) == 2
     assert "--class-thresh" in capsys.readouterr().err
+
+
+_TABLES = ("--no-images", "--json", "a.json", "--csv", "a.csv", "--coco", "a.coco.json")
+
+
+def tables() -> list[str]:
+    return [Path(name).read_text() for name in ("a.json", "a.csv", "a.coco.json")]
+
+
+def test_shares_of_a_list_make_the_tables_of_one_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*_TABLES) == 0
+    whole = tables()
+    for name in ("a.json", "a.csv", "a.coco.json"):
+        Path(name).unlink()
+    Path("photos/3.png").write_bytes(b"no image")  # of the third share, which has one image
+    assert run(*_TABLES) == 1
+    without = tables()
+    Path("a.json").unlink()
+    for number in (2, 3, 1):
+        capsys.readouterr()
+        assert not Path("a.json").exists()
+        assert run(*_TABLES, "--shard", f"{number}/3") == (number == 3)
+    assert tables() == without != whole
+    assert "detections in a.json" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir() if path.name.startswith("a.")} == {"a.json", "a.csv", "a.coco.json"}
+
+
+def test_shares_that_are_killed_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills while a share is searched, after it is finished, and while the shares are joined."""
+    assert run(*_TABLES) == 0
+    whole = tables()
+    Path("a.json").unlink()
+    searched: list[str] = []
+    record = DetectResults.record
+
+    def note(self: DetectResults, path: str, found: Detections) -> None:
+        if path in killing:
+            raise KeyboardInterrupt
+        searched.append(path)
+        record(self, path, found)
+
+    monkeypatch.setattr(DetectResults, "record", note)
+    killing = {"photos/3.png"}
+    with suppress(KeyboardInterrupt):
+        run(*_TABLES, "--shard", "1/2", "--resume")
+    assert Path("a.json.shard-1-of-2.partial").exists()
+    killing.clear()
+    assert run(*_TABLES, "--shard", "2/2", "--resume") == 0
+    assert run(*_TABLES, "--shard", "2/2", "--resume") == 0  # started again after it had finished
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectResults, "_write_tables", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*_TABLES, "--shard", "1/2", "--resume")
+    assert run(*_TABLES, "--shard", "2/2", "--resume") == 0
+    assert not Path("a.json").exists()
+    assert run(*_TABLES, "--shard", "1/2", "--resume") == 0
+    assert tables() == whole
+    assert sorted(searched) == [f"photos/{number}.png" for number in range(1, COUNT + 1)]  # each once
+
+
+def test_shares_of_other_options_are_not_joined(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*_TABLES, "--shard", "2/2") == 0
+    assert run(*_TABLES, "--shard", "1/2", "--nms", "0.3") == 1
+    assert "expected the record of a run with the same options" in capsys.readouterr().err
+    assert not Path("a.json").exists()
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "-1/2"])
+def test_a_wrong_share(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(f"--shard={text}") == 2
+    assert "expected K/N with K from 1 to N" in capsys.readouterr().err
+
+
+def test_processes_of_torchrun_share_the_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(*_TABLES) == 0
+    whole = tables()
+    Path("a.json").unlink()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rank in range(4):
+        monkeypatch.setenv("RANK", str(rank))
+        assert run(*_TABLES) == 0
+    assert tables() == whole
+    assert run("--json", "-") == 2

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +114,22 @@ def test_options_for_detectors_are_refused_for_others(tmp_path: Path) -> None:
     for option in ("--images", "--names"):
         with pytest.raises(DarknetError, match=f"{option}: .*c.cfg is no detector; expected its data by --data"):
             run(str(cfg), "--weights", "w", option, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_give_the_result_of_one(command: list[str], tmp_path: Path) -> None:
+    assert run(*command, "--json", str(tmp_path / "one.json")) == 0
+    words = ["evaluate", *command, "--workers", "0", "--device", "cpu", "--json", str(tmp_path / "two.json")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run(
+        [*torchrun, "-m", "darknet_py", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("6 images, 30 objects") == 1  # one process talks
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    for report in (one, two):
+        del report["seconds"]
+    assert one == two

@@ -1,0 +1,82 @@
+"""A share of a list of images: several processes divide it, and the last one joins what all of them wrote."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_CLAIMED = ".joining"  # after the name of the first shard's record, by the process that joins them
+
+
+class Shard(NamedTuple):
+    """One of `total` shares, counted from 1: every total-th image, so that all shares take about as long."""
+
+    number: int = 1
+    total: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/4`, for argparse."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, as in 2/4, got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def of_process(cls) -> Shard:
+        """The share of this process, by what `torchrun` sets; a single process has the whole list."""
+        return cls(int(os.environ.get("RANK", "0")) + 1, int(os.environ.get("WORLD_SIZE", "1")))
+
+    def images_of(self, images: Sequence[str]) -> list[str]:
+        return list(images[self.number - 1 :: self.total])
+
+    def record(self, target: Path) -> Path:
+        """The finished record of this share of what goes into `target`."""
+        return target.with_name(f"{target.name}.shard-{self.number}-of-{self.total}")
+
+
+def claim_records(shard: Shard, target: Path) -> list[Path] | None:
+    """The finished records of all shards, for the one process that may join them; for the others None.
+
+    Renaming the first record is the claim, which only one process can do; see `release_claim`.
+    """
+    records = [Shard(number, shard.total).record(target) for number in range(1, shard.total + 1)]
+    if not all(record.exists() for record in records):
+        return None
+    claimed = records[0].with_name(records[0].name + _CLAIMED)
+    try:
+        records[0].rename(claimed)
+    except FileNotFoundError:
+        return None
+    return [claimed, *records[1:]]
+
+
+def release_claim(shard: Shard, target: Path) -> None:
+    """Takes back the claim of a process that was killed while it joined the records: the first shard does so."""
+    record = shard.record(target)
+    claimed = record.with_name(record.name + _CLAIMED)
+    if shard.number == 1 and claimed.exists():
+        claimed.rename(record)
+
+
+def merge_lines(
+    images: Sequence[str], parts: Sequence[Iterator[bytes]], path_of: Callable[[bytes], str]
+) -> Iterator[bytes]:
+    """The lines of all shards in the order of the images. Images that could not be read have no line.
+
+    Args:
+        images: All images.
+        parts: The lines of each shard, in the order of its images.
+        path_of: The image of a line.
+    """
+    heads = [next(part, None) for part in parts]
+    for position, image in enumerate(images):
+        shard = position % len(parts)
+        line = heads[shard]
+        if line is not None and path_of(line) == image:
+            yield line
+            heads[shard] = next(parts[shard], None)
