@@ -6,6 +6,10 @@ import sys
 
 from darknet_py.cli import main
 
+# How often a thread of libgomp looks for work before it sleeps: longer than the pauses between a network's operations.
+# The default is 30 times that, some milliseconds, which are lost where another process wants the core.
+_SPIN_COUNT = "10000"
+
 
 def run() -> None:
     """`main`, then the end of this process.
@@ -13,6 +17,7 @@ def run() -> None:
     One that torchrun started ends without taking Python down piece by piece: while that goes on, a thread of torch's
     process group can call std::terminate, and a training that is done would count as failed.
     """
+    set_spin_count()
     status = main()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         atexit._run_exitfuncs()
@@ -20,6 +25,12 @@ def run() -> None:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def set_spin_count() -> None:
+    """Has OpenMP's threads wait less eagerly, unless the environment says how. Call it before torch is imported."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
 
 
 if __name__ == "__main__":

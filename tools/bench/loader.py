@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -68,6 +69,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="batches of each loader")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    for name, package in (("PIL", "pillow"), ("matplotlib", "matplotlib")):  # which the peer imports
+        if importlib.util.find_spec(name) is None:
+            sys.exit(f"{arguments.peer}: this loader needs {package}: pip install {package}")
     paths = read_list(arguments.images)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
