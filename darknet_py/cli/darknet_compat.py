@@ -199,7 +199,7 @@ def _train(line: ArgumentLine, arguments: dict[str, str], measure: str = "-map")
     words = ["train", arguments["cfg"], "--data", arguments["data"], *_weights(arguments)]
     words += ["--map", "on" if line.has(measure) else "off"]
     names = {"-mAP_epochs": "--map-epochs", "-clear": "--clear", "-thresh": "--thresh", "-iou_thresh": "--iou-thresh"}
-    return words + line.options(names) + line.device()
+    return [*words, "--darknet", *line.options(names), *line.device()]
 
 
 def _test(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
@@ -213,8 +213,13 @@ def _test(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
 
 def _demo(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
     source = arguments.get("video") or line.value("-c", "0")
-    words = ["video", arguments["cfg"], source, *_weights(arguments), "--data", arguments["data"]]
-    files = {"-out_filename": "--out", "-prefix": "--pictures", "-json_file_output": "--json"}
+    words = ["video", arguments["cfg"], source, *_weights(arguments), "--data", arguments["data"], "--darknet"]
+    files = {
+        "-ext_output": "--ext-output",
+        "-out_filename": "--out",
+        "-prefix": "--pictures",
+        "-json_file_output": "--json",
+    }
     words += line.options({**_DETECTION_FLAGS, **files, "-time_limit_sec": "--seconds"}) + line.device()
     streams = line.options({"-json_port": "--json-port", "-mjpeg_port": "--mjpeg-port"})
     words += streams + line.options({"-http_post_host": "--http-post"})
@@ -251,11 +256,19 @@ def _anchors(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
 def _predict(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
     words = ["classify", arguments["cfg"], arguments.get("image", "-"), *_weights(arguments)]
     words += ["--data", arguments["data"]] if "data" in arguments else _shipped_data("imagenet1k.data")
-    return words + line.options({"-t": "--top"}) + line.device()
+    return [*words, "--darknet", *line.options({"-t": "--top"}), *line.device()]
 
 
 def _classifier_valid(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
-    return ["evaluate", arguments["cfg"], "--data", arguments["data"], *_weights(arguments), *line.device()]
+    return [
+        "evaluate",
+        arguments["cfg"],
+        "--data",
+        arguments["data"],
+        *_weights(arguments),
+        "--darknet",
+        *line.device(),
+    ]
 
 
 def _rnn_train(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from darknet_py.evaluation.classifier import ClassifierResult
 from darknet_py.evaluation.darknet_map import DarknetResult
 from darknet_py.graph.graph import Graph
 from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.layers.base import DetectionHeadSpec
 from darknet_py.view.draw import is_visible_class
 
+_AVERAGE_SECONDS = 3.0  # of AVG_FPS
 _POINTS = """
 Set -points flag:
  `-points 101` for MS COCO 
@@ -86,6 +89,58 @@ def json_frame(frame: JsonFrame) -> str:
     return "".join(lines) + '"objects": [ \n' + ", \n".join(objects) + "\n ] \n}"
 
 
+class DemoLines:
+    """What `demo` prints, without the control characters that clear the screen. A context manager.
+
+    C lists the boxes of a frame in an order that its sorting leaves; here the most confident ones come first.
+
+    Args:
+        source: The video file or the number of the camera.
+        ext_output: Whether the lines of boxes have pixel coordinates (`-ext_output`).
+        writes_video: Whether a video is written.
+    """
+
+    def __init__(self, source: str, ext_output: bool, writes_video: bool):
+        self._ext_output, self._writes_video = ext_output, writes_video
+        self._fps = self._average = 0.0
+        self._counted, self._since = 0, time.perf_counter()
+        self._before = self._since
+        print("Demo")
+        print(f"Webcam index: {source}" if source.isdecimal() else f"video file: {source}")
+
+    def __enter__(self) -> DemoLines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            print("input video stream closed. ")
+            if self._writes_video:
+                print("output_video_writer closed. ")
+
+    def print_frame(self, found: Detections) -> None:
+        """The objects of a frame and the frames per second until now."""
+        lines = ["Objects:\n", *self._box_lines(found), f"\nFPS:{self._fps:.1f} \t AVG_FPS:{self._average:.1f}"]
+        if self._writes_video:
+            lines.append("\n cvWriteFrame ")
+        print("\n".join(lines), flush=True)
+        now = time.perf_counter()
+        self._fps = self._fps * 0.9 + 0.1 / max(now - self._before, 1e-9)
+        self._before = now
+        self._counted += 1
+        if now - self._since >= _AVERAGE_SECONDS:
+            self._average = self._counted / (now - self._since)
+            self._counted, self._since = 0, now
+
+    def _box_lines(self, found: Detections) -> Iterator[str]:
+        rows_by_box: dict[int, list[int]] = {}
+        for row, candidate in enumerate(found.candidate_ids.tolist()):
+            rows_by_box.setdefault(candidate, []).append(row)
+        for rows in rows_by_box.values():
+            by_class = sorted(rows, key=lambda row: found.class_ids[row])
+            text = ", ".join(f"{found.names[k]}: {found.confidences[k] * np.float32(100):.0f}% " for k in by_class)
+            yield text + (_coordinates(found.boxes[rows[0]], found.image_size) if self._ext_output else "")
+
+
 def map_lines(graph: Graph, result: DarknetResult) -> Iterator[str]:
     """What `validate_detector_map` prints."""
     yield "\n calculation mAP (mean average precision)..."
@@ -112,6 +167,18 @@ def map_lines(graph: Graph, result: DarknetResult) -> Iterator[str]:
     yield f"\n IoU threshold = {result.iou_thresh * 100:2.0f} %, {points}"
     yield f" mean average precision (mAP@{result.iou_thresh:0.2f}) = {result.map:f}, or {result.map * 100:2.2f} % "
     yield _POINTS
+
+
+def top_lines(result: ClassifierResult, top: int) -> Iterator[str]:
+    """What `validate_classifier_single` prints: the accuracy of the images so far, a line for each."""
+    yield " TOP calculation..."
+    yield ""
+    top = min(top, result.scores.shape[1])
+    order = np.argsort(-result.scores, axis=1, kind="stable")[:, :top]
+    hits = order == result.labels[:, None]
+    first, any_of = np.cumsum(hits[:, 0]), np.cumsum(hits.any(1))
+    for number, (best, within) in enumerate(zip(first.tolist(), any_of.tolist(), strict=True)):
+        yield f"{number}: top 1: {best / (number + 1):f}, top {top}: {within / (number + 1):f}"
 
 
 def anchor_lines(

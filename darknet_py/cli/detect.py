@@ -161,7 +161,7 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
     """`detector test`: its lines, one predictions.jpg, and images that are asked for on standard input."""
     frames: list[JsonFrame] = []
     failed = False
-    for path in _prompted_images() if args.images == ["-"] else find_images(args.images):
+    for path in prompted_images() if args.images == ["-"] else find_images(args.images):
         try:
             image = open_image(path, net.graph.net.channels, args.stb)
             if args.save_labels:
@@ -192,7 +192,7 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
     return int(failed)
 
 
-def _prompted_images() -> Iterator[str]:
+def prompted_images() -> Iterator[str]:
     """Each line of standard input as it comes, after Darknet's prompt."""
     while True:
         print("Enter Image Path: ", end="", flush=True)

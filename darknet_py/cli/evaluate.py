@@ -26,7 +26,7 @@ from darknet_py.cli.common import (
     positive,
     stb_argument,
 )
-from darknet_py.cli.darknet_output import detection_layer_lines, map_lines
+from darknet_py.cli.darknet_output import detection_layer_lines, map_lines, top_lines
 from darknet_py.cli.load_network import check_weights
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
@@ -272,7 +272,7 @@ def _evaluate_classifier(args: argparse.Namespace, network: Network, context: Di
     """`evaluate` of a classifier: top-1 and top-5 on the validation list."""
     if args.precision in AMP:
         network = fuse(network, AMP[args.precision])
-    data = open_classifier_data(args.data, network.graph.net.channels)
+    data = open_classifier_data(args.data, network.graph.net.channels, trains=False)
     if not data.separate:
         warn_of_training_images(data.file.path)
     valid = data.valid.with_stb() if args.stb else data.valid
@@ -289,6 +289,9 @@ def _evaluate_classifier(args: argparse.Namespace, network: Network, context: Di
     if args.out:
         plots = evaluation_plots(f"top-1 {result.top(1):.2%}", result.names, matrix)
         write_report(args.out, report, result.names, matrix, plots)
+    if args.darknet:
+        print("\n".join(top_lines(result, data.file.top)))
+        return 0
     if args.json == "-":
         print(json.dumps(report))
         return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from darknet_py.cli.common import (
     amp_argument,
     count,
+    darknet_argument,
     device_argument,
     fraction,
     json_argument,
@@ -19,6 +20,7 @@ from darknet_py.cli.common import (
     output_folder,
     positive,
 )
+from darknet_py.cli.darknet_training import END_LINE, DarknetLines
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.files import write_atomically
@@ -137,6 +139,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and write nothing")
     json_argument(parser, "write the result (the plan with --dry-run) as JSON (default: stdout)")
+    darknet_argument(parser, "training prints, and write chart.png into the current folder too")
 
 
 def net_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,10 +173,23 @@ def run(args: argparse.Namespace) -> int:
             _write_json(args.json, plan.to_json()) if args.json else print(plan)
         return 0
     command = shlex.join(["darknet-py", *args.argv])
-    result = run_training(plan, command=command, owns_process=True)
+    callbacks = [DarknetLines(plan)] if args.darknet else []
+    result = run_training(plan, callbacks, command=command, owns_process=True)
     if plan.context.is_main_process:
-        _write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result)
+        if args.darknet:
+            _end_as_darknet(result, bool(plan.graph.detection_specs))
+        _write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result, args.darknet)
     return 0
+
+
+def _end_as_darknet(result: TrainResult, is_detector: bool) -> None:
+    """The last line, and the charts where C writes them: chart.png and chart_NAME.png in the current folder."""
+    if is_detector:
+        print(END_LINE)
+    if result.chart:
+        for name in ("chart.png", result.chart.name):
+            if Path(name).resolve() != result.chart.resolve():
+                write_atomically(name, result.chart.read_bytes())
 
 
 def plan_arguments(
@@ -208,6 +224,7 @@ _OTHER = (
     "argv",
     "set",
     "json",
+    "darknet",
     "dry_run",
     "command",
     "action",
@@ -215,13 +232,14 @@ _OTHER = (
 )
 
 
-def _print_result(plan: TrainingPlan, result: TrainResult) -> None:
+def _print_result(plan: TrainingPlan, result: TrainResult, darknet: bool) -> None:
     best = "" if result.best_map is None else f", best {result.label} {result.best_map:.2%}"
     print(f"{counted(result.iterations, 'iteration')}, average loss {result.average:.4g}{best}", file=sys.stderr)
     rewritten = result.cfg if result.cfg != plan.source else None
+    target = sys.stderr if darknet else sys.stdout
     for path in (rewritten, result.weights, result.best, result.state, result.log, result.chart):
         if path:
-            print(path)
+            print(path, file=target)
 
 
 def _result_json(result: TrainResult) -> dict[str, object]:

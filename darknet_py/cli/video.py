@@ -16,7 +16,15 @@ import numpy as np
 from tqdm import tqdm
 
 from darknet_py.backends.backend_network import BackendNetwork
-from darknet_py.cli.common import count, json_argument, output_file_in_new_folder, output_prefix, positive
+from darknet_py.cli.common import (
+    count,
+    darknet_argument,
+    json_argument,
+    output_file_in_new_folder,
+    output_prefix,
+    positive,
+)
+from darknet_py.cli.darknet_output import DemoLines
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.cli.detect_results import json_list
 from darknet_py.cli.video_streams import VideoStreams, stream_arguments
@@ -54,6 +62,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip", type=count, default=0, metavar="N", help="frames to skip after each (default: 0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after N frames")
     parser.add_argument("--seconds", type=positive, metavar="S", help="stop after S seconds")
+    parser.add_argument(
+        "--ext-output", action="store_true", help="with --darknet: print the pixel coordinates of boxes"
+    )
+    darknet_argument(parser, "`detector demo` prints: objects and frames per second of each frame")
     stream_arguments(parser)
 
 
@@ -71,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             out = stack.enter_context(VideoFile(video_path(args), frames.rate / (args.skip + 1)))
         streams = stack.enter_context(VideoStreams(args, frames.live))
         detection = _VideoDetection(args, net, frames, streams)
+        if args.darknet:
+            detection.lines = stack.enter_context(DemoLines(args.source, args.ext_output, out is not None))
         found = detection.run(None if out is None else out.write)
         if args.json and args.json != "-":
             write_atomically(args.json, json_list(found))
@@ -80,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
                     print(json.dumps(entry, ensure_ascii=False), flush=True)
     print(
         detection.result(out.path if out and detection.count else None),
-        file=sys.stderr if args.json == "-" else sys.stdout,
+        file=sys.stderr if args.json == "-" or args.darknet else sys.stdout,
     )
     return 130 if detection.interrupted and not frames.live else 0
 
@@ -90,6 +104,7 @@ class _VideoDetection:
 
     def __init__(self, args: argparse.Namespace, net: BackendNetwork, frames: FrameReader, streams: VideoStreams):
         self.args, self.net, self.frames, self.streams = args, net, frames, streams
+        self.lines: DemoLines | None = None
         self.count = 0
         self.seconds = 0.0
         self.interrupted = False
@@ -115,6 +130,8 @@ class _VideoDetection:
                 bar.update()
                 entry = found.to_frame(number + 1)
                 self.streams.send(entry, drawn, found)
+                if self.lines is not None:
+                    self.lines.print_frame(found)
                 yield entry
                 self.seconds = time.perf_counter() - start
                 if self.count == args.limit or (args.seconds and self.seconds >= args.seconds):

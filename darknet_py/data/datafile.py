@@ -52,6 +52,7 @@ class DataFile:
     difficult: Path | None = None
     saveweights: int = 0  # 0: Darknet's rule
     savelast: int = 100
+    top: int = 1  # classes that a classifier's evaluation and prediction show
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> DataFile:
@@ -89,6 +90,7 @@ class DataFile:
             difficult=find("difficult"),
             saveweights=number("saveweights", 0),
             savelast=number("savelast", 100),
+            top=number("top", 1),
         )
 
     @property

@@ -32,13 +32,14 @@ class ClassifierData(NamedTuple):
 
 
 def open_classifier_data(
-    path: str | os.PathLike[str] | None = None, channels: int = 3, limit: int | None = None
+    path: str | os.PathLike[str] | None = None, channels: int = 3, limit: int | None = None, *, trains: bool = True
 ) -> ClassifierData:
     """A `.data` file whose `labels` (else `names`) are parts of the image paths, as in Darknet, or a folder.
 
     A folder holds one folder of images per class, or train/ and valid/ (val/, test/) with such folders. None and our
     own `shape-classes.data` mean the built-in set, generated if need be. limit: use the first images of each list
-    only. Raises DataError.
+    only. trains: whether a `.data` file needs a training list; otherwise its validation list stands in for one.
+    Raises DataError.
     """
     if path is None:
         return _builtin(ensure_shape_classes(), channels, limit)
@@ -49,19 +50,40 @@ def open_classifier_data(
     if os.path.isdir(root):
         return _folder(root, channels, limit)
     file = DataFile.read(root)
-    source = file.labels or file.names
-    if source is None:
-        raise DataError(f"{root}: expected a line labels= (parts of the image paths, one a class), got none")
-    labels = read_names(source)
-    if len(labels) < file.classes:
-        raise DataError(f"{source}: expected {counted(file.classes, 'label')} (classes in {root}), got {len(labels)}")
-    labels = labels[: file.classes or None]
-    names = file.class_names()
-    names = names if len(names) == len(labels) else labels
-    train = ClassifierDataset(file.train_images()[:limit], labels, channels)
+    labels, names = _labels_and_names(file)
+    images = file.train_images() if trains or file.train else file.valid_images()
+    train = ClassifierDataset(images[:limit], labels, channels)
     if not file.separate:
         return ClassifierData(file, names, train, train)
     return ClassifierData(file, names, train, ClassifierDataset(file.valid_images()[:limit], labels, channels))
+
+
+def classifier_names(path: str | os.PathLike[str], channels: int = 3) -> tuple[list[str], int]:
+    """The names of the classes, and how many of them to show (`top`); a `.data` file may be without images.
+
+    Raises DataError.
+    """
+    root = find(path, "data set")
+    if os.path.isdir(root) or is_builtin(root, NAME):
+        found = open_classifier_data(path, channels)
+        return found.names, found.file.top
+    file = DataFile.read(root)
+    return _labels_and_names(file)[1], file.top
+
+
+def _labels_and_names(file: DataFile) -> tuple[list[str], list[str]]:
+    """What the paths of a class have in them, and what the class is called. Raises DataError."""
+    source = file.labels or file.names
+    if source is None:
+        raise DataError(f"{file.path}: expected a line labels= (parts of the image paths, one a class), got none")
+    labels = read_names(source)
+    if len(labels) < file.classes:
+        raise DataError(
+            f"{source}: expected {counted(file.classes, 'label')} (classes in {file.path}), got {len(labels)}"
+        )
+    labels = labels[: file.classes or None]
+    names = file.class_names()
+    return labels, names if len(names) == len(labels) else labels
 
 
 def _builtin(file: DataFile, channels: int, limit: int | None) -> ClassifierData:

@@ -99,7 +99,7 @@ def evaluate(
         check_text_network(network)
         return evaluate_text(network, read_bytes(data or str(ensure_synthetic_text().valid), graph.input.size))
     if is_classifier(graph):
-        sets = open_classifier_data(data, graph.net.channels)
+        sets = open_classifier_data(data, graph.net.channels, trains=False)
         if not sets.separate:
             warn_of_training_images(sets.file.path)
         valid = sets.valid.with_stb() if stb else sets.valid

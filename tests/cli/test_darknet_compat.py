@@ -23,10 +23,11 @@ HEAD = (
 )
 
 CASES = [
-    ("detector train d.data y.cfg y.conv.29", "train y.cfg --data d.data --weights y.conv.29 --map off"),
+    ("detector train d.data y.cfg y.conv.29", "train y.cfg --data d.data --weights y.conv.29 --map off --darknet"),
     (
         "detector train -map -dont_show d.data y.cfg -mAP_epochs 2 -clear -iou_thresh .6 -thresh .3 -i 1",
-        "train y.cfg --data d.data --map on --map-epochs 2 --clear --thresh .3 --iou-thresh .6 --device cuda:1",
+        "train y.cfg --data d.data --map on --darknet --map-epochs 2 --clear --thresh .3 --iou-thresh .6 "
+        "--device cuda:1",
     ),
     (
         "detector test d.data y.cfg y.weights a.jpg -thresh .1 -ext_output -save_labels -letter_box -out r.json -nogpu",
@@ -35,15 +36,15 @@ CASES = [
     ),
     (
         "detector demo d.data y.cfg y.weights v.mp4 -out_filename o.avi -dont_show -hier .4 -json_file_output f.json",
-        "video y.cfg v.mp4 --weights y.weights --data d.data --hier .4 --out o.avi --json=f.json",
+        "video y.cfg v.mp4 --weights y.weights --data d.data --darknet --hier .4 --out o.avi --json=f.json",
     ),
     (
         "detector demo d.data y.cfg y.weights -c 2 -prefix p/x -time_limit_sec 9",
-        "video y.cfg 2 --weights y.weights --data d.data --pictures p/x --seconds 9 --no-video",
+        "video y.cfg 2 --weights y.weights --data d.data --darknet --pictures p/x --seconds 9 --no-video",
     ),
     (
         "detector demo d.data y.cfg y.weights",
-        "video y.cfg 0 --weights y.weights --data d.data --no-video --show",
+        "video y.cfg 0 --weights y.weights --data d.data --darknet --no-video --show",
     ),
     (
         "detector valid d.data y.cfg y.weights",
@@ -66,12 +67,12 @@ CASES = [
         "detector calc_anchors d.data -width 64 -height 64 -show",
         "anchors --data d.data --clusters 5 --darknet --width 64 --height 64 --plot cloud.png",
     ),
-    ("classifier train i.data c.cfg -topk", "train c.cfg --data i.data --map on"),
+    ("classifier train i.data c.cfg -topk", "train c.cfg --data i.data --map on --darknet"),
     (
         "classifier predict i.data c.cfg c.weights a.jpg -t 3",
-        "classify c.cfg a.jpg --weights c.weights --data i.data --top 3",
+        "classify c.cfg a.jpg --weights c.weights --data i.data --darknet --top 3",
     ),
-    ("classifier valid i.data c.cfg c.weights", "evaluate c.cfg --data i.data --weights c.weights"),
+    ("classifier valid i.data c.cfg c.weights", "evaluate c.cfg --data i.data --weights c.weights --darknet"),
     ("rnn train r.cfg -file t.txt", "rnn train r.cfg t.txt"),
     ("rnn train r.cfg r.weights -clear", "rnn train r.cfg --weights r.weights --clear"),
     (
@@ -87,11 +88,11 @@ CASES = [
     *((f"{tool} y.cfg a.weights b.weights", f"weights {tool} y.cfg a.weights b.weights") for tool in CHANGES),
     ("detect y.cfg y.weights a.jpg -thresh 0", "detect y.cfg a.jpg --weights y.weights --darknet --thresh 0"),
     ("detect y.cfg y.weights", "detect y.cfg - --weights y.weights --thresh 0.24 --darknet"),
-    ("classify c.cfg c.weights a.jpg", "classify c.cfg a.jpg --weights c.weights"),
+    ("classify c.cfg c.weights a.jpg", "classify c.cfg a.jpg --weights c.weights --darknet"),
     # Flags before the command, and before the sub-command.
     ("-nogpu detector map d y w", "evaluate y --data d --weights w --protocol darknet --darknet --device cpu"),
-    ("-i 0 detector train d y", "train y --data d --map off --device cuda:0"),
-    ("detector -map -dont_show train d y w", "train y --data d --weights w --map on"),
+    ("-i 0 detector train d y", "train y --data d --map off --darknet --device cuda:0"),
+    ("detector -map -dont_show train d y w", "train y --data d --weights w --map on --darknet"),
     (
         "-thresh .3 detect -ext_output y.cfg y.weights a.jpg",
         "detect y.cfg a.jpg --weights y.weights --darknet --thresh .3 --ext-output",
@@ -183,7 +184,7 @@ def test_what_c_ignores_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     """Words after those that C reads; a flag that it does not know is one, when it stands behind them."""
     caplog.set_level("INFO", "darknet_py")
     words = shlex.split("detector train d y w -tresh .3 a.jpg")
-    assert translate(words) == shlex.split("train y --data d --weights w --map off")
+    assert translate(words) == shlex.split("train y --data d --weights w --map off --darknet")
     assert caplog.messages[0] == "note: -tresh .3 a.jpg: ignored, as in C; did you mean '-thresh'?"
     assert translate(shlex.split("detector train d y -thresh .3 -thresh .4"))[-1] == ".3"  # the first counts
 

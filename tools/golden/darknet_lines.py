@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 PHOTOS = "".join(f"{{reference}}/real/{name}.jpg\n" for name in ("dog", "person", "horses"))
 # Of VOC's classes, drawn by eye.
@@ -34,7 +38,75 @@ COMMANDS = [
     ("detector map {data}/photos.data mbv2-nano-voc", "-points 11 -thresh 0.1 -iou_thresh 0.3"),
     ("detector map {data}/photos.data mbv2-nano-voc", "-thresh 0.99"),
     ("detector calc_anchors {data}/photos.data", "-num_of_clusters 1 -width 64 -height 96"),
+    ("detector train {data}/squares.data squares", "-map -dont_show"),
+    ("detector train {data}/squares.data squares", "-dont_show"),
+    ("classifier predict {data}/kinds.data kinds", ""),
+    ("classifier predict {data}/kinds.data kinds", "-t 3"),
+    ("classifier valid {data}/kinds.data kinds", ""),
 ]
+# Networks of these commands are written into the folder; a training starts from random weights.
+CFGS = {
+    "squares": """[net]
+batch=4
+subdivisions=2
+width=64
+height=64
+channels=3
+momentum=0.9
+decay=0.0005
+learning_rate=0.001
+burn_in=1
+max_batches=3
+policy=steps
+steps=2
+scales=.1
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=8
+pad=1
+activation=leaky
+[convolutional]
+filters=21
+size=1
+stride=1
+pad=1
+activation=linear
+[yolo]
+mask=0,1,2
+anchors=10,10,17,17,30,30
+classes=2
+num=3
+jitter=.1
+random=0
+ignore_thresh=.7
+""",
+    "kinds": """[net]
+width=32
+height=32
+channels=3
+[convolutional]
+filters=3
+size=3
+stride=2
+pad=1
+activation=leaky
+[avgpool]
+[softmax]
+""",
+}
+_START = (
+    r"^( num_of_clusters| calculation|(Enter Image Path: )? Detection layer|Weights are saved| classes = | TOP calc)"
+)
+_KIND_WEIGHTS = 3 + 3 * 3 * 3 * 3
+# What differs between two trainings, which start from random weights.
+_RANDOM = re.compile(
+    r"(?<=loss=)[\d.]+|(?<=hours left=)[-\d.]+|(?<=: )[\d.]+(?=, [\d.]+ avg)|[\d.]+(?= avg)|[\d.]+(?= seconds)"
+    r"|[-\d.]+(?= hours left)|(?<=detections_count = )\d+|(?<=TP = )\d+|(?<=FP = )\d+|(?<=FN = )\d+|(?<=ap = )[\d.]+"
+    r"|(?<=precision = )-?[\d.na]+|(?<=recall = )-?[\d.na]+|(?<=F1-score = )-?[\d.na]+|(?<=average IoU = )[\d.]+"
+    r"|(?<=\(mAP@0.50\) = )[\d.]+(, or [\d.]+)?"
+)
 
 
 def write_data(reference: Path, folder: Path) -> None:
@@ -49,6 +121,36 @@ def write_data(reference: Path, folder: Path) -> None:
     (folder / "photos.data").write_text(
         f"classes=20\ntrain={folder}/list.txt\nvalid={folder}/list.txt\nnames={reference}/real/voc.names\n"
     )
+    for name, text in CFGS.items():
+        (folder / f"{name}.cfg").write_text(text)
+    (folder / "kinds.names").write_text("dog\nperson\nhorses\n")
+    (folder / "kinds.data").write_text(
+        f"classes=3\ntop=2\nlabels={folder}/kinds.names\nnames={folder}/kinds.names\nvalid={folder}/list.txt\n"
+    )
+    weights = np.sin(np.arange(_KIND_WEIGHTS) * 3.7).astype("<f4") * 2
+    (folder / "kinds.weights").write_bytes(struct.pack("<iiiQ", 0, 2, 5, 0) + weights.tobytes())
+    write_squares(folder)
+
+
+def write_squares(folder: Path) -> None:
+    """Images of one square each, of two classes."""
+    (folder / "squares").mkdir()
+    paths = []
+    for number in range(8):
+        image = np.full((64, 64, 3), 90, np.uint8)
+        left, top = 8 + 4 * number, 40 - 4 * number
+        image[top : top + 16, left : left + 16] = (255, 0, 0) if number % 2 else (0, 0, 255)
+        path = folder / "squares" / f"{number}.png"
+        cv2.imwrite(str(path), image)
+        row = f"{number % 2} {(left + 8) / 64} {(top + 8) / 64} 0.25 0.25\n"
+        path.with_suffix(".txt").write_text(row)
+        paths.append(f"{path}\n")
+    (folder / "squares.txt").write_text("".join(paths))
+    (folder / "squares.names").write_text("blue\nred\n")
+    (folder / "squares.data").write_text(
+        f"classes=2\ntrain={folder}/squares.txt\nvalid={folder}/squares.txt\nnames={folder}/squares.names\n"
+        f"backup={folder}/squares\n"
+    )
 
 
 def arguments(command: str, flags: str, reference: Path, folder: Path) -> list[str]:
@@ -56,6 +158,8 @@ def arguments(command: str, flags: str, reference: Path, folder: Path) -> list[s
     *words, last = command.format(data=folder).split()
     if last.endswith(".data"):
         files = [last]
+    elif last in CFGS:
+        files = [str(folder / f"{last}.{ending}") for ending in ("cfg", "weights")][: 1 if "train" in command else 2]
     else:
         files = [str(reference / "real" / f"{last}.{ending}") for ending in ("cfg", "weights")]
     return [*words, *files, *flags.split()]
@@ -63,9 +167,12 @@ def arguments(command: str, flags: str, reference: Path, folder: Path) -> list[s
 
 def cleaned(output: str, reference: Path) -> list[str]:
     """The lines that do not change from run to run."""
-    start = re.search(r"^( num_of_clusters| calculation|(Enter Image Path: )? Detection layer)", output, re.MULTILINE)
-    lines = output[start.start() if start else 0 :].replace(str(reference), "{reference}").split("\n")
-    lines = [re.sub(r"Predicted in [\d.]+", "Predicted in N", line.rpartition("\r")[2]) for line in lines]
+    start = re.search(_START, output, re.MULTILINE)
+    text = output[start.start() if start else 0 :].replace(str(reference), "{reference}")
+    text = re.sub(r"\x1b\[[HJ]|\x07", "", re.sub(r"^Loaded: .*\n", "", text, flags=re.MULTILINE))
+    lines = [re.sub(r"Predicted in [\d.]+", "Predicted in N", line.rpartition("\r")[2]) for line in text.split("\n")]
+    if start and start[0].startswith("Weights"):
+        lines = [_RANDOM.sub("N", line) for line in lines]
     text = "\n".join(line for line in lines if not line.startswith(" iterations = "))
     return re.sub(r"\n\n\n+", "\n\n", text).split("\n")
 
