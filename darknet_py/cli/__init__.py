@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -107,12 +108,13 @@ def _print_error(error: DarknetError, exit_code: int) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line, Darknet's own included. Raises UsageError; --help and --version end the process."""
+    started = time.monotonic()
     words = _json_without_file(translate(argv))
     parser = make_parser(words)
     chosen = _command_of(words)
     check_command(chosen, COMMANDS, parser.format_usage().strip())
     args = parser.parse_args(words)
-    args.argv = list(argv)
+    args.argv, args.started = list(argv), started
     return args
 
 

@@ -241,6 +241,11 @@ def _darknet_lines(result: DarknetResult, width: int) -> Iterator[str]:
             f"best F1 {result.best_f1:.2f} at confidence {result.best_thresh:g} "
             f"(precision {result.best_precision:.2f}, recall {result.best_recall:.2f})"
         )
+    if result.auto_thresh != result.best_thresh:
+        yield (
+            f"as good, with fewer false alarms: confidence {result.auto_thresh:g} "
+            f"(precision {result.auto_precision:.2f}, recall {result.auto_recall:.2f}); --thresh auto uses it"
+        )
 
 
 def _best(row: ClassResult | DarknetResult) -> str:

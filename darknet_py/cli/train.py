@@ -6,11 +6,12 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from darknet_py.cli.common import (
-    amp_argument,
     count,
     darknet_argument,
     device_argument,
@@ -104,7 +105,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every training."""
-    parser.set_defaults(argv=())  # the whole command line, for the report
+    # The whole command line, for the report, and when it began.
+    parser.set_defaults(argv=(), started=time.monotonic())
     parser.add_argument("--weights", metavar="FILE", help="start from a .weights file or a .pt checkpoint")
     parser.add_argument(
         "--cutoff", type=positive, metavar="N", help="load the first N layers only, and count iterations from 0"
@@ -118,7 +120,11 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights, state, log and chart (default: backup= of the data)",
     )
     device_argument(parser)
-    amp_argument(parser)
+    parser.add_argument(
+        "--amp",
+        choices=("bf16", "fp16", "fp32"),
+        help="mixed precision; fp32: none (default: by a recipe bf16 where the CPU multiplies it faster, else none)",
+    )
     max_pixels_argument(parser)
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="momentum of batch norm's running statistics")
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
@@ -165,7 +171,8 @@ def net_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, or prints the plan."""
-    plan = TrainingPlan.create(*plan_arguments(args))
+    # Importing torch, which parsing did, takes seconds on a busy machine; `--time` counts them.
+    plan = replace(TrainingPlan.create(*plan_arguments(args)), started=args.started)
     if plan.options.time or args.dry_run or not args.quiet:
         plan = measured(plan)
     if args.dry_run:
@@ -222,6 +229,7 @@ _OTHER = (
     "no_chart",
     "no_report",
     "argv",
+    "started",
     "set",
     "json",
     "darknet",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_py.errors import DataError
-from darknet_py.evaluation.best_threshold import OperatingPoint, best_operating_point
+from darknet_py.evaluation.best_threshold import OperatingPoint, auto_operating_point, best_operating_point
 from darknet_py.evaluation.types import (
     Doubles,
     GroundTruth,
@@ -77,6 +77,9 @@ class DarknetResult:
         best_precision: Precision at that threshold.
         best_recall: Recall at that threshold.
         best_f1: F1 at that threshold.
+        auto_thresh: The threshold that `--thresh auto` uses, see `best_threshold.auto_operating_point`.
+        auto_precision: Precision at that threshold.
+        auto_recall: Recall at that threshold.
         classes: The same for each class.
     """
 
@@ -99,6 +102,9 @@ class DarknetResult:
     best_precision: float | None
     best_recall: float | None
     best_f1: float | None
+    auto_thresh: float | None
+    auto_precision: float | None
+    auto_recall: float | None
     classes: tuple[ClassResult, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -172,7 +178,7 @@ def darknet_map(
     fps = np.bincount(matched.class_ids[wrong], minlength=len(names))
     overlap = np.bincount(matched.class_ids[good], matched.iou[good].astype(float), minlength=len(names))
     listed = np.bincount(matched.class_ids[~matched.difficult], minlength=len(names))
-    best = _best_points(matched, counts)
+    best, auto = _best_points(matched, counts), _auto_point(matched, int(counts.sum()))
 
     rows = tuple(
         ClassResult(
@@ -210,6 +216,9 @@ def darknet_map(
         f1=ratio(2 * precision * recall, precision + recall),
         average_iou=ratio(overlap.sum(), tp + fp),
         **dict(zip(_POINT_FIELDS, best[-1] or _NO_POINT, strict=True)),
+        auto_thresh=auto and auto.thresh,
+        auto_precision=auto and auto.precision,
+        auto_recall=auto and auto.recall,
         classes=rows,
     )
 
@@ -257,6 +266,12 @@ def _best_points(matched: Matches, truths: Ints) -> list[OperatingPoint | None]:
         best_operating_point(confidences[group], right[group], count, THRESH)
         for group, count in zip(groups, counts, strict=True)
     ]
+
+
+def _auto_point(matched: Matches, truths: int) -> OperatingPoint | None:
+    """The threshold of all classes together that `--thresh auto` uses."""
+    rows, right = _ranked(matched)
+    return auto_operating_point(matched.confidences[rows].astype(float), right, truths, THRESH)
 
 
 def average_precision(curve: Curve, points: int = 0) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -21,6 +22,7 @@ _SMALL = 256  # rows up to which all pairs are compared at once, whatever their 
 _GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128)  # rows of a class in a batched comparison; one row suppresses nothing
 _MAX_PAIRS = 1 << 20  # compared at once
 _CACHE_BYTES = 1 << 28  # of the rows that `_LazyRows` remembers
+_BLOCK = 32  # rows that `_LazyRows` computes at once; a few of them may turn out not to be needed
 
 
 def postprocess(
@@ -133,7 +135,7 @@ def first_wins(pairs: Tensor) -> Tensor:
 
 
 class _LazyRows:
-    """The matrix of which boxes of an image do not suppress each other, computed row by row on demand.
+    """The matrix of which boxes of an image do not suppress each other, computed on demand, a few rows at once.
 
     An untrained network finds each box in every class: a row that was computed for one class serves all.
     """
@@ -146,18 +148,18 @@ class _LazyRows:
     def sweep(self, order: Sequence[int]) -> Iterator[bool]:
         """Which boxes of a class stay. order: their rows in the table, best first."""
         left = np.ones(len(self.table), np.uint8)
-        for box in order:
-            if left[box]:
-                left &= self._row(box)
-                yield True
-            else:
+        for position, box in enumerate(order):
+            if not left[box]:
                 yield False
+                continue
+            if box not in self.rows:
+                self._compute(itertools.islice((later for later in order[position:] if left[later]), _BLOCK))
+            left &= self.rows[box]
+            yield True
 
-    def _row(self, box: int) -> NDArray[np.uint8]:
-        row = self.rows.get(box)
-        if row is None:
-            if (len(self.rows) + 1) * len(self.table) > _CACHE_BYTES:
-                self.rows.clear()
-            row = (~(self.similarity(self.table[box], self.table) > self.thresh)).numpy().view(np.uint8)
-            self.rows[box] = row
-        return row
+    def _compute(self, boxes: Iterable[int]) -> None:
+        missing = [box for box in boxes if box not in self.rows]
+        if (len(self.rows) + len(missing)) * len(self.table) > _CACHE_BYTES:
+            self.rows.clear()
+        pairs = self.similarity(self.table[missing][:, None], self.table) > self.thresh
+        self.rows.update(zip(missing, (~pairs).numpy().view(np.uint8), strict=True))

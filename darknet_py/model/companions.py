@@ -1,7 +1,7 @@
-"""What a training leaves beside its weights: the class names, and the confidence threshold of the best F1.
+"""What a training leaves beside its weights: the class names, and the confidence threshold to use.
 
 NAME_best.weights (_last, _final, _ema, _ITERATION)     NAME.names          one name a line
-NAME_best.weights                                       NAME_best.json      {"map": …, "best_thresh": …}
+NAME_best.weights                                       NAME_best.json      {"map": …, "auto_thresh": …}
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ def threshold_beside(weights: str | Path) -> float | None:
         content = json.loads(read_text(path, "scores")) if path.is_file() else None
     except (DataError, ValueError, RecursionError):
         return None
-    value = content.get("best_thresh") if isinstance(content, dict) else None
+    value = content.get("auto_thresh", content.get("best_thresh")) if isinstance(content, dict) else None
     return float(value) if isinstance(value, (int, float)) and 0 <= value <= 1 else None

@@ -59,7 +59,8 @@ class Network(nn.Module):
     Attributes:
         graph: The network's layers.
         names: Class names.
-        best_thresh: Confidence threshold of the best F1 on the validation list, for `thresh="auto"`; None where it is
+        best_thresh: Confidence threshold of the validation list for `thresh="auto"`, see
+            `evaluation.best_threshold.auto_operating_point`; None where it is
             not known.
         layers: The modules; `layers[i]` is cfg layer i.
         heads: The layers with a loss, with their indices.

@@ -109,7 +109,8 @@ def train(
         recover: Go back to an earlier state, with half the learning rate, where the loss is not finite or explodes, up
             to three times. Default: no.
         limit: Use the first N images of each list only.
-        amp: `bf16` or `fp16` for mixed precision.
+        amp: `bf16` or `fp16` for mixed precision, `fp32` for none. Default: by a recipe bf16 where the CPU
+            multiplies it faster, else none.
         bn_momentum: Momentum of batch norm's running statistics.
         sync_bn: Batch norm over the mini-batches of all processes.
         chart: Draw chart_NAME.png and the plots of the best evaluation.

@@ -40,7 +40,10 @@ from darknet_py.untrusted import open_regular
 
 MiniBatch = tuple[Tensor, Tensor]  # images, truth
 
-_OPERATING_POINT = ("best_thresh", "best_precision", "best_recall", "best_f1")
+_OPERATING_POINT = (
+    *("best_thresh", "best_precision", "best_recall", "best_f1"),
+    *("auto_thresh", "auto_precision", "auto_recall"),
+)
 
 # What follows NAME_ in the files of a training.
 _RUN_FILE = re.compile(

@@ -17,6 +17,7 @@ from darknet_py.data.loader import largest_size
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph
 from darknet_py.graph.set_num_classes import set_num_classes
+from darknet_py.inference.fuse import AMP
 from darknet_py.model.model_file import ModelFile, read_cfg
 from darknet_py.training.checkpoint_dir import CheckpointDir
 from darknet_py.training.checks import check_schedule, check_supported, ineffective_keys
@@ -140,7 +141,7 @@ class TrainingPlan:
             read_cfg(files.cfg).graph if again else base,
             overrides,
             task.photos if name != DARKNET or length.epochs else Photos(task.train_size),
-            Machine.find(device, context, options.amp is not None),
+            Machine.find(device, context, options.amp in AMP),
             options,
             length,
             again,
@@ -202,13 +203,19 @@ class TrainingPlan:
     def with_iterations(self, iterations: int) -> TrainingPlan:
         """The same plan with another number of iterations, to which the schedule is fitted."""
         graph = self.recipe.graph(iterations)
-        options = self.recipe.run_options(graph.net, self.task.valid_size)
+        options = self.recipe.run_options(graph.net, self.task.valid_size, self.speed)
         return replace(self, graph=graph, options=options, task=self.task.with_graph(graph, options))
 
     @property
     def seconds(self) -> float | None:
         """The time that the training has, where that decides the number of iterations; a resumed one keeps its own."""
         return None if self.recipe.done or self.resumes else self.recipe.length.seconds
+
+    @property
+    def deadline(self) -> float | None:
+        """When the training has to be over, by `time.monotonic`; None without `time`."""
+        seconds = self.recipe.length.seconds
+        return None if seconds is None or self.recipe.done else self.started + seconds
 
     @property
     def evaluations(self) -> int:
@@ -348,6 +355,8 @@ class TrainingPlan:
         for edit in self.graph.document.edits:
             reason = edit.reason or "requested"
             lines.append(f"change: {_section_name(self.graph, edit)} {edit.key}={edit.value} ({reason})")
+        if self.options.amp and self.recipe.options.amp is None:
+            lines.append(f"change: --amp {self.options.amp} (this CPU multiplies it faster; --amp fp32 turns it off)")
         lines += [
             f"data: {task.file.path}{' (built-in)' if task.builtin else ''}, {task.train_size:,} {task.item} to train "
             f"on, {f'{task.valid_size:,} to evaluate on ({task.metric_label})' if task.evaluates else 'no evaluation'}",

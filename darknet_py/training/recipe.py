@@ -8,8 +8,11 @@ the weights is therefore the one that was trained. The recipe `darknet` changes 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +34,19 @@ from darknet_py.data.loader import largest_size
 from darknet_py.errors import DataError, TrainError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import DetectionHeadSpec
+from darknet_py.layers.pool import DropoutSpec
 from darknet_py.training.distributed import DistContext
+from darknet_py.training.estimate import Speed
 from darknet_py.training.memory import estimate_memory
-from darknet_py.training.train_options import DARKNET, FINETUNE, SCRATCH, NetValue, TrainOptions, override_edits
+from darknet_py.training.train_options import (
+    DARKNET,
+    FINETUNE,
+    FLOAT32,
+    SCRATCH,
+    NetValue,
+    TrainOptions,
+    override_edits,
+)
 
 _EPOCHS = {FINETUNE: 100, SCRATCH: 300}  # of up to 1,000 images
 _MIN_ITERATIONS = {FINETUNE: 1000, SCRATCH: 3000}
@@ -48,7 +61,10 @@ _BAD_FIT, _MIN_GAIN = 0.6, 0.05  # average IoU of boxes with their best anchor
 _MAX_CELLS = 32  # up to here, anchors are written with digits after the point
 _CLOSE_MIXING = 0.9  # of the iterations, after which images are no longer mixed
 _EVALUATIONS = 20  # in a training
+_EVALUATED_SHARE = 0.1  # of the time, at most
 _MAX_BURN_IN = 20
+_FEW_EPOCHS = 300  # up to here, dropout slows learning more than it helps
+_DENSE = 200  # operations per output value from which bfloat16 pays: below, a CPU waits for its memory
 
 
 class Photos(NamedTuple):
@@ -73,12 +89,14 @@ class Machine(NamedTuple):
         memory: Bytes that a training may use.
         amp: Whether activations take 16 bits.
         processes: Number of processes that share a batch.
+        bfloat16: Whether it is a CPU that multiplies bfloat16 faster than float32.
     """
 
     accelerator: bool
     memory: int
     amp: bool = False
     processes: int = 1
+    bfloat16: bool = False
 
     @classmethod
     def find(cls, device: torch.device, context: DistContext, amp: bool = False) -> Machine:
@@ -86,7 +104,7 @@ class Machine(NamedTuple):
         if device.type == "cuda":
             memory = round(torch.cuda.mem_get_info(device)[0] * _GPU_SHARE)
             return cls(True, memory, amp, context.size)
-        return cls(False, free_memory() // 2 // context.size, amp, context.size)
+        return cls(False, free_memory() // 2 // context.size, amp, context.size, _multiplies_bfloat16())
 
 
 class Length(NamedTuple):
@@ -155,6 +173,7 @@ class Recipe:
         self._choose_batch(edits)
         self._choose_schedule(edits, iterations)
         self._choose_augmentation(edits)
+        self._choose_dropout(edits)
         return edits.graph()
 
     def iterations(self, net: NetSpec) -> int:
@@ -163,32 +182,42 @@ class Recipe:
         epochs = _EPOCHS[self.name] * min(1.0, math.sqrt(1000 / max(count, 1)))
         return max(math.ceil(epochs * count / net.batch_images), _MIN_ITERATIONS[self.name])
 
-    def run_options(self, net: NetSpec, valid_images: int) -> TrainOptions:
+    def run_options(self, net: NetSpec, valid_images: int, speed: Speed | None = None) -> TrainOptions:
         """Options of the run, with those that the recipe sets where the user did not.
 
         Args:
             net: `[net]` with all changes.
             valid_images: Number of images to validate on; 0 where there is no validation.
+            speed: What was measured on the machine, where that is known by now.
 
         Returns:
-            The options: recovery from a loss that explodes; about 20 evaluations, fewer where they would take more than
-            about a tenth of the time; early stopping after half of them without a better score, unless the user said
-            how long to train.
+            The options: recovery from a loss that explodes; bfloat16 where it is faster; about 20 evaluations, fewer
+            where they would take more than about a tenth of the time; early stopping after half of them without a
+            better score, unless the user said how long to train.
         """
         options = self.options
+        if options.amp == FLOAT32:
+            options = replace(options, amp=None)
+        elif options.amp is None and self.name != DARKNET and self.machine.bfloat16 and self._is_dense():
+            options = replace(options, amp="bf16")
         if self.name == DARKNET:
             return options
         if options.recover is None:
             options = replace(options, recover=True)
         if not valid_images:
             return options
-        # An evaluated image takes about a third of the time of one that is trained on.
-        interval = max(net.max_batches // _EVALUATIONS, math.ceil(valid_images / 3 / 0.1 / net.batch_images), 1)
+        # In iterations. Unmeasured, an evaluated image takes about a third of the time of one that is trained on.
+        cost = speed.evaluation / speed.iteration if speed else valid_images / 3 / net.batch_images
+        interval = max(net.max_batches // _EVALUATIONS, math.ceil(cost / _EVALUATED_SHARE), 1)
         if options.map is None or options.map is True:
             options = replace(options, map=interval)
         if options.patience is None and self.length == Length():
             options = replace(options, patience=_EVALUATIONS // 2)
         return options
+
+    def _is_dense(self) -> bool:
+        """Whether the time goes into multiplications, rather than into reading and writing values."""
+        return self.base.bflops * 1e9 > _DENSE * sum(node.output.size for node in self.base.layers)
 
     def _given_iterations(self, net: NetSpec) -> int | None:
         if self.length.epochs:
@@ -196,14 +225,26 @@ class Recipe:
         return self.length.iterations
 
     def _freeze_edits(self, count: int) -> list[CfgEdit]:
-        """`stopbackward=1` in the first layer that is trained (`FrozenLayers`)."""
+        """The first `count` layers keep their weights (`FrozenLayers`).
+
+        `stopbackward=1` alone would leave the last of them to weight decay, which Adam makes as large as any gradient.
+        """
         first_head = min(
             (node.index for node in self.base.layers if isinstance(node.spec, DetectionHeadSpec)),
             default=len(self.base.layers) - 1,
         )
         if count >= first_head:
             raise TrainError(f"freeze: expected fewer layers than the {first_head} before the first head, got {count}")
-        return [CfgEdit(count + 1, "stopbackward", "1", f"the first {counted(count, 'layer')} keep their weights")]
+        words = f"the first {counted(count, 'layer')} keep their weights"
+        return [CfgEdit(count, "stopbackward", "1", words), CfgEdit(count, "onlyforward", "1", words)]
+
+    def _choose_dropout(self, edits: _Edits) -> None:
+        net = edits.graph().net
+        if net.max_batches * net.batch_images > _FEW_EPOCHS * self.photos.images:
+            return
+        for node in self.base.layers:
+            if isinstance(node.spec, DropoutSpec) and node.spec.probability:
+                edits.set(node.index + 1, "probability", 0, f"up to {_FEW_EPOCHS} epochs learn faster without dropout")
 
     def _choose_input(self, edits: _Edits) -> None:
         """Input size and `random`: as large as the photos and, on a CPU, as the network's cost allows."""
@@ -302,11 +343,24 @@ class Recipe:
         net = edits.graph().net
         if not self.base.detection_specs:
             return
-        if not net.letter_box and not net.track:
+        if net.letter_box and not net.track and "mosaic" not in self.overrides:
+            edits.set(0, "letter_box", 0, "mosaic=1 excludes it")
+        net = edits.graph().net
+        if net.letter_box:
+            edits.set(0, "mosaic", 0, "letter_box=1 excludes it")
+        elif not net.track:
             edits.set(0, "mosaic", 1, "four images in one")
         if edits.graph().net.mixup in (1, 3, 4):
             stop = math.floor(net.max_batches * _CLOSE_MIXING)
             edits.set(0, "mosaic_stop", stop, "the last tenth trains on whole images")
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for products of bfloat16 (AVX-512 or AMX). Only Linux tells."""
+    with suppress(OSError):
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+    return False
 
 
 class _Edits:

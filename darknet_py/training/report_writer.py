@@ -119,6 +119,10 @@ class ReportWriter:
                     f"{metrics['best_f1']:.2f} at confidence {metrics['best_thresh']:.2f} "
                     f"(precision {metrics['best_precision']:.2f}, recall {metrics['best_recall']:.2f})"
                 )
+                results["--thresh auto"] = (
+                    f"{metrics['auto_thresh']:.2f} (precision {metrics['auto_precision']:.2f}, "
+                    f"recall {metrics['auto_recall']:.2f})"
+                )
         return results
 
     def _class_rows(self) -> list[list[str]]:

@@ -81,12 +81,13 @@ def run(
         first = plan.first_iteration
         if not first < pause < plan.net.max_batches:
             continue
-        start = time.monotonic()
-        result = Trainer(replace(plan, pause=pause), callbacks, command).run(owns_process=owns_process)
-        if result.iterations < pause:  # stopped early
+        trainer = Trainer(replace(plan, pause=pause), callbacks, command)
+        result = trainer.run(owns_process=owns_process)
+        if result.iterations < pause:  # stopped early, or the time is over
             return result
-        per_iteration = (time.monotonic() - start) / (pause - first)  # evaluations included
-        iterations = max(pause + int(_left(plan, seconds) / per_iteration), pause + 1)
+        speed = trainer.speed
+        plan = replace(plan, speed=speed)
+        iterations = max(pause + _affordable(plan, speed, _left(plan, seconds)), pause + 1)
         notes: tuple[str, ...] = ()
         if abs(iterations - plan.net.max_batches) > _TOLERANCE * plan.net.max_batches:
             notes = (
@@ -104,7 +105,7 @@ def _left(plan: TrainingPlan, seconds: float) -> float:
 
 def _affordable(plan: TrainingPlan, speed: Speed, seconds: float) -> int:
     """Iterations that fit into the time, evaluations included."""
-    share = plan.evaluations / plan.net.max_batches
+    share = plan.evaluations / (plan.net.max_batches - plan.first_iteration)
     return int(seconds / (speed.iteration + share * speed.evaluation))
 
 

@@ -381,7 +381,10 @@ def _best_threshold(metrics: Mapping[str, object]) -> str:
     """Of a detector that finds something."""
     if metrics.get("best_thresh") is None:
         return ""
-    return f", best F1 = {metrics['best_f1']:.2f} at confidence {metrics['best_thresh']:.2f}"
+    words = f", best F1 = {metrics['best_f1']:.2f} at confidence {metrics['best_thresh']:.2f}"
+    if metrics["auto_thresh"] == metrics["best_thresh"]:
+        return words
+    return f"{words}, precision {metrics['auto_precision']:.2f} at {metrics['auto_thresh']:.2f}"
 
 
 def _log_table(rows: list[LogRow], header: bool = False) -> bytes:

@@ -21,6 +21,8 @@ NetValue = bool | int | float | str | Sequence[int] | Sequence[float]
 
 FINETUNE, SCRATCH, DARKNET = RECIPES = ("finetune", "scratch", "darknet")
 
+FLOAT32 = "fp32"  # of --amp, where a recipe would choose bf16
+
 _ALIASES = {"ema": "ema_alpha"}
 # Augmentation keys of detection layers; a new value goes into all of them.
 _HEAD_KEYS = ("jitter", "random", "resize")
@@ -62,7 +64,8 @@ class TrainOptions:
         recover: Go back to an earlier state, with half the learning rate, where the loss is not finite or explodes, up
             to three times. Default: no.
         limit: Use the first N images of each list only.
-        amp: `bf16` or `fp16` for mixed precision.
+        amp: `bf16` or `fp16` for mixed precision, `fp32` for none. Default: by a recipe bf16 where the CPU
+            multiplies it faster, else none.
         bn_momentum: Momentum of batch norm's running statistics. Default: see `schedule.statistics_momentum`.
         sync_bn: Batch norm over the mini-batches of all processes.
         chart: Draw chart_NAME.png and the plots of the best evaluation.
@@ -110,8 +113,8 @@ class TrainOptions:
     skip_bad_labels: bool = False
 
     def __post_init__(self) -> None:
-        if self.amp not in (None, "bf16", "fp16"):
-            raise TrainError(f"amp: expected bf16 or fp16, got {self.amp!r}")
+        if self.amp not in (None, "bf16", "fp16", FLOAT32):
+            raise TrainError(f"amp: expected bf16 or fp16 (or fp32 for neither), got {self.amp!r}")
         if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
             raise TrainError(f"bn_momentum: expected a number above 0 and up to 1, got {self.bn_momentum}")
         if self.points < 0 or self.points == 1:

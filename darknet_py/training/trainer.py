@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import islice
@@ -23,6 +24,7 @@ from darknet_py.model.network import Network
 from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
 from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
+from darknet_py.training.estimate import Speed
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.recovery import LIMIT, Recovery, likely_cause
@@ -36,6 +38,7 @@ from darknet_py.training.train_log import TrainLogger
 from darknet_py.training.train_options import DARKNET
 from darknet_py.training.train_step import Diverged, OutOfMemory, StepResult, TrainStep
 
+_ENDING = 1.3  # time of the end (evaluation, final weights, report) relative to an evaluation
 _PROBLEM_LIMIT = 10  # bad images and labels that are logged; all of them are listed in a file
 
 
@@ -127,6 +130,11 @@ class Trainer:
         self._restored_weights = state.get("weights", "") if state else ""
         self._last_is_whole = not plan.falls_back  # NAME_last.state
         self._saved = -1  # the last iteration that was saved
+        self._begun = time.monotonic()  # of the iteration
+        self._iterations, self._training = 0, 0.0  # number of iterations, and their seconds
+        # Seconds that an evaluation takes, with the files that follow it.
+        self._evaluation = plan.speed.evaluation if plan.speed else 0.0
+        self._is_over = False  # the time is
         self._recovery: Recovery | None = None
         if state:
             self.train_step.load_state_dict(state["learner"])
@@ -175,6 +183,11 @@ class Trainer:
                     self._report.write(self.best, is_running=paused)
         return self._result()
 
+    @property
+    def speed(self) -> Speed:
+        """The time of an iteration and of an evaluation in this run; without an evaluation, that of the plan."""
+        return Speed(self._training / max(self._iterations, 1), self._evaluation)
+
     def _train_on(self, shutdown: GracefulShutdown) -> None:
         """Trains to the end, over what makes it stop or go back."""
         while True:
@@ -196,17 +209,20 @@ class Trainer:
             while True:
                 if any(due) and self._conclude(step.iteration, due, shutdown):
                     break
-                if step.iteration >= plan.last_iteration:
+                if step.iteration >= plan.last_iteration or self._is_over:
                     break
+                self._begun = time.monotonic()
                 try:
                     self.log.add(step.step(self._mini_batches(batches, shutdown)))
                 finally:
                     self.log.end_iteration()
+                self._iterations += 1
+                self._training += time.monotonic() - self._begun
                 due = self._due(step.iteration)
 
     def _conclude(self, iteration: int, due: _Due, shutdown: GracefulShutdown) -> bool:
         """What is due after an iteration; returns whether to stop early."""
-        plan, recovery = self.plan, self._recovery
+        plan, recovery, begin = self.plan, self._recovery, time.monotonic()
         self.log.flush()
         if recovery:
             recovery.watch()
@@ -225,6 +241,8 @@ class Trainer:
         if recovery:
             recovery.keep(self.last_evaluation)
         self.log.restart_clock()
+        if due.evaluate:
+            self._evaluation = max(time.monotonic() - begin, self._evaluation)
         if plan.context.size > 1 and iteration < plan.net.max_batches and self._any_rank(shutdown.requested):
             raise StopRequested
         if due.evaluate and self._any_rank(self._should_stop_early()):
@@ -348,6 +366,8 @@ class Trainer:
         plan, options, file = self.plan, self.plan.options, self.plan.task.file
         save_every = options.save_every or file.savelast or 100
         log_every = options.log_every or (10 if plan.device.type == "cuda" else 1)
+        if self._ends_now(iteration):
+            return _Due(True, plan.task.evaluates, True, False)
         evaluate = self._evaluation_is_due(iteration)
         if file.saveweights:
             numbered = iteration % file.saveweights == 0
@@ -355,6 +375,18 @@ class Trainer:
             numbered = is_numbered_checkpoint(iteration)
         save = iteration % save_every == 0 or iteration == plan.last_iteration or evaluate
         return _Due(iteration % log_every == 0, evaluate, save, numbered)
+
+    def _ends_now(self, iteration: int) -> bool:
+        """Whether another iteration, and what follows the last one, would exceed the time that the training has."""
+        plan, ema, now = self.plan, self.train_step.ema, time.monotonic()
+        if plan.deadline is None or iteration >= plan.last_iteration:
+            return False
+        passes = 2 if ema and ema.is_averaging(iteration + 1) else 1  # the averages are evaluated too
+        if now + (now - self._begun) + _ENDING * self._evaluation * passes < plan.deadline:
+            return False
+        self._is_over = True
+        self.log.info(f"the time is over after {iteration:,} of {counted(plan.net.max_batches, 'iteration', ',')}")
+        return True
 
     def _evaluation_is_due(self, iteration: int) -> bool:
         return self.plan.task.evaluates and iteration >= self.plan.next_evaluation(self.last_evaluation)

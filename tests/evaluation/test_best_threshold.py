@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from darknet_py.evaluation.best_threshold import best_operating_point
+from darknet_py.evaluation.best_threshold import auto_operating_point, best_operating_point
 from darknet_py.evaluation.darknet_map import darknet_map
 from darknet_py.evaluation.types import match
 from tests.evaluation.make import dataset
@@ -31,6 +31,33 @@ def test_equal_confidences_are_not_parted_and_the_last_one_is_above_the_minimum(
     assert point is not None and 0.50001 < point.thresh < 0.50003  # more digits where it takes them
     assert best_operating_point(np.array([0.5]), np.array([False]), 1, 0.005) is None
     assert best_operating_point(np.zeros(0), np.zeros(0, bool), 0, 0.005) is None
+
+
+@pytest.mark.parametrize(
+    ("truths", "expected"),
+    [
+        # 100 labeled boxes. F1 of 80 right, 30 wrong: 160/210 = .762, standard error .043: .719 and more is as good
+        (100, (70, 17)),  # 140/187 = .749, precision .805: the last point of at least .8
+        # 1,000 labeled boxes: 160/1110 = .144, standard error .011; 140/1087 = .129 is not as good
+        (1000, (80, 30)),
+    ],
+)
+def test_four_of_five_are_right_where_that_costs_nothing(truths: int, expected: tuple[int, int]) -> None:
+    right = np.array([*[False] * 17, *[True] * 70, *[False] * 13, *[True] * 10])
+    confidences = np.linspace(0.99, 0.1, len(right))
+    best = best_operating_point(confidences, right, truths, 0.005)
+    auto = auto_operating_point(confidences, right, truths, 0.005)
+    assert best is not None and best.precision == pytest.approx(80 / 110)
+    assert auto is not None and auto.precision == pytest.approx(expected[0] / sum(expected))
+    assert auto.thresh == best.thresh or auto.thresh > best.thresh
+
+
+def test_a_precise_detector_keeps_the_threshold_of_its_best_f1() -> None:
+    right = np.array([True, True, True, True, False, True])
+    confidences = np.linspace(0.9, 0.4, 6)
+    best = best_operating_point(confidences, right, 6, 0.005)
+    assert best == auto_operating_point(confidences, right, 6, 0.005) and best is not None and best.precision > 0.8
+    assert auto_operating_point(confidences, np.zeros(6, bool), 6, 0.005) is None
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -10,7 +10,9 @@ import pytest
 import darknet_py
 from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph, parse_text
-from darknet_py.training.optimizer import frozen_layers
+from darknet_py.layers.pool import DropoutSpec
+from darknet_py.training.estimate import Speed
+from darknet_py.training.optimizer import frozen_layers, last_stopped_layer
 from darknet_py.training.recipe import Length, Machine, Photos, Recipe
 from darknet_py.training.schedule import learning_rate
 from darknet_py.training.train_options import NetValue, TrainOptions
@@ -163,10 +165,58 @@ def test_anchors_that_fit_badly_are_replaced(kind: str) -> None:
 
 def test_freezing_stops_the_gradient_behind_the_first_layers() -> None:
     graph = recipe("darknet", options=TrainOptions(freeze=10)).graph()
-    assert edits(graph, 11) == {"stopbackward": "1"}
+    assert edits(graph, 10) == {"stopbackward": "1", "onlyforward": "1"} and not edits(graph, 11)
+    assert last_stopped_layer(graph, 1) == 9  # weight decay alone would change a layer without a gradient
     assert frozen_layers(graph).frozen == frozenset(range(10))
     with pytest.raises(TrainError, match="freeze: expected fewer layers than the 121 before the first head, got 121"):
         recipe("darknet", options=TrainOptions(freeze=121)).graph()
+
+
+@pytest.mark.parametrize(
+    ("given", "letter_box", "mosaic"),
+    [({}, False, True), ({"letter_box": 1}, True, False), ({"mosaic": 0}, True, False)],
+)
+def test_mosaic_and_letter_box_exclude_each_other(given: dict[str, int], letter_box: bool, mosaic: bool) -> None:
+    """yolov4-csp.cfg as published asks for both, which C refuses to train."""
+    before = darknet_py.parse("yolov4-csp.cfg").net
+    assert before.letter_box and before.mixup == 3
+    net = recipe(cfg="yolov4-csp.cfg", **given).graph().net
+    assert (net.letter_box, net.mixup == 3) == (letter_box, mosaic)
+
+
+def test_short_trainings_have_no_dropout() -> None:
+    """300 images in batches of 16: 300 epochs are 5,625 iterations."""
+    for iterations, probability in ((5625, 0.0), (5626, 0.15)):
+        graph = recipe(length=Length(iterations=iterations), max_batches=iterations).graph()
+        dropout = [node.spec.probability for node in graph.layers if isinstance(node.spec, DropoutSpec)]
+        assert dropout == [probability] * 18
+    kept = recipe("darknet").graph().layers[7].spec
+    assert isinstance(kept, DropoutSpec) and kept.probability == 0.15
+
+
+@pytest.mark.parametrize(
+    ("cfg", "bfloat16", "name", "given", "amp"),
+    [
+        ("yolov4-tiny.cfg", True, "finetune", None, "bf16"),
+        ("yolov4-tiny.cfg", False, "finetune", None, None),
+        ("yolov4-tiny.cfg", True, "finetune", "fp32", None),
+        ("yolov4-tiny.cfg", True, "darknet", None, None),
+        ("yolov4-tiny.cfg", True, "darknet", "fp32", None),
+        ("yolo-fastest-1.1.cfg", True, "finetune", None, None),  # it waits for its memory, not for products
+    ],
+)
+def test_bfloat16_where_products_take_the_time(
+    cfg: str, bfloat16: bool, name: str, given: str | None, amp: str | None
+) -> None:
+    made = recipe(name, cfg, machine=Machine(False, 8 * GIB, bfloat16=bfloat16), options=TrainOptions(amp=given))
+    assert made.run_options(made.graph().net, 30).amp == amp
+
+
+def test_evaluations_take_a_tenth_of_the_time() -> None:
+    made = recipe()
+    net = made.graph().net  # 1,875 iterations
+    assert made.run_options(net, 30, Speed(1.0, 2.0)).map == 93
+    assert made.run_options(net, 30, Speed(1.0, 20.0)).map == 200  # 20 seconds after 200
 
 
 def test_evaluations_and_early_stopping() -> None:

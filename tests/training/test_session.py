@@ -15,7 +15,7 @@ from darknet_py.data.builtin.shapes import ensure_shapes
 from darknet_py.data.datafile import DataFile
 from darknet_py.errors import TrainError
 from darknet_py.training import plan as plan_module
-from darknet_py.training import session
+from darknet_py.training import session, trainer
 from darknet_py.training.distributed import DistContext
 from darknet_py.training.estimate import Estimate, Speed
 from darknet_py.training.plan import TrainingPlan
@@ -112,7 +112,7 @@ class Clock:
             return step(train_step, batches)
 
         monkeypatch.setattr(TrainStep, "step", timed_step)
-        for module in (session, plan_module):
+        for module in (session, plan_module, trainer):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
@@ -131,6 +131,30 @@ def test_a_time_holds_though_the_speed_was_measured_wrong(
     written = darknet_py.parse(tmp_path / "out" / "tiny.cfg").net
     assert (written.max_batches, written.sgdr_cycle) == (result.iterations, result.iterations)
     assert result.weights.exists() and len(result.log.read_text().splitlines()) == result.iterations + 1
+
+
+def test_a_training_that_slows_down_ends_before_its_time_is_over(
+    cfg: Path, unsplit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From iteration 50 on an iteration takes 4 seconds; the evaluations, whose time counts too, take 3."""
+    clock = Clock(monkeypatch, 1.0)
+    monkeypatch.setattr(session, "measure_speed", lambda plan: Speed(1.0, 3.0, 0.0))
+    evaluate, due = DetectionTask.evaluate, trainer.Trainer._due
+
+    def slow_evaluation(*args: Any) -> EvalScore:
+        clock.now += 3
+        return evaluate(*args)
+
+    def slower(made: trainer.Trainer, iteration: int) -> Any:
+        clock.now += 3 if iteration >= 50 else 0
+        return due(made, iteration)
+
+    monkeypatch.setattr(DetectionTask, "evaluate", slow_evaluation)
+    monkeypatch.setattr(trainer.Trainer, "_due", slower)
+    plan = session.measured(plan_of(cfg, unsplit, tmp_path / "out", {"batch": 4}, recipe="scratch", time="90s"))
+    result = session.run(plan)
+    assert 75 <= clock.now <= 90 and result.iterations == clock.iterations < 65
+    assert result.weights.exists() and result.map is not None  # evaluated at the end
 
 
 def test_a_time_that_is_too_short(cfg: Path, unsplit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +180,7 @@ def test_measuring_leaves_the_training_as_it_is(cfg: Path, shapes: Path, tmp_pat
     plan = plan_of(cfg, shapes, tmp_path / "a", {"max_batches": 2})
     before = build_network(plan).state_dict()
     speed = measure_speed(plan)
-    assert speed.iteration > 0 and speed.evaluation == pytest.approx(speed.iteration * 4 / 4 / 3)
+    assert speed.iteration > 0 and 0 < speed.evaluation < speed.iteration
     assert all(torch.equal(before[name], tensor) for name, tensor in build_network(plan).state_dict().items())
     first, second = (session.run(made).weights.read_bytes() for made in (plan, session.measured(plan)))
     assert first == second

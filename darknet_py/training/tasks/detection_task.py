@@ -232,7 +232,7 @@ class DetectionTask(ImageTask):
         assert result.darknet is not None and result.boxes.loss is not None
         curves = result.curves()
         darknet = result.darknet
-        thresh = options.thresh if darknet.best_thresh is None else darknet.best_thresh
+        thresh = options.thresh if darknet.auto_thresh is None else darknet.auto_thresh
         worst = worst_images(result.boxes, result.boxes.found["darknet"], thresh, options.iou_thresh, _WORST)
         sampled = [[round(value, 4) for value in curve.at(_RECALLS).tolist()] for curve in curves]
         return EvalScore(
