@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TextIO
 
 from darknet_py.cli.darknet_compat import FORMS, translate
+from darknet_py.cli.short_form import complete
 from darknet_py.cli.usage import Parser, UsageError, check_command, check_options
 from darknet_py.errors import CfgWarning, DarknetError
 from darknet_py.untrusted import escaped_output, printable
@@ -109,7 +110,8 @@ def _print_error(error: DarknetError, exit_code: int) -> int:
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line, Darknet's own included. Raises UsageError; --help and --version end the process."""
     started = time.monotonic()
-    words = _json_without_file(translate(argv))
+    darknet_commands = (form.split()[0] for form in FORMS)
+    words = _json_without_file(translate(complete(argv, {*COMMANDS, *darknet_commands})))
     parser = make_parser(words)
     chosen = _command_of(words)
     check_command(chosen, COMMANDS, parser.format_usage().strip())
