@@ -9,6 +9,7 @@ from pathlib import Path
 
 from darknet_py.cli.common import max_pixels_argument, port, positive, seconds
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
+from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.optional import require
 from darknet_py.serving.serve_options import ServeOptions
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         require(package, "serve", "darknet-py serve")
     from darknet_py.serving.server import serve  # needs these packages
 
+    if args.tiles:
+        raise UsageError("serve: --tiles is an option of detect and video")
     args.batch = args.batch or (_BATCH if args.backend == "torch" else 1)
     net = load_detector(args)
     options = ServeOptions(

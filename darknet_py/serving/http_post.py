@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
+from darknet_py.counted import counted
 from darknet_py.inference.detections import Detections
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class HttpPoster:
             self._missed += self._queue.qsize()
         self._thread.join(_SECONDS)
         if self._failed or self._missed:
-            logger.warning("%s: %d messages failed, %d were left out", self._url, self._failed, self._missed)
+            failed = counted(self._failed, "message")
+            logger.warning("%s: %s failed; left out while the server was slow: %d", self._url, failed, self._missed)
 
     def _run(self) -> None:
         while (message := self._queue.get()) is not None:

@@ -346,6 +346,7 @@ def test_an_address_that_is_taken(files: tuple[str, str], capsys: pytest.Capture
         assert main(["serve", files[0], "--weights", files[1], "--port", str(port)]) == 1
     assert f"cannot listen at 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
     assert main(["serve", files[0], "--port", "65536"]) == 2
+    assert main(["serve", files[0], "--weights", files[1], "--tiles", "64"]) == 2
 
 
 def test_without_its_packages(

@@ -234,7 +234,7 @@ def test_messages_are_posted(web: HTTPServer, caplog: pytest.LogCaptureFixture) 
     poster = HttpPoster("127.0.0.1:9/none")
     poster.send("message")
     poster.close()
-    assert "cannot post" in caplog.text and "1 messages failed" in caplog.text
+    assert "cannot post" in caplog.text and "1 message failed" in caplog.text
 
 
 def test_darknets_flags(web: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
