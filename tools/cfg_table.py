@@ -84,8 +84,11 @@ def main() -> None:
     print(f"{len(files)} cfgs: {counts}", file=sys.stderr)
 
 
-def cfgs(folder: Path, root: Path) -> Iterator[CfgFile]:
-    """The cfgs of a folder or of a git directory, in order of path; a file that several branches share comes once."""
+def cfgs(folder: Path, root: Path, copies: bool = False) -> Iterator[CfgFile]:
+    """The cfgs of a folder or of a git directory, in order of path.
+
+    In a git directory, a file that several branches or folders share comes once, or with `copies` once for each path.
+    """
     name = folder.relative_to(root) if folder.is_relative_to(root) else folder
     if not (folder / "HEAD").is_file():
         for path in sorted(file for file in folder.rglob("*") if file.is_file() and _NAME.search(file.name)):
@@ -95,6 +98,7 @@ def cfgs(folder: Path, root: Path) -> Iterator[CfgFile]:
                 yield CfgFile(parts[0].replace("+", "/"), "", "/".join(parts[1:]), content, working_folder(path))
         return
     seen = set()
+    paths = set()
     branches = _git(folder, "for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes").decode().split()
     for branch in ["HEAD", *branches]:
         commit = _git(folder, "rev-parse", branch).decode().strip()
@@ -103,7 +107,11 @@ def cfgs(folder: Path, root: Path) -> Iterator[CfgFile]:
             blob = properties.split(" ")[-1]
             if not _NAME.search(path_in_git) or properties.startswith("120000") or blob in seen:
                 continue
-            seen.add(blob)
+            if not copies:
+                seen.add(blob)
+            elif path_in_git in paths:
+                continue
+            paths.add(path_in_git)
             content = _git(folder, "cat-file", "blob", blob)
             if _SECTION.search(content):
                 yield CfgFile(name.parts[0].replace("+", "/"), commit, path_in_git, content, Path())

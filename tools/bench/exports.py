@@ -1,81 +1,242 @@
 """Converts cfgs with random weights to every format and writes what came of it as a table; it goes on where it stopped.
 
-    python tools/bench/exports.py cfg/*.cfg --out docs/bench/exports.csv
-    python tools/bench/exports.py ~/darknet/cfg/*.cfg --out exports.csv --targets .onnx .pt2
+    python tools/bench/exports.py cfg --out exports.csv
+    python tools/bench/exports.py --table docs/cfg_table.csv --root ~/repositories --out docs/bench/exports.csv
 
-Each row is a cfg and a format: `ok` with the largest difference from our own output, relative to the largest value of
-the output it is in, or the reason why there is none. Weights are random; batch norm statistics are not 0 and 1. The
-input is the cfg's.
+The cfgs are those below folders, or the rows of a table of `tools/cfg_table.py`, whose repositories are git directories
+`OWNER+NAME/repo` below --root. Each row of the result is a cfg and a format: `ok` with the largest difference from our
+own output, relative to the largest value of the output it is in, or the reason why there is none. Weights are random;
+batch norm statistics are not 0 and 1. The network has the smallest input that all its layers accept (`ran_at`), at most
+the cfg's. Each cfg has a process of its own, and limits on time and memory. Networks that differ in nothing but [net]'s
+other options run once (`same_as`: the row that ran). What brings a new kind of layer or option comes first.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
+import os
+import resource
+import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import cfg_table
+
+from darknet_py.cfg.document import CfgDocument
 from darknet_py.errors import DarknetError
 from darknet_py.export.convert import EXPORTERS
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Job
-from darknet_py.graph.graph import parse
+from darknet_py.export.onnx import to_onnx
+from darknet_py.export.traceable import traceable
+from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
 
-COLUMNS = ("cfg", "layers", "target", "result", "difference", "seconds")
+FIELDS = ("repository", "cfg", "layers", "ran_at", "target", "result", "difference", "seconds", "same_as")
+TARGETS = (".onnx", ".xml", ".pt2", ".safetensors", ".py")
+SLACK = 120  # seconds to build a network and compute our own output, before its first format
+
+
+class Case(NamedTuple):
+    """A network to convert: its cfg, and the name of the first file that has it."""
+
+    name: str
+    content: bytes
+    folder: Path
+    files: tuple[tuple[str, str], ...]  # (repository, cfg) of all files with this network
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cfgs", nargs="+", metavar="CFG")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folders of cfgs, or git directories")
+    parser.add_argument(
+        "--table", type=Path, help="take the cfgs that this table lists, from git directories in --root"
+    )
+    parser.add_argument("--root", type=Path, default=Path(), help="folder of the repositories")
     parser.add_argument("--out", type=Path, required=True, help="the CSV file; rows that it has are not made again")
-    parser.add_argument("--targets", nargs="+", choices=list(EXPORTERS), default=[".onnx", ".xml", ".pt2"])
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--seconds", type=float, default=600, help="limit for one format of one cfg")
+    parser.add_argument("--memory", type=float, default=16, help="GiB of address space per network")
     arguments = parser.parse_args()
+    files = listed(arguments.table, arguments.root) if arguments.table else []
+    for folder in arguments.folders:
+        files += cfg_table.cfgs(folder, arguments.root)
+    cases = novel_first(distinct(files))
     done = set()
     if arguments.out.exists():
         with arguments.out.open(newline="") as file:
-            done = {(row["cfg"], row["target"]) for row in csv.DictReader(file)}
+            done = {(row["repository"], row["cfg"], row["target"]) for row in csv.DictReader(file)}
     else:
-        arguments.out.write_text(",".join(COLUMNS) + "\n")
-    for path in tqdm([Path(cfg) for cfg in arguments.cfgs], unit="cfg"):
-        missing = [target for target in arguments.targets if (path.name, target) not in done]
-        if missing:
-            rows = convert_all(path, missing)
+        arguments.out.write_text(",".join(FIELDS) + "\n")
+    warm_up()
+    for case in tqdm(cases, unit="network"):
+        missing = [target for target in arguments.targets if any((*file, target) not in done for file in case.files)]
+        for row in run(case, missing, arguments.seconds, arguments.memory):
             with arguments.out.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows)
+                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+                for number, (repository, cfg) in enumerate(case.files):
+                    if (repository, cfg, row["target"]) not in done:
+                        same = {"same_as": case.name, "seconds": ""} if number else {}
+                        writer.writerow({**row, "repository": repository, "cfg": cfg, **same})
     print(f"table in {arguments.out}")
 
 
-def convert_all(path: Path, targets: list[str]) -> list[tuple[object, ...]]:
-    """The rows of one cfg."""
+def listed(table: Path, root: Path) -> list[cfg_table.CfgFile]:
+    """The cfgs of a table, in its order; those that their repository has no more are left out with a warning."""
+    with table.open(newline="") as file:
+        rows = [(row["repository"], row["cfg"]) for row in csv.DictReader(file)]
+    found: dict[tuple[str, str], cfg_table.CfgFile] = {}
+    for repository in dict.fromkeys(name for name, _ in rows):
+        folder = root / repository.replace("/", "+") / "repo"
+        if folder.is_dir():
+            found |= {(repository, file.path): file for file in cfg_table.cfgs(folder, root, copies=True)}
+    missing = [row for row in rows if row not in found]
+    if missing:
+        print(f"{len(missing)} of {len(rows)} cfgs not found, such as {'/'.join(missing[0])}", file=sys.stderr)
+    return [found[row] for row in rows if row in found]
+
+
+def distinct(files: Sequence[cfg_table.CfgFile]) -> list[Case]:
+    """One case for all files whose networks have the same layers and input."""
+    groups: dict[str, list[cfg_table.CfgFile]] = {}
+    for file in files:
+        groups.setdefault(_layers_of(file.content), []).append(file)
+    return [
+        Case(
+            "/".join((group[0].repository, group[0].path)),
+            group[0].content,
+            group[0].folder,
+            tuple((file.repository, file.path) for file in group),
+        )
+        for group in groups.values()
+    ]
+
+
+def _layers_of(content: bytes) -> str:
+    """What distinguishes an exported network: its layers' sections, and the size and channels of its input."""
+    document = CfgDocument.from_text(content.decode("utf-8", "surrogateescape"), "")
     try:
-        model = random_model(path)
+        net = build_graph(document).net
+    except DarknetError:
+        return cfg_table.fingerprint(content)
+    return f"{document.layers_hash} {net.width} {net.height} {net.channels} {net.inputs}"
+
+
+def novel_first(cases: Sequence[Case]) -> list[Case]:
+    """The cases, those first that bring pairs of layer type and option which no earlier one has."""
+    rest = {case: _features(case.content) for case in cases}
+    seen: set[tuple[str, ...]] = set()
+    ordered = []
+    while rest:
+        best = max(rest, key=lambda case: (len(rest[case] - seen) / len(case.content), -len(case.content)))
+        seen |= rest.pop(best)
+        ordered.append(best)
+    return ordered
+
+
+def _features(content: bytes) -> set[tuple[str, ...]]:
+    """The kinds of layers with their options; words such as activations with their value."""
+    document = CfgDocument.from_text(content.decode("utf-8", "surrogateescape"), "")
+    return {
+        (section.name, option[0], option[1] if option[1].isalpha() else "")
+        for section in document.sections[1:]
+        for option in section.options
+    }
+
+
+def warm_up() -> None:
+    """Imports torch's exporters for all processes. They are forked: torch must have started no threads before."""
+    torch.set_num_threads(1)
+    model = random_model(b"[net]\nwidth=8\nheight=8\n[convolutional]\nfilters=1\n")
+    to_onnx(Job.of(model, ExportOptions()))
+
+
+def run(case: Case, targets: Sequence[str], seconds: float, memory: float) -> Iterator[dict[str, Any]]:
+    """The rows of one network, made by a process that is started again after a format that it did not survive."""
+    left = list(targets)
+    while left:
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        arguments = (case, tuple(left), memory, sender)
+        process = multiprocessing.get_context("fork").Process(target=convert_all, args=arguments)
+        process.start()
+        sender.close()
+        limit = seconds + SLACK
+        try:
+            while left:
+                if not wait([receiver], limit):
+                    row = {"result": f"took more than {limit:g} seconds"}
+                    break
+                try:
+                    row = receiver.recv()
+                except EOFError:
+                    process.join()
+                    row = {"result": f"the process ended with code {process.exitcode}"}
+                    break
+                limit = seconds
+                yield {"target": left.pop(0), **row}
+            else:
+                return
+        finally:
+            process.kill()
+            process.join()
+        yield {"target": left.pop(0), **row}
+
+
+def convert_all(case: Case, targets: Sequence[str], memory: float, sender: Any) -> None:
+    """Sends a row for each format."""
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
+    os.chdir(case.folder)
+    row: dict[str, Any] = {}
+    try:
+        model = random_model(case.content)
         job = Job.of(model, ExportOptions())
+        row = {"layers": len(model.graph.layers), "ran_at": f"{model.graph.net.width}x{model.graph.net.height}"}
     except DarknetError as error:
-        return [(path.name, "", target, reason(error), "", "") for target in targets]
-    rows: list[tuple[object, ...]] = []
+        for _ in targets:
+            sender.send({**row, "result": reason(error)})
+        return
     for target in targets:
         start = time.perf_counter()
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                found = EXPORTERS[target].export(job, Path(folder) / f"network{target}").differences
-            result, difference = "ok", f"{max(item.relative for item in found):.1e}"
+            result = {"result": "ok", "difference": f"{convert_one(job, target):.1e}"}
         except DarknetError as error:
-            result, difference = reason(error), ""
-        seconds = round(time.perf_counter() - start)
-        rows.append((path.name, len(model.graph.layers), target, result, difference, seconds))
-    return rows
+            result = {"result": reason(error)}
+        except Exception as error:
+            result = {"result": f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]}
+        sender.send({**row, **result, "seconds": round(time.perf_counter() - start)})
 
 
-def random_model(path: Path) -> ModelFile:
-    """The network of a cfg with random weights. Raises CfgError."""
+def convert_one(job: Job, target: str) -> float:
+    """The largest relative difference of a network in another format. Raises DarknetError where it is too large."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / f"network{target}"
+        if target in EXPORTERS:
+            found = EXPORTERS[target].export(job, out).differences
+        else:
+            job.model.write(out)
+            found = job.compare(str(out), traceable(ModelFile.read(out), job.reference.outputs))
+    return max(item.relative for item in found)
+
+
+def random_model(content: bytes) -> ModelFile:
+    """The network of a cfg, at a small size, with random weights. Raises CfgError."""
     torch.manual_seed(0)
-    net = Network(parse(path))
+    document = CfgDocument.from_text(content.decode("utf-8", "surrogateescape"), "")
+    graph: Graph = cfg_table.small(build_graph(document))
+    net = Network(graph)
     generator = torch.Generator().manual_seed(1)
     for name, values in net.state_dict().items():
         if name.endswith((".variance", ".scale")):
@@ -86,8 +247,8 @@ def random_model(path: Path) -> ModelFile:
 
 
 def reason(error: DarknetError) -> str:
-    """The first line of a message, without the path."""
-    return str(error).splitlines()[0].rpartition(".cfg: ")[2]
+    """The first line of a message."""
+    return str(error).splitlines()[0].removeprefix(": ")
 
 
 if __name__ == "__main__":
