@@ -1,4 +1,4 @@
-"""A detector that another runtime runs, with the methods of `Network` that detect."""
+"""A network that another runtime runs, with the methods of `Network` for inference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BackendNetwork:
-    """Detects by a runtime. Decoding takes place in the runtime, thresholds and suppression here.
+    """Runs by a runtime. Decoding takes place in the runtime, thresholds and suppression here.
 
     Args:
         net: The network that it runs.
@@ -59,6 +59,18 @@ class BackendNetwork:
         """See `Network.nms_kind`."""
         return self._net.nms_kind
 
+    def __call__(self, x: Tensor) -> Predictions | Tensor:
+        """As the network itself: a detector's predictions, or the output of another network.
+
+        Args:
+            x: (B, C, height, width) RGB in 0..1, at the network's input size.
+
+        Raises:
+            DarknetError: The input has another shape.
+        """
+        outputs = self._outputs(x)
+        return Predictions(*outputs) if self.graph.detection_specs else outputs[0]
+
     def predict(self, x: Tensor, hier: float | None = None) -> Predictions:
         """As `Network.predict`.
 
@@ -67,22 +79,27 @@ class BackendNetwork:
             hier: The probability that it was made with, or None for that.
 
         Raises:
-            DarknetError: The input has another shape, or hier is another.
+            DarknetError: The input has another shape, hier is another, or the network has no detection layer.
         """
         if hier is not None and hier != self._hier and any(spec.tree for spec in self.graph.detection_specs):
             raise DarknetError(f"hier: expected {self._hier}, with which this back end was made, got {hier}")
+        if not self.graph.detection_specs:
+            raise DarknetError(f"{self.graph.path}: this network has no detection layer")
+        return Predictions(*self._outputs(x))
+
+    def _outputs(self, x: Tensor) -> Sequence[Tensor]:
         if self._batch is None:
-            return Predictions(*self._run(x))
+            return self._run(x)
         if tuple(x.shape[1:]) != tuple(self.graph.input):
             expected = ", ".join(map(str, self.graph.input))
             raise DarknetError(f"expected an input of (batch, {expected}), got {tuple(x.shape)}")
         parts = [self._run_part(part, self._batch) for part in x.split(self._batch)]
-        return parts[0] if len(parts) == 1 else Predictions(*map(torch.cat, zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
 
-    def _run_part(self, x: Tensor, batch: int) -> Predictions:
+    def _run_part(self, x: Tensor, batch: int) -> list[Tensor]:
         missing = batch - len(x)
         filled = torch.cat((x, x.new_zeros(missing, *x.shape[1:]))) if missing else x
-        return Predictions(*(output[: len(x)] for output in self._run(filled)))
+        return [output[: len(x)] for output in self._run(filled)]
 
     def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[Detections]:
         """As `Network.boxes`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from darknet_py.model.network import Network
 logger = logging.getLogger(__name__)
 
 _FOLDER = "networks"
+_CHECKSUM_BYTES = 16  # at the beginning of each file
 
 
 def digest(net: Network, *more: object) -> str:
@@ -30,18 +32,36 @@ def digest(net: Network, *more: object) -> str:
 
 
 def cached(name: str, make: Callable[[], bytes]) -> bytes:
-    """The content of a file of the cache, which is made where it is not there yet.
+    """The content of a file of the cache, which is made where it is not there yet, or damaged.
 
-    A cache that cannot be written costs the time to make the content again, and a warning.
+    Processes that need the same file at the same time each make it; the last one's stays. A cache that cannot be
+    written costs the time to make the content again, and a warning.
     """
     path = cache_folder() / _FOLDER / name
-    try:
-        return path.read_bytes()
-    except OSError:
-        content = make()
+    content = _read(path)
+    if content is not None:
+        return content
+    content = make()
     try:
         make_folder(path.parent)
-        write_atomically(path, content)
+        write_atomically(path, [_checksum(content), content])
     except DarknetError as error:
         logger.warning("%s; it is made again next time", error)
     return content
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of a file that begins with its checksum; None where it cannot be read or is not what was written."""
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    content = stored[_CHECKSUM_BYTES:]
+    if stored[:_CHECKSUM_BYTES] == _checksum(content):
+        return content
+    logger.warning("%s: damaged; it is made again", path)
+    return None
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()

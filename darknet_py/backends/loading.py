@@ -27,6 +27,7 @@ def load(
     backend: None = None,
     precision: str = "fp32",
     batch: int = 1,
+    calibrate: str | Path = "",
     **options: Unpack[LoadOptions],
 ) -> Network: ...
 
@@ -39,6 +40,7 @@ def load(
     backend: str,
     precision: str = "fp32",
     batch: int = 1,
+    calibrate: str | Path = "",
     **options: Unpack[LoadOptions],
 ) -> BackendNetwork: ...
 
@@ -56,6 +58,7 @@ def load(
     backend: str | None = None,
     precision: str = "fp32",
     batch: int = 1,
+    calibrate: str | Path = "",
 ) -> Network | BackendNetwork:
     """Loads a network, ready for inference.
 
@@ -71,8 +74,9 @@ def load(
             whether a network with random weights detects.
         ignore_rest: Whether a `.weights` file may go on after the last layer, as in Darknet.
         backend: Detectors: the runtime, see `open_backend`: torch, compile, onnxruntime, openvino or auto.
-        precision: With a back end: fp32, bf16, fp16 or auto.
+        precision: With a back end: fp32, bf16, fp16, int8 or auto.
         batch: With a back end: images per call.
+        calibrate: With int8: a folder, glob or list of images like those to come.
 
     Returns:
         The network in evaluation mode, `loaded_layers` of it with weights from the file; with `backend` a detector that
@@ -95,4 +99,4 @@ def load(
         random_weights=random_weights,
         ignore_rest=ignore_rest,
     )
-    return net if backend is None else open_backend(net, backend, precision, batch)
+    return net if backend is None else open_backend(net, backend, precision, batch, calibrate=calibrate)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from darknet_py.backends.backend_network import BackendNetwork
-from darknet_py.backends.choose import BoxDifference, box_difference, pairs_to_try, start
-from darknet_py.backends.runners import BACKENDS
+from darknet_py.backends.choose import BoxDifference, output_difference, pairs_to_try, start
+from darknet_py.backends.runners import BACKENDS, Request
 from darknet_py.cli.benchmark import Timing, random_images, threshold, time_in_turns
 from darknet_py.errors import DarknetError
 from darknet_py.inference.nms import postprocess
+from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
 
 
@@ -31,41 +34,46 @@ class BackendTiming(NamedTuple):
     reason: str = ""
 
 
-def compare_backends(net: Network, names: Sequence[str], *, batch: int, seconds: float) -> list[BackendTiming]:
+def compare_backends(
+    net: Network, names: Sequence[str], *, batch: int, seconds: float, calibrate: str | Path = ""
+) -> list[BackendTiming]:
     """Measures back ends in turns with torch in float32.
 
     Args:
-        net: A detector.
+        net: A network.
         names: Names of `BACKENDS`, or "all": those installed, without the compiler.
         batch: Images per call.
         seconds: Time to measure.
+        calibrate: Images for int8; without, it is not among the precisions.
 
     Raises:
         MissingExtra: A back end that was named is not installed.
-        DarknetError: The network has no detection layer.
+        DarknetError: A back end that was named cannot run the network.
     """
-    if not net.detectors:
-        raise DarknetError(f"{net.graph.path}: this network has no detection layer; back ends run detectors")
     chosen = [
         name
         for name, item in BACKENDS.items()
         if name in names or ("all" in names and item.measured and item.is_installed)
     ]
     pairs = [pair for name in dict.fromkeys(["torch", *chosen]) for pair in pairs_to_try(net, name, "auto")]
+    request = Request(net, batch=batch, calibrate=calibrate)
+    if calibrate:
+        pairs += [(name, "int8") for name in chosen if "int8" in BACKENDS[name].precisions]
     x = random_images(net, batch, net.device)
     rows: dict[tuple[str, str], BackendTiming] = {}
     functions: dict[str, Callable[[], object]] = {}
     with torch.inference_mode():
-        expected = start(net, "torch", "fp32", batch).predict(x)
-        suppression = (threshold(expected), 0.45, *net.nms_kind)
+        expected = start(request, "torch")(x)
+        suppression = (threshold(expected), 0.45, *net.nms_kind) if isinstance(expected, Predictions) else None
 
         def run(opened: BackendNetwork) -> object:
-            return postprocess(opened.predict(x), *suppression)
+            output = opened(x)
+            return postprocess(output, *suppression) if suppression and isinstance(output, Predictions) else output
 
         for backend, precision in pairs:
             try:
-                opened = start(net, backend, precision, batch)
-                difference = box_difference(expected, opened.predict(x))
+                opened = start(replace(request, precision=precision), backend)
+                difference = output_difference(expected, opened(x))
             except DarknetError as error:
                 if backend in names:
                     raise

@@ -15,6 +15,7 @@ from darknet_py.cli.backend_benchmark import backend_lines, compare_backends
 from darknet_py.cli.benchmark import InferenceTiming, Timing, TrainingTiming
 from darknet_py.cli.common import (
     amp_argument,
+    calibrate_argument,
     device_or_default,
     json_argument,
     network_arguments,
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=(*BACKENDS, "all"),
         help="also compare this back end with torch, in turns, in each precision of this machine; may be repeated",
     )
+    calibrate_argument(parser, "int8 is compared too")
     parser.add_argument("--compile", action="store_true", help="inference through torch.compile (with CUDA graphs)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: those of torch)")
     parser.add_argument("--seconds", type=seconds, default=5.0, help="time to measure (default: 5)")
@@ -77,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
         result["training"] = {"batch": batch, **_to_dict(timing_of_training)}
         lines += _training_table(timing_of_training, f"training, mini-batch {batch}")
     if args.backend:
-        rows = compare_backends(load(), args.backend, batch=args.batch or 1, seconds=args.seconds)
+        rows = compare_backends(
+            load(), args.backend, batch=args.batch or 1, seconds=args.seconds, calibrate=args.calibrate
+        )
         result["backends"] = [row._asdict() | {"times": _to_dict(row.times)} for row in rows]
         lines += backend_lines(rows)
     if args.json:

@@ -80,10 +80,18 @@ def backend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         "--amp",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=("auto", "fp32", "bf16", "fp16", "int8"),
         default="fp32",
-        help="of all layers but the heads; auto: bf16 or fp16 where the hardware has it and boxes stay close "
-        "(default: fp32)",
+        help="of all layers but the heads; auto: bf16 or fp16 where the hardware has it and boxes stay close; "
+        "int8: by onnxruntime and openvino (default: fp32)",
+    )
+    calibrate_argument(parser, "for --precision int8")
+
+
+def calibrate_argument(parser: argparse._ActionsContainer, use: str) -> None:
+    """--calibrate, for `export.quantize`."""
+    parser.add_argument(
+        "--calibrate", metavar="IMAGES", default="", help=f"a folder or list of images like those to come; {use}"
     )
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
-from darknet_py.cli.common import fraction, output_file, positive, size_arguments, weights_arguments
+from darknet_py.backends.exported import check_measurable, map_cost
+from darknet_py.cli.common import calibrate_argument, fraction, output_file, positive, size_arguments, weights_arguments
 from darknet_py.counted import counted
 from darknet_py.data.datafile import read_names
 from darknet_py.errors import DarknetError
-from darknet_py.export.convert import EXPORTERS, SUFFIXES, convert
+from darknet_py.export.convert import EXPORTERS, SUFFIXES, convert, read_source
 from darknet_py.export.export_options import DYNAMIC, OUTPUTS, PRECISIONS, ExportOptions
+from darknet_py.graph.graph import resized
+from darknet_py.model.load import build
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +46,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "(default: boxes, raw without detection layers)",
     )
     exported.add_argument("--precision", choices=PRECISIONS, help="of all layers but the heads (default: fp32)")
+    calibrate_argument(exported, "for --precision int8")
+    exported.add_argument(
+        "--data", metavar="FILE", help="labeled data on which to measure what the exported network costs in mAP"
+    )
     exported.add_argument("--batch", type=positive, metavar="N", help="images per call (default: 1)")
     exported.add_argument(
         "--dynamic", choices=DYNAMIC, help="what stays open: the number of images, their size, or both (default: none)"
@@ -56,21 +65,28 @@ def run(args: argparse.Namespace) -> int:
     names = read_names(args.names) if args.names else ()
     chosen = {
         name: value
-        for name in ("outputs", "precision", "batch", "dynamic", "width", "height", "thresh", "nms")
-        if (value := vars(args)[name]) is not None
+        for name in ("outputs", "precision", "calibrate", "batch", "dynamic", "width", "height", "thresh", "nms")
+        if (value := vars(args)[name]) not in (None, "")
     }
     if chosen and args.cutoff:
         raise DarknetError(f"--{next(iter(chosen))}: does not apply with --cutoff")
+    options = ExportOptions(**chosen)
+    if args.data:
+        check_measurable(Path(args.out), options)
     out = convert(
         args.cfg,
         args.weights,
         args.out,
         names,
         args.cutoff,
-        ExportOptions(**chosen) if chosen else None,
+        options if chosen else None,
         random_weights=args.random_weights,
         ignore_rest=args.ignore_rest,
         seed=args.seed,
     )
     print(f"wrote {out} ({counted(out.stat().st_size, 'byte')})")
+    if args.data:
+        model = read_source(args.cfg, args.weights, names, None, args.ignore_rest)
+        model = replace(model, graph=resized(model.graph, args.width, args.height))
+        print(map_cost(build(model), out, options, args.data))
     return 0

@@ -210,7 +210,7 @@ def load_detector(args: argparse.Namespace) -> BackendNetwork:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     net.names = list(names_of_arguments(args, net)) or net.names
     args.thresh = net.threshold(args.thresh)
-    return open_backend(net, args.backend, args.precision, args.batch, args.hier)
+    return open_backend(net, args.backend, args.precision, args.batch, args.hier, args.calibrate)
 
 
 def detect_options(args: argparse.Namespace, names: Sequence[str]) -> DetectOptions:

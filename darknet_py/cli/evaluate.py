@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace, device: str, context: DistContext) -> int:
     net = build(model, device, random_weights=args.random_weights)
     predictor = None
     if not args.loss or args.backend != "torch":
-        predictor = open_backend(net, args.backend, args.precision, args.batch)
+        predictor = open_backend(net, args.backend, args.precision, args.batch, calibrate=args.calibrate)
     options = EvalOptions(
         protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
         iou_thresh=args.iou_thresh,

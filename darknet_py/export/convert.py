@@ -17,8 +17,9 @@ from darknet_py.export.openvino import OpenvinoExporter
 from darknet_py.export.safe_unpickle import is_foreign
 from darknet_py.export.standalone import StandaloneExporter
 from darknet_py.export.state_dicts import read_state_dict
-from darknet_py.export.torch_export import ExportedProgramExporter, TorchScriptExporter
+from darknet_py.export.torch_export import CompiledExporter, ExportedProgramExporter, TorchScriptExporter
 from darknet_py.export.weight_tools import partial
+from darknet_py.files import check_output_file
 from darknet_py.model.model_file import WEIGHT_SUFFIXES, ModelFile
 from darknet_py.model.network import Network
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 EXPORTERS: dict[str, Exporter] = {
     ".onnx": OnnxExporter(),
     ".xml": OpenvinoExporter(),
+    ".aoti.pt2": CompiledExporter(),
     ".pt2": ExportedProgramExporter(),
     ".torchscript": TorchScriptExporter(),
     ".ts": TorchScriptExporter(),
@@ -81,7 +83,7 @@ def convert(
     out = Path(out)
     if cutoff is None and out.suffix not in SUFFIXES:
         raise DarknetError(f"{out}: expected an ending of {', '.join(SUFFIXES)}, got {out.suffix or 'none'!r}")
-    exporter = EXPORTERS.get(out.suffix) if cutoff is None else None
+    exporter = exporter_of(out) if cutoff is None else None
     if exporter is None and options is not None:
         raise DarknetError(f"{out}: options of an exported network do not apply to weights")
     if weights is None and cfg is not None and Path(cfg).suffix == ".weights":
@@ -90,8 +92,8 @@ def convert(
         options = options or ExportOptions()
         options.check()
         check_offered(exporter, out, options)
-        _check_writable(out)
-    model = _read(cfg, weights, names, cutoff, ignore_rest)
+        check_output_file(out)  # before minutes of work
+    model = read_source(cfg, weights, names, cutoff, ignore_rest)
     if random_weights or not (exporter or weights or model.tensors):
         model = _with_initial_weights(model, seed)
     if cutoff is not None:
@@ -105,16 +107,15 @@ def convert(
     return out
 
 
-def _check_writable(out: Path) -> None:
-    """Raises DarknetError before minutes of work are spent on a file that cannot be written."""
-    if not out.parent.is_dir():
-        raise DarknetError(f"{out}: cannot write: there is no folder {out.parent}")
+def exporter_of(out: Path) -> Exporter | None:
+    """The exporter of a file's ending; None for checkpoints and `.weights`."""
+    return next((exporter for suffix, exporter in EXPORTERS.items() if out.name.endswith(suffix)), None)
 
 
-def _read(
+def read_source(
     cfg: str | Path | None, weights: str | Path | None, names: Sequence[str], cutoff: int | None, ignore_rest: bool
 ) -> ModelFile:
-    """The network of a cfg with the arrays of any file that has them."""
+    """The network of a cfg with the arrays of any file that has them; arguments and errors as of `convert`."""
     if cfg is None or weights is None or not is_foreign(weights):
         return ModelFile.read(cfg, weights, cutoff=cutoff, names=names, ignore_rest=ignore_rest)
     return read_state_dict(ModelFile.read(cfg, names=names), weights)

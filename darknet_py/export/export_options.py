@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from darknet_py.cfg.net import NetSpec
 from darknet_py.errors import CfgError, DarknetError
@@ -11,7 +12,7 @@ from darknet_py.graph.graph import Graph, resized
 from darknet_py.layers.base import HIER_THRESH
 
 OUTPUTS = ("raw", "boxes", "nms")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DYNAMIC = ("none", "batch", "size", "both")
 
 
@@ -23,7 +24,8 @@ class ExportOptions:
         outputs: "boxes": decoded candidates before any threshold. "nms": detections after the confidence threshold and
             non-maximum suppression. "raw": what each head reads, or the output of a network without detection layers.
             Empty: "boxes" of a detector, else "raw".
-        precision: Of all layers but the heads: fp32, fp16 or bf16.
+        precision: Of all layers but the heads: fp32, fp16, bf16 or int8.
+        calibrate: A folder, glob or list of images like those that an int8 network will see.
         batch: Images per call, where that is fixed.
         dynamic: What the exported network takes any number of: "none", "batch", "size" or "both".
         width: Input width in pixels, instead of the cfg's.
@@ -35,6 +37,7 @@ class ExportOptions:
 
     outputs: str = ""
     precision: str = "fp32"
+    calibrate: str | Path = ""
     batch: int = 1
     dynamic: str = "none"
     width: int | None = None
@@ -73,11 +76,21 @@ class ExportOptions:
         ):
             if value not in known:
                 raise DarknetError(f"{name}: expected one of {', '.join(filter(None, known))}, got {value!r}")
+        check_calibration(self.precision, self.calibrate)
         if self.batch < 1:
             raise DarknetError(f"batch: expected at least 1, got {self.batch}")
         for name, fraction in (("thresh", self.thresh), ("nms", self.nms), ("hier", self.hier)):
             if not 0 <= fraction <= 1:
                 raise DarknetError(f"{name}: expected a number from 0 to 1, got {fraction}")
+
+
+def check_calibration(precision: str, calibrate: str | Path) -> None:
+    """Raises DarknetError for int8 without images to calibrate it, or images without int8."""
+    if (precision == "int8") != bool(calibrate):
+        expected = (
+            "images, from which int8 takes its scales" if precision == "int8" else "none, as only int8 needs them"
+        )
+        raise DarknetError(f"calibrate: expected {expected}, got {str(calibrate) or 'none'}")
 
 
 def size_step(graph: Graph) -> int:

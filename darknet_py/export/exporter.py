@@ -13,6 +13,7 @@ from torch import Tensor
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.export.export_options import ExportOptions, example_size, size_step
 from darknet_py.export.metadata import describe
+from darknet_py.export.quantize import calibration_inputs
 from darknet_py.export.traceable import TraceableNetwork, traceable
 from darknet_py.export.verify import Difference, Runner, check_images, verify
 from darknet_py.files import write_atomically
@@ -20,6 +21,8 @@ from darknet_py.graph.graph import resized
 from darknet_py.model.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
+
+_COMPARED_IMAGES = 8  # of the calibration images
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +35,11 @@ class Job:
         outputs: "raw", "boxes" or "nms".
         options: How it is exported.
         metadata: Texts that the file contains.
-        inputs: Images to compare with; the first is also the example that the network is traced with.
+        example: Images that the network is traced with.
+        inputs: Images to compare with.
         step: Pixels by which an open size grows; 0 where the size is fixed.
         model: What the network is built from, at the size of the export.
+        calibration: Inputs from which the scales of int8 come; empty in other precisions.
     """
 
     network: TraceableNetwork
@@ -42,9 +47,11 @@ class Job:
     outputs: str
     options: ExportOptions
     metadata: Mapping[str, str]
+    example: Tensor
     inputs: Sequence[Tensor]
     step: int
     model: ModelFile
+    calibration: Sequence[Tensor] = ()
 
     @classmethod
     def of(cls, model: ModelFile, options: ExportOptions) -> Job:
@@ -60,12 +67,17 @@ class Job:
         step = size_step(graph) if options.any_size else 0
         height, width = example_size(graph.net, step) if step else (graph.net.height, graph.net.width)
         batch = 2 if options.any_batch else options.batch
-        inputs = [check_images(batch, graph.net.channels, height, width)]
+        example = check_images(batch, graph.net.channels, height, width)
+        inputs: Sequence[Tensor] = [example]
         if options.dynamic != "none":  # another number and size than those of the example
             more = 3 if options.any_batch else batch
-            inputs.append(check_images(more, graph.net.channels, height + step, width + 2 * step, seed=1))
+            inputs = [example, check_images(more, graph.net.channels, height + step, width + 2 * step, seed=1)]
+        calibration: Sequence[Tensor] = ()
+        if options.precision == "int8":  # its scales are those of real images; noise is outside of them
+            calibration = calibration_inputs(graph, options.calibrate, batch)
+            inputs = calibration[: -(-_COMPARED_IMAGES // batch)]
         metadata = describe(graph, model.names, options, reference.output_names)
-        return cls(network, reference, outputs, options, metadata, inputs, step, model)
+        return cls(network, reference, outputs, options, metadata, example, inputs, step, model, calibration)
 
     def compare(self, what: str, run: Runner, inputs: Sequence[Tensor] | None = None) -> list[Difference]:
         """Compares the exported network with ours. Raises DarknetError where they differ."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from darknet_py.errors import DarknetError
 from darknet_py.export.exporter import ExportResult, Job
+from darknet_py.export.quantize import quantize_onnx
 from darknet_py.export.tensorrt_ops import TENSORRT_OPS
 from darknet_py.export.traceable import BOX_OUTPUTS, INPUT_NAME
 from darknet_py.export.tracing import quiet, trace
@@ -25,12 +27,15 @@ _MOST_BYTES = (1 << 31) - 1  # of a protobuf message
 _CHECKED_CANDIDATES = 50  # per image, above the threshold with which suppression is checked
 _ROUNDED = 0.05  # of the detections may differ: an IoU that is the threshold but for rounding
 
+# Several formats are made of the same file, which takes longest to make.
+_CONTENTS: WeakKeyDictionary[Job, bytes] = WeakKeyDictionary()
+
 
 class OnnxExporter:
     """ONNX for onnxruntime, OpenVINO, OpenCV 5, TensorRT and others."""
 
     outputs = ("raw", "boxes", "nms")
-    precisions = ("fp32", "fp16")
+    precisions = ("fp32", "fp16", "int8")
 
     def export(self, job: Job, out: Path) -> ExportResult:
         """Raises DarknetError where ONNX cannot express the network or onnxruntime computes something else."""
@@ -43,11 +48,24 @@ class OnnxExporter:
         return ExportResult({out: content}, differences, [note for note in notes if note])
 
 
-def to_onnx(job: Job) -> bytes:
+def to_onnx(job: Job, quantized: bool = True) -> bytes:
     """The network as the content of an ONNX file, with the outputs of `job.network`.
 
-    Raises MissingExtra without the packages onnx and onnxscript, DarknetError for a network that cannot be traced.
+    Args:
+        job: The network.
+        quantized: Whether a network that is asked for in int8 is quantized.
+
+    Raises:
+        MissingExtra: The packages onnx and onnxscript, or NNCF for int8, are not installed.
+        DarknetError: The network cannot be traced.
     """
+    if job not in _CONTENTS:
+        _CONTENTS[job] = _to_onnx(job)
+    content = _CONTENTS[job]
+    return quantize_onnx(content, job.calibration) if quantized and job.calibration else content
+
+
+def _to_onnx(job: Job) -> bytes:
     onnx = require("onnx", "onnx", "ONNX")
     require("onnxscript", "onnx", "ONNX")
     traced = trace(job)

@@ -35,7 +35,7 @@ def trace(job: Job) -> torch.export.ExportedProgram:
     with quiet(), torch.no_grad():
         try:
             return torch.export.export(
-                job.network, (job.inputs[0],), dynamic_shapes=(shape,) if shape else None, strict=False
+                job.network, (job.example,), dynamic_shapes=(shape,) if shape else None, strict=False
             )
         except Exception as error:  # torch raises many kinds
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,9 +16,11 @@ import torch
 import darknet_py
 from darknet_py.errors import DarknetError, MissingExtra
 from darknet_py.export.export_options import ExportOptions
-from darknet_py.export.onnx import OPSET
+from darknet_py.export.onnx import OPSET, run_onnx
+from darknet_py.export.openvino import run_openvino
 from darknet_py.export.tensorrt_ops import TENSORRT_OPS
 from darknet_py.export.verify import check_images
+from darknet_py.inference.detect import prepare
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from tests.export.export_cases import CASES, CONV_RECURRENT, TEXT, Files, write_case, write_cfg
@@ -26,6 +28,7 @@ from tests.export.export_cases import CASES, CONV_RECURRENT, TEXT, Files, write_
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
 IMAGES = check_images(1, 3, 32, 64, seed=5)
 
@@ -159,24 +162,51 @@ def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.reference
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo-fastest-1.1", "mbv2-nano-voc"])
+@pytest.mark.parametrize("name", ["yolo-fastest-1.1", "yolo-fastest-1.1-xl", "mbv2-nano-voc"])
 def test_real_weights_give_cs_boxes(name: str, reference: Path, tmp_path: Path) -> None:
-    """Exact inputs, through onnxruntime and OpenCV 5, against the boxes of C Darknet."""
+    """Exact inputs, through onnxruntime, OpenVINO and OpenCV 5, against the boxes of C Darknet."""
     cfg, weights = (reference / "real" / f"{name}.{ending}" for ending in ("cfg", "weights"))
     path = darknet_py.convert(cfg, weights, tmp_path / "a.onnx", options=ExportOptions(width=320, height=320))
     suppression = darknet_py.load(cfg).nms_kind
     network = cv2.dnn.readNetFromONNX(str(path))
+    by_openvino = run_openvino(path)
     for photo, rows in json.loads((reference / "real" / "boxes.json").read_text())[name]["boxes"].items():
         image = cv2.cvtColor(cv2.imread(str(reference / "real" / f"{photo}_320x320.png")), cv2.COLOR_BGR2RGB)
         x = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous().float() / 255
         by_runtime = run(path, x)
         network.setInput(x.numpy())
         by_opencv = dict(zip(by_runtime, network.forward(list(by_runtime)), strict=True))
-        for outputs in (by_runtime, by_opencv):
-            predictions = Predictions(*(torch.from_numpy(values) for values in outputs.values()))
+        outputs = [[torch.from_numpy(values) for values in found.values()] for found in (by_runtime, by_opencv)]
+        for predictions in (Predictions(*values) for values in [*outputs, by_openvino(x)]):
             (found,) = postprocess(predictions, 0.2, 0.45, *suppression)
             got = sorted([item.class_id, round(item.confidence, 3), item.confidence, *item.box] for item in found)
             expected = sorted([row[0], round(row[1], 3), *row[1:6]] for row in rows)
             assert len(got) == len(expected) > 0
             # Sums in another order, and the six digits of the file.
             assert np.abs(np.array(got)[:, 2:] - np.array(expected)[:, 2:]).max() < 1e-4
+
+
+@pytest.mark.reference
+@pytest.mark.slow
+def test_real_weights_at_any_batch_and_size(reference: Path, tmp_path: Path) -> None:
+    """One file at 320 x 320 and 608 x 352, with one and seven photos, through onnxruntime and OpenVINO.
+
+    The boxes are those of the network itself, whose layers are compared with C's.
+    """
+    cfg, weights = (reference / "real" / f"yolo-fastest-1.1.{ending}" for ending in ("cfg", "weights"))
+    path = darknet_py.convert(cfg, weights, tmp_path / "a.onnx", options=ExportOptions(dynamic="both"))
+    runners = {"onnxruntime": run_onnx(path.read_bytes()), "OpenVINO": run_openvino(path)}
+    photos = [cv2.imread(str(reference / "real" / f"{name}.jpg"))[:, :, ::-1] for name in ("dog", "person", "horses")]
+    for width, height in ((320, 320), (608, 352)):
+        net = darknet_py.load(cfg, weights, width=width, height=height)
+        inputs = [prepare(net, np.ascontiguousarray(photo)) for photo in photos]
+        for batch in (1, 7):
+            x = torch.stack([inputs[number % 3] for number in range(batch)])
+            expected = net.boxes(x, 0.2, 0.45)
+            for name, runner in runners.items():
+                got = postprocess(Predictions(*runner(x)), 0.2, 0.45, *net.nms_kind)
+                for ours, theirs in zip(expected, got, strict=True):
+                    assert theirs.class_ids.tolist() == ours.class_ids.tolist() and len(ours.class_ids) > 0, name
+                    # Sums in another order, as in the tests of C's boxes above.
+                    assert np.abs(theirs.boxes - ours.boxes).max() < 1e-4, name
+                    assert np.abs(theirs.confidences - ours.confidences).max() < 1e-4, name

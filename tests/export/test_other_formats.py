@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.errors import WeightsError
+from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.verify import check_images
 from darknet_py.model.model_file import ModelFile
@@ -90,6 +91,25 @@ def test_exported_program_of_any_size(files: Files) -> None:
     for batch, height, width in ((1, 32, 64), (7, 64, 48)):
         x = check_images(batch, 3, height, width, seed=batch)
         assert_ours(list(module(x)), files, x)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_program(files: Files) -> None:
+    out = darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(".aoti.pt2"), ["cat", "dog"])
+    module = torch._inductor.aoti_load_package(str(out))
+    assert_ours(list(module(IMAGES)), files)
+    assert json.loads(module.get_metadata()["names"]) == ["cat", "dog"]
+
+
+def test_a_missing_compiler(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile(*arguments: object, **options: object) -> None:
+        raise RuntimeError("No working C++ compiler found in the configuration\nand more lines")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compile)
+    with pytest.raises(DarknetError, match=r"such as g\+\+\): No working C\+\+ compiler found in the configuration$"):
+        darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(".aoti.pt2"))
+    assert not files.cfg.with_suffix(".aoti.pt2").exists()
 
 
 @pytest.mark.parametrize("suffix", [".torchscript", ".ts"])
