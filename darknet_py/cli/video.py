@@ -35,6 +35,7 @@ from darknet_py.errors import DataError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.inference.detect import detect, uses_letter_box
 from darknet_py.inference.detections import Detections, JsonFrame
+from darknet_py.inference.tracking import ObjectTracker
 from darknet_py.view.draw import save_image
 from darknet_py.view.video_writer import VideoFile
 from darknet_py.view.window import check_window, show
@@ -66,6 +67,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ext-output", action="store_true", help="with --darknet: print the pixel coordinates of boxes"
     )
     darknet_argument(parser, "`detector demo` prints: objects and frames per second of each frame")
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="number the objects: the same in all frames, drawn and in JSON (extra: track)",
+    )
     stream_arguments(parser)
 
 
@@ -105,6 +111,7 @@ class _VideoDetection:
     def __init__(self, args: argparse.Namespace, net: BackendNetwork, frames: FrameReader, streams: VideoStreams):
         self.args, self.net, self.frames, self.streams = args, net, frames, streams
         self.lines: DemoLines | None = None
+        self.tracker = ObjectTracker(frames.rate / (args.skip + 1)) if args.track else None
         self.count = 0
         self.seconds = 0.0
         self.interrupted = False
@@ -160,7 +167,8 @@ class _VideoDetection:
         while batch := list(islice(frames, self.args.batch)):
             found = detect(self.net, [self._resized(image) for _, image in batch], options)
             for (number, image), detections in zip(batch, found, strict=True):
-                yield number, image, detections.visible()
+                visible = detections.visible()
+                yield number, image, self.tracker.update(visible) if self.tracker else visible
 
     def _resized(self, image: Image) -> Image:
         """At the network's size by OpenCV's resize, as in C's `demo`; letterboxed frames are resized as images are."""
