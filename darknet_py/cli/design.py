@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from darknet_py.cli.common import output_file, positive
-from darknet_py.cli.design_search import list_of, search, search_arguments
+from darknet_py.cli.design_search import check_no_search_options, list_of, search, search_arguments
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DarknetError
 from darknet_py.files import write_atomically
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         args.cfg, args.csp = args.csp, "csp"  # `--csp CFG`
     if args.search:
         return _search(args)
+    check_no_search_options(args)
     text = _converted_cfg(args) if args.cfg else _designed_cfg(args)
     if args.write:
         write_atomically(args.write, text.encode())

@@ -44,9 +44,7 @@ def search_arguments(parser: argparse.ArgumentParser) -> None:
         "(csp,none); every combination within the budget becomes a cfg",
     )
     group.add_argument("--search", action="store_true", help="write all combinations and the front of the best ones")
-    group.add_argument(
-        "--out", type=output_folder, default="search", metavar="FOLDER", help="folder of the search (default: search)"
-    )
+    group.add_argument("--out", type=output_folder, metavar="FOLDER", help="folder of the search (default: search)")
     for key, what in (
         ("bflops", "BFLOPs"),
         ("parameters", "millions of parameters"),
@@ -56,7 +54,6 @@ def search_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--max-{key}", type=float, metavar="X", help=f"budget: {what}")
     group.add_argument(
         "--front",
-        default="bflops,cio,timestamps",
         metavar="KEYS",
         help=f"what the front is drawn by, of {', '.join(AXES)} (default: bflops,cio,timestamps)",
     )
@@ -67,14 +64,22 @@ def search_arguments(parser: argparse.ArgumentParser) -> None:
         const=_BUILT_IN,
         help="train each network of the front on DATA (default: the built-in shapes), as a tie-breaker",
     )
-    group.add_argument("--iterations", type=positive, default=300, help="with --train: iterations (default: 300)")
-    group.add_argument("--seed", type=int, default=0, help="with --train: seed (default: 0)")
+    group.add_argument("--iterations", type=positive, metavar="N", help="with --train: iterations (default: 300)")
+    group.add_argument("--seed", type=int, metavar="N", help="with --train: seed (default: 0)")
+
+
+def check_no_search_options(args: argparse.Namespace) -> None:
+    """Raises UsageError where options of a search stand without --search."""
+    for name in ("out", "front", "train", "iterations", "seed", *(f"max_{key}" for key in _BUDGETS)):
+        if vars(args)[name] is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: expected --search with it")
 
 
 def search(args: argparse.Namespace, base: Design, csps: Sequence[Csp | None], scales: Sequence[float]) -> int:
     """Writes candidates, table and plot. base: the options that are no lists."""
+    args.iterations, args.seed = args.iterations or 300, args.seed or 0
     keys = _front_keys(args)
-    out = make_folder(Path(args.out))
+    out = make_folder(Path(args.out or "search"))
     if args.train and not base.classes:
         base = replace(base, classes=len(open_dataset(_data(args)).class_names()))
     without_necks = base.head in ("classifier", "yolov2")
@@ -124,7 +129,7 @@ def _known(option: str, text: str | None, known: Collection[str], default: Seque
 
 
 def _front_keys(args: argparse.Namespace) -> list[str]:
-    keys = [key.strip() for key in args.front.split(",")]
+    keys = [key.strip() for key in (args.front or "bflops,cio,timestamps").split(",")]
     for key in keys:
         if key not in AXES:
             raise UsageError(f"--front: expected some of {', '.join(AXES)}, got {key!r}")

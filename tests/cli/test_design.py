@@ -139,6 +139,11 @@ def test_a_search_of_unknown_parts(
     assert message in capsys.readouterr().err
 
 
+def test_options_of_a_search_without_it(capsys: pytest.CaptureFixture[str]):
+    assert main(["design", "--backbone", "resnet10", "--max-bflops", "3"]) == 2
+    assert "--max-bflops: expected --search with it" in capsys.readouterr().err
+
+
 def test_a_search_that_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([*_SEARCH.split(), "--max-parameters", "0.001", "--out", str(tmp_path)]) == 1
     assert "no candidate is left: 6 networks beyond the budget" in capsys.readouterr().err
