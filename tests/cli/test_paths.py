@@ -120,7 +120,7 @@ def test_every_option_that_takes_a_path(command: str, folder: Path, capsys: pyte
 
 
 def test_every_command_is_tried() -> None:
-    """Add a command line of a new command to WORKING; those that need a large network, the Internet or no end stay out."""
+    """Add a command line of a new command to WORKING; those that need much, a network or no end stay out."""
     assert set(COMMANDS) - {command.split()[0] for command in WORKING} <= {"merge", "download", "serve"}
 
 
