@@ -98,7 +98,7 @@ def quantize_onnx(content: bytes, batches: Sequence[Tensor]) -> bytes:
 
 
 def quantize_openvino(model: object, batches: Sequence[Tensor]) -> object:
-    """As `quantize_onnx`, of an `openvino.Model`, whose depthwise convolutions can have a scale for each channel."""
+    """As `quantize_onnx`, of an `openvino.Model`."""
     operations: Any = model
     nodes = [
         _Node(
