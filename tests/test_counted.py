@@ -16,7 +16,7 @@ PLURALS = (
 PLURALS += " lines names objects pixels problems processes rows seconds values warnings"
 COUNT = re.compile(rf" (?:(?:class|consecutive|input|other|such) )?({'|'.join(PLURALS.split())})\b(?!/s)")
 # What C prints; and `3 x 4 pixels`, and the zoo's comments on networks that have more than one of everything.
-ELSEWHERE = {"darknet_output.py", "train_log.py"}
+ELSEWHERE = {"darknet_output.py", "darknet_training.py", "train_log.py"}
 SIZES = (" x ", "of the ", "of all ")
 
 

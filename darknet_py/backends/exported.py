@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from darknet_py.backends.backend_network import BackendNetwork
+from darknet_py.counted import counted
 from darknet_py.errors import DarknetError
 from darknet_py.evaluation.detector import EvalOptions
 from darknet_py.evaluation.evaluate import evaluate_on
@@ -32,8 +33,8 @@ class MapCost(NamedTuple):
     def __str__(self) -> str:
         cost = 100 * (self.exported - self.network)
         return (
-            f"mAP@0.50 on {self.images} images: {self.exported:.2%}, of the network itself {self.network:.2%}: "
-            f"{cost:+.2f} points"
+            f"mAP@0.50 on {counted(self.images, 'image')}: {self.exported:.2%}, "
+            f"of the network itself {self.network:.2%}: {cost:+.2f} points"
         )
 
 

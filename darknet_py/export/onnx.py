@@ -108,7 +108,12 @@ def run_onnx(content: bytes) -> Runner:
         raise DarknetError(f"onnxruntime cannot run this network: {str(error).splitlines()[0]}") from error
 
     def run(x: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(value) for value in session.run(None, {INPUT_NAME: x.numpy()})]
+        try:
+            values = session.run(None, {INPUT_NAME: x.numpy()})
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise DarknetError(f"onnxruntime cannot run this network on {tuple(x.shape)}: {reason}") from error
+        return [torch.from_numpy(value) for value in values]
 
     return run
 

@@ -365,6 +365,8 @@ def conv_output_size(size: int, reach: int, stride: int) -> int:
     C's division rounds towards zero, so that a single window may exceed the map by less than a stride (alexnet.cfg on
     small images).
     """
+    if size >= reach:  # in integers, because torch's tracers fix a size that goes through a float
+        return (size - reach) // stride + 1
     return int((size - reach) / stride) + 1
 
 

@@ -244,7 +244,9 @@ class Recipe:
             return
         for node in self.base.layers:
             if isinstance(node.spec, DropoutSpec) and node.spec.probability:
-                edits.set(node.index + 1, "probability", 0, f"up to {_FEW_EPOCHS} epochs learn faster without dropout")
+                edits.set(
+                    node.index + 1, "probability", 0, f"few epochs (up to {_FEW_EPOCHS}) learn faster without dropout"
+                )
 
     def _choose_input(self, edits: _Edits) -> None:
         """Input size and `random`: as large as the photos and, on a CPU, as the network's cost allows."""

@@ -210,3 +210,23 @@ def test_real_weights_at_any_batch_and_size(reference: Path, tmp_path: Path) -> 
                     # Sums in another order, as in the tests of C's boxes above.
                     assert np.abs(theirs.boxes - ours.boxes).max() < 1e-4, name
                     assert np.abs(theirs.confidences - ours.confidences).max() < 1e-4, name
+
+
+@pytest.mark.slow
+def test_any_size_of_a_network_that_pools(tmp_path: Path) -> None:
+    """A pool's size went through a float, which torch's exporter takes for the size it has seen."""
+    cfg = tmp_path / "pools.cfg"
+    cfg.write_text(
+        "[net]\nwidth=64\nheight=96\nchannels=3\n[convolutional]\nfilters=4\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
+        "[maxpool]\nsize=3\nstride=1\n[maxpool]\nsize=2\nstride=2\n[maxpool]\nsize=5\nstride=1\n"
+        "[convolutional]\nfilters=7\nsize=1\n[yolo]\nnum=1\nmask=0\nclasses=2\nanchors=9,9\n"
+        "[route]\nlayers=-3\n[upsample]\nstride=2\n[route]\nlayers=-1,0\n"
+        "[convolutional]\nfilters=7\nsize=1\n[yolo]\nnum=1\nmask=0\nclasses=2\nanchors=9,9\n"
+    )
+    net = darknet_py.load(cfg, random_weights=True)
+    net.save_weights(tmp_path / "pools.weights")
+    files = Files(cfg, tmp_path / "pools.weights", net)
+    path = convert(files, ExportOptions(dynamic="both"))
+    for batch, height, width in ((1, 32, 64), (7, 64, 48), (2, 80, 80)):
+        x = check_images(batch, 3, height, width, seed=batch)
+        assert_close(run(path, x), ours(files, x))

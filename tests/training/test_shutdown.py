@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ from darknet_py.training.tasks.detection_task import DetectionTask
 from darknet_py.training.train_step import TrainStep
 from darknet_py.training.trainer import TrainResult
 from tests.training.conftest import CFG
+
+
+@pytest.fixture(autouse=True)
+def _hangups() -> Iterator[None]:
+    """Under nohup SIGHUP is ignored, and stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
 
 OPTIONS: dict[str, Any] = {"workers": 0, "device": "cpu", "quiet": True, "map": 6, "save_every": 5}
 
