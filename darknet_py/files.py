@@ -1,8 +1,9 @@
-"""Atomic writing of files, and their names."""
+"""Atomic writing of files, their names and fingerprints."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sys
 import unicodedata
@@ -170,3 +171,12 @@ def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         raise error(f"{shown_path(path)}: cannot make this folder: {reason(problem)}") from problem
     return Path(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal, read in parts. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

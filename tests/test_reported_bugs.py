@@ -121,7 +121,7 @@ def base_candidates(dtype: torch.dtype) -> list[Predictions]:
     found = []
     for image in sorted((BUGS / "base" / "img").glob("*.png")):
         with torch.no_grad():
-            predictions = net.predict(prepare(net, load_image(image), letter_box=False)[None].to(dtype))
+            predictions = net.predict(prepare(net.graph, load_image(image), letter_box=False)[None].to(dtype))
         boxes, objectness, scores = (  # cell by cell, as in C
             values.unflatten(1, (3, 64)).transpose(1, 2).flatten(1, 2) for values in predictions
         )

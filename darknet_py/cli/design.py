@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 def _csp(args: argparse.Namespace) -> Csp | None:
     if args.csp is None:
         for name in ("gamma", "split"):
-            if getattr(args, name) is not None:
+            if vars(args)[name] is not None:
                 raise UsageError(f"--{name}: expected --csp with it")
         return None
     if args.csp not in _FUSIONS:
@@ -200,7 +200,7 @@ def _converted_cfg(args: argparse.Namespace) -> str:
     csp = _csp(args)
     if csp is None:
         raise UsageError(f"{args.cfg}: expected --csp with a cfg")
-    unexpected = [f"--{name.replace('_', '-')}" for name in ("backbone", "scale", *_PARTS) if getattr(args, name)]
+    unexpected = [f"--{name.replace('_', '-')}" for name in ("backbone", "scale", *_PARTS) if vars(args)[name]]
     if unexpected:
         raise UsageError(f"{', '.join(unexpected)}: not allowed with a cfg ({args.cfg})")
     converted = to_csp(args.cfg, csp)
@@ -214,7 +214,7 @@ def _command(args: argparse.Namespace) -> str:
     """The arguments, for the comment in the file."""
     words = []
     for name in ("backbone", "csp", "gamma", "split", "scale", *_PARTS):
-        value = getattr(args, name)
+        value = vars(args)[name]
         option = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(option)

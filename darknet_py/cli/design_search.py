@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import darknet_py
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.cli.common import device_or_default, output_folder, positive
 from darknet_py.cli.compare import AXES, Entry, format_table, make_entry, measure_latency, plot_of
@@ -22,8 +23,7 @@ from darknet_py.counted import counted
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError
 from darknet_py.files import make_folder, write_atomically
-from darknet_py.graph.graph import parse
-from darknet_py.training.api import train
+from darknet_py.graph.graph import parse_text
 from darknet_py.zoo.backbones import BACKBONES
 from darknet_py.zoo.design import NECKS, Design
 from darknet_py.zoo.search import SearchSpace, non_dominated
@@ -35,6 +35,7 @@ _BUDGETS = {"bflops": 1.0, "parameters": 1e6, "cio": 1e6, "latency": 1.0}  # wit
 _NECKS = "fpn", "panet", "prn", "efm"
 _ACCURACIES = "accuracy.csv"
 _BUILT_IN = "built-in"
+_BEYOND = "beyond the budget"
 
 
 def search_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,23 +151,17 @@ def _candidates(space: SearchSpace, out: Path, args: argparse.Namespace) -> tupl
         except DarknetError as error:
             refused[name] = str(error)
             continue
-        write_atomically(path, text.encode())
-        entry = make_entry(name, parse(path))
+        entry = make_entry(name, parse_text(text, str(path)))
         if _within(entry, args):
+            write_atomically(path, text.encode())
             entries.append(entry)
         else:
-            refused[name] = "beyond the budget"
-            path.unlink()
+            refused[name] = _BEYOND
     return entries, refused
 
 
 def _within(entry: Entry, args: argparse.Namespace) -> bool:
-    values: Mapping[str, float | None] = {
-        "bflops": entry.bflops,
-        "parameters": entry.parameters,
-        "cio": entry.cio,
-        "latency": entry.latency,
-    }
+    values = asdict(entry)
     for key, unit in _BUDGETS.items():
         most, value = vars(args)[f"max_{key}"], values[key]
         if most is not None and value is not None and value > most * unit:
@@ -175,8 +170,8 @@ def _within(entry: Entry, args: argparse.Namespace) -> bool:
 
 
 def _nothing(refused: Mapping[str, str]) -> str:
-    beyond = sum(why == "beyond the budget" for why in refused.values())
-    others = [f"{name}: {why}" for name, why in refused.items() if why != "beyond the budget"]
+    beyond = sum(why == _BEYOND for why in refused.values())
+    others = [f"{name}: {why}" for name, why in refused.items() if why != _BEYOND]
     example = f"; {len(others)} cannot be built, such as {others[0]}" if others else ""
     return f"no candidate is left: {counted(beyond, 'network')} beyond the budget{example}"
 
@@ -197,7 +192,7 @@ def _train(front: Sequence[Entry], out: Path, args: argparse.Namespace) -> None:
         key = (entry.name, str(args.iterations), str(args.seed), str(args.train))
         if key not in done:
             logger.info("training %d of %d: %s", number, len(front), entry.name)
-            result = train(
+            result = darknet_py.train(  # imported now, and not for every design
                 entry.cfg,
                 _data(args),
                 recipe="scratch",

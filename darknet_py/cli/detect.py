@@ -35,12 +35,13 @@ from darknet_py.cli.detect_results import (
     check_no_labels,
     check_no_urls,
     result_arguments,
+    save_found_labels,
 )
 from darknet_py.cli.load_network import load_network
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, open_image
 from darknet_py.data.images import Image
-from darknet_py.data.labels import find_labels, save_labels
+from darknet_py.data.labels import find_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import write_atomically
@@ -183,7 +184,7 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
             save_image(_DARKNETS_IMAGE, drawn)
         args.show = args.show and show(drawn, milliseconds=0)
         if args.save_labels and not (args.existing_labels == SKIP and os.path.exists(find_labels(path))):
-            save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
+            save_found_labels(path, found)
     if args.json == "-":
         print(json_text(frames))
     elif args.json:

@@ -123,7 +123,7 @@ class DetectResults:
         self._target = Path(files[0]) if files else None
         self._partial = self._record_file().with_name(self._record_file().name + _PARTIAL) if self._target else None
         if self._is_shard and "-" in self._tables:
-            raise UsageError("--json -: expected a file with several processes, which write it together")
+            raise UsageError("-: expected files, which several processes write together, got standard output")
         self._stems = dict(zip(images, output_stems(images), strict=True))
         self._folders = file_names(names)
         self._count = 0
@@ -188,7 +188,7 @@ class DetectResults:
         """Writes the labels and the line of an image, whose images are written already."""
         self._count += 1
         if self._args.save_labels:
-            save_labels(find_labels(path), [(detection.class_id, *detection.box) for detection in found])
+            save_found_labels(path, found)
         if self._record is not None:
             columns = zip(found.class_ids.tolist(), found.confidences.tolist(), found.boxes.tolist(), strict=True)
             rows = [[class_id, confidence, *box] for class_id, confidence, box in columns]
@@ -375,6 +375,11 @@ def output_stems(images: Sequence[str]) -> list[str]:
     """The name without its ending of each image's files; equal file names from several folders are numbered."""
     stems = [Path(unquote(urlsplit(image).path) if is_url(image) else image).stem or "image" for image in images]
     return [name.removesuffix(".jpg") for name in file_names(stems, suffix=".jpg")]
+
+
+def save_found_labels(image: str, found: Detections) -> None:
+    """Writes the label file beside an image."""
+    save_labels(find_labels(image), [(detection.class_id, *detection.box) for detection in found])
 
 
 def check_no_urls(images: Sequence[str]) -> None:

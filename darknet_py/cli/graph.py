@@ -60,7 +60,7 @@ def _page(args: argparse.Namespace) -> str:
     if not args.image:
         return page(read_graph(args.cfg, width=args.width, height=args.height))
     net = load_network(args, needs_weights=bool(args.weights))  # of random ones the page says so
-    maps = activation_maps(net, prepare(net, load_image(args.image, net.graph.net.channels)))
+    maps = activation_maps(net, prepare(net.graph, load_image(args.image, net.graph.net.channels)))
     note = NOTE
     if net.loaded_layers < len(net.layers):
         note += f" The weights{f' from layer {net.loaded_layers} on' if net.loaded_layers else ''} are random."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from darknet_py.training.distributed import DistContext
 
 _CLAIMED = ".joining"  # after the name of the first shard's record, by the process that joins them
 
@@ -29,7 +30,8 @@ class Shard(NamedTuple):
     @classmethod
     def of_process(cls) -> Shard:
         """The share of this process, by what `torchrun` sets; a single process has the whole list."""
-        return cls(int(os.environ.get("RANK", "0")) + 1, int(os.environ.get("WORLD_SIZE", "1")))
+        context = DistContext.from_environment()
+        return cls(context.rank + 1, context.size)
 
     def images_of(self, images: Sequence[str]) -> list[str]:
         return list(images[self.number - 1 :: self.total])

@@ -172,9 +172,9 @@ class _VideoDetection:
 
     def _resized(self, image: Image) -> Image:
         """At the network's size by OpenCV's resize, as in C's `demo`; letterboxed frames are resized as images are."""
-        net = self.net.graph.net
-        if uses_letter_box(self.net, self.args.letter_box):
+        if uses_letter_box(self.net.graph, self.args.letter_box):
             return image
+        net = self.net.graph.net
         resized = cv2.resize(image, (net.width, net.height))
         return np.asarray(resized, np.uint8).reshape(net.height, net.width, -1)
 

@@ -178,7 +178,10 @@ def darknet_map(
     fps = np.bincount(matched.class_ids[wrong], minlength=len(names))
     overlap = np.bincount(matched.class_ids[good], matched.iou[good].astype(float), minlength=len(names))
     listed = np.bincount(matched.class_ids[~matched.difficult], minlength=len(names))
-    best, auto = _best_points(matched, counts), _auto_point(matched, int(counts.sum()))
+    rows_on_curve, right = _ranked(matched)
+    confidences = matched.confidences[rows_on_curve].astype(float)
+    best = _best_points(confidences, right, matched.class_ids[rows_on_curve], counts)
+    auto = auto_operating_point(confidences, right, int(counts.sum()), THRESH)
 
     rows = tuple(
         ClassResult(
@@ -256,22 +259,16 @@ def _by_class(class_ids: Ints, classes: int) -> list[Ints]:
     return np.split(order, np.searchsorted(class_ids[order], np.arange(1, classes))) if classes else []
 
 
-def _best_points(matched: Matches, truths: Ints) -> list[OperatingPoint | None]:
-    """The threshold of the largest F1 of each class, and last of all classes together."""
-    rows, right = _ranked(matched)
-    confidences = matched.confidences[rows].astype(float)
-    groups = [*_by_class(matched.class_ids[rows], len(truths)), np.arange(len(rows))]
+def _best_points(
+    confidences: Doubles, right: NDArray[np.bool_], class_ids: Ints, truths: Ints
+) -> list[OperatingPoint | None]:
+    """The threshold of the largest F1 of each class, and last of all classes together. Columns: see `_ranked`."""
+    groups = [*_by_class(class_ids, len(truths)), np.arange(len(class_ids))]
     counts = [*truths.tolist(), int(truths.sum())]
     return [
         best_operating_point(confidences[group], right[group], count, THRESH)
         for group, count in zip(groups, counts, strict=True)
     ]
-
-
-def _auto_point(matched: Matches, truths: int) -> OperatingPoint | None:
-    """The threshold of all classes together that `--thresh auto` uses."""
-    rows, right = _ranked(matched)
-    return auto_operating_point(matched.confidences[rows].astype(float), right, truths, THRESH)
 
 
 def average_precision(curve: Curve, points: int = 0) -> float:

@@ -204,7 +204,7 @@ def _collect(
     elif options.loss:
         raise DarknetError("loss: expected torch without another back end, which has no loss")
     size = net.graph.net.width, net.graph.net.height
-    letter_box = uses_letter_box(net, options.letter_box)
+    letter_box = uses_letter_box(net.graph, options.letter_box)
     loader = EvalLoader(
         dataset,
         size,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -26,9 +25,6 @@ OPSET = 18
 _MOST_BYTES = (1 << 31) - 1  # of a protobuf message
 _CHECKED_CANDIDATES = 50  # per image, above the threshold with which suppression is checked
 _ROUNDED = 0.05  # of the detections may differ: an IoU that is the threshold but for rounding
-
-# Several formats are made of the same file, which takes longest to make.
-_CONTENTS: WeakKeyDictionary[Job, bytes] = WeakKeyDictionary()
 
 
 class OnnxExporter:
@@ -59,9 +55,7 @@ def to_onnx(job: Job, quantized: bool = True) -> bytes:
         MissingExtra: The packages onnx and onnxscript, or NNCF for int8, are not installed.
         DarknetError: The network cannot be traced.
     """
-    if job not in _CONTENTS:
-        _CONTENTS[job] = _to_onnx(job)
-    content = _CONTENTS[job]
+    content = _to_onnx(job)
     return quantize_onnx(content, job.calibration) if quantized and job.calibration else content
 
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from darknet_py.data.image_sources import find_images
-from darknet_py.data.images import letterbox, load_image, resize, to_tensor
+from darknet_py.data.images import load_image
 from darknet_py.errors import DataError
 from darknet_py.graph.graph import Graph
+from darknet_py.inference.detect import prepare
 from darknet_py.optional import require
 
 # More images hardly move the scales. They are taken at equal distances from the list.
@@ -42,9 +43,7 @@ def calibration_inputs(graph: Graph, source: str | Path, batch: int) -> list[Ten
     Raises:
         DataError: There are no images, or one cannot be read.
     """
-    net = graph.net
-    fit = letterbox if net.letter_box else resize
-    inputs = [to_tensor(fit(load_image(path, net.channels), net.width, net.height)) for path in _paths(source)]
+    inputs = [prepare(graph, load_image(path, graph.net.channels)) for path in _paths(source)]
     inputs += [inputs[k % len(inputs)] for k in range(-len(inputs) % batch)]
     return [torch.stack(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
 

@@ -246,23 +246,22 @@ def _of_tensor(image: Tensor, channels: int) -> Pixels | NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.detach().permute(1, 2, 0).cpu().numpy())
 
 
-def prepare(net: DetectionNetwork, image: Pixels | NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:
+def prepare(graph: Graph, image: Pixels | NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:
     """(H, W, C) RGB, uint8 or float32 in 0..1 → (C, height, width) float in 0..1 at the network's input size."""
-    spec = net.graph.net
-    fit = letterbox if uses_letter_box(net, letter_box) else resize
-    return to_tensor(fit(image, spec.width, spec.height))
+    fit = letterbox if uses_letter_box(graph, letter_box) else resize
+    return to_tensor(fit(image, graph.net.width, graph.net.height))
 
 
-def uses_letter_box(net: DetectionNetwork, letter_box: bool | None) -> bool:
+def uses_letter_box(graph: Graph, letter_box: bool | None) -> bool:
     """The option, or where it is None what the cfg says."""
-    return net.graph.net.letter_box if letter_box is None else letter_box
+    return graph.net.letter_box if letter_box is None else letter_box
 
 
 def _detect_in(
     net: DetectionNetwork, images: Sequence[Pixels | NDArray[np.uint8]], options: DetectOptions
 ) -> list[Detections]:
     """Detections on images, all of them in one forward pass."""
-    x = torch.stack([prepare(net, image, options.letter_box) for image in images]).to(net.device)
+    x = torch.stack([prepare(net.graph, image, options.letter_box) for image in images]).to(net.device)
     return _detect_on(net, x, [(image.shape[1], image.shape[0]) for image in images], options)
 
 
@@ -281,11 +280,12 @@ def _in_tiles(
         yield merge_tiles(parts, regions, size, options.nms, net.nms_kind, options.agnostic) if parts[1:] else parts[0]
 
 
-def _thresholds(options: DetectOptions, classes: int) -> float | Tensor:
-    """The threshold, or one for each class where some have their own."""
+def _thresholds(options: DetectOptions, scores: Tensor) -> float | Tensor:
+    """The threshold, or one for each class where some have their own. scores: (B, N, classes)."""
     if not options.class_thresh:
         return options.thresh
-    thresholds = torch.full((classes,), options.thresh)
+    classes = scores.shape[-1]
+    thresholds = scores.new_full((classes,), options.thresh)
     for class_id, thresh in options.class_thresh.items():
         if not 0 <= class_id < classes:
             raise DarknetError(f"class_thresh: expected classes from 0 to {classes - 1}, got {class_id}")
@@ -336,7 +336,7 @@ def _predict_on(
     measure distances, which depend on the shape.
     """
     predictions = net.predict(x, options.hier)
-    if not uses_letter_box(net, options.letter_box):
+    if not uses_letter_box(net.graph, options.letter_box):
         return predictions
     net_size = (net.graph.net.width, net.graph.net.height)
     boxes = [from_letterbox(part, size, net_size) for part, size in zip(predictions.boxes, sizes, strict=True)]
@@ -347,9 +347,7 @@ def _suppressed(
     net: DetectionNetwork, predictions: Predictions, sizes: Sequence[tuple[int, int]], options: DetectOptions
 ) -> list[Detections]:
     """What is left of candidates after thresholds and non-maximum suppression."""
-    thresh = _thresholds(options, predictions.scores.shape[-1])
-    if isinstance(thresh, Tensor):
-        thresh = thresh.to(predictions.scores.device)
+    thresh = _thresholds(options, predictions.scores)
     per_image = postprocess(predictions, thresh, options.nms, *net.nms_kind, options.agnostic)
     return [
         replace(found, class_names=net.names, image_size=size) for found, size in zip(per_image, sizes, strict=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, overload
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from darknet_py.view.draw import draw, is_visible_class, save_image
 if TYPE_CHECKING:
     import pandas
     import supervision
+
+Boxes = TypeVar("Boxes", NDArray[np.float32], NDArray[np.float64])
 
 CSV_COLUMNS = "image", "class_id", "name", "confidence", "left", "top", "right", "bottom"
 # COCO numbers its 80 classes 1 to 90 with gaps.
@@ -421,7 +423,7 @@ def coco_category_ids(classes: int) -> NDArray[np.int64]:
     return _COCO_IDS if classes == len(_COCO_IDS) else np.arange(1, classes + 1)
 
 
-def _corners(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def _corners(boxes: Boxes) -> Boxes:
     """(N, 4) center x, center y, width, height → left, top, right, bottom."""
     centers, sizes = np.split(boxes, 2, 1)
     return np.concatenate([centers - sizes / 2, centers + sizes / 2], 1)
@@ -434,8 +436,7 @@ def _category(class_id: int, ids: NDArray[np.int64]) -> int:
 
 def corners(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
     """(K, 4) relative center boxes → float64 (K, 4) left, top, right, bottom in pixels of an image (width, height)."""
-    center, side = np.split(np.asarray(boxes, np.float64).reshape(-1, 4), 2, 1)
-    return np.concatenate([center - side / 2, center + side / 2], 1) * (size * 2)
+    return _corners(boxes.reshape(-1, 4).astype(np.float64)) * (size * 2)
 
 
 def clipped(boxes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ one project or none has a checksum are checked by their size.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import NamedTuple
 from darknet_py.counted import counted
 from darknet_py.data.builtin.store import cache_folder
 from darknet_py.errors import DataError, WeightsError
-from darknet_py.files import make_folder
+from darknet_py.files import make_folder, sha256_of
 from darknet_py.untrusted import reason
 
 logger = logging.getLogger(__name__)
@@ -132,7 +131,7 @@ def download_weights(
     url = f"{mirror}/{weights.file}" if mirror else weights.url
     part = target.with_name(f"{weights.file}.part")
     _receive(url, part, weights.size, target, progress)
-    digest = _sha256(part)
+    digest = sha256_of(part)
     if weights.sha256 and digest != weights.sha256:
         part.unlink()
         raise DataError(f"{url}: expected SHA-256 {weights.sha256}, got {digest}; the file was removed")
@@ -187,11 +186,3 @@ def _request(url: str, part: Path, received: int, size: int, progress: Callable[
 
 def _advice(target: Path) -> str:
     return f"without this address: put the file at {target}, or set {MIRROR_VARIABLE} to a web folder that has it"
-
-
-def _sha256(path: Path) -> str:
-    state = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            state.update(chunk)
-    return state.hexdigest()

@@ -110,7 +110,7 @@ class Batcher:
             options: Its thresholds; `letter_box` and `hier` must be those of all other images.
         """
         answer: Future[Detections] = Future()
-        x = prepare(self._net, image, options.letter_box)
+        x = prepare(self._net.graph, image, options.letter_box)
         self._queue.put(_Waiting(x, (image.shape[1], image.shape[0]), options, answer))
         return answer
 

@@ -17,7 +17,6 @@ and holds the weights too: whenever a process dies, it is enough to resume, and 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -31,7 +30,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import TrainError, WeightsError
-from darknet_py.files import make_folder, write_atomically
+from darknet_py.files import make_folder, sha256_of, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
 from darknet_py.training.run_lock import is_running
@@ -313,11 +312,7 @@ class CheckpointDir:
 
 
 def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise TrainError(f"{path}: cannot read: {error.strerror or error}") from error
-    return digest.hexdigest()

@@ -17,22 +17,8 @@ from darknet_py.data.images import from_letterbox, letterbox, to_tensor
 from darknet_py.data.video_reader import FrameReader
 from darknet_py.errors import DataError
 from darknet_py.inference.detect import DetectOptions, detect
+from tests.small_detector import CFG
 
-CFG = """[net]
-width=32
-height=32
-channels=3
-[convolutional]
-filters=7
-size=8
-stride=8
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 FRAMES = 7
 
 

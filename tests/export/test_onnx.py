@@ -199,7 +199,7 @@ def test_real_weights_at_any_batch_and_size(reference: Path, tmp_path: Path) -> 
     photos = [cv2.imread(str(reference / "real" / f"{name}.jpg"))[:, :, ::-1] for name in ("dog", "person", "horses")]
     for width, height in ((320, 320), (608, 352)):
         net = darknet_py.load(cfg, weights, width=width, height=height)
-        inputs = [prepare(net, np.ascontiguousarray(photo)) for photo in photos]
+        inputs = [prepare(net.graph, np.ascontiguousarray(photo)) for photo in photos]
         for batch in (1, 7):
             x = torch.stack([inputs[number % 3] for number in range(batch)])
             expected = net.boxes(x, 0.2, 0.45)

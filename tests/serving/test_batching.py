@@ -15,22 +15,8 @@ from darknet_py.inference.detect import DetectOptions, detect
 from darknet_py.layers.base import HIER_THRESH, Predictions
 from darknet_py.model.network import Network
 from darknet_py.serving.batching import Batcher, QueueFull, ShuttingDown
+from tests.small_detector import CFG
 
-CFG = """[net]
-width=32
-height=32
-channels=3
-[convolutional]
-filters=7
-size=8
-stride=8
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 IMAGES = [np.full((20 + 3 * k, 40, 3), 40 * k, np.uint8) for k in range(6)]
 
 

@@ -17,6 +17,7 @@ import torch
 from darknet_py.graph.graph import parse_text
 from darknet_py.inference.detect import DetectOptions
 from darknet_py.model.network import Network
+from tests.small_detector import CFG
 from tests.view import chromium
 
 uvicorn = pytest.importorskip("uvicorn")
@@ -27,21 +28,6 @@ from darknet_py.serving.listen import listen  # noqa: E402
 from darknet_py.serving.metrics import Metrics  # noqa: E402
 from darknet_py.serving.serve_options import ServeOptions  # noqa: E402
 
-CFG = """[net]
-width=32
-height=32
-channels=3
-[convolutional]
-filters=7
-size=8
-stride=8
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 # Relative luminance and contrast ratio of WCAG 2; what lies behind a text is its first ancestor with a color.
 CONTRASTS = """(() => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);

@@ -29,6 +29,7 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.inference.detect import DetectOptions, detect_prepared
+from tests.small_detector import CFG
 
 fastapi = pytest.importorskip("fastapi")
 with warnings.catch_warnings():  # newer versions of starlette would rather have httpx2
@@ -40,21 +41,6 @@ from darknet_py.serving.batching import Batcher  # noqa: E402
 from darknet_py.serving.metrics import Metrics  # noqa: E402
 from darknet_py.serving.serve_options import ServeOptions  # noqa: E402
 
-CFG = """[net]
-width=32
-height=32
-channels=3
-[convolutional]
-filters=7
-size=8
-stride=8
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 IMAGE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 PNG = cv2.imencode(".png", IMAGE[:, :, ::-1])[1].tobytes()
 

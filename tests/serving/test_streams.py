@@ -26,6 +26,7 @@ from darknet_py.serving import streams
 from darknet_py.serving.http_post import HttpPoster, post_message
 from darknet_py.serving.listen import listen
 from darknet_py.serving.streams import JSON_STREAM, MJPEG_STREAM, StreamFormat, StreamServer, mjpeg_part
+from tests.small_detector import CFG
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 # What C's `send_json_custom` sent to a reader for the frames {"frame":0} to {"frame":2} (libdarknet.so, by ctypes).
@@ -34,21 +35,6 @@ C_HEAD = (
     b"Expires: 0\r\nCache-Control: no-cache, private\r\nPragma: no-cache\r\nContent-Type: application/json\r\n\r\n"
 )
 C_BODY = b'[\n{"frame":0}, \n{"frame":1}, \n{"frame":2}'
-CFG = """[net]
-width=32
-height=32
-channels=3
-[convolutional]
-filters=7
-size=8
-stride=8
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 
 
 class Stream:
