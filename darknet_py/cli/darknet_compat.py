@@ -245,6 +245,11 @@ def _map(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
     return words + line.options(names) + line.device()
 
 
+def _recall(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
+    words = ["evaluate", arguments["cfg"], "--data", arguments["data"], *_weights(arguments)]
+    return [*words, "--protocol", "recall", "--darknet", *line.device()]
+
+
 def _anchors(line: ArgumentLine, arguments: dict[str, str]) -> list[str]:
     if not (line.has("-width") and line.has("-height")):
         raise UsageError("calc_anchors: expected -width and -height, as in -num_of_clusters 9 -width 416 -height 416")
@@ -322,6 +327,7 @@ FORMS: dict[str, CommandForm] = {
     "detector demo": CommandForm("data cfg weights [video]", _demo),
     "detector valid": CommandForm("data cfg weights", _valid),
     "detector map": CommandForm("data cfg weights", _map),
+    "detector recall": CommandForm("data cfg weights", _recall),
     "detector calc_anchors": CommandForm("data", _anchors),
     "detect": CommandForm("cfg weights [image]", _test),
     "classify": CommandForm("cfg weights [image]", _predict),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from darknet_py.evaluation.classifier import ClassifierResult
 from darknet_py.evaluation.darknet_map import DarknetResult
+from darknet_py.evaluation.recall import RecallResult
 from darknet_py.graph.graph import Graph
 from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.layers.base import DetectionHeadSpec
@@ -103,6 +104,7 @@ class DemoLines:
     def __init__(self, source: str, ext_output: bool, writes_video: bool):
         self._ext_output, self._writes_video = ext_output, writes_video
         self._fps = self._average = 0.0
+        self._started = False
         self._counted, self._since = 0, time.perf_counter()
         self._before = self._since
         print("Demo")
@@ -113,12 +115,15 @@ class DemoLines:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            print("input video stream closed. ")
+            print("Stream closed.\ninput video stream closed. ")
             if self._writes_video:
                 print("output_video_writer closed. ")
 
     def print_frame(self, found: Detections) -> None:
         """The objects of a frame and the frames per second until now."""
+        if not self._started:
+            print("Video stream: {} x {} ".format(*found.image_size))
+            self._started = True
         lines = ["Objects:\n", *self._box_lines(found), f"\nFPS:{self._fps:.1f} \t AVG_FPS:{self._average:.1f}"]
         if self._writes_video:
             lines.append("\n cvWriteFrame ")
@@ -138,7 +143,15 @@ class DemoLines:
         for rows in rows_by_box.values():
             by_class = sorted(rows, key=lambda row: found.class_ids[row])
             text = ", ".join(f"{found.names[k]}: {found.confidences[k] * np.float32(100):.0f}% " for k in by_class)
-            yield text + (_coordinates(found.boxes[rows[0]], found.image_size) if self._ext_output else "")
+            yield text + (_frame_coordinates(found.boxes[rows[0]], found.image_size) if self._ext_output else "")
+
+
+def _frame_coordinates(box: NDArray[np.float32], size: tuple[int, int]) -> str:
+    """Those of `draw_detections_cv_v3`: left and top are whole pixels within the frame, cut off rather than rounded."""
+    x, y, w, h = np.minimum(box, np.float32(1))
+    left, top = (max(int((float(c) - float(s) / 2) * n), 0) for c, s, n in zip((x, y), (w, h), size, strict=True))
+    width, height = w * np.float32(size[0]), h * np.float32(size[1])
+    return f"\t(left_x: {left:4}   top_y: {top:4}   width: {width:4.0f}   height: {height:4.0f})"
 
 
 def map_lines(graph: Graph, result: DarknetResult) -> Iterator[str]:
@@ -167,6 +180,18 @@ def map_lines(graph: Graph, result: DarknetResult) -> Iterator[str]:
     yield f"\n IoU threshold = {result.iou_thresh * 100:2.0f} %, {points}"
     yield f" mean average precision (mAP@{result.iou_thresh:0.2f}) = {result.map:f}, or {result.map * 100:2.2f} % "
     yield _POINTS
+
+
+def recall_lines(result: RecallResult) -> Iterator[str]:
+    """What `validate_detector_recall` prints: the counts of the images so far, a line for each."""
+    for number, row in enumerate(result.rows):
+        overlap, recall = (
+            f"{100 * value / row.truths:.2f}" if row.truths else "-nan" for value in (row.iou_sum, row.found)
+        )
+        yield (
+            f"{number:5} {row.found:5} {row.truths:5}\tRPs/Img: {row.proposals / (number + 1):.2f}\t"
+            f"IOU: {overlap}%\tRecall:{recall}%"
+        )
 
 
 def top_lines(result: ClassifierResult, top: int) -> Iterator[str]:

@@ -26,7 +26,7 @@ from darknet_py.cli.common import (
     positive,
     stb_argument,
 )
-from darknet_py.cli.darknet_output import detection_layer_lines, map_lines, top_lines
+from darknet_py.cli.darknet_output import detection_layer_lines, map_lines, recall_lines, top_lines
 from darknet_py.cli.load_network import check_weights
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
@@ -37,6 +37,7 @@ from darknet_py.evaluation.coco_ap import CocoResult
 from darknet_py.evaluation.darknet_map import ClassResult, DarknetResult
 from darknet_py.evaluation.detector import PROTOCOLS, EvalOptions, Evaluation
 from darknet_py.evaluation.evaluate import are_training_images, evaluate_on, warn_of_training_images
+from darknet_py.evaluation.recall import RecallResult
 from darknet_py.evaluation.report import write_files, write_report, write_results
 from darknet_py.evaluation.types import Ints
 from darknet_py.files import make_folder, write_atomically
@@ -59,9 +60,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="FILE", help="class names, one a line, instead of those of the .data file")
     parser.add_argument(
         "--protocol",
-        choices=("darknet", "coco", "both"),
+        choices=("darknet", "coco", "both", "recall"),
         default="both",
-        help="darknet: as `detector map`; coco: pycocotools on what `detector valid` finds (default: both)",
+        help="darknet: as `detector map`; coco: pycocotools on what `detector valid` finds; recall: of boxes, whatever "
+        "their class, as `detector recall` (default: both, darknet and coco)",
     )
     parser.add_argument(
         "--points",
@@ -109,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, device: str, context: DistContext) -> int:
+    if args.protocol == "recall" and args.out:
+        raise UsageError("--out: --protocol recall writes no files but --json FILE")
     model = read_cfg(args.cfg, args.width, args.height)
     other: Callable[[argparse.Namespace, Network, DistContext], int] | None = None
     if model.graph.reads_text:
@@ -150,6 +154,9 @@ def _run(args: argparse.Namespace, device: str, context: DistContext) -> int:
     if not context.is_main_process:
         return 0
     _print_warnings(evaluation.skipped)
+    if evaluation.recall:
+        _print_recall(args, evaluation.recall, evaluation)
+        return 0
     size = (net.graph.net.width, net.graph.net.height)
     matrix = evaluation.confusion(args.thresh, args.iou_thresh)
     report = as_dict(args, size, evaluation, matrix)
@@ -167,6 +174,23 @@ def _run(args: argparse.Namespace, device: str, context: DistContext) -> int:
         write_files(args.out, report, evaluation, matrix, data)
         print(f"\nfiles in {args.out}/", file=sys.stderr if args.json == "-" else sys.stdout)
     return 0
+
+
+def _print_recall(args: argparse.Namespace, result: RecallResult, evaluation: Evaluation) -> None:
+    """The lines of `detector recall`, to standard error as in C; else one line, or JSON."""
+    report = json.dumps({"cfg": args.cfg, "weights": args.weights, **evaluation.to_json()}, ensure_ascii=False)
+    if args.darknet:
+        print("\n".join(recall_lines(result)), file=sys.stderr)
+    elif args.json == "-":
+        print(report)
+    else:
+        print(
+            f"{counted(len(result.rows), 'image')}, {counted(result.rows[-1].truths, 'object')}: recall "
+            f"{result.recall:.2%}, average IoU {result.average_iou:.2%}, {result.proposals_per_image:.2f} proposals "
+            "per image"
+        )
+    if args.json and args.json != "-":
+        write_atomically(args.json, report.encode() + b"\n")
 
 
 def _print_as_darknet(args: argparse.Namespace, net: Network, evaluation: Evaluation, data: DataFile | None) -> None:

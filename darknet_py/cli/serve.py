@@ -37,6 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cors", metavar="ORIGIN", action="append", default=[], help="web page that may use the API; * stands for all"
     )
     parser.add_argument("--allow-urls", action="store_true", help="download images that clients name by web address")
+    parser.add_argument(
+        "--internal-urls",
+        action="store_true",
+        help="with --allow-urls: also from loopback, private and link-local addresses",
+    )
     parser.add_argument("--queue", type=positive, default=64, metavar="N", help="images that may wait (default: 64)")
     parser.add_argument(
         "--wait",
@@ -65,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tiles:
         raise UsageError("serve: --tiles is an option of detect and video")
+    if args.internal_urls and not args.allow_urls:
+        raise UsageError("--internal-urls: expected --allow-urls with it")
     args.batch = args.batch or (_BATCH if args.backend == "torch" else 1)
     net = load_detector(args)
     options = ServeOptions(
@@ -73,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         token=args.token or os.environ.get(TOKEN_VARIABLE, ""),
         origins=args.cors,
         allow_urls=args.allow_urls,
+        internal_urls=args.internal_urls,
         batch=args.batch,
         wait=args.wait / 1000,
         queue=args.queue,

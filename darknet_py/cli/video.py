@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -167,7 +168,7 @@ class _VideoDetection:
         while batch := list(islice(frames, self.args.batch)):
             found = detect(self.net, [self._resized(image) for _, image in batch], options)
             for (number, image), detections in zip(batch, found, strict=True):
-                visible = detections.visible()
+                visible = replace(detections.visible(), image_size=(image.shape[1], image.shape[0]))
                 yield number, image, self.tracker.update(visible) if self.tracker else visible
 
     def _resized(self, image: Image) -> Image:

@@ -16,6 +16,7 @@ from os import PathLike, fspath
 from darknet_py.counted import counted
 from darknet_py.data.datafile import list_folder, read_list
 from darknet_py.data.images import Image, decode_image
+from darknet_py.data.public_web import public_opener
 from darknet_py.errors import DataError
 from darknet_py.untrusted import read_file
 
@@ -72,23 +73,26 @@ def read_image_file(name: str) -> bytes:
     return download(name) if is_url(name) else read_file(name, "image")
 
 
-def download(url: str, max_bytes: int = MAX_URL_BYTES, seconds: float = URL_SECONDS) -> bytes:
+def download(
+    url: str, max_bytes: int = MAX_URL_BYTES, seconds: float = URL_SECONDS, public_only: bool = False
+) -> bytes:
     """The content of a web address.
 
     Args:
         url: http:// or https://.
         max_bytes: A larger file is refused.
         seconds: Time limit of the whole download.
+        public_only: Whether internal addresses are refused, see `public_opener`.
 
     Raises:
-        DataError: There is no such file, it is too large, or it takes too long.
+        DataError: There is no such file, it is too large, it takes too long, or its address is internal.
     """
     result: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     end = time.monotonic() + seconds
 
     def run() -> None:
         try:
-            result.put(_read(url, max_bytes, end))
+            result.put(_read(url, max_bytes, end, public_only))
         except Exception as error:
             result.put(error)
 
@@ -113,9 +117,10 @@ def download(url: str, max_bytes: int = MAX_URL_BYTES, seconds: float = URL_SECO
     raise content
 
 
-def _read(url: str, max_bytes: int, end: float) -> bytes:
+def _read(url: str, max_bytes: int, end: float, public_only: bool) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "darknet_py"})
-    with urllib.request.urlopen(request, timeout=max(end - time.monotonic(), 0.001)) as response:
+    open_url = public_opener().open if public_only else urllib.request.urlopen
+    with open_url(request, timeout=max(end - time.monotonic(), 0.001)) as response:
         content = bytearray()
         while chunk := response.read1(_CHUNK):
             content += chunk

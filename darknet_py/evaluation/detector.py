@@ -19,6 +19,7 @@ from darknet_py.data.loader import EvalBatch, EvalLoader
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.evaluation import coco_ap as by_coco
 from darknet_py.evaluation import darknet_map as by_darknet
+from darknet_py.evaluation import recall as by_recall
 from darknet_py.evaluation.classification_metrics import detection_confusion
 from darknet_py.evaluation.rank_merge import all_gather, merge_ranks
 from darknet_py.evaluation.types import CollectedBoxes, Floats, GroundTruth, Ints, match
@@ -29,7 +30,7 @@ from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
 
-PROTOCOLS = ("darknet", "coco")
+PROTOCOLS = ("darknet", "coco")  # those of an evaluation that names none
 Size = tuple[int, int]
 
 
@@ -38,7 +39,8 @@ class EvalOptions:
     """How a detector is evaluated.
 
     Attributes:
-        protocols: "darknet" (`detector map`) and/or "coco" (pycocotools on what `detector valid` writes).
+        protocols: "darknet" (`detector map`), "coco" (pycocotools on what `detector valid` writes) and/or "recall"
+            (`detector recall`).
         iou_thresh: IoU above which a detection matches a truth, for Darknet's mAP.
         points: Recall points of Darknet's mAP; 0 is the area under the curve.
         thresh: Confidence threshold at which Darknet's mAP counts detections.
@@ -74,6 +76,7 @@ class Evaluation:
         names: Class names.
         darknet: Darknet's mAP; None where that protocol was not asked for.
         coco: COCO's metrics; None where that protocol was not asked for.
+        recall: Recall of proposals, whatever their class; None where that protocol was not asked for.
         boxes: The detections and labels that were compared.
         skipped: One line per unreadable image or wrong label.
         seconds: Time for reading, network and NMS, without the metrics.
@@ -82,6 +85,7 @@ class Evaluation:
     names: tuple[str, ...]
     darknet: by_darknet.DarknetResult | None
     coco: by_coco.CocoResult | None
+    recall: by_recall.RecallResult | None
     boxes: CollectedBoxes
     skipped: tuple[str, ...]
     seconds: float
@@ -107,6 +111,7 @@ class Evaluation:
             "loss": self.boxes.loss,
             "darknet": self.darknet.to_json() if self.darknet else None,
             "coco": self.coco.to_json() if self.coco else None,
+            "recall": self.recall.to_json() if self.recall else None,
         }
 
 
@@ -139,9 +144,9 @@ def evaluate_detector(
         DataError: The data cannot be used at all.
     """
     options = options or EvalOptions()
-    unknown = [name for name in options.protocols if name not in PROTOCOLS]
+    unknown = [name for name in options.protocols if name not in _SUPPRESS]
     if unknown or not options.protocols:
-        raise DarknetError(f"protocols: expected some of {', '.join(PROTOCOLS)}, got {', '.join(unknown) or 'none'}")
+        raise DarknetError(f"protocols: expected some of {', '.join(_SUPPRESS)}, got {', '.join(unknown) or 'none'}")
     names = class_names(net, names)
     dataset = images
     if not isinstance(dataset, DetectionDataset):
@@ -152,7 +157,7 @@ def evaluate_detector(
     start = time.perf_counter()
     boxes, skipped = _collect(net, dataset, options, difficult, rank, world)
     seconds = time.perf_counter() - start
-    map_result = coco_result = None
+    map_result = coco_result = recall = None
     if "darknet" in options.protocols:
         map_result = by_darknet.darknet_map(
             boxes.found["darknet"],
@@ -165,7 +170,9 @@ def evaluate_detector(
         )
     if "coco" in options.protocols:
         coco_result = by_coco.coco_ap(boxes.found["coco"], boxes.truth, boxes.sizes, names)
-    return Evaluation(tuple(names), map_result, coco_result, boxes, tuple(skipped), seconds)
+    if "recall" in options.protocols:
+        recall = by_recall.proposal_recall(boxes.found["recall"], boxes.truth)
+    return Evaluation(tuple(names), map_result, coco_result, recall, boxes, tuple(skipped), seconds)
 
 
 def class_names(net: Network, names: Sequence[str] = ()) -> list[str]:
@@ -240,8 +247,7 @@ def _collect(
             if letter_box:
                 predictions = _relative_to_images(predictions, step.sizes, size)
             for name in options.protocols:
-                suppress = _by_darknet if name == "darknet" else _by_coco
-                found = suppress(predictions, step.sizes, *net.nms_kind)
+                found = _SUPPRESS[name](predictions, step.sizes, *net.nms_kind)
                 # Without classes that the data does not have, as when an 80-class cfg meets a small data set.
                 boxes.found[name].extend(detections[detections.class_ids < dataset.classes] for detections in found)
     bar.close()
@@ -270,6 +276,16 @@ def _by_coco(predictions: Predictions, sizes: Sequence[Size], kind: str, beta: f
         image_scale: Floats = np.array(size * 2, np.float32)
         relative.append(replace(detections, boxes=detections.boxes / image_scale, image_size=size))
     return relative
+
+
+def _by_recall(predictions: Predictions, sizes: Sequence[Size], kind: str, beta: float) -> list[Detections]:
+    """As `validate_detector_recall`: NMS by objectness (`do_nms_obj`), IoU whatever the cfg's kind; class 0 for all."""
+    proposals = predictions._replace(scores=predictions.objectness[..., None])
+    found = postprocess(proposals, by_recall.THRESH, by_recall.NMS)
+    return [replace(detections, image_size=size) for detections, size in zip(found, sizes, strict=True)]
+
+
+_SUPPRESS = {"darknet": _by_darknet, "coco": _by_coco, "recall": _by_recall}
 
 
 def _in_darknets_order(found: Detections, scores: Tensor) -> Detections:

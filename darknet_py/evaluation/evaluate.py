@@ -60,7 +60,7 @@ def evaluate(
         weights: A `.weights` file or a checkpoint.
         images: Detectors: a list of images, a folder or paths, instead of the `valid` images.
         names: Detectors: class names, instead of those of the data set.
-        protocols: Detectors: "darknet" (`detector map`) and/or "coco" (pycocotools).
+        protocols: Detectors: "darknet" (`detector map`), "coco" (pycocotools) and/or "recall" (`detector recall`).
         iou_thresh: IoU threshold of Darknet's mAP.
         points: Recall points of Darknet's mAP; 0 is the area under the curve.
         thresh: Minimum confidence of the detections that Darknet's mAP counts.

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from darknet_py import __version__
 from darknet_py.counted import counted
@@ -217,6 +217,7 @@ def create_app(
         content = Path(__file__).with_name("page").joinpath(file).read_bytes()
         page = Response(content, media_type=media_type, headers=_PAGE_HEADERS)
         app.add_api_route(path, partial(_as_it_is, page), include_in_schema=False, response_class=Response)
+    app.add_middleware(_refusing_early, batcher, options)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -225,6 +226,33 @@ def create_app(
             allow_headers=["Authorization", "Content-Type"],
         )
     return metrics.measured(app)
+
+
+def _refusing_early(app: ASGIApp, batcher: Batcher, options: ServeOptions) -> ASGIApp:
+    """Answers uploads for which there is no place before anything else is done with them.
+
+    Under overload most requests are refused: what one costs is missing to those that are served. A body within the
+    limits is read and dropped, since closing a connection before its end takes the answer away from many clients.
+    """
+
+    async def drain(receive: Receive) -> None:
+        size = 0
+        while size <= options.max_bytes:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/detect" or scope["method"] != "POST" or not batcher.is_full:
+            await app(scope, receive, send)
+            return
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(drain(receive), options.seconds)
+        refusal = JSONResponse({"detail": str(batcher.full())}, 429, {"Retry-After": str(batcher.retry_after)})
+        await refusal(scope, receive, send)
+
+    return refusing
 
 
 class Uploads:
@@ -299,7 +327,9 @@ class Uploads:
             url = ""
         if not is_url(url):
             raise HTTPException(400, 'expected {"url": "https://…"}')
-        return url, await asyncio.to_thread(download, url, self._options.max_bytes, self._options.seconds)
+        return url, await asyncio.to_thread(
+            download, url, self._options.max_bytes, self._options.seconds, public_only=not self._options.internal_urls
+        )
 
 
 async def _image_of_form(request: Request, body: bytes) -> tuple[str, bytes]:

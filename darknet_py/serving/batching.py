@@ -84,6 +84,15 @@ class Batcher:
         return self._closing
 
     @property
+    def is_full(self) -> bool:
+        """Whether all places are taken."""
+        return self._taken >= self._queue_size
+
+    def full(self) -> QueueFull:
+        """What a request for a place is answered where none is free."""
+        return QueueFull(f"all {self._queue_size} places of the queue are taken")
+
+    @property
     def retry_after(self) -> int:
         """Whole seconds, from 1 on, after which the images that have a place are probably done."""
         return max(1, math.ceil(self._taken * self._seconds))
@@ -93,8 +102,8 @@ class Batcher:
         with self._lock:
             if self._closing:
                 raise ShuttingDown("the server is shutting down")
-            if self._taken >= self._queue_size:
-                raise QueueFull(f"all {self._queue_size} places of the queue are taken")
+            if self.is_full:
+                raise self.full()
             self._taken += 1
 
     def release(self) -> None:

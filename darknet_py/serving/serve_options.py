@@ -16,6 +16,7 @@ class ServeOptions:
         token: What clients send as `Authorization: Bearer …`; empty: everybody may detect.
         origins: Web pages of other origins that may use the API (CORS); "*" stands for all.
         allow_urls: Whether clients may name an image by its web address, which this machine then downloads.
+        internal_urls: Whether that address may be one of this machine or of its own network.
         batch: The most images in a forward pass.
         wait: Seconds that an image waits for others that are on their way.
         queue: The most images that are decoded, wait or are computed.
@@ -29,6 +30,7 @@ class ServeOptions:
     token: str = ""
     origins: Sequence[str] = ()
     allow_urls: bool = False
+    internal_urls: bool = False
     batch: int = 8
     wait: float = 0.005
     queue: int = 64

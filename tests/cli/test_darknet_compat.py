@@ -153,8 +153,11 @@ def test_images_come_from_standard_input(
 @pytest.mark.parametrize(
     ("theirs", "what"),
     [
-        ("detector recall d y w", "detector: expected one of train, test, demo, valid, map, calc_anchors, got recall"),
-        ("detector", "detector: expected one of train, test, demo, valid, map, calc_anchors, got nothing"),
+        (
+            "detector draw d y w",
+            "detector: expected one of train, test, demo, valid, map, recall, calc_anchors, got draw",
+        ),
+        ("detector", "detector: expected one of train, test, demo, valid, map, recall, calc_anchors, got nothing"),
         ("-nogpu classifier", "classifier: expected one of train, predict, valid, got nothing"),
         ("detector map d.data y.cfg", "expected detector map DATA CFG WEIGHTS, got d.data y.cfg"),
         ("detector test d y w -tresh .3", "-tresh: unknown flag of Darknet; did you mean '-thresh'?"),

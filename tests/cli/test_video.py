@@ -124,15 +124,15 @@ def test_sources_that_cannot_be_read(folder: Path) -> None:
 
 
 def test_the_lines_of_demo(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Read from the source (demo.c, draw_detections_cv_v3): the C program here has no OpenCV, so no `demo`."""
+    """Without the reference; tests/cli/test_darknet_output.py compares the lines with C's."""
     (tmp_path / "a.data").write_text(f"classes=2\nnames={tmp_path}/a.names\n")
     (tmp_path / "a.names").write_text("cat\ndog\n")
     files = [str(folder / name) for name in ("a.cfg", "a.weights", "in.avi")]
     command = ["detector", "demo", str(tmp_path / "a.data"), *files, "-dont_show", "-thresh", "0.2", "-ext_output"]
     assert main([*command, "-out_filename", str(tmp_path / "o.avi")]) == 0
     lines = capsys.readouterr().out.split("\n")
-    assert lines[:4] == ["Demo", f"video file: {folder / 'in.avi'}", "Objects:", ""]
-    assert lines[-3:] == ["input video stream closed. ", "output_video_writer closed. ", ""]
+    assert lines[:4] == ["Demo", f"video file: {folder / 'in.avi'}", "Video stream: 64 x 48 ", "Objects:"]
+    assert lines[-4:] == ["Stream closed.", "input video stream closed. ", "output_video_writer closed. ", ""]
     assert lines.count("Objects:") == lines.count(" cvWriteFrame ") == FRAMES
     speed = [line for line in lines if re.fullmatch(r"FPS:\d+\.\d \t AVG_FPS:\d+\.\d", line)]
     assert len(speed) == FRAMES and speed[0] == "FPS:0.0 \t AVG_FPS:0.0"

@@ -155,6 +155,23 @@ def test_a_full_queue_and_an_end(serving: Callable[..., Service]) -> None:
     assert service.client.get("/ready").status_code == 503 and service.client.get("/health").status_code == 200
 
 
+def test_what_is_sent_to_a_full_queue_is_dropped(serving: Callable[..., Service]) -> None:
+    """Before anything is done with it; a body beyond the limit is not read to its end."""
+    service = serving(queue_size=1, max_bytes=20_000, origins=["https://page.example"])
+    service.batcher.reserve()
+
+    def body() -> Iterator[bytes]:
+        for _ in range(100):
+            yield bytes(1000)
+
+    full = service.detect(content=body(), headers={"Origin": "https://page.example"})
+    assert full.status_code == 429 and "all 1 places" in full.json()["detail"]
+    assert full.headers["Access-Control-Allow-Origin"] == "https://page.example"
+    assert service.detect(content=b"not an image").status_code == 429
+    service.batcher.release()
+    assert service.detect(content=PNG).status_code == 200
+
+
 def test_no_answer_in_time(
     serving: Callable[..., Service], net: darknet_py.Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,12 +255,14 @@ def test_images_by_address(serving: Callable[..., Service], tmp_path: Path) -> N
     web = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
     threading.Thread(target=web.serve_forever, daemon=True).start()
     try:
-        service = serving(allow_urls=True)
+        service = serving(allow_urls=True, internal_urls=True)
         url = f"http://127.0.0.1:{web.server_port}/a.png"
         answer = service.detect(json={"url": url})
         assert answer.status_code == 200 and answer.json()["path"] == url
         for wrong in ({"url": f"{url}.none"}, {"url": "file:///etc/passwd"}, {"url": 1}, {}, []):
             assert service.detect(json=wrong).status_code == 400
+        refused = serving(allow_urls=True).detect(json={"url": url})
+        assert refused.status_code == 400 and "expected a public address" in refused.json()["detail"]
     finally:
         web.shutdown()
         web.server_close()

@@ -1,9 +1,10 @@
 """Writes tests/golden/darknet_lines.json: what C Darknet prints for its own command lines.
 
-    python tools/golden/darknet_lines.py DARKNET REFERENCE OUT.json
+    python tools/golden/darknet_lines.py DARKNET DARKNET_WITH_OPENCV REFERENCE OUT.json
 
-DARKNET is a program built without OpenCV; REFERENCE the folder of reference values with real weights and photos. Times,
-the lines before the first head's, and progress that `\\r` overwrites are left out; REFERENCE is written as {reference}.
+DARKNET is a program built without OpenCV, and DARKNET_WITH_OPENCV one built with it, which `demo` needs; REFERENCE the
+folder of reference values with real weights and photos. Times, the lines before the first head's, and progress that
+`\\r` overwrites are left out; REFERENCE is written as {reference}.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -37,6 +39,12 @@ COMMANDS = [
     ("detector map {data}/photos.data mbv2-nano-voc", ""),
     ("detector map {data}/photos.data mbv2-nano-voc", "-points 11 -thresh 0.1 -iou_thresh 0.3"),
     ("detector map {data}/photos.data mbv2-nano-voc", "-thresh 0.99"),
+    ("detector valid {data}/photos.data mbv2-nano-voc", ""),
+    ("detector valid {data}/numbered.data yolo-fastest-1.1", ""),
+    ("detector recall {data}/photos.data mbv2-nano-voc", ""),
+    ("detector recall {data}/photos.data yolo-fastest-1.1", ""),
+    ("detector demo {data}/coco.data yolo-fastest-1.1", "photos.avi -dont_show -ext_output"),
+    ("detector demo {data}/voc.data mbv2-nano-voc", "photos.avi -dont_show -thresh 0.5"),
     ("detector calc_anchors {data}/photos.data", "-num_of_clusters 1 -width 64 -height 96"),
     ("detector train {data}/squares.data squares", "-map -dont_show"),
     ("detector train {data}/squares.data squares", "-dont_show"),
@@ -97,7 +105,8 @@ activation=leaky
 """,
 }
 _START = (
-    r"^( num_of_clusters| calculation|(Enter Image Path: )? Detection layer|Weights are saved| classes = | TOP calc)"
+    r"^(video file| num_of_clusters| calculation|(Enter Image Path: )? Detection layer|Weights are saved| classes ="
+    r"| TOP calc)"
 )
 _KIND_WEIGHTS = 3 + 3 * 3 * 3 * 3
 # What differs between two trainings, which start from random weights.
@@ -121,6 +130,15 @@ def write_data(reference: Path, folder: Path) -> None:
     (folder / "photos.data").write_text(
         f"classes=20\ntrain={folder}/list.txt\nvalid={folder}/list.txt\nnames={reference}/real/voc.names\n"
     )
+    photos = [folder / f"{number + 1}.jpg" for number in range(len(LABELS))]  # the numbers are ids in COCO's results
+    for photo, name in zip(photos, LABELS, strict=True):
+        photo.write_bytes((folder / f"{name}.jpg").read_bytes())
+    (folder / "numbered.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    (folder / "numbered.data").write_text(
+        f"classes=80\nvalid={folder}/numbered.txt\nnames={reference}/real/coco.names\neval=coco\n"
+    )
+    (folder / "results").mkdir()
+    write_video(folder / "photos.avi", photos)
     for name, text in CFGS.items():
         (folder / f"{name}.cfg").write_text(text)
     (folder / "kinds.names").write_text("dog\nperson\nhorses\n")
@@ -153,6 +171,24 @@ def write_squares(folder: Path) -> None:
     )
 
 
+def write_video(path: Path, photos: Sequence[Path]) -> None:
+    """A video of the photos and their mirror images. Each frame is a PNG file: any decoder gives the same pixels."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MPNG"), 5, (416, 312))
+    images = [cv2.resize(cv2.imread(str(photo)), (416, 312)) for photo in photos]
+    for image in (*images, *(np.ascontiguousarray(image[:, ::-1]) for image in images)):
+        writer.write(image)
+    writer.release()
+
+
+def result_lines(folder: Path) -> list[str]:
+    """The rows of the result files of `detector valid`, after the name of their file, sorted."""
+    lines = []
+    for file in sorted(folder.iterdir()):
+        rows = [row.rstrip(",") for row in file.read_text().splitlines() if row not in ("[", "]", "")]
+        lines += [f"{file.name}: {row}" for row in sorted(rows)]
+    return lines
+
+
 def arguments(command: str, flags: str, reference: Path, folder: Path) -> list[str]:
     """The words of a command line; a network stands for its cfg and weights."""
     *words, last = command.format(data=folder).split()
@@ -171,23 +207,32 @@ def cleaned(output: str, reference: Path) -> list[str]:
     text = output[start.start() if start else 0 :].replace(str(reference), "{reference}")
     text = re.sub(r"\x1b\[[HJ]|\x07", "", re.sub(r"^Loaded: .*\n", "", text, flags=re.MULTILINE))
     lines = [re.sub(r"Predicted in [\d.]+", "Predicted in N", line.rpartition("\r")[2]) for line in text.split("\n")]
+    lines = [re.sub(r"FPS:[\d.]+", "FPS:N", line) for line in lines]
     if start and start[0].startswith("Weights"):
         lines = [_RANDOM.sub("N", line) for line in lines]
     text = "\n".join(line for line in lines if not line.startswith(" iterations = "))
     return re.sub(r"\n\n\n+", "\n\n", text).split("\n")
 
 
-def main(darknet: str, reference: str, out: str) -> None:
+def main(darknet: str, darknet_with_opencv: str, reference: str, out: str) -> None:
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(Path(reference), folder)
         (folder / "data" / "labels").mkdir(parents=True)
         for command, flags in COMMANDS:
-            words = [darknet, *arguments(command, flags, Path(reference), folder)]
+            program = darknet_with_opencv if "demo" in command else darknet
+            words = [program, *arguments(command, flags, Path(reference), folder)]
             photos = PHOTOS.format(reference=reference)
             run = subprocess.run(words, input=photos.encode(), capture_output=True, check=True, cwd=folder)
-            results.append({"command": command, "flags": flags, "lines": cleaned(run.stdout.decode(), Path(reference))})
+            lines = cleaned(run.stdout.decode(), Path(reference))
+            if "recall" in command:
+                lines = [line for line in run.stderr.decode().split("\n") if "RPs/Img" in line]
+            elif "detector valid" in command:
+                lines = result_lines(folder / "results")
+                for file in (folder / "results").iterdir():
+                    file.unlink()
+            results.append({"command": command, "flags": flags, "lines": lines})
     Path(out).write_text(json.dumps(results, indent=1) + "\n")
 
 
