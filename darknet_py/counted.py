@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def counted(number: float, noun: str, form: str = "") -> str:
-    """The number and the noun, in the plural unless the number is 1: `1 image`, `2 images`, `0 classes`.
+    """The number and the noun, in the plural unless the number is 1: `1 image`, `2 epochs`, `0 classes`.
 
     Args:
         number: How many.
@@ -12,5 +12,5 @@ def counted(number: float, noun: str, form: str = "") -> str:
         form: How the number is formatted, as in `format`.
     """
     if number != 1:
-        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+        noun += "es" if noun.endswith(("s", "x", "tch", "nch", "rch", "sh")) else "s"
     return f"{number:{form}} {noun}"

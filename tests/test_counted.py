@@ -23,6 +23,7 @@ SIZES = (" x ", "of the ", "of all ")
 def test_counted() -> None:
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
     assert counted(1, "class") == "1 class" and counted(2, "class") == "2 classes" and counted(3, "box") == "3 boxes"
+    assert counted(2, "batch") == "2 batches" and counted(100, "epoch") == "100 epochs"
     assert counted(12345, "such file", ",") == "12,345 such files" and counted(1.5, "pixel", ".1f") == "1.5 pixels"
 
 

@@ -22,7 +22,7 @@ from darknet_py.data.readers.darknet_layout import ConversionResult
 from darknet_py.data.readers.labeled_folder import folder_to_darknet, labeled_images, names_file
 from darknet_py.data.readers.tf_csv import csv_files, csv_to_darknet
 from darknet_py.data.readers.ultralytics import yolo_splits, yolo_to_darknet
-from darknet_py.data.readers.voc import voc_folders, voc_to_darknet
+from darknet_py.data.readers.voc import voc_folders, voc_lists, voc_to_darknet
 from darknet_py.data.yamlfile import read_yaml
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import make_folder
@@ -30,7 +30,7 @@ from darknet_py.shipped import find
 
 DARKNET, COCO, VOC, YOLO, CSV, FOLDER = FORMATS = "darknet", "coco", "voc", "yolo", "csv", "folder"
 PROBLEMS, WRONG_SIZES = "problems.txt", "wrong_sizes.txt"  # in the folder of a conversion
-_VERSION = "2"  # of the converted files
+_VERSION = "3"  # of the converted files
 
 
 class DataSource(NamedTuple):
@@ -222,8 +222,11 @@ def _source_files(source: DataSource, data_format: str) -> Iterable[str | Path]:
     if data_format == COCO:
         return [path for pair in coco_files(source.path, source.images).values() for path in pair]
     if data_format == VOC:
-        annotations, images = voc_folders(source.path)
-        return [images, *sorted(annotations.glob("*.xml")), *sorted(source.path.glob("ImageSets/Main/*.txt"))]
+        return [
+            path
+            for folder in voc_folders(source.path)
+            for path in (folder.images, *sorted(folder.annotations.glob("*.xml")), *voc_lists(folder))
+        ]
     if data_format == CSV:
         files = csv_files(source.path).values()
         return [path for file in files for path in (file, file.parent, *file.parent.glob("images"))]

@@ -352,9 +352,7 @@ class TrainingPlan:
             f"{self.graph.parameters:,} parameters, {self.graph.bflops:.3f} BFLOPs",
             f"input: {shape.w} x {shape.h} x {shape.c}",
         ]
-        for edit in self.graph.document.edits:
-            reason = edit.reason or "requested"
-            lines.append(f"change: {_section_name(self.graph, edit)} {edit.key}={edit.value} ({reason})")
+        lines += _change_lines(self.graph)
         if self.options.amp and self.recipe.options.amp is None:
             lines.append(f"change: --amp {self.options.amp} (this CPU multiplies it faster; --amp fp32 turns it off)")
         lines += [
@@ -538,6 +536,19 @@ def _warnings(graph: Graph, overrides: Mapping[str, NetValue]) -> list[str]:
     return lines
 
 
+def _change_lines(graph: Graph) -> list[str]:
+    """A line for each change of the cfg, or for the same change of several layers of one type."""
+    layers: dict[tuple[str, CfgEdit], list[str]] = {}
+    for edit in graph.document.edits:
+        section, _, index = _section_name(graph, edit).partition(" ")
+        layers.setdefault((section, edit._replace(section=0)), []).append(index)
+    return [
+        f"change: {' '.join([section, ', '.join(indices)]).rstrip()} {edit.key}={edit.value} "
+        f"({edit.reason or 'requested'})"
+        for (section, edit), indices in layers.items()
+    ]
+
+
 def _section_name(graph: Graph, edit: CfgEdit) -> str:
     if edit.section == 0:
         return "[net]"
@@ -546,6 +557,8 @@ def _section_name(graph: Graph, edit: CfgEdit) -> str:
 
 
 def _steps(net: NetSpec) -> str:
+    if net.policy != "steps":
+        return ""
     steps = ", ".join(f"{step} (x {scale:g})" for step, scale in zip(net.steps, net.scales, strict=True))
     return f" {steps}" if steps else ""
 

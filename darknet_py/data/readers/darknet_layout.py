@@ -59,10 +59,12 @@ class AnnotatedImage:
     with it, as images are read upright.
 
     Attributes:
+        where: The annotation, for messages.
         wrong_size: A line where the annotation has another size than the image, else nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str], size: tuple[float, float] | None, where: str):
+        self.where = where
         header = image_file_header(path)
         upright = header.upright if header else None if size else image_size(path)
         self.size = size or upright or (0.0, 0.0)

@@ -1,6 +1,7 @@
 """Pascal VOC folders (Annotations, ImageSets, JPEGImages) → Darknet lists and labels.
 
-Also folders with `annotations` and `images`, and folders that contain both, as annotation tools write them.
+Also folders with `annotations` and `images`, folders that contain both, as annotation tools write them, and folders of
+such folders: `train`, `valid` and `test` of an exported data set, VOC2007 and VOC2012 of VOCdevkit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,18 @@ from darknet_py.data.readers.darknet_layout import (
 from darknet_py.errors import DataError
 from darknet_py.untrusted import MAX_TEXT, read_file, read_text
 
+_ANNOTATIONS, _IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images")
+_SPLITS = ("train", "valid", "val", "test")
+
+
+class VocFolder(NamedTuple):
+    """A VOC folder: its path, its part of the data set ("" if it is the data set), its annotations and its images."""
+
+    root: Path
+    part: str
+    annotations: Path
+    images: Path
+
 
 class _Object(NamedTuple):
     name: str
@@ -42,12 +55,13 @@ def voc_to_darknet(
 ) -> ConversionResult:
     """Converts a VOC folder to Darknet's layout (see `darknet_layout` for the files in `out`).
 
-    There is a list for each file of ImageSets/Main with one image name per line, else a single list `train` of all
-    annotations. The .data file trains on trainval (or train) and validates on test (or val). Corners are used as
-    written, as Darknet's voc_label.py does.
+    There is a list for each file of ImageSets/Main with one image name per line; without such files a list of all
+    annotations, which has the name of its folder (train, valid, val, test) or else `train`. Lists of the same name in
+    several folders are one. The .data file trains on trainval (or train) and validates on valid (or test, or val).
+    Corners are used as written, as Darknet's voc_label.py does.
 
     Args:
-        root: The VOC folder, which is only read.
+        root: The VOC folder, its folder of images or of annotations, or a folder of VOC folders; it is only read.
         out: Folder to write.
         names: Class names in order (default: those of the annotations, sorted).
         difficult: Keep objects marked as difficult.
@@ -59,58 +73,66 @@ def voc_to_darknet(
     Raises:
         DataError: An annotation cannot be read, or the folder has none.
     """
-    root, out = Path(root), Path(out)
-    annotations, image_folder = voc_folders(root)
-    files = {file.stem: file for file in sorted(annotations.glob("*.xml"))}
-    images = _image_names(image_folder)
-    splits = _splits(root, list(files))
-    listed = sorted({stem for stems in splits.values() for stem in stems})
+    out = Path(out)
     problems: list[str] = []
-    objects: dict[str, tuple[AnnotatedImage, list[_Object]]] = {}
-    for stem in listed:
-        if stem not in files or stem not in images:
-            problems.append(f"{root}: {stem}: no {'image' if stem in files else 'annotation'} of this name")
-            continue
-        objects[stem] = _read_annotation(files[stem], image_folder / images[stem])
-    classes = (
-        list(names)
-        if names
-        else sorted({obj.name for _, objects_of_image in objects.values() for obj in objects_of_image})
-    )
-    labels: dict[str, list[Row]] = {}
-    for stem, (image, objects_of_image) in objects.items():
-        problems += image.wrong_size
-        rows = labels.setdefault(images[stem], [])
-        for obj in objects_of_image:
-            if obj.difficult and not difficult:
+    splits: dict[str, list[Path]] = {}
+    objects: dict[Path, tuple[AnnotatedImage, list[_Object]]] = {}  # by path in `out`
+    folders = voc_folders(Path(root))
+    for folder in folders:
+        files = {file.stem: file for file in sorted(folder.annotations.glob("*.xml"))}
+        images = _image_names(folder.images)
+        found: dict[str, Path] = {}
+        listed = _splits(folder, list(files))
+        for stem in sorted({stem for stems in listed.values() for stem in stems}):
+            if stem not in files or stem not in images:
+                missing = "image" if stem in files else "annotation"
+                problems.append(f"{folder.root}: {stem}: no {missing} of this name")
                 continue
-            if obj.name not in classes:
-                problems.append(f"{files[stem]}: expected one of the classes {', '.join(classes)}, got {obj.name!r}")
+            found[stem] = out / folder.part / "JPEGImages" / images[stem]
+            objects[found[stem]] = _read_annotation(files[stem], folder.images / images[stem])
+        for split, stems in listed.items():
+            splits.setdefault(split, []).extend(found[stem] for stem in stems if stem in found)
+    classes = list(names) if names else sorted({obj.name for _, found_ in objects.values() for obj in found_})
+    boxes = 0
+    for folder in folders:
+        labels: dict[str, list[Row]] = {}
+        link_image_folder(folder.images, out / folder.part / "JPEGImages")
+        for path, (image, objects_of_image) in objects.items():
+            if path.parent.parent != out / folder.part:
                 continue
-            row = image.row(classes.index(obj.name), obj.corners)
-            if row is None:
-                problems.append(f"{files[stem]}: expected a box inside the image, got {obj.corners}")
-            else:
-                rows.append(row)
-    link_image_folder(image_folder, out / "JPEGImages")
-    boxes = write_labels(labels, out / "labels")
-    folder = (out / "JPEGImages").absolute()
-    for split, stems in splits.items():
-        write_list(out / f"{split}.txt", [str(folder / images[stem]) for stem in stems if stem in objects])
+            problems += image.wrong_size
+            labels[path.name] = _rows(image, objects_of_image, classes, problems, difficult)
+        boxes += write_labels(labels, out / folder.part / "labels")
+    for split, paths in splits.items():
+        write_list(out / f"{split}.txt", [str(path.absolute()) for path in paths])
     train = next((split for split in ("trainval", "train") if split in splits), None)
-    valid = next((split for split in ("test", "val") if split in splits), None)
+    valid = next((split for split in ("valid", "test", "val") if split in splits), None)
     data = write_data_file(out, name, classes, train, valid)
-    return ConversionResult(data, len(labels), boxes, problems)
+    return ConversionResult(data, len(objects), boxes, problems)
 
 
-def voc_folders(root: Path) -> tuple[Path, Path]:
-    """The folders of annotations and images. Raises DataError if there is no annotation."""
-    for name in ("Annotations", "annotations", ""):
+def voc_folders(root: Path) -> list[VocFolder]:
+    """The VOC folders of a data set. Raises DataError if there is no annotation."""
+    if root.name in _ANNOTATIONS + _IMAGES and _voc_folder(root.parent, "") and not _voc_folder(root, ""):
+        root = root.parent
+    if folder := _voc_folder(root, ""):
+        return [folder]
+    parts = sorted(entry for entry in root.glob("*") if entry.is_dir())
+    folders = [folder for part in parts if (folder := _voc_folder(part, part.name)) and _image_names(folder.images)]
+    if not folders:
+        raise DataError(f"{root}: expected a VOC folder, got no Annotations/*.xml")
+    return folders
+
+
+def _voc_folder(root: Path, part: str) -> VocFolder | None:
+    for name in (*_ANNOTATIONS, ""):
         annotations = root / name
         if next(annotations.glob("*.xml"), None):
-            images = (root / folder for folder in ("JPEGImages", "images", name))
-            return annotations, next((folder for folder in images if folder.is_dir()), root / "JPEGImages")
-    raise DataError(f"{root}: expected a VOC folder, got no Annotations/*.xml")
+            places = (*(root / folder for folder in _IMAGES), annotations)
+            images = next((path for path in places if path.is_dir() and _image_names(path)), None)
+            if images or name:  # annotations alone may be those of a folder beside them
+                return VocFolder(root, part, annotations, images or root / "JPEGImages")
+    return None
 
 
 def _image_names(folder: Path) -> dict[str, str]:
@@ -120,15 +142,20 @@ def _image_names(folder: Path) -> dict[str, str]:
     return {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
-def _splits(root: Path, stems: list[str]) -> dict[str, list[str]]:
-    """The plain lists of ImageSets/Main (lists with a second column mark single classes)."""
+def voc_lists(folder: VocFolder) -> list[Path]:
+    """The files of ImageSets/Main."""
+    return sorted(folder.root.glob("ImageSets/Main/*.txt"))
+
+
+def _splits(folder: VocFolder, stems: list[str]) -> dict[str, list[str]]:
+    """The plain lists of ImageSets/Main (lists with a second column mark single classes), else one of all `stems`."""
     splits, known = {}, set(stems)
-    for file in sorted(root.glob("ImageSets/Main/*.txt")):
+    for file in voc_lists(folder):
         lines = [line.strip() for line in read_text(file, "list of images").splitlines()]
         lines = [line for line in lines if line]
         if lines and all(len(line.split()) == 1 or line in known for line in lines):
             splits[file.stem] = lines
-    return splits or {"train": stems}
+    return splits or {folder.part if folder.part in _SPLITS else "train": stems}
 
 
 def _read_annotation(file: Path, image: Path) -> tuple[AnnotatedImage, list[_Object]]:
@@ -145,6 +172,26 @@ def _read_annotation(file: Path, image: Path) -> tuple[AnnotatedImage, list[_Obj
         name = (obj.findtext("name") or "").strip()
         objects_of_image.append(_Object(name, (xmin, ymin, xmax, ymax), _number(file, obj, "difficult", 0) != 0))
     return AnnotatedImage(image, size, str(file)), objects_of_image
+
+
+def _rows(
+    image: AnnotatedImage, objects: Sequence[_Object], classes: list[str], problems: list[str], difficult: bool
+) -> list[Row]:
+    """The label rows of an image; adds a line to `problems` for each object that is left out."""
+    rows = []
+    for obj in objects:
+        if obj.difficult and not difficult:
+            continue
+        if obj.name not in classes:
+            expected = f"expected one of the classes {', '.join(classes)}"
+            problems.append(f"{image.where}: {expected}, got {obj.name!r}")
+            continue
+        row = image.row(classes.index(obj.name), obj.corners)
+        if row is None:
+            problems.append(f"{image.where}: expected a box inside the image, got {obj.corners}")
+        else:
+            rows.append(row)
+    return rows
 
 
 def _number(file: Path, element: ElementTree.Element, path: str, default: float | None = None) -> float:

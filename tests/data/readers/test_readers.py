@@ -80,7 +80,7 @@ def test_voc_says_what_it_left_out(voc: Path, tmp_path: Path) -> None:
 
 def test_voc_errors(voc: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected a VOC folder, got no Annotations"):
-        voc_to_darknet(tmp_path, tmp_path / "out")
+        voc_to_darknet(voc / "ImageSets", tmp_path / "out")
     annotate(voc, "a", OBJECT.format("dog", 0, "x", 5, 30, 25))
     with pytest.raises(DataError, match=r"a.xml: <object>: bndbox/xmin: expected a number, got 'x'"):
         voc_to_darknet(voc, tmp_path / "out")
@@ -92,6 +92,43 @@ def test_voc_errors(voc: Path, tmp_path: Path) -> None:
     picture(tmp_path / "out" / "JPEGImages" / "other.png")
     with pytest.raises(DataError, match="already exists and is not"):
         voc_to_darknet(voc, tmp_path / "out")
+
+
+def test_voc_folders_of_a_data_set(voc: Path, tmp_path: Path) -> None:
+    other = tmp_path / "VOC2012"
+    picture(other / "JPEGImages" / "a.png")  # another image of the same name
+    annotate(other, "a", OBJECT.format("cat", 0, 0, 0, 50, 50))
+    (other / "ImageSets" / "Main").mkdir(parents=True)
+    (other / "ImageSets" / "Main" / "trainval.txt").write_text("a\n")
+    data, images, boxes, problems = voc_to_darknet(tmp_path, tmp_path / "out")
+    assert (images, boxes, problems) == (4, 3, [])
+    train = [Path(path).relative_to(tmp_path / "out") for path in data.train_images()]
+    assert [str(path) for path in train] == [
+        "VOC 2007/JPEGImages/a.png",
+        "VOC 2007/JPEGImages/b.c.png",
+        "VOC2012/JPEGImages/a.png",
+    ]
+    assert [load_labels(find_labels(path)).boxes[:, 0].tolist() for path in data.train_images()] == [[1], [0], [0]]
+    assert [Path(path).name for path in data.valid_images()] == ["d.png"]
+
+
+def test_annotations_beside_images_of_each_split(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("valid", 1), ("test", 1)):
+        for number in range(count):
+            picture(tmp_path / "set" / split / f"{number}.jpg")
+            annotate(tmp_path, f"{number}", OBJECT.format("dog", 0, 10, 5, 30, 25))
+            (tmp_path / "Annotations" / f"{number}.xml").rename(tmp_path / "set" / split / f"{number}.xml")
+    data, images, boxes, problems = voc_to_darknet(tmp_path / "set", tmp_path / "out")
+    assert (images, boxes, problems) == (4, 4, [])
+    assert [len(data.train_images()), len(data.valid_images())] == [2, 1]
+    assert data.valid_images()[0].endswith("/valid/JPEGImages/0.jpg")
+    assert len(load_labels(find_labels(data.valid_images()[0])).boxes) == 1
+
+
+@pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+def test_folder_of_a_voc_folder(voc: Path, tmp_path: Path, folder: str) -> None:
+    result = voc_to_darknet(voc / folder, tmp_path / "out")
+    assert (result.images, result.boxes) == (3, 2) and len(result.data.valid_images()) == 1
 
 
 @pytest.mark.reference
