@@ -116,7 +116,7 @@ def read_source(
     cfg: str | Path | None, weights: str | Path | None, names: Sequence[str], cutoff: int | None, ignore_rest: bool
 ) -> ModelFile:
     """The network of a cfg with the arrays of any file that has them; arguments and errors as of `convert`."""
-    if cfg is None or weights is None or not is_foreign(weights):
+    if cfg is None or weights is None or Path(weights).suffix == ".weights" or not is_foreign(weights):
         return ModelFile.read(cfg, weights, cutoff=cutoff, names=names, ignore_rest=ignore_rest)
     return read_state_dict(ModelFile.read(cfg, names=names), weights)
 

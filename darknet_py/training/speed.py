@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import closing
 
@@ -14,6 +15,8 @@ from darknet_py.training.estimate import Speed
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.train_step import OutOfMemory, TrainStep
 from darknet_py.training.trainer import build_network
+
+logger = logging.getLogger(__name__)
 
 _SLOW = 60.0  # seconds of a mini-batch, by two images, from which no whole one is timed
 _ENOUGH = 3.0  # seconds of timing
@@ -33,6 +36,7 @@ def measure_speed(plan: TrainingPlan) -> Speed:
         The time of an iteration and of an evaluation.
     """
     start = time.monotonic()
+    logger.info("timing a mini-batch of %d (%s)", plan.local_batch.images, plan.graph.input)
     network = build_network(plan)
     step = TrainStep(network, seed=plan.seed, amp=plan.options.amp)
     least = LocalBatch(1, min(2, plan.local_batch.images))  # batch norm of a 1 x 1 map takes no single image
