@@ -73,6 +73,9 @@ class ClassifierDataset(ImageSet):
             return [number for number, name in enumerate(self.names) if name == folder]
         return [number for number, name in enumerate(self.names) if name in path]
 
+    def class_ids(self, index: int) -> list[int]:
+        return self.classes_in_path(self.paths[index])
+
     def problem(self, index: int) -> str | None:
         """A message if the path does not contain exactly one class name, else None."""
         matches = self.classes_in_path(self.paths[index])

@@ -45,9 +45,19 @@ class ImageSet:
 
     def with_stb(self: Images) -> Images:
         """The same images, JPEGs decoded by stb_image (see `load_image`); nothing is cached."""
-        other = copy.copy(self)
-        other.stb, other._cache, other._filled = True, {}, False
+        other = self.subset(self.paths)
+        other.stb = True
         return other
+
+    def subset(self: Images, paths: Sequence[str]) -> Images:
+        """Some of the images, in this order; nothing is cached."""
+        other = copy.copy(self)
+        other.paths, other._cache, other._filled = list(paths), {}, False
+        return other
+
+    def class_ids(self, index: int) -> list[int]:
+        """The classes of an image, or of the objects on it."""
+        raise NotImplementedError
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], object] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory); returns how many are cached.
@@ -114,6 +124,14 @@ class DetectionDataset(ImageSet):
         super().__init__(paths, channels, stb)
         self.classes = classes
         self._labels: dict[int, Labels] = {}
+
+    def subset(self, paths: Sequence[str]) -> DetectionDataset:
+        other = super().subset(paths)
+        other._labels = {}
+        return other
+
+    def class_ids(self, index: int) -> list[int]:
+        return [int(number) for number in self.labels(index).boxes[:, 0]]
 
     def labels(self, index: int) -> Labels:
         """Its boxes; read once."""

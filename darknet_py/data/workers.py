@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol, TypeVar
@@ -50,8 +51,9 @@ def run_workers(
     """Answers of `work` to `requests`, in order, with their images on `device`. Raises DataError."""
     # Forked workers start at once and share cached images; newer Pythons would spawn them by default.
     context = "fork" if sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods() else None
-    batches = iter(
-        DataLoader(
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores: the user's choice
+        loader: DataLoader[object] = DataLoader(
             work,  # type: ignore[arg-type]
             batch_sampler=requests,
             num_workers=workers,
@@ -62,7 +64,7 @@ def run_workers(
             prefetch_factor=_PREFETCH if workers else None,
             generator=torch.Generator(),  # its own, so that reading data leaves the global generator of torch alone
         )
-    )
+        batches = iter(loader)
     # Ends the workers now and not in the garbage collector; at exit before Python kills them one by one.
     shutdown = getattr(batches, "_shutdown_workers", None)
     mapped: dict[int, torch.UntypedStorage] = {}  # keeps the buffers of the workers mapped between batches

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from darknet_py.counted import counted
 from darknet_py.data.classification import ClassifierDataset, ClassifierLoader
+from darknet_py.data.datafile import write_list
 from darknet_py.data.loader import Batch
 from darknet_py.data.open_classification import open_classifier_data
 from darknet_py.errors import TrainError
@@ -25,19 +26,18 @@ from darknet_py.training.train_options import TrainOptions
 
 
 @dataclass(frozen=True)
-class ClassificationTask(ImageTask):
+class ClassificationTask(ImageTask[ClassifierDataset]):
     """Training of a classifier.
 
     Attributes:
-        train: Images to train on.
-        valid: Images to evaluate on; None where accuracy is not computed.
+        separate: Whether the data has other images to evaluate on than to train on.
     """
 
-    train: ClassifierDataset
-    valid: ClassifierDataset | None
+    separate: bool = True
 
     kind: ClassVar[str] = "classifier"
     metric: ClassVar[str] = "top1"
+    splits: ClassVar[bool] = True
 
     @classmethod
     def open(cls, data: str | Path | None, graph: Graph, options: TrainOptions) -> ClassificationTask:
@@ -58,23 +58,19 @@ class ClassificationTask(ImageTask):
         check_classes(graph, found.file.path, graph.layers[-1].output.size, len(found.names), options)
         evaluates = found.separate if options.map is None else options.map is not False
         valid = found.valid if evaluates else None
-        return cls(graph, options, found.file, found.names, data is None, found.train, valid)
-
-    @property
-    def measured_on(self) -> str:
-        return "training" if self.valid is self.train else "validation"
+        return cls(graph, options, found.file, found.names, data is None, found.train, valid, separate=found.separate)
 
     @property
     def metric_label(self) -> str:
         return "top-1" if self.measured_on == "validation" else "top-1 (training images)"
 
-    @property
-    def train_size(self) -> int:
-        return len(self.train)
+    def more_lines(self, data: Path) -> dict[str, Path]:
+        labels = data.with_suffix(".labels")
+        write_list(labels, [f"/{name}/" if self.train.by_folder else name for name in self.train.names])
+        return {"labels": labels.absolute()}
 
-    @property
-    def valid_size(self) -> int:
-        return len(self.valid) if self.valid else 0
+    def list_files(self, data: Path) -> list[Path]:
+        return [*super().list_files(data), data.with_suffix(".labels")] if self.split else []
 
     @property
     def class_limit(self) -> int:
@@ -82,7 +78,7 @@ class ClassificationTask(ImageTask):
 
     def notes(self) -> list[str]:
         lines = super().notes()
-        if self.measured_on == "training":
+        if self.valid and self.measured_on == "training":
             lines.append("note: no validation images: accuracy and loss are measured on the training images")
         if self.builtin:
             lines.insert(

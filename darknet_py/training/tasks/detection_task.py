@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from darknet_py.counted import counted
 from darknet_py.data.augment.augmentation import Augmentation
 from darknet_py.data.class_count import count_classes
-from darknet_py.data.datafile import DataFile, read_list, write_list
+from darknet_py.data.datafile import read_list
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.data.image_header import image_file_header
 from darknet_py.data.labels import check_labels
 from darknet_py.data.loader import Batch, TrainLoader
 from darknet_py.data.open_dataset import open_dataset
-from darknet_py.data.split import hold_out
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.evaluation.worst_images import worst_images
 from darknet_py.graph.graph import Graph
@@ -33,36 +31,22 @@ from darknet_py.training.train_options import TrainOptions
 from darknet_py.view.contact_sheet import TileBox, class_box
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 _HEADERS = 200  # images whose size is read
 _WORST = 12  # images that the report shows
 _RECALLS = np.arange(101) / 100  # at which NAME_map.json keeps the precision
 
 
-class Split(NamedTuple):
-    """A training list of which a part was held out; `words` say how."""
-
-    train: list[str]
-    valid: list[str]
-    words: str
-
-
 @dataclass(frozen=True)
-class DetectionTask(ImageTask):
+class DetectionTask(ImageTask[DetectionDataset]):
     """Training of a detector.
 
     Attributes:
-        train: Images to train on.
-        valid: Images to evaluate on; None where mAP is not computed.
         difficult: Paths, one per validation image, whose label files hold the difficult objects.
-        split: Both parts of the training list, where a part was held out.
     """
 
-    train: DetectionDataset
-    valid: DetectionDataset | None
-    difficult: list[str] | None
-    split: Split | None = None
+    difficult: list[str] | None = None
 
     kind: ClassVar[str] = "detector"
     metric: ClassVar[str] = "map"
@@ -95,7 +79,7 @@ class DetectionTask(ImageTask):
         if file.separate if options.map is None else options.map is not False:
             valid = DetectionDataset(file.valid_images()[: options.limit], count, channels)
             difficult = read_list(file.difficult)[: options.limit] if file.difficult else None
-        return cls(graph, options, file, names, data is None, train, valid, difficult)
+        return cls(graph, options, file, names, data is None, train, valid, difficult=difficult)
 
     @property
     def photos(self) -> Photos:
@@ -106,59 +90,14 @@ class DetectionTask(ImageTask):
         sides = [max(header.upright) for header in headers]
         return Photos(len(self.train), int(np.median(sides)) if sides else 0, sizes[(sizes > 0).all(1)])
 
-    def hold_out(self, share: float, data: Path | None = None) -> Self:
-        if self.file.separate:
-            return self
-        if data and data.is_file():
-            earlier = DataFile.read(data)
-            return self._with_split(Split(earlier.train_images(), earlier.valid_images(), f"as in {data}"))
-        paths = self.train.paths
-        classes = [self.train.labels(index).boxes[:, 0].astype(int).tolist() for index in range(len(paths))]
-        hidden = True if self.options.quiet else None  # None: without a terminal
-        with tqdm(total=len(paths), desc="split", unit="image", leave=False, disable=hidden) as bar:
-            parts = hold_out(paths, classes, share, self.options.seed, bar.update)
-        same = f"; {counted(parts.duplicates, 'duplicate')} stay on one side" if parts.duplicates else ""
-        words = (
-            f"{share:g} of {counted(len(paths), 'image', ',')}, by content and class, seed {self.options.seed}{same}"
-        )
-        return self._with_split(Split(parts.train, parts.valid, words))
-
-    def _with_split(self, split: Split) -> Self:
-        train, valid = (
-            DetectionDataset(paths, self.train.classes, self.train.channels) for paths in (split.train, split.valid)
-        )
-        evaluates = self.options.map is not False
-        return replace(self, train=train, valid=valid if evaluates else None, difficult=None, split=split)
-
-    def write_lists(self, data: Path) -> None:
-        if self.split:
-            train, valid, _ = self.list_files(data)
-            write_list(train, self.split.train)
-            write_list(valid, self.split.valid)
-            lines = {"classes": len(self.names), "train": train.absolute(), "valid": valid.absolute()}
-            lines["names"] = (self.file.names or data.with_suffix(".names")).absolute()
-            write_list(data, [f"{key} = {value}" for key, value in lines.items()])
-
-    def list_files(self, data: Path) -> list[Path]:
-        names = (f"{data.stem}_train.txt", f"{data.stem}_valid.txt", data.name)
-        return [data.with_name(name) for name in names] if self.split else []
-
     @property
-    def measured_on(self) -> str:
-        return "validation" if self.file.separate or self.split else "training"
+    def separate(self) -> bool:
+        return self.file.separate
 
     @property
     def metric_label(self) -> str:
         where = "" if self.measured_on == "validation" else " (training images)"
         return f"mAP@{self.options.iou_thresh:.2f}{where}"
-
-    @property
-    def train_size(self) -> int:
-        return len(self.train)
-
-    @property
-    def valid_size(self) -> int:
-        return len(self.valid) if self.valid else 0
 
     @property
     def class_limit(self) -> int:
@@ -171,10 +110,7 @@ class DetectionTask(ImageTask):
 
     def notes(self) -> list[str]:
         lines = super().notes()
-        if self.split:
-            train, valid, words = self.split
-            lines.append(f"split: {counted(len(train), 'image', ',')} to train on, {len(valid):,} held out ({words})")
-        elif self.valid and not self.file.separate:
+        if self.valid and self.measured_on == "training":
             lines.append("note: no validation list: mAP and loss are measured on the training images")
         if self.builtin:
             lines.insert(

@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from darknet_py.counted import counted
-from darknet_py.data.datafile import DataFile
-from darknet_py.data.dataset import ImageSet
+from darknet_py.data.datafile import DataFile, write_list
+from darknet_py.data.dataset import Images
 from darknet_py.data.loader import Batch, BatchSource, LoaderOptions
+from darknet_py.data.split import hold_out
 from darknet_py.errors import TrainError
 from darknet_py.evaluation.darknet_map import Curve
 from darknet_py.evaluation.types import Ints
@@ -86,7 +88,7 @@ class Task(ABC):
     kind: ClassVar[str]  # of network, in words
     metric: ClassVar[str]  # key of the score in NAME_best.json
     item: ClassVar[str] = "images"  # what the data consists of
-    splits: ClassVar[bool] = False  # whether a part of the data can be held out
+    splits: ClassVar[bool] = False  # whether a recipe holds out a part of the data
 
     @property
     @abstractmethod
@@ -182,18 +184,92 @@ class Task(ABC):
         """Score on the validation list; all processes evaluate together and get the same."""
 
 
+class Split(NamedTuple):
+    """A training list of which a part was held out; `words` say how."""
+
+    train: list[str]
+    valid: list[str]
+    words: str
+
+
 @dataclass(frozen=True)
-class ImageTask(Task):
-    """A task on images with classes."""
+class ImageTask(Task, Generic[Images]):
+    """A task on images with classes.
+
+    Attributes:
+        train: Images to train on.
+        valid: Images to evaluate on; None where the network is not evaluated.
+        split: Both parts of the training list, where a part was held out.
+    """
+
+    train: Images
+    valid: Images | None
+    split: Split | None = None
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train)
+
+    @property
+    def valid_size(self) -> int:
+        return len(self.valid) if self.valid else 0
+
+    @property
+    @abstractmethod
+    def separate(self) -> bool:
+        """Whether the data has other images to evaluate on than to train on."""
+
+    @property
+    def measured_on(self) -> str:
+        return "validation" if self.separate or self.split else "training"
+
+    def hold_out(self, share: float, data: Path | None = None) -> Self:
+        if self.separate:
+            return self
+        if data and data.is_file():
+            earlier = DataFile.read(data)
+            return self._with_split(Split(earlier.train_images(), earlier.valid_images(), f"as in {data}"))
+        paths, seed = self.train.paths, self.options.seed
+        classes = [self.train.class_ids(index) for index in range(len(paths))]
+        hidden = True if self.options.quiet else None  # None: without a terminal
+        with tqdm(total=len(paths), desc="split", unit="image", leave=False, disable=hidden) as bar:
+            parts = hold_out(paths, classes, share, seed, bar.update)
+        same = f"; {counted(parts.duplicates, 'duplicate')} stay on one side" if parts.duplicates else ""
+        words = f"{share:g} of {counted(len(paths), 'image', ',')}, by content and class, seed {seed}{same}"
+        return self._with_split(Split(parts.train, parts.valid, words))
+
+    def _with_split(self, split: Split) -> Self:
+        valid = self.train.subset(split.valid) if self.options.map is not False else None
+        return replace(self, train=self.train.subset(split.train), valid=valid, split=split)
+
+    def write_lists(self, data: Path) -> None:
+        if self.split:
+            train, valid = self.list_files(data)[:2]
+            write_list(train, self.split.train)
+            write_list(valid, self.split.valid)
+            lines = {"classes": len(self.names), "train": train.absolute(), "valid": valid.absolute()}
+            lines["names"] = (self.file.names or data.with_suffix(".names")).absolute()
+            write_list(data, [f"{key} = {value}" for key, value in {**lines, **self.more_lines(data)}.items()])
+
+    def more_lines(self, data: Path) -> dict[str, Path]:
+        """Further lines of the .data file of a split."""
+        return {}
+
+    def list_files(self, data: Path) -> list[Path]:
+        names = (f"{data.stem}_train.txt", f"{data.stem}_valid.txt", data.name)
+        return [data.with_name(name) for name in names] if self.split else []
 
     def notes(self) -> list[str]:
-        count = len(self.names)
-        if count == self.class_limit:
-            return []
-        return [
-            f"note: the network has {counted(self.class_limit, 'class')}, the data {count}; the others stay unused "
-            f"(classes={count}, --classes {count}, rewrites the cfg)"
-        ]
+        lines, count = [], len(self.names)
+        if count != self.class_limit:
+            lines.append(
+                f"note: the network has {counted(self.class_limit, 'class')}, the data {count}; the others stay unused "
+                f"(classes={count}, --classes {count}, rewrites the cfg)"
+            )
+        if self.split:
+            train, valid, words = self.split
+            lines.append(f"split: {counted(len(train), 'image', ',')} to train on, {len(valid):,} held out ({words})")
+        return lines
 
     def tiles(self, batch: Batch) -> list[Tile]:
         pixels = (batch.images[:_TILES].permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
@@ -203,7 +279,7 @@ class ImageTask(Task):
         """The labeled boxes of an image of a mini-batch; a classifier has none."""
         return []
 
-    def fill_cache(self, images: ImageSet) -> list[str]:
+    def fill_cache(self, images: Images) -> list[str]:
         """Fills the image cache where that was asked for, and reports it once."""
         line = images.fill_cache(True, show=not self.options.quiet) if self.options.cache else ""
         return [line] if line else []

@@ -104,6 +104,25 @@ def test_it_learns_and_keeps_the_best_by_top_1(cfg: Path, folder: Path, tmp_path
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_part_is_held_out(
+    cfg: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lists: bool
+) -> None:
+    data, out = folder / "train", tmp_path / "out"
+    if lists:
+        data = tmp_path / "one.data"
+        data.write_text(f"classes=3\ntrain={folder / 'train.txt'}\nlabels={folder / 'labels.txt'}\n")
+    result = train(cfg, data, out, split=0.34, map=20)
+    assert result.label == "top-1" and result.map == 1.0
+    held_out = (out / "small_valid.txt").read_text().split()
+    assert sorted(Path(path).parent.name for path in held_out) == sorted([*COLORS] * 2)
+    assert len({*held_out, *(out / "small_train.txt").read_text().split()}) == 18
+    assert main(["evaluate", str(cfg), "--weights", str(result.best), "--data", str(out / "small.data")]) == 0
+    assert "6 images" in capsys.readouterr().out
+    again = train(cfg, data, out, split=0.34, map=20, max_batches=41, resume=True)
+    assert again.map == 1.0 and (out / "small_valid.txt").read_text().split() == held_out
+
+
 def test_resumed_it_ends_with_the_same_bits(cfg: Path, folder: Path, tmp_path: Path) -> None:
     whole = train(cfg, folder / "colors.data", tmp_path / "a", max_batches=6, map=False)
     train(cfg, folder / "colors.data", tmp_path / "b", max_batches=3, map=False)
