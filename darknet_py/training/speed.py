@@ -11,6 +11,7 @@ import torch
 from darknet_py.inference.fuse import fuse
 from darknet_py.model.network import Network
 from darknet_py.training.distributed import DistContext, LocalBatch
+from darknet_py.training.duration import format_duration
 from darknet_py.training.estimate import Speed
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.train_step import OutOfMemory, TrainStep
@@ -36,12 +37,13 @@ def measure_speed(plan: TrainingPlan) -> Speed:
         The time of an iteration and of an evaluation.
     """
     start = time.monotonic()
-    logger.info("timing a mini-batch of %d (%s)", plan.local_batch.images, plan.graph.input)
     network = build_network(plan)
     step = TrainStep(network, seed=plan.seed, amp=plan.options.amp)
     least = LocalBatch(1, min(2, plan.local_batch.images))  # batch norm of a 1 x 1 map takes no single image
     seconds = _seconds(plan, step, least) * plan.local_batch.images / least.images
     if seconds < _SLOW:
+        if seconds > _ENOUGH:
+            logger.info("a mini-batch takes about %s; timing one", format_duration(seconds))
         seconds = _seconds(plan, step, LocalBatch(1, plan.local_batch.images))
     iteration = seconds * plan.local_batch.mini_batches
     evaluated = iteration / plan.net.batch_images * _FORWARD

@@ -128,8 +128,8 @@ def _voc_folder(root: Path, part: str) -> VocFolder | None:
     for name in (*_ANNOTATIONS, ""):
         annotations = root / name
         if next(annotations.glob("*.xml"), None):
-            places = (*(root / folder for folder in _IMAGES), annotations)
-            images = next((path for path in places if path.is_dir() and _image_names(path)), None)
+            candidates = (*(root / folder for folder in _IMAGES), annotations)
+            images = next((path for path in candidates if path.is_dir() and _image_names(path)), None)
             if images or name:  # annotations alone may be those of a folder beside them
                 return VocFolder(root, part, annotations, images or root / "JPEGImages")
     return None
