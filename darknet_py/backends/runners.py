@@ -13,6 +13,7 @@ from torch import Tensor
 
 import darknet_py
 from darknet_py.backends.cache import cached, digest
+from darknet_py.errors import DarknetError
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Job
 from darknet_py.export.onnx import run_onnx, to_onnx
@@ -128,6 +129,8 @@ def _verified(request: Request, runtime: str, export: Callable[[Job], bytes], ru
         net = request.net
         options = ExportOptions("", precision, request.calibrate, request.batch, hier=request.hier)
         job = Job.of(net.model_file(), options)
+        if job.reference.states:
+            raise DarknetError(f"{net.graph.path} has recurrent layers; expected the back end torch, got {runtime}")
         content = export(job)
         job.compare(f"{Path(net.graph.path).name} by {runtime}", run(content))
         return content

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from darknet_py.errors import DarknetError, WeightsError
 from darknet_py.export.export_options import ExportOptions, example_size, size_step
 from darknet_py.export.metadata import describe
 from darknet_py.export.quantize import calibration_inputs
 from darknet_py.export.traceable import TraceableNetwork, traceable
+from darknet_py.export.tracing import trace
 from darknet_py.export.verify import Difference, Runner, check_images, verify
 from darknet_py.files import write_atomically
-from darknet_py.graph.graph import resized
+from darknet_py.graph.graph import Graph, resized
 from darknet_py.model.model_file import ModelFile
 
 logger = logging.getLogger(__name__)
@@ -35,8 +39,8 @@ class Job:
         outputs: "raw", "boxes" or "nms".
         options: How it is exported.
         metadata: Texts that the file contains.
-        example: Images that the network is traced with.
-        inputs: Images to compare with.
+        example: Images that the network is traced with, and states of its recurrent layers.
+        inputs: The same, to compare with.
         step: Pixels by which an open size grows; 0 where the size is fixed.
         model: What the network is built from, at the size of the export.
         calibration: Inputs from which the scales of int8 come; empty in other precisions.
@@ -47,8 +51,8 @@ class Job:
     outputs: str
     options: ExportOptions
     metadata: Mapping[str, str]
-    example: Tensor
-    inputs: Sequence[Tensor]
+    example: Sequence[Tensor]
+    inputs: Sequence[Sequence[Tensor]]
     step: int
     model: ModelFile
     calibration: Sequence[Tensor] = ()
@@ -64,25 +68,55 @@ class Job:
         network = reference
         if options.precision in ("fp16", "bf16"):
             network = traceable(model, traced, options.precision, options.hier)
+        if reference.states:
+            _check_recurrent(graph, options, outputs)
         step = size_step(graph) if options.any_size else 0
         height, width = example_size(graph.net, step) if step else (graph.net.height, graph.net.width)
         batch = 2 if options.any_batch else options.batch
-        example = check_images(batch, graph.net.channels, height, width)
-        inputs: Sequence[Tensor] = [example]
+        example = _example(reference, batch, height, width)
+        inputs: Sequence[Sequence[Tensor]] = [example]
         if options.dynamic != "none":  # another number and size than those of the example
             more = 3 if options.any_batch else batch
-            inputs = [example, check_images(more, graph.net.channels, height + step, width + 2 * step, seed=1)]
+            inputs = [example, _example(reference, more, height + step, width + 2 * step, seed=1)]
         calibration: Sequence[Tensor] = ()
         if options.precision == "int8":  # its scales are those of real images; noise is outside of them
             calibration = calibration_inputs(graph, options.calibrate, batch)
-            inputs = calibration[: -(-_COMPARED_IMAGES // batch)]
-        metadata = describe(graph, model.names, options, reference.output_names)
+            inputs = [(images,) for images in calibration[: -(-_COMPARED_IMAGES // batch)]]
+        metadata = describe(graph, model.names, options, reference.output_names, reference.states)
         return cls(network, reference, outputs, options, metadata, example, inputs, step, model, calibration)
 
-    def compare(self, what: str, run: Runner, inputs: Sequence[Tensor] | None = None) -> list[Difference]:
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The network as torch traced it. Raises DarknetError where it cannot be traced."""
+        return trace(self.network, self.example, self.options.any_batch, self.step)
+
+    def compare(self, what: str, run: Runner, inputs: Sequence[Sequence[Tensor]] | None = None) -> list[Difference]:
         """Compares the exported network with ours. Raises DarknetError where they differ."""
         images = self.inputs if inputs is None else inputs
         return verify(what, self.reference.output_names, self.reference, run, images, self.options.precision)
+
+
+def _check_recurrent(graph: Graph, options: ExportOptions, outputs: str) -> None:
+    """Raises DarknetError for what is not offered with states as inputs."""
+    for name, value, expected in (
+        ("outputs", outputs, ("raw", "boxes")),
+        ("dynamic", options.dynamic, ("none", "batch")),
+        ("precision", options.precision, ("fp32", "fp16", "bf16")),
+    ):
+        if value not in expected:
+            kinds = " or ".join(expected)
+            raise DarknetError(f"{name}: {graph.path} has recurrent layers; expected {kinds}, got {value}")
+
+
+def _example(network: TraceableNetwork, batch: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """Images, and states as after some steps."""
+    graph = network.net.graph
+    if graph.reads_text:
+        images = check_images(batch, graph.input.c, 1, 1, seed).flatten(1)
+    else:
+        images = check_images(batch, graph.net.channels, height, width, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    return images, *(torch.rand(empty.shape, generator=generator) - 0.5 for empty in network.empty_states(images))
 
 
 @dataclass(frozen=True, eq=False)

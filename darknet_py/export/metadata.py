@@ -11,7 +11,9 @@ from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import DetectionHeadSpec
 
 
-def describe(graph: Graph, names: Sequence[str], options: ExportOptions, output_names: Sequence[str]) -> dict[str, str]:
+def describe(
+    graph: Graph, names: Sequence[str], options: ExportOptions, output_names: Sequence[str], states: Sequence[str] = ()
+) -> dict[str, str]:
     """Texts by key; all but `cfg` and `producer` are JSON.
 
     Args:
@@ -19,9 +21,11 @@ def describe(graph: Graph, names: Sequence[str], options: ExportOptions, output_
         names: Class names.
         options: How it is exported.
         output_names: Names of the outputs.
+        states: Names of the inputs that take what recurrent layers remember.
 
     Returns:
-        names; input (size, layout, preprocessing); outputs; heads (anchors in pixels, mask, classes); thresholds;
+        names; input (size, layout, preprocessing); states, each with the output that gives the next one; outputs;
+        heads (anchors in pixels, mask, classes); thresholds;
         precision; cfg, the text of the cfg, with the file's name in cfg_name; producer.
     """
     net = graph.net
@@ -29,15 +33,16 @@ def describe(graph: Graph, names: Sequence[str], options: ExportOptions, output_
     content: dict[str, object] = {
         "names": list(names),
         "input": {
-            "layout": "NCHW",
+            "layout": "NC" if graph.reads_text else "NCHW",
             "batch": "any" if options.any_batch else options.batch,
-            "channels": net.channels,
+            "channels": graph.input.c,
             "height": open_size or net.height,
             "width": open_size or net.width,
             "colors": "RGB" if net.channels == 3 else "gray" if net.channels == 1 else "as trained",
             "range": [0, 1],
             "resize": "letterbox" if net.letter_box else "stretch",
         },
+        "states": {name: f"next_{name}" for name in states},
         "outputs": {"kind": options.chosen_outputs(graph), "names": list(output_names), "boxes": "cx cy w h, relative"},
         "heads": [
             {

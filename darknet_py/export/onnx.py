@@ -13,8 +13,8 @@ from darknet_py.errors import DarknetError
 from darknet_py.export.exporter import ExportResult, Job
 from darknet_py.export.quantize import quantize_onnx
 from darknet_py.export.tensorrt_ops import TENSORRT_OPS
-from darknet_py.export.traceable import BOX_OUTPUTS, INPUT_NAME
-from darknet_py.export.tracing import quiet, trace
+from darknet_py.export.traceable import BOX_OUTPUTS
+from darknet_py.export.tracing import quiet
 from darknet_py.export.verify import Runner
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
@@ -62,14 +62,14 @@ def to_onnx(job: Job, quantized: bool = True) -> bytes:
 def _to_onnx(job: Job) -> bytes:
     onnx = require("onnx", "onnx", "ONNX")
     require("onnxscript", "onnx", "ONNX")
-    traced = trace(job)
+    traced = job.program
     with quiet():
         program = torch.onnx.export(
             traced,
             (),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
+            input_names=list(job.network.input_names),
             output_names=list(job.network.output_names),
             verbose=False,
         )
@@ -101,12 +101,14 @@ def run_onnx(content: bytes) -> Runner:
     except Exception as error:  # its exceptions have no common base
         raise DarknetError(f"onnxruntime cannot run this network: {str(error).splitlines()[0]}") from error
 
-    def run(x: Tensor) -> list[Tensor]:
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*x: Tensor) -> list[Tensor]:
         try:
-            values = session.run(None, {INPUT_NAME: x.numpy()})
+            values = session.run(None, {name: part.numpy() for name, part in zip(names, x, strict=True)})
         except Exception as error:
             reason = str(error).splitlines()[0]
-            raise DarknetError(f"onnxruntime cannot run this network on {tuple(x.shape)}: {reason}") from error
+            raise DarknetError(f"onnxruntime cannot run this network on {tuple(x[0].shape)}: {reason}") from error
         return [torch.from_numpy(value) for value in values]
 
     return run
@@ -171,7 +173,7 @@ def _check_suppression(job: Job, content: bytes, what: str) -> str:
     The threshold is one that some candidates of the check image exceed. Returns a note where the cfg asks for a
     suppression that ONNX has not. Raises DarknetError where the detections differ.
     """
-    x, nms = job.inputs[-1], job.options.nms
+    (x,), nms = job.inputs[-1], job.options.nms
     predictions = Predictions(*run_onnx(content)(x))
     best = predictions.scores.flatten()
     thresh = float(best.topk(min(_CHECKED_CANDIDATES * len(x), len(best))).values[-1])
@@ -198,8 +200,8 @@ def _check_suppression(job: Job, content: bytes, what: str) -> str:
 
 def _name_dimensions(model: Any, job: Job) -> None:
     """Names for the open dimensions, in place of torch's symbols."""
-    (images,) = model.graph.input
-    for value, names in [(images, ("batch", "", "height", "width"))] + [
+    images, *states = model.graph.input
+    for value, names in [(images, ("batch", "", "height", "width")), *((state, ("batch",)) for state in states)] + [
         (output, ("batch", "candidates") if job.network.outputs == "boxes" else ("batch", "", "rows", "columns"))
         for output in model.graph.output
     ]:

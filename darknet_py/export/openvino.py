@@ -43,13 +43,19 @@ class OpenvinoIr(NamedTuple):
     weights: bytes
 
 
-def to_openvino(job: Job) -> OpenvinoIr:
+def to_openvino(job: Job, onnx: bytes = b"") -> OpenvinoIr:
     """The network as OpenVINO's IR, in int8 if that is asked for.
 
-    Raises MissingExtra without OpenVINO, WeightsError where its temporary files cannot be written.
+    Args:
+        job: The network.
+        onnx: Its ONNX file in floating point, where there is one already.
+
+    Raises:
+        MissingExtra: OpenVINO is not installed.
+        WeightsError: Temporary files cannot be written.
     """
     openvino = require("openvino", "openvino", "OpenVINO")
-    model = _core().read_model(to_onnx(job, quantized=False))
+    model = _core().read_model(onnx or to_onnx(job, quantized=False))
     if job.calibration:
         model = quantize_openvino(model, job.calibration)
     for key, text in job.metadata.items():
@@ -81,8 +87,8 @@ def run_openvino(network: Path | bytes | OpenvinoIr, precision: str = "fp32", th
     model = core.read_model(*network) if isinstance(network, OpenvinoIr) else core.read_model(network)
     compiled = core.compile_model(model, "CPU", config)
 
-    def run(x: Tensor) -> list[Tensor]:
-        found = compiled(np.ascontiguousarray(x.numpy()))
+    def run(*x: Tensor) -> list[Tensor]:
+        found = compiled([np.ascontiguousarray(part.numpy()) for part in x])
         return [torch.from_numpy(found[index]) for index in range(len(compiled.outputs))]
 
     return run

@@ -39,6 +39,8 @@ class StandaloneExporter:
     def export(self, job: Job, out: Path) -> ExportResult:
         """Raises CfgError for a layer without source, DarknetError where the file computes something else."""
         graph = job.model.graph
+        if job.reference.states:
+            raise DarknetError(f"{out.suffix}: recurrent layers are not offered in plain torch; expected .onnx or .pt2")
         if graph.detection_specs and job.outputs == "raw":
             raise DarknetError(f"{out.suffix}: expected the outputs boxes of a detector, got raw")
         weights = out.with_name(f"{out.stem}-weights.pt")

@@ -10,7 +10,7 @@ import torch
 
 from darknet_py.errors import DarknetError
 from darknet_py.export.exporter import ExportResult, Job
-from darknet_py.export.tracing import quiet, trace
+from darknet_py.export.tracing import quiet
 
 
 class ExportedProgramExporter:
@@ -22,7 +22,7 @@ class ExportedProgramExporter:
     def export(self, job: Job, out: Path) -> ExportResult:
         """Raises DarknetError where the network cannot be traced or the file computes something else."""
         content = io.BytesIO()
-        program = trace(job)
+        program = job.program
         with quiet():
             torch.export.save(program, content, extra_files=dict(job.metadata))
             content.seek(0)
@@ -38,7 +38,7 @@ class CompiledExporter:
 
     def export(self, job: Job, out: Path) -> ExportResult:
         """Raises DarknetError where there is no C++ compiler, or the file computes something else."""
-        program = trace(job)
+        program = job.program
         with tempfile.TemporaryDirectory() as folder, quiet():
             path = str(Path(folder) / "network.pt2")
             try:
@@ -51,7 +51,7 @@ class CompiledExporter:
                     f"{out}: torch cannot compile this network (it needs a C++ compiler such as g++): {reason}"
                 ) from error
             module = torch._inductor.aoti_load_package(path)
-            differences = job.compare(str(out), lambda x: list(module(x)))
+            differences = job.compare(str(out), lambda *x: list(module(*x)))
             return ExportResult({out: Path(path).read_bytes()}, differences)
 
 
@@ -65,7 +65,7 @@ class TorchScriptExporter:
         """Raises DarknetError where the file computes something else, as with an open size that is computed from."""
         content = io.BytesIO()
         with quiet(), torch.no_grad():
-            traced = torch.jit.trace(job.network, (job.example,), check_trace=False)
+            traced = torch.jit.trace(job.network, tuple(job.example), check_trace=False)
             torch.jit.save(traced, content, _extra_files=dict(job.metadata))
             content.seek(0)
             loaded = torch.jit.load(content)

@@ -6,40 +6,47 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.export import Dim
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
 
 from darknet_py.errors import DarknetError
-from darknet_py.export.exporter import Job
+from darknet_py.export.traceable import TraceableNetwork
 
 _MOST_IMAGES = 1 << 12
 _MOST_STEPS = 1 << 9
 
 
-def trace(job: Job) -> torch.export.ExportedProgram:
-    """The exported program of torch, open in batch and size where that is asked for.
+def trace(network: TraceableNetwork, example: Sequence[Tensor], any_batch: bool, step: int) -> ExportedProgram:
+    """The exported program of torch.
 
-    Raises DarknetError for a network that cannot be traced.
+    Args:
+        network: The network.
+        example: Images to trace it with, and states of a recurrent network.
+        any_batch: Whether the number of images is open.
+        step: Pixels by which an open size grows; 0 where the size is fixed.
+
+    Raises:
+        DarknetError: The network cannot be traced.
     """
-    shape: dict[int, Any] = {}
-    if job.options.any_batch:
-        shape[0] = Dim("batch", min=1, max=_MOST_IMAGES)
-    if job.options.any_size:
+    batch: dict[int, Any] = {0: Dim("batch", min=1, max=_MOST_IMAGES)} if any_batch else {}
+    shape, states = dict(batch), tuple(batch for _ in example[1:])
+    if step:
         shape |= {
-            2: job.step * Dim("rows", min=1, max=_MOST_STEPS),
-            3: job.step * Dim("columns", min=1, max=_MOST_STEPS),
+            2: step * Dim("rows", min=1, max=_MOST_STEPS),
+            3: step * Dim("columns", min=1, max=_MOST_STEPS),
         }
     with quiet(), torch.no_grad():
         try:
             return torch.export.export(
-                job.network, (job.example,), dynamic_shapes=(shape,) if shape else None, strict=False
+                network, tuple(example), dynamic_shapes=(shape, states) if shape else None, strict=False
             )
         except Exception as error:  # torch raises many kinds
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise DarknetError(f"{job.network.net.graph.path}: torch cannot trace this network: {reason}") from error
+            raise DarknetError(f"{network.net.graph.path}: torch cannot trace this network: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 # mean square on such images is compared, so that only a network that computes something else is refused. What int8
 # costs is measured in mAP (`convert --data`).
 TOLERANCE_INT8 = 0.5
-Runner = Callable[[Tensor], Sequence[Tensor]]
+Runner = Callable[..., Sequence[Tensor]]  # of images, and of the states of a recurrent network
 
 
 class Difference(NamedTuple):
@@ -63,7 +63,7 @@ def check_images(batch: int, channels: int, height: int, width: int, seed: int =
 
 
 def verify(
-    what: str, names: Sequence[str], ours: Runner, theirs: Runner, inputs: Sequence[Tensor], precision: str
+    what: str, names: Sequence[str], ours: Runner, theirs: Runner, inputs: Sequence[Sequence[Tensor]], precision: str
 ) -> list[Difference]:
     """Runs both networks on the same images.
 
@@ -72,7 +72,7 @@ def verify(
         names: Names of the outputs.
         ours: Our network, in float32.
         theirs: The exported one.
-        inputs: Batches of images.
+        inputs: Batches of images, each with the states of a recurrent network.
         precision: A key of `TOLERANCE`, or int8, which is compared by root mean squares.
 
     Returns:
@@ -89,7 +89,7 @@ def verify(
     worst: dict[str, Difference] = {}
     for x in inputs:
         with torch.inference_mode():
-            pairs = zip(names, ours(x), theirs(x), strict=True)
+            pairs = zip(names, ours(*x), theirs(*x), strict=True)
             found = [measure(name, expected, got) for name, expected, got in pairs]
         for item in found:
             worst[item.name] = max(item, worst.get(item.name, item), key=lambda value: value.relative)

@@ -96,8 +96,7 @@ def fuse(net: Fused, dtype: torch.dtype | None = None, pack: bool = True) -> Fus
         for layer in fused.layers:
             if not isinstance(layer, HeadLayer):
                 layer.to(dtype)
-    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if pack and onednn and dtype is not torch.float16:
+    if pack and _can_pack(dtype):
         for node, layer in zip(fused.graph.layers, fused.layers, strict=True):
             if isinstance(layer, ConvolutionalLayer) and _is_plain(layer) and layer.weight.device.type == "cpu":
                 fused.layers[node.index] = PackedConvolution(node, layer)
@@ -165,6 +164,13 @@ def mish_in_place(x: Tensor) -> Tensor:
         torch.add(half, 1, out=above)
         piece.mul_(half.div_(above))
     return x
+
+
+def _can_pack(dtype: torch.dtype | None) -> bool:
+    """Whether oneDNN packs weights of this type here: bfloat16 needs AVX-512 or AVX_NE_CONVERT."""
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is None and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def _folds(module: ConvolutionalLayer) -> bool:

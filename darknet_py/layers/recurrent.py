@@ -70,10 +70,10 @@ class RecurrentLayer(nn.Module):
             raise DarknetError(
                 f"expected a multiple of time_steps={counted(steps, 'row')} in a mini-batch, got {x.shape[0]}"
             )
-        reads = {name: _each_step(layer, x, steps).chunk(steps) for name, layer in self.readers().items()}
+        reads = {name: _chunks(_each_step(layer, x, steps), steps) for name, layer in self.readers().items()}
         memory: Memory | None = None
         outputs = []
-        for t, part in enumerate(x.chunk(steps)):
+        for t, part in enumerate(_chunks(x, steps)):
             read = {name: values[t] for name, values in reads.items()}
             memory = memory or self._initial_memory(self.blank(part, read))
             output, memory = self.step(part, read, memory)
@@ -102,10 +102,15 @@ def reset_state(network: ModuleTree, stream: int | None = None) -> None:
             module.reset_state(stream)
 
 
+def _chunks(x: Tensor, steps: int) -> tuple[Tensor, ...]:
+    """The rows of each step. One step is x itself: torch's exporter cannot chunk an open number of rows."""
+    return (x,) if steps == 1 else x.chunk(steps)
+
+
 def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
     """layer(x); batch norm has separate statistics for each step, as in C."""
     if steps > 1 and layer.training and isinstance(layer, NormalizedLayer) and layer.has_batch_norm:
-        return torch.cat([layer(part) for part in x.chunk(steps)])
+        return torch.cat([layer(part) for part in _chunks(x, steps)])
     output: Tensor = layer(x)
     return output
 

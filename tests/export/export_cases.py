@@ -41,8 +41,15 @@ CASES = {
     "classifier": _NET + _BODY + _linear(5) + "[avgpool]\n[softmax]\ngroups=1\n",
     "segmentation": _NET + _BODY + _linear(4, "logistic") + "[upsample]\nstride=4\n",
 }
-CONV_RECURRENT = _NET + _BODY + "[crnn]\nbatch_normalize=1\nsize=3\npad=1\noutput=4\nhidden=4\nactivation=leaky\n"
-TEXT = "[net]\ninputs=8\n[rnn]\noutput=6\nhidden=6\nactivation=tanh\n[connected]\noutput=8\n[softmax]\n"
+RECURRENT = {
+    "crnn": _NET + _BODY + "[crnn]\nbatch_normalize=1\nsize=3\npad=1\noutput=4\nhidden=4\nactivation=leaky\n",
+    "conv_lstm": _NET.replace("[net]\n", "[net]\ntime_steps=3\n")
+    + _BODY
+    + "[conv_lstm]\nbatch_normalize=1\nsize=3\npad=1\noutput=4\npeephole=1\nactivation=leaky\n"
+    + "[history]\nhistory_size=2\n",
+    "text": "[net]\ninputs=8\n[rnn]\noutput=6\nhidden=6\nactivation=tanh\n[connected]\noutput=8\n[softmax]\n",
+    "lstm": "[net]\ninputs=8\n[lstm]\noutput=6\n[gru]\noutput=5\n",
+}
 
 
 class Files(NamedTuple):

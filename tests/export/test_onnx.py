@@ -23,7 +23,7 @@ from darknet_py.export.verify import check_images
 from darknet_py.inference.detect import prepare
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
-from tests.export.export_cases import CASES, CONV_RECURRENT, TEXT, Files, write_case, write_cfg
+from tests.export.export_cases import CASES, RECURRENT, Files, write_case, write_cfg
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -61,6 +61,14 @@ def assert_close(got: dict[str, Any], expected: dict[str, Any], relative: float 
 
 
 QUICK = ("yolov3", "region", "detection", "classifier")
+# Shapes of what each network of RECURRENT remembers of a stream.
+STATES: dict[str, list[tuple[int, ...]]] = {
+    "crnn": [(4, 8, 16)],
+    "conv_lstm": [(4, 8, 16), (4, 8, 16), (8, 8, 16)],
+    "text": [(6, 1, 1)],
+    "lstm": [(6, 1, 1), (6, 1, 1), (5, 1, 1)],
+}
+STATE_OUTPUTS = ("next_state_0_0", "next_state_0_1", "next_state_1")
 NOT_IN_OPENCV = {"tree"}  # version 5.0 cannot read ConstantOfShape, with which the sums over sibling classes begin
 
 
@@ -147,10 +155,48 @@ def test_metadata_says_how_to_use_the_file(tmp_path: Path) -> None:
     assert json.loads(texts["thresholds"]) == {"thresh": 0.3, "nms": 0.45, "nms_kind": "greedynms"}
 
 
-@pytest.mark.parametrize("text", [CONV_RECURRENT, TEXT])
-def test_recurrent_networks_are_refused(text: str, tmp_path: Path) -> None:
-    with pytest.raises(DarknetError, match="memory between calls"):
-        convert(write_cfg(text, tmp_path / "recurrent.cfg"))
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+@pytest.mark.parametrize("name", list(RECURRENT))
+def test_recurrent_networks_take_and_give_their_states(name: str, suffix: str, tmp_path: Path) -> None:
+    """Two streams for three steps, beside the network that keeps its memory from call to call."""
+    files = write_cfg(RECURRENT[name], tmp_path / f"{name}.cfg")
+    options = ExportOptions(dynamic="batch" if name == "text" else "none", batch=1 if name == "text" else 2)
+    path = darknet_py.convert(files.cfg, files.weights, files.cfg.with_suffix(suffix), options=options)
+    run = {
+        ".onnx": lambda: run_onnx(path.read_bytes()),
+        ".xml": lambda: run_openvino(path),
+        ".pt2": lambda: torch.export.load(path).module(),
+    }[suffix]()
+    states = [torch.zeros(2, *shape) for shape in STATES[name]]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        x = torch.rand(2, *((8,) if name in ("text", "lstm") else (3, 32, 64)), generator=generator)
+        with torch.no_grad():
+            expected = files.net(x)
+            output, *states = run(x, *states)
+        assert isinstance(expected, torch.Tensor)
+        assert torch.as_tensor(output).numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+        assert len(states) == len(STATES[name])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (ExportOptions(dynamic="size"), "dynamic: .* has recurrent layers; expected none or batch, got size"),
+        (ExportOptions(precision="int8", calibrate="a.jpg"), "precision: .* expected fp32 or fp16 or bf16, got int8"),
+    ],
+)
+def test_what_recurrent_networks_lack(options: ExportOptions, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DarknetError, match=message):
+        convert(write_cfg(RECURRENT["crnn"], tmp_path / "crnn.cfg"), options)
+
+
+def test_recurrent_networks_name_their_states(tmp_path: Path) -> None:
+    model = onnx.load(convert(write_cfg(RECURRENT["lstm"], tmp_path / "lstm.cfg")))
+    assert [value.name for value in model.graph.input] == ["images", "state_0_0", "state_0_1", "state_1"]
+    assert [value.name for value in model.graph.output] == ["output", *STATE_OUTPUTS]
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(texts["states"]) == dict(zip(("state_0_0", "state_0_1", "state_1"), STATE_OUTPUTS, strict=True))
 
 
 def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ The cfgs are those below folders, or the rows of a table of `tools/cfg_table.py`
 own output, relative to the largest value of the output it is in, or the reason why there is none. Weights are random;
 batch norm statistics are not 0 and 1. The network has the smallest input that all its layers accept (`ran_at`), at most
 the cfg's. Each cfg has a process of its own, and limits on time and memory. Networks that differ in nothing but [net]'s
-other options run once (`same_as`: the row that ran). What brings a new kind of layer or option comes first.
+other options run once (`same_as`: the row that ran). Small networks come first. What several formats need is made once:
+the first of them has its time in `seconds`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,14 +40,15 @@ from darknet_py.errors import DarknetError
 from darknet_py.export.convert import EXPORTERS
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Job
-from darknet_py.export.onnx import to_onnx
+from darknet_py.export.onnx import run_onnx, to_onnx
+from darknet_py.export.openvino import run_openvino, to_openvino
 from darknet_py.export.traceable import traceable
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
 
 FIELDS = ("repository", "cfg", "layers", "ran_at", "target", "result", "difference", "seconds", "same_as")
-TARGETS = (".onnx", ".xml", ".pt2", ".safetensors", ".py")
+TARGETS = (".safetensors", ".py", ".pt2", ".onnx", ".xml")
 SLACK = 120  # seconds to build a network and compute our own output, before its first format
 
 
@@ -68,18 +71,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the CSV file; rows that it has are not made again")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--seconds", type=float, default=600, help="limit for one format of one cfg")
+    parser.add_argument("--retry", action="store_true", help="make the rows that are not ok again")
     parser.add_argument("--memory", type=float, default=16, help="GiB of address space per network")
     arguments = parser.parse_args()
     files = listed(arguments.table, arguments.root) if arguments.table else []
     for folder in arguments.folders:
         files += cfg_table.cfgs(folder, arguments.root)
-    cases = novel_first(distinct(files))
-    done = set()
+    cases = sorted(distinct(files), key=lambda case: case.content.count(b"["))
+    rows = []
     if arguments.out.exists():
         with arguments.out.open(newline="") as file:
-            done = {(row["repository"], row["cfg"], row["target"]) for row in csv.DictReader(file)}
-    else:
-        arguments.out.write_text(",".join(FIELDS) + "\n")
+            rows = [row for row in csv.DictReader(file) if row["result"] == "ok" or not arguments.retry]
+    with arguments.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    done = {(row["repository"], row["cfg"], row["target"]) for row in rows}
     warm_up()
     for case in tqdm(cases, unit="network"):
         missing = [target for target in arguments.targets if any((*file, target) not in done for file in case.files)]
@@ -124,6 +131,7 @@ def distinct(files: Sequence[cfg_table.CfgFile]) -> list[Case]:
     ]
 
 
+@cache
 def _layers_of(content: bytes) -> str:
     """What distinguishes an exported network: its layers' sections, and the size and channels of its input."""
     document = CfgDocument.from_text(content.decode("utf-8", "surrogateescape"), "")
@@ -134,33 +142,11 @@ def _layers_of(content: bytes) -> str:
     return f"{document.layers_hash} {net.width} {net.height} {net.channels} {net.inputs}"
 
 
-def novel_first(cases: Sequence[Case]) -> list[Case]:
-    """The cases, those first that bring pairs of layer type and option which no earlier one has."""
-    rest = {case: _features(case.content) for case in cases}
-    seen: set[tuple[str, ...]] = set()
-    ordered = []
-    while rest:
-        best = max(rest, key=lambda case: (len(rest[case] - seen) / len(case.content), -len(case.content)))
-        seen |= rest.pop(best)
-        ordered.append(best)
-    return ordered
-
-
-def _features(content: bytes) -> set[tuple[str, ...]]:
-    """The kinds of layers with their options; words such as activations with their value."""
-    document = CfgDocument.from_text(content.decode("utf-8", "surrogateescape"), "")
-    return {
-        (section.name, option[0], option[1] if option[1].isalpha() else "")
-        for section in document.sections[1:]
-        for option in section.options
-    }
-
-
 def warm_up() -> None:
     """Imports torch's exporters for all processes. They are forked: torch must have started no threads before."""
     torch.set_num_threads(1)
     model = random_model(b"[net]\nwidth=8\nheight=8\n[convolutional]\nfilters=1\n")
-    to_onnx(Job.of(model, ExportOptions()))
+    to_openvino(Job.of(model, ExportOptions()))
 
 
 def run(case: Case, targets: Sequence[str], seconds: float, memory: float) -> Iterator[dict[str, Any]]:
@@ -208,10 +194,11 @@ def convert_all(case: Case, targets: Sequence[str], memory: float, sender: Any) 
         for _ in targets:
             sender.send({**row, "result": reason(error)})
         return
+    made: dict[str, bytes] = {}
     for target in targets:
         start = time.perf_counter()
         try:
-            result = {"result": "ok", "difference": f"{convert_one(job, target):.1e}"}
+            result = {"result": "ok", "difference": f"{convert_one(job, target, made):.1e}"}
         except DarknetError as error:
             result = {"result": reason(error)}
         except Exception as error:
@@ -219,12 +206,19 @@ def convert_all(case: Case, targets: Sequence[str], memory: float, sender: Any) 
         sender.send({**row, **result, "seconds": round(time.perf_counter() - start)})
 
 
-def convert_one(job: Job, target: str) -> float:
-    """The largest relative difference of a network in another format. Raises DarknetError where it is too large."""
+def convert_one(job: Job, target: str, made: dict[str, bytes]) -> float:
+    """The largest relative difference of a network in another format. Raises DarknetError where it is too large.
+
+    `made` keeps the ONNX file for the formats that are made from it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / f"network{target}"
-        if target in EXPORTERS:
-            found = EXPORTERS[target].export(job, out).differences
+        if target in (".onnx", ".xml"):
+            made["onnx"] = made.get("onnx") or to_onnx(job)
+            runner = run_onnx(made["onnx"]) if target == ".onnx" else run_openvino(to_openvino(job, made["onnx"]))
+            found = job.compare(str(out), runner)
+        elif target in EXPORTERS:
+            found = list(EXPORTERS[target].export(job, out).differences)
         else:
             job.model.write(out)
             found = job.compare(str(out), traceable(ModelFile.read(out), job.reference.outputs))
