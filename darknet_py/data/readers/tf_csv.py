@@ -1,6 +1,8 @@
 """CSV files with a box a line, as TensorFlow's tutorials and Roboflow write them → Darknet lists and labels.
 
-The first line names the columns: `filename,width,height,class,xmin,ymin,xmax,ymax`, in any order.
+The first line names the columns: `filename,width,height,class,xmin,ymin,xmax,ymax`, in any order. Without such a line
+the columns are those of keras-retinanet, `path,x1,y1,x2,y2,class_name`, where an image without boxes has a line with
+its path alone.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from darknet_py.untrusted import checked_text, open_regular, read_file
 _SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}  # part of a file name → split
 _CORNERS = "xmin", "ymin", "xmax", "ymax"
 _REQUIRED = "filename", "class", *_CORNERS
+_RETINANET = "filename", *_CORNERS, "class"
+_ALIASES = {"image": "filename", "image_path": "filename", "file_name": "filename", "path": "filename"}
+_ALIASES |= {"label": "class", "class_name": "class", "x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"}
 
 
 def csv_to_darknet(
@@ -51,7 +56,7 @@ def csv_to_darknet(
     """
     out = Path(out)
     rows = {split: _read(file) for split, file in files.items()}
-    classes = list(names or sorted({row["class"] for lines in rows.values() for _, row in lines}))
+    classes = list(names or sorted({row["class"] for lines in rows.values() for _, row in lines if row["class"]}))
     problems: list[str] = []
     count = boxes = 0
     for split, lines in rows.items():
@@ -98,7 +103,22 @@ def _has_columns(file: Path) -> bool:
 
 
 def _columns(line: str) -> list[str]:
-    return [name.strip().strip('"').lower() for name in line.replace(";", ",").replace("\t", ",").split(",")]
+    """The columns that the first line names; where it is a box already, those of keras-retinanet."""
+    words = _words(line)
+    if _is_box(words):
+        return list(_RETINANET)
+    names = [word.lower() for word in words]
+    return [name if _ALIASES.get(name) in names else _ALIASES.get(name, name) for name in names]
+
+
+def _words(line: str) -> list[str]:
+    return [word.strip().strip('"') for word in line.replace(";", ",").replace("\t", ",").split(",")]
+
+
+def _is_box(words: Sequence[str]) -> bool:
+    """Whether a line of keras-retinanet's is a box, or an image without boxes."""
+    corners = words[1:5]
+    return len(words) == len(_RETINANET) and words[0] != "" and (bool(_numbers(*corners)) or not any(words[1:]))
 
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
@@ -110,10 +130,11 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
     if missing:
         raise DataError(f"{file}:1: expected the columns {', '.join(_REQUIRED)}, got {lines[0][:100]!r}")
     separator = next((separator for separator in ";\t" if separator in lines[0]), ",")
+    first = 0 if _is_box(_words(lines[0])) else 1
     try:
         rows = [
             (number, {column: value.strip() for column, value in zip(columns, values, strict=False)})
-            for number, values in enumerate(csv.reader(lines[1:], delimiter=separator), 2)
+            for number, values in enumerate(csv.reader(lines[first:], delimiter=separator), first + 1)
             if any(values)
         ]
     except csv.Error as error:
@@ -155,7 +176,7 @@ def _label_rows(
                 labels[name] = []
                 problems += image.wrong_size
         image = images[name]
-        if image is None:
+        if image is None or not (row["class"] or any(row[corner] for corner in _CORNERS)):  # an image without boxes
             continue
         corners = _numbers(*(row[corner] for corner in _CORNERS))
         if row["class"] not in index:

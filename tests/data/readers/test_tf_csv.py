@@ -80,3 +80,24 @@ def test_other_columns(folder: Path) -> None:
         file.write_text(text)
         with pytest.raises(DataError, match=message):
             open_dataset(file)
+
+
+def test_keras_retinanet(folder: Path) -> None:
+    cv2.imwrite(str(folder / "empty.jpg"), np.zeros((50, 100, 3), np.uint8))
+    (folder / "train_labels.csv").unlink()
+    (folder / "test_labels.csv").unlink()
+    file = folder / "annotations.csv"
+    file.write_text(
+        "images/train/a.jpg,10,10,30,20,dog\nimages/train/a.jpg,0,0,100,50,cat\nempty.jpg,,,,,\n"
+        "images/train/b.jpg,50,0,60,50,dog\n"
+    )
+    assert detect_format(folder) == "csv"
+    data = open_dataset(folder)
+    assert data.class_names() == ["cat", "dog"]
+    assert [boxes(image) for image in data.train_images()] == [
+        [[1, 0.2, 0.3, 0.2, 0.2], [0, 0.5, 0.5, 1, 1]],
+        [],
+        [[1, 0.55, 0.5, 0.1, 1]],
+    ]
+    file.write_text("image_path,label,x1,y1,x2,y2\nimages/train/a.jpg,dog,10,10,30,20\n")
+    assert boxes(open_dataset(file).train_images()[0]) == [[0, 0.2, 0.3, 0.2, 0.2]]
