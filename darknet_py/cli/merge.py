@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     write_atomically(args.out_cfg, merged.graph.text.encode())
     merged.save_weights(args.out_weights)
     before, after = network_profile(net.graph), network_profile(merged.graph)
-    print(f"merged {counted(len(find_branches(net.graph)), 'pair')} of convolutions")
+    print(f"merged {counted(len(find_branches(net.graph)), 'sum')} of parallel convolutions")
     print(
         f"layers {before.layers} -> {after.layers}, parameters {before.parameters} -> {after.parameters}, "
         f"BFLOPs {before.bflops:.3f} -> {after.bflops:.3f}"

@@ -126,17 +126,22 @@ def _bottleneck(cfg: CfgWriter, width: int, size: int, shortcut: bool) -> int:
 
 
 def rep(cfg: CfgWriter, width: int, *, deploy: bool) -> int:
-    """Re-parameterized convolution (RepVGG, Ding et al., 2021): the sum of a 3x3 and a 1x1 convolution, or merged one.
+    """Re-parameterized convolution (RepVGG, Ding et al., 2021): the sum of a 3x3 and a 1x1 convolution and, where the
+    width stays, of the normalized input; or the merged convolution.
 
-    `darknet-py merge` turns trained weights of the sum into those of the single convolution.
+    `darknet-py merge` turns trained weights of the sum into those of the single convolution. C Darknet's `[batchnorm]`
+    overwrites the gradient of the layer before it (`backward_batchnorm_layer`): a `[route]` that nothing else reads.
     """
     if deploy:
         return cfg.section("convolutional", width, filters=width, size=3, stride=1, pad=1, activation=cfg.activation)
     x = cfg.last
-    wide = cfg.conv(width, 3, activation="linear")
+    parts = [cfg.conv(width, 3, activation="linear")]
     cfg.route(x)
-    cfg.conv(width, activation="linear")
-    return cfg.shortcut(wide, cfg.activation)
+    parts.append(cfg.conv(width, activation="linear"))
+    if cfg.width(x) == width:
+        cfg.route(x)
+        parts.append(cfg.section("batchnorm"))
+    return cfg.shortcut(*reversed(parts[:-1]), activation=cfg.activation)
 
 
 def csp_stackrep(cfg: CfgWriter, out: int, count: int, *, deploy: bool = False) -> int:

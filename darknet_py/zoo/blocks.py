@@ -72,7 +72,7 @@ def _sum(cfg: CfgWriter, x: int, width: int, stride: int, project: bool) -> int:
         cfg.route(x)
         cfg.conv(width, 1, stride, activation="linear")
         x = body
-    return cfg.shortcut(x, cfg.activation)
+    return cfg.shortcut(x, activation=cfg.activation)
 
 
 def elastic(cfg: CfgWriter, body: Callable[[], None], activation: str) -> int:
@@ -88,7 +88,7 @@ def elastic(cfg: CfgWriter, body: Callable[[], None], activation: str) -> int:
     coarse = cfg.upsample()
     cfg.route(fine, coarse)
     attend(cfg)
-    return cfg.shortcut(x, activation)
+    return cfg.shortcut(x, activation=activation)
 
 
 def added_elastic(
@@ -285,7 +285,7 @@ def rfb(cfg: CfgWriter, width: int) -> int:
         branches.append(cfg.conv(width // 4, 3, dilation=dilation))
     cfg.route(*branches)
     cfg.conv(width, activation="linear")
-    return cfg.shortcut(project, cfg.activation)
+    return cfg.shortcut(project, activation=cfg.activation)
 
 
 def conv_set(cfg: CfgWriter, width: int, count: int = 5) -> int:

@@ -143,9 +143,9 @@ class CfgWriter:
         width = self.width(layer) // groups
         return self.section("route", width, layers=self._reference(layer), groups=groups, group_id=group)
 
-    def shortcut(self, layer: int, activation: str = "linear") -> int:
-        """Adds a layer to the last one, over the channels that both have."""
-        return self.section("shortcut", **{"from": self._reference(layer)}, activation=activation)
+    def shortcut(self, *layers: int, activation: str = "linear") -> int:
+        """Adds layers to the last one, over the channels that all have."""
+        return self.section("shortcut", **{"from": [self._reference(layer) for layer in layers]}, activation=activation)
 
     def text(self) -> str:
         """The text of the cfg."""

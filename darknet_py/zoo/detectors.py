@@ -101,7 +101,7 @@ def _yolov3_tiny_prn(classes: int = 80) -> CfgWriter:
         net_sections.detector_net(416, 8),
     )
     features = darknet_tiny(cfg, 512)
-    cfg.shortcut(features[32], cfg.activation)
+    cfg.shortcut(features[32], activation=cfg.activation)
     necks.prn(cfg, features, YoloHeads(classes, heads.COCO_TINY, heads.OVERLAPPING, heads.V3_LOSS))
     return cfg
 

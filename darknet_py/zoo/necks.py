@@ -1,7 +1,7 @@
 """Necks: they fuse the features of several strides and write the heads.
 
 All start from the last layer, which has the features of the largest stride. width: channels of a level divided by its
-stride: 16 for large networks (512 channels at stride 32), 8 for light ones.
+stride: 16 for large networks (512 channels at stride 32), 8 for light ones. It may be a multiple of 1/4.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ Body = Callable[[CfgWriter, int], int]
 _CHAPTER = "Neck and heads: "
 
 
+def _channels(width: float, stride: int) -> int:
+    return round(width * stride)
+
+
 def fpn(
     cfg: CfgWriter,
     features: Features,
     head: YoloHeads,
     *,
     top: Body = blocks.conv_set,
-    width: int = 16,
+    width: float = 16,
     lateral: bool = False,
 ) -> None:
     """Feature pyramid of YOLOv3: from coarse to fine, concatenates each level with the upsampled coarser level.
@@ -36,7 +40,7 @@ def fpn(
     cfg.chapter(f"{_CHAPTER}feature pyramid")
     branch = -1
     for stride in reversed(head.strides):
-        channels = width * stride
+        channels = _channels(width, stride)
         _top_down_part(cfg, stride)
         if branch >= 0:
             upsampled = _up(cfg, branch, channels)
@@ -102,7 +106,7 @@ def added_fpn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int
             upsampled = cfg.upsample()
             cfg.route(features[stride])
             cfg.conv(width, activation="linear")
-            level = cfg.shortcut(upsampled, cfg.activation)
+            level = cfg.shortcut(upsampled, activation=cfg.activation)
         else:
             level = cfg.conv(width)
         cfg.conv(width, 3)
@@ -141,39 +145,39 @@ def light_fpn(cfg: CfgWriter, features: Features, head: YoloHeads) -> None:
     head.write(cfg, fine)
 
 
-def prn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
+def prn(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: float = 8) -> None:
     """Partial residual network: adds levels over their common channels instead of concatenating them."""
     cfg.chapter(f"{_CHAPTER}partial residual")
     activation = cfg.activation
     branch = -1
     for stride in reversed(head.strides):
-        channels = width * max(stride, 16)
+        channels = _channels(width, max(stride, 16))
         cfg.part(f"stride {stride}")
         if branch < 0:
             x = cfg.conv(channels)
             branch = cfg.conv(channels, 3)
-            cfg.shortcut(x, activation)
+            cfg.shortcut(x, activation=activation)
         else:
             cfg.note("Branch off the coarser level, before its sum")
             cfg.route(branch)
             cfg.conv(channels)
             x = cfg.upsample()
             cfg.note(f"Add the first {channels} channels of the backbone, here and once more below")
-            cfg.shortcut(features[stride], activation)
+            cfg.shortcut(features[stride], activation=activation)
             branch = cfg.conv(channels, 3)
-            cfg.shortcut(x, activation)
-            cfg.shortcut(features[stride], activation)
+            cfg.shortcut(x, activation=activation)
+            cfg.shortcut(features[stride], activation=activation)
         head.write(cfg, stride)
 
 
-def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) -> None:
+def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: float = 8) -> None:
     """Global fusion model (ThunderNet, Qin et al., 2019): adds all scales; every head reads the sum.
 
     The sum has the resolution of the middle stride and 32 times `width` channels. In the heads channels grow with the
     stride, as in `efm`, so that all 3x3 convolutions have the same cost.
     """
     cfg.chapter(f"{_CHAPTER}global fusion")
-    channels = 32 * width
+    channels = _channels(width, 32)
     strides = head.strides
     middle = strides[len(strides) // 2]
     coarsest = cfg.last
@@ -187,13 +191,13 @@ def gfm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8) 
     cfg.part(f"sum of all scales, at stride {middle}")
     for layer in scaled[:-2]:
         cfg.shortcut(layer)
-    fused = cfg.shortcut(scaled[-2], cfg.activation) if len(scaled) > 1 else cfg.last
+    fused = cfg.shortcut(scaled[-2], activation=cfg.activation) if len(scaled) > 1 else cfg.last
     for stride in reversed(strides):
         cfg.part(f"head at stride {stride}")
         _back(cfg, fused)
         _resize(cfg, middle, stride)
-        cfg.conv(width * stride)
-        cfg.conv(width * stride, 3)
+        cfg.conv(_channels(width, stride))
+        cfg.conv(_channels(width, stride), 3)
         head.write(cfg, stride)
 
 
@@ -220,7 +224,7 @@ def cem(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8, 
     _resize(cfg, coarse, fine)
     cfg.part(f"sum of all scales, at stride {fine}")
     cfg.shortcut(middle)
-    fused = cfg.shortcut(context, cfg.activation)
+    fused = cfg.shortcut(context, activation=cfg.activation)
     for stride in reversed(head.strides):
         cfg.part(f"head at stride {stride}")
         _back(cfg, fused)
@@ -230,7 +234,7 @@ def cem(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8, 
         head.write(cfg, stride)
 
 
-def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8, top: Body | None = None) -> None:
+def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: float = 8, top: Body | None = None) -> None:
     """Exact fusion model (CSPNet): each head reads its own scale, the next finer and the next coarser one.
 
     First each scale is fused with the upsampled coarser one; then, bottom-up, each level with the finer one. Maxout
@@ -244,35 +248,37 @@ def efm(cfg: CfgWriter, features: Features, head: YoloHeads, *, width: int = 8, 
     for stride in reversed(strides):
         cfg.part(f"scale of stride {stride}")
         _back(cfg, coarsest if stride == strides[-1] else features[stride])
-        cfg.conv(2 * width * stride)
-        levels[stride] = cfg.maxout(width * stride)
+        cfg.conv(2 * _channels(width, stride))
+        levels[stride] = cfg.maxout(_channels(width, stride))
         if top and stride == strides[-1]:
-            levels[stride] = top(cfg, width * stride)
+            levels[stride] = top(cfg, _channels(width, stride))
     scales = dict(levels)
     for coarse, stride in zip(strides[1:], strides, strict=False):
         cfg.part(f"stride {stride} fused with the coarser scale")
         _back(cfg, scales[coarse])
-        cfg.maxout(width * stride)
+        cfg.maxout(_channels(width, stride))
         _resize(cfg, coarse, stride)
         cfg.route(cfg.last, scales[stride])
-        cfg.conv(width * stride)
-        levels[stride] = cfg.conv(width * stride, 3)
+        cfg.conv(_channels(width, stride))
+        levels[stride] = cfg.conv(_channels(width, stride), 3)
     for finer, stride in zip([0, *strides], strides, strict=False):
         cfg.part(f"bottom-up, stride {stride}")
         _back(cfg, levels[finer or stride])
         if finer:
             cfg.note("Compress the finer level by Maxout")
-            cfg.maxout(width * finer // 2)
+            cfg.maxout(_channels(width, finer) // 2)
             _resize(cfg, finer, stride)
             cfg.route(cfg.last, levels[stride])
-        cfg.conv(width * stride)
-        cfg.conv(width * stride, 3)
+        cfg.conv(_channels(width, stride))
+        cfg.conv(_channels(width, stride), 3)
         head.write(cfg, stride)
 
 
-def panet(cfg: CfgWriter, features: Features, head: YoloHeads, *, top: Body = blocks.spp_set, width: int = 16) -> None:
+def panet(
+    cfg: CfgWriter, features: Features, head: YoloHeads, *, top: Body = blocks.spp_set, width: float = 16
+) -> None:
     """PANet of YOLOv4, with pooling on top."""
-    widths = {stride: width * stride for stride in head.strides}
+    widths = {stride: _channels(width, stride) for stride in head.strides}
     _path_aggregation(cfg, features, head, top, blocks.conv_set, "PANet", widths)
 
 

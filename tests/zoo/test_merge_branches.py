@@ -26,6 +26,12 @@ def pair(first: str, second: str, activation: str = "relu") -> str:
     return f"{first}[route]\nlayers=-2\n{second}[shortcut]\nfrom=-3\nactivation={activation}\n"
 
 
+def with_identity(first: str, second: str) -> str:
+    """RepVGG's three branches."""
+    identity = "[route]\nlayers=-4\n[batchnorm]\n[shortcut]\nfrom=-3,-5\nactivation=relu\n"
+    return f"{first}[route]\nlayers=-2\n{second}{identity}"
+
+
 def trained(text: str) -> Network:
     """A network with weights and statistics as after a training."""
     torch.manual_seed(0)
@@ -50,6 +56,10 @@ def trained(text: str) -> Network:
         + "[shortcut]\nfrom=-5\n"
         + pair(branch(3, 1), branch(1, 1))
         + "[route]\nlayers=-1,0,5\n",
+        with_identity(branch(3, 1), branch(1, 1)),
+        with_identity(branch(3, 1, "groups=4\n"), branch(1, 1, "groups=4\n")),
+        f"{branch(3, 1)}[route]\nlayers=-2\n[batchnorm]\n[shortcut]\nfrom=-3\nactivation=relu\n",
+        f"[batchnorm]\n[route]\nlayers=-2\n{branch(3, 0)}[shortcut]\nfrom=-3\n",
     ],
 )
 def test_outputs_are_equal(text: str):
@@ -60,7 +70,8 @@ def test_outputs_are_equal(text: str):
         expected, ours = net(image), merged(image)
     assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     count = len(find_branches(net.graph))
-    assert count >= 1 and len(merged.graph.layers) == len(net.graph.layers) - 3 * count
+    dropped = sum(len(branches.dropped) for branches in find_branches(net.graph))
+    assert count >= 1 and len(merged.graph.layers) == len(net.graph.layers) - dropped
     assert find_branches(merged.graph) == []
 
 
@@ -74,13 +85,14 @@ def test_outputs_are_equal(text: str):
         pair(branch(4, 1), branch(1, 1)).replace("size=4\npad=1", "size=3\npadding=0"),
         pair(branch(3, 1, "groups=2\n"), branch(1, 1)),
         pair(branch(3, 1), branch(1, 1)) + branch(1, 1, "share_index=3\n"),
+        with_identity(branch(3, 1), branch(1, 1)).replace("layers=-4", "layers=-3"),  # of another layer
+        with_identity(branch(3, 1), branch(1, 1)).replace("[batchnorm]", "[dropout]\nprobability=.5"),
+        "[batchnorm]\n[route]\nlayers=-2\n[batchnorm]\n[shortcut]\nfrom=-3\n",  # nothing to merge into
     ],
 )
 def test_others_are_left_alone(text: str):
     net = trained(NET + text)
-    with pytest.raises(
-        DarknetError, match="expected two linear convolutions of the same input that are added, got none"
-    ):
+    with pytest.raises(DarknetError, match="expected linear convolutions of the same input that are added, got none"):
         merge_branches(net)
 
 
@@ -93,7 +105,7 @@ def test_designed_network_is_merged_into_its_deployed_design(tmp_path: Path, cap
     cfg.write_text(net.graph.text)
     net.save_weights(weights)
     assert main(["merge", *map(str, (cfg, weights, out, out_weights))]) == 0
-    assert "merged 14 pairs of convolutions" in capsys.readouterr().out
+    assert "merged 14 sums of parallel convolutions" in capsys.readouterr().out
     merged = read_trained(out, out_weights)
     deployed = parse_text(Design("csp-stackrep-deploy", **parts).text())  # type: ignore[arg-type]
     assert [(n.type, n.sources, n.spec) for n in merged.graph] == [(n.type, n.sources, n.spec) for n in deployed]

@@ -196,7 +196,7 @@ _AGGREGATION = (
         "YOLOv6-M",
         "34.9",
         "85.8",
-        "its blocks without the identity branch; channels as in `c3`",
+        "its blocks; channels as in `c3`",
     ),
     ("csp-stackrep-deploy", 224, "YOLOv6-M", "34.9", "85.8", "the same after `merge`"),
 )
