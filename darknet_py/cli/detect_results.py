@@ -24,7 +24,7 @@ from darknet_py.cli.common import json_argument, output_file, output_folder
 from darknet_py.cli.shard import Shard, claim_records, merge_lines, release_claim
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
-from darknet_py.data.image_sources import is_url
+from darknet_py.data.image_sources import is_url, open_image
 from darknet_py.data.images import Image
 from darknet_py.data.labels import find_labels, save_labels
 from darknet_py.errors import DataError
@@ -33,6 +33,7 @@ from darknet_py.files import file_names, make_folder, write_atomically
 from darknet_py.inference.detections import CSV_COLUMNS, Detections, JsonFrame, coco_category_ids
 from darknet_py.untrusted import open_regular
 from darknet_py.view.draw import draw_on, save_image
+from darknet_py.view.heat_map import HeatMap
 
 REFUSE, SKIP, REPLACE = "refuse", "skip", "replace"
 _PARTIAL = ".partial"  # after the name of the first table; this file is the record
@@ -57,10 +58,11 @@ class Tables(NamedTuple):
     json: str
     csv: str
     coco: str
+    heat_map: str
 
 
 def result_arguments(parser: argparse.ArgumentParser) -> None:
-    """--out, --no-images, --json, --csv, --coco, --crops, --save-labels, --existing-labels, --resume."""
+    """--out, --no-images, --json, --csv, --coco, --heat-map, --crops, --save-labels, --existing-labels, --resume."""
     parser.add_argument(
         "--out",
         type=output_folder,
@@ -73,6 +75,9 @@ def result_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=output_file, metavar="FILE", help="write a table of all boxes, in pixels")
     parser.add_argument(
         "--coco", type=output_file, metavar="FILE", help="write a COCO data set: images, categories, annotations"
+    )
+    parser.add_argument(
+        "--heat-map", type=output_file, metavar="FILE", help="write where objects were in all images, over the last one"
     )
     parser.add_argument(
         "--crops", type=output_folder, metavar="DIR", help="write the part of each box as DIR/CLASS/IMAGE_N.jpg"
@@ -117,7 +122,7 @@ class DetectResults:
         self._out = Path(args.out)
         self._shard: Shard = args.shard or Shard.of_process()
         self._images = list(images)
-        self._tables = Tables(args.json or "", args.csv or "", args.coco or "")
+        self._tables = Tables(args.json or "", args.csv or "", args.coco or "", args.heat_map or "")
         self._messages = sys.stderr if "-" in self._tables else sys.stdout
         files = [name for name in self._tables if name not in ("", "-")]
         self._target = Path(files[0]) if files else None
@@ -322,6 +327,17 @@ class DetectResults:
             elif name:
                 write_atomically(name, chunks)
                 print(f"detections in {name}", file=self._messages)
+        if self._tables.heat_map:
+            self._write_heat_map()
+
+    def _write_heat_map(self) -> None:
+        heat_map, path = HeatMap(), ""
+        for found in self._entries():
+            heat_map.add(found.visible())
+            path = found.path
+        if path:
+            save_image(self._tables.heat_map, heat_map.draw(open_image(path)))
+            print(f"heat map in {self._tables.heat_map}", file=self._messages)
 
     def _csv(self) -> Iterator[bytes]:
         yield f"{','.join(CSV_COLUMNS)}\n".encode()

@@ -1,4 +1,4 @@
-"""`video CFG SOURCE`: boxes in a video, from a camera or a stream; Darknet's `detector demo`."""
+"""`video CFG SOURCE …`: boxes in videos, from cameras or streams; Darknet's `detector demo`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -21,35 +21,46 @@ from darknet_py.cli.common import (
     count,
     darknet_argument,
     json_argument,
+    output_file,
     output_file_in_new_folder,
     output_prefix,
     positive,
+    seconds,
 )
 from darknet_py.cli.darknet_output import DemoLines
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.cli.detect_results import json_list
+from darknet_py.cli.usage import UsageError
+from darknet_py.cli.video_regions import check_regions, region_arguments
 from darknet_py.cli.video_streams import VideoStreams, stream_arguments
 from darknet_py.counted import counted
 from darknet_py.data.images import Image
-from darknet_py.data.video_reader import FrameReader
+from darknet_py.data.video_reader import Frame, FrameReader, next_frames
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.inference.detect import detect, uses_letter_box
 from darknet_py.inference.detections import Detections, JsonFrame
+from darknet_py.inference.regions import RegionCounter
 from darknet_py.inference.tracking import ObjectTracker
 from darknet_py.view.draw import save_image
+from darknet_py.view.heat_map import HeatMap
 from darknet_py.view.video_writer import VideoFile
 from darknet_py.view.window import check_window, show
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
-    parser.add_argument("source", metavar="SOURCE", help="a file, a URL (rtsp://, http://) or a camera's number")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="files, URLs (rtsp://, http://) or cameras' numbers; one network searches all of them",
+    )
     parser.add_argument(
         "--out",
         type=output_file_in_new_folder,
         metavar="FILE",
-        help="the video to write (default: predictions/SOURCE.mp4)",
+        help="the video to write (default: predictions/SOURCE.mp4); _1, _2 … are added to the name of each of several",
     )
     parser.add_argument("--no-video", action="store_true", help="write no video")
     parser.add_argument(
@@ -73,116 +84,183 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="number the objects: the same in all frames, drawn and in JSON (extra: track)",
     )
+    region_arguments(parser)
+    parser.add_argument(
+        "--heat-map",
+        type=output_file,
+        metavar="FILE",
+        help="write where objects were, over the last frame; named as --out for several sources",
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=seconds,
+        default=60,
+        metavar="S",
+        help="seconds for which a lost stream is opened again (default: 60)",
+    )
     stream_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """130 where Ctrl-C stopped a file; the results so far are kept. A live source has no other end."""
+    several = len(args.sources) > 1
+    if several and args.darknet:
+        raise UsageError(f"--darknet: expected one video, as in C, got {len(args.sources)}")
+    check_regions(args)
     if args.show:
         check_window()
     net = load_detector(args)
     if args.images:
         make_folder(Path(args.images).parent)
     with ExitStack() as stack:
-        frames = stack.enter_context(FrameReader(args.source, net.graph.net.channels, args.skip))
-        out = None
-        if not args.no_video:
-            out = stack.enter_context(VideoFile(video_path(args), frames.rate / (args.skip + 1)))
-        streams = stack.enter_context(VideoStreams(args, frames.live))
-        detection = _VideoDetection(args, net, frames, streams)
+        sources = [_Source(args, number, net.graph.net.channels, stack) for number in range(len(args.sources))]
+        detection = _VideoDetection(args, net, sources)
         if args.darknet:
-            detection.lines = stack.enter_context(DemoLines(args.source, args.ext_output, out is not None))
-        found = detection.run(None if out is None else out.write)
+            detection.lines = stack.enter_context(DemoLines(args.sources[0], args.ext_output, not args.no_video))
+        found = detection.run()
         if args.json and args.json != "-":
             write_atomically(args.json, json_list(found))
         else:
             for entry in found:
                 if args.json:
                     print(json.dumps(entry, ensure_ascii=False), flush=True)
-    print(
-        detection.result(out.path if out and detection.count else None),
-        file=sys.stderr if args.json == "-" or args.darknet else sys.stdout,
-    )
-    return 130 if detection.interrupted and not frames.live else 0
+    for source in sources:
+        source.save_heat_map()
+    print(detection.result(), file=sys.stderr if args.json == "-" or args.darknet else sys.stdout)
+    return 130 if detection.interrupted and not all(source.frames.live for source in sources) else 0
+
+
+class _Source:
+    """A video and what is made of it."""
+
+    def __init__(self, args: argparse.Namespace, number: int, channels: int, stack: ExitStack):
+        self._args, self._name = args, args.sources[number]
+        self._suffix = f"_{number + 1}" if len(args.sources) > 1 else ""
+        self.frames = stack.enter_context(FrameReader(self._name, channels, args.skip, args.reconnect))
+        self.out = None
+        if not args.no_video:
+            self.out = stack.enter_context(
+                VideoFile(self._path(args.out or _default_path(self._name)), self.frames.rate)
+            )
+        self._streams = stack.enter_context(VideoStreams(args, self._name, self.frames.live, number))
+        self._tracker = ObjectTracker(self.frames.rate) if args.track else None
+        self._regions: RegionCounter | None = None
+        self._heat_map = HeatMap() if args.heat_map else None
+        self._last: Image | None = None
+        self.count = 0
+
+    def handle(self, frame: Frame, found: Detections) -> tuple[JsonFrame, Detections, bool]:
+        """Draws, shows and sends a frame. Its JSON, its visible detections, and whether it shall go on."""
+        args, image, goes_on = self._args, frame.image, True
+        found = replace(found.visible(), image_size=(image.shape[1], image.shape[0]))
+        if self._tracker:
+            found = self._tracker.update(found)
+        self.count += 1
+        entry = found.to_frame(frame.number + 1, self._name if self._suffix else None)
+        entry["seconds"] = round(frame.seconds, 6)
+        if args.line or args.zone:
+            self._regions = self._regions or RegionCounter(args.line, args.zone, found.image_size)
+            entry["lines"], entry["zones"] = self._regions.update(found)
+        if self._heat_map:
+            self._heat_map.add(found)
+            self._last = image
+        drawn = None
+        if self.out or args.images or args.show or self._streams.needs_image:
+            drawn = found.plot(image)
+            if self._regions:
+                drawn = self._regions.draw(drawn)
+            if self.out:
+                self.out.write(drawn, frame.seconds)
+            if args.images:
+                save_image(f"{args.images}{self._suffix}_{self.count:08d}.jpg", drawn)
+            goes_on = not args.show or show(drawn, title=self._name)
+        self._streams.send(entry, drawn, found)
+        return entry, found, goes_on
+
+    def save_heat_map(self) -> None:
+        """Writes --heat-map."""
+        if self._heat_map and self._last is not None:
+            save_image(self._path(self._args.heat_map), self._heat_map.draw(self._last))
+
+    def _path(self, path: str | Path) -> Path:
+        """The file of this source."""
+        path = Path(path)
+        return path.with_name(f"{path.stem}{self._suffix}{path.suffix}")
 
 
 class _VideoDetection:
-    """Reads the frames once: detects, draws, shows."""
+    """Reads the frames of all sources once."""
 
-    def __init__(self, args: argparse.Namespace, net: BackendNetwork, frames: FrameReader, streams: VideoStreams):
-        self.args, self.net, self.frames, self.streams = args, net, frames, streams
+    def __init__(self, args: argparse.Namespace, net: BackendNetwork, sources: Sequence[_Source]):
+        self._args, self._net, self._sources = args, net, sources
         self.lines: DemoLines | None = None
-        self.tracker = ObjectTracker(frames.rate / (args.skip + 1)) if args.track else None
-        self.count = 0
-        self.seconds = 0.0
+        self._seconds = 0.0
         self.interrupted = False
 
-    def run(self, write: Callable[[Image], None] | None) -> Iterator[JsonFrame]:
-        """The JSON of each frame; `write` takes the frame with boxes."""
-        args, start = self.args, time.perf_counter()
-        total = self.frames.count if args.limit is None else min(self.frames.count or args.limit, args.limit)
+    def run(self) -> Iterator[JsonFrame]:
+        """The JSON of each frame."""
+        args, start = self._args, time.perf_counter()
+        counts = [source.frames.count for source in self._sources]
+        known = [count if args.limit is None else min(count, args.limit) for count in counts if count is not None]
+        total = sum(known) if len(known) == len(counts) else None
         bar = tqdm(total=total, unit="frame", disable=not sys.stderr.isatty())
         try:
-            for number, image, found in self._detections():
-                self.count += 1
-                drawn = None
-                if write or args.images or args.show or self.streams.needs_image:
-                    drawn = found.plot(image)
-                    if write:
-                        write(drawn)
-                    if args.images:
-                        save_image(f"{args.images}_{self.count:08d}.jpg", drawn)
-                    if args.show and not show(drawn):
-                        break
+            for source, frame, detections in self._detections():
+                entry, found, goes_on = source.handle(frame, detections)
+                if not goes_on:
+                    break
                 bar.set_postfix_str(found.summary()[:60], refresh=False)
                 bar.update()
-                entry = found.to_frame(number + 1)
-                self.streams.send(entry, drawn, found)
                 if self.lines is not None:
                     self.lines.print_frame(found)
                 yield entry
-                self.seconds = time.perf_counter() - start
-                if self.count == args.limit or (args.seconds and self.seconds >= args.seconds):
+                self._seconds = time.perf_counter() - start
+                if args.seconds and self._seconds >= args.seconds:
                     break
         except KeyboardInterrupt:
             self.interrupted = True
         bar.close()
 
-    def result(self, video: Path | None) -> str:
+    def result(self) -> str:
         """One line: number of frames, speed, and where the results are."""
-        if not self.count and not self.interrupted:
-            raise DataError(f"{self.frames.name}: no frame of this video can be read")
-        results = [f"video in {video}"] if video else []
-        if self.args.images:
-            results.append(f"images in {self.args.images}_*.jpg")
-        if self.args.json and self.args.json != "-":
-            results.append(f"detections in {self.args.json}")
-        return "; ".join(
-            [f"{counted(self.count, 'frame')}, {self.count / max(self.seconds, 1e-9):.1f} per second", *results]
-        )
+        args = self._args
+        for source in self._sources:
+            if not source.count and not self.interrupted:
+                raise DataError(f"{source.frames.name}: no frame of this video can be read")
+        results = [f"video in {source.out.path}" for source in self._sources if source.out and source.count]
+        if args.images:
+            results.append(f"images in {args.images}_*.jpg")
+        if args.json and args.json != "-":
+            results.append(f"detections in {args.json}")
+        count = sum(source.count for source in self._sources)
+        return "; ".join([f"{counted(count, 'frame')}, {count / max(self._seconds, 1e-9):.1f} per second", *results])
 
-    def _detections(self) -> Iterator[tuple[int, Image, Detections]]:
-        """Number, image and visible detections of each frame."""
-        options = detect_options(self.args, self.net.names)
-        frames = iter(self.frames)
-        while batch := list(islice(frames, self.args.batch)):
-            found = detect(self.net, [self._resized(image) for _, image in batch], options)
-            for (number, image), detections in zip(batch, found, strict=True):
-                visible = replace(detections.visible(), image_size=(image.shape[1], image.shape[0]))
-                yield number, image, self.tracker.update(visible) if self.tracker else visible
+    def _detections(self) -> Iterator[tuple[_Source, Frame, Detections]]:
+        """Each frame with its detections. A forward pass takes --batch frames, or one of each source that has one."""
+        options = detect_options(self._args, self._net.names)
+        batch: list[tuple[_Source, Frame]] = []
+        for round_of_frames in chain(next_frames([source.frames for source in self._sources]), [[]]):
+            batch += [(self._sources[index], frame) for index, frame in round_of_frames]
+            if not batch or (round_of_frames and len(batch) < self._args.batch):
+                continue
+            found = detect(self._net, [self._resized(frame.image) for _, frame in batch], options)
+            for (source, frame), detections in zip(batch, found, strict=True):
+                if source.count != self._args.limit:
+                    yield source, frame, detections
+            batch = []
+            if all(source.count == self._args.limit or source.frames.ended for source in self._sources):
+                return
 
     def _resized(self, image: Image) -> Image:
         """At the network's size by OpenCV's resize, as in C's `demo`; letterboxed frames are resized as images are."""
-        if uses_letter_box(self.net.graph, self.args.letter_box):
+        if uses_letter_box(self._net.graph, self._args.letter_box):
             return image
-        net = self.net.graph.net
+        net = self._net.graph.net
         resized = cv2.resize(image, (net.width, net.height))
         return np.asarray(resized, np.uint8).reshape(net.height, net.width, -1)
 
 
-def video_path(args: argparse.Namespace) -> Path:
-    """The video file to write."""
-    if args.out:
-        return Path(args.out)
-    name = Path(args.source.partition("?")[0]).stem or "stream"
-    return Path("predictions") / f"{f'camera{name}' if args.source.isdecimal() else name}.mp4"
+def _default_path(source: str) -> Path:
+    """The video file of a source."""
+    name = Path(source.partition("?")[0]).stem or "stream"
+    return Path("predictions") / f"{f'camera{name}' if source.isdecimal() else name}.mp4"

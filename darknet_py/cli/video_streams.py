@@ -35,20 +35,22 @@ class VideoStreams:
 
     Args:
         args: Those of `stream_arguments`, and --seconds.
+        source: Where the video comes from.
         live: Whether the source goes on while nobody reads it.
+        number: Of the source, from 0 on; it is added to the ports.
 
     Raises:
         DarknetError: A port is taken.
     """
 
-    def __init__(self, args: argparse.Namespace, live: bool):
+    def __init__(self, args: argparse.Namespace, source: str, live: bool, number: int):
         self._json = self._mjpeg = None
         if args.json_port is not None:
-            self._json = StreamServer(listen(args.stream_host, args.json_port), JSON_STREAM, live)
+            self._json = StreamServer(listen(args.stream_host, args.json_port + number), JSON_STREAM, live)
         if args.mjpeg_port is not None:
-            self._mjpeg = StreamServer(listen(args.stream_host, args.mjpeg_port), MJPEG_STREAM, live)
+            self._mjpeg = StreamServer(listen(args.stream_host, args.mjpeg_port + number), MJPEG_STREAM, live)
         self._poster = HttpPoster(args.http_post, once=bool(args.seconds)) if args.http_post else None
-        self._source = args.source
+        self._source = source
 
     @property
     def needs_image(self) -> bool:

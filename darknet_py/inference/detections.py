@@ -96,11 +96,21 @@ class DetectionsDict(TypedDict):
     detections: list[DetectionDict]
 
 
+class LineCount(TypedDict):
+    """How many objects have crossed a counting line of a video, see `RegionCounter`."""
+
+    into: int
+    out: int
+
+
 class JsonFrame(TypedDict):
-    """An image or frame in Darknet's JSON; frames of a video have no file name."""
+    """An image or frame in Darknet's JSON. Frames have a time, and a file name where there are several videos."""
 
     frame_id: int
     filename: NotRequired[str]
+    seconds: NotRequired[float]
+    lines: NotRequired[list[LineCount]]
+    zones: NotRequired[list[int]]
     objects: list[JsonObject]
 
 

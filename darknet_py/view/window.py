@@ -37,15 +37,16 @@ def check_window() -> None:
         raise DarknetError(f"--show: cannot open a window on the display {display}; leave it out, or use -dont_show")
 
 
-def show(image: Image, milliseconds: int = 1) -> bool:
+def show(image: Image, milliseconds: int = 1, title: str = _TITLE) -> bool:
     """Shows an image in the window.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         milliseconds: How long a key is waited for; 0 until one is pressed.
+        title: Of the window; each has its own.
 
     Returns:
         False once Escape was pressed.
     """
-    cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return cv2.waitKey(milliseconds) & 0xFF != _ESCAPE

@@ -167,6 +167,14 @@ def test_thresholds_that_are_none(folder: Path, text: str, capsys: pytest.Captur
     assert "--class-thresh" in capsys.readouterr().err
 
 
+def test_heat_map(folder: Path) -> None:
+    """Over the last image; the boxes of all images count."""
+    assert run("--no-images", "--heat-map", "heat.png") == 0
+    drawn = load_image("heat.png")
+    last = load_image(sorted(Path().glob("photos/*"))[-1])
+    assert drawn.shape == last.shape and (drawn != last).any()
+
+
 _TABLES = ("--no-images", "--json", "a.json", "--csv", "a.csv", "--coco", "a.coco.json")
 
 

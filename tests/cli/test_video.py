@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import threading
+import time
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,10 +19,13 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
+from darknet_py.cli import video as video_command
 from darknet_py.data.images import from_letterbox, letterbox, to_tensor
-from darknet_py.data.video_reader import FrameReader
+from darknet_py.data.video_reader import FrameReader, next_frames
 from darknet_py.errors import DataError
 from darknet_py.inference.detect import DetectOptions, detect
+from darknet_py.inference.detections import Detections
+from darknet_py.view.video_writer import VideoFile
 from tests.small_detector import CFG
 
 FRAMES = 7
@@ -49,13 +58,13 @@ def test_video_pictures_and_json(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert sorted(path.name for path in pictures.parent.iterdir())[-1] == f"x_{FRAMES:08d}.jpg"
     with FrameReader(str(out)) as written:
         assert written.rate == 10
-        assert [image.shape for _, image in written] == [(48, 64, 3)] * FRAMES
+        assert [frame.image.shape for frame in written] == [(48, 64, 3)] * FRAMES
 
     entries = json.loads(found.read_text())
     assert [entry["frame_id"] for entry in entries] == list(range(1, FRAMES + 1)) and "filename" not in entries[0]
     net = darknet_py.load(folder / "a.cfg", folder / "a.weights")
     with FrameReader(str(folder / "in.avi")) as frames:
-        inputs = [cv2.resize(image, (32, 32)) for _, image in frames]
+        inputs = [cv2.resize(frame.image, (32, 32)) for frame in frames]
     expected = detect(net, inputs, DetectOptions(0.2))
     assert any(expected)
     for entry, boxes in zip(entries, expected, strict=True):
@@ -67,7 +76,7 @@ def test_letterboxed_frames_map_back(folder: Path, capsys: pytest.CaptureFixture
     (line,) = capsys.readouterr().out.splitlines()
     net = darknet_py.load(folder / "a.cfg", folder / "a.weights")
     with FrameReader(str(folder / "in.avi")) as frames:
-        _, image = next(iter(frames))
+        image = next(iter(frames)).image
     boxes = net.boxes(to_tensor(letterbox(image, 32, 32))[None], 0.2)[0]
     expected = from_letterbox(torch.tensor([each.box for each in boxes]), (64, 48), (32, 32))
     found = [list(each["relative_coordinates"].values()) for each in json.loads(line)["objects"]]
@@ -95,7 +104,7 @@ def test_a_live_source_gives_its_newest_frame(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr("darknet_py.data.video_reader._open", lambda source: cv2.VideoCapture(path))
     with FrameReader("rtsp://camera") as frames:
         frames._reader.join(10)  # all frames have gone by
-        numbers = [number for number, _ in frames]
+        numbers = [frame.number for frame in frames]
     assert frames.live and len(numbers) <= 1
 
 
@@ -120,7 +129,7 @@ def test_sources_that_cannot_be_read(folder: Path) -> None:
     with pytest.raises(DataError, match="expected a network of 1 or 3 channels for a video, got 6"):
         FrameReader(str(folder / "in.avi"), 6)
     with FrameReader(str(folder / "in.avi"), 1) as frames:
-        assert next(iter(frames))[1].shape == (48, 64, 1)
+        assert next(iter(frames)).image.shape == (48, 64, 1)
 
 
 def test_the_lines_of_demo(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,3 +148,181 @@ def test_the_lines_of_demo(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     boxes = [line for line in lines if "left_x" in line]
     box = r"(cat|dog): \d+% (, dog: \d+% )?\t\(left_x: +-?\d+   top_y: +-?\d+   width: +\d+   height: +\d+\)"
     assert boxes and all(re.fullmatch(box, line) for line in boxes)
+
+
+def gray_values(path: Path) -> list[float]:
+    """The mean of each frame."""
+    with FrameReader(str(path)) as frames:
+        return [float(frame.image.mean()) for frame in frames]
+
+
+def test_several_videos_share_the_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has the results that it has alone, in files of its own; a forward pass takes a frame of each."""
+    short = tmp_path / "short.avi"
+    writer = cv2.VideoWriter(str(short), cv2.VideoWriter_fourcc(*"MJPG"), 10, (48, 64))  # type: ignore[attr-defined]
+    for number in range(3):
+        writer.write(np.full((64, 48, 3), 200 - 30 * number, np.uint8))
+    writer.release()
+    videos = [str(folder / "in.avi"), str(short)]
+    weights = ["--weights", str(folder / "a.weights"), "--thresh", "0.2"]
+    alone = []
+    for video in videos:
+        assert main(["video", str(folder / "a.cfg"), video, *weights, "--no-video", "--json"]) == 0
+        alone.append([json.loads(line)["objects"] for line in capsys.readouterr().out.splitlines()])
+    sizes = []
+
+    def counted_detect(net: Any, images: Sequence[Any], options: DetectOptions) -> list[Detections]:
+        sizes.append(len(images))
+        return detect(net, images, options)
+
+    monkeypatch.setattr(video_command, "detect", counted_detect)
+    found, out, heat = tmp_path / "found.json", tmp_path / "out.avi", tmp_path / "heat.png"
+    words = ["video", str(folder / "a.cfg"), *videos, *weights, "--json", str(found), "--out", str(out)]
+    assert main([*words, "--heat-map", str(heat)]) == 0
+    assert sizes == [2] * 3 + [1] * (FRAMES - 3)
+    entries = json.loads(found.read_text())
+    for video, objects in zip(videos, alone, strict=True):
+        own = [entry for entry in entries if entry["filename"] == video]
+        assert [entry["frame_id"] for entry in own] == list(range(1, len(objects) + 1))
+        for entry, expected in zip(own, objects, strict=True):
+            assert [item["class_id"] for item in entry["objects"]] == [item["class_id"] for item in expected]
+            confidences = [item["confidence"] for item in expected]
+            assert [item["confidence"] for item in entry["objects"]] == pytest.approx(confidences, abs=1e-5)
+    assert (len(gray_values(tmp_path / "out_1.avi")), len(gray_values(tmp_path / "out_2.avi"))) == (FRAMES, 3)
+    for number, shape in ((1, (48, 64, 3)), (2, (64, 48, 3))):
+        image = cv2.imread(str(tmp_path / f"heat_{number}.png"))
+        assert image is not None and image.shape == shape
+    assert main([*words, "--darknet"]) == 2 and "--darknet: expected one video" in capsys.readouterr().err
+
+
+def test_frames_keep_their_times(tmp_path: Path) -> None:
+    """At the file's rate: repeated until the next one's time, left out where two come at once."""
+    with VideoFile(tmp_path / "a.avi", 10) as video:
+        for gray, seconds in ((20, 5.0), (60, 5.1), (100, 5.42), (140, 5.43), (180, 5.5), (220, 1000.0), (250, 1000.2)):
+            video.write(np.full((48, 64, 3), gray, np.uint8), seconds)
+    assert gray_values(tmp_path / "a.avi") == pytest.approx([20, 60, 60, 60, 140, 180, 220, 220, 250], abs=3)
+
+
+def test_a_variable_frame_rate_is_kept(folder: Path, tmp_path: Path) -> None:
+    """The times that another library has written, within half a frame of the file's mean rate."""
+    av = pytest.importorskip("av")
+    times = [0, 40, 80, 400, 440, 1000, 1040]  # milliseconds
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, moment in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 30 * number + 20, np.uint8))
+            frame.pts, frame.time_base = moment, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with FrameReader(str(tmp_path / "in.mkv")) as frames:
+        rate = frames.rate
+        assert [frame.seconds * 1000 for frame in frames] == pytest.approx(times, abs=1)
+    words = ["video", str(folder / "a.cfg"), str(tmp_path / "in.mkv"), "--weights", str(folder / "a.weights")]
+    assert main([*words, "--thresh", "1", "--out", str(tmp_path / "out.avi")]) == 0
+    grays = gray_values(tmp_path / "out.avi")
+    for number in (0, 3, 5):
+        first = next(k for k, gray in enumerate(grays) if abs(gray - 30 * number - 20) < 12)
+        assert abs(first / rate - times[number] / 1000) <= 0.5 / rate + 0.002
+
+
+class _Stream:
+    """A capture that breaks off after three frames, cannot be opened twice, comes back, and ends for good."""
+
+    opened = 0
+
+    def __init__(self) -> None:
+        _Stream.opened += 1
+        self.number = _Stream.opened
+        self.left = 3 if self.isOpened() else 0
+
+    def isOpened(self) -> bool:
+        return self.number in (1, 4)
+
+    def get(self, what: int) -> float:
+        return 10.0 if what == cv2.CAP_PROP_FPS else 0.0
+
+    def grab(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return True, np.full((4, 4, 3), self.number, np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_lost_stream_is_opened_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """With growing waits, until it has been lost for too long."""
+    waits: list[float] = []
+    clock = 100.0
+
+    def wait(self: threading.Event, timeout: float) -> bool:
+        nonlocal clock
+        waits.append(timeout)
+        clock += timeout
+        return False
+
+    monkeypatch.setattr(_Stream, "opened", 0)
+    monkeypatch.setattr("darknet_py.data.video_reader._open", lambda source: _Stream())
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    caplog.set_level("INFO")
+    frames = FrameReader("rtsp://camera", patience=20)
+    taken: list[Any] = []
+    monkeypatch.setattr(frames, "_put", taken.append)
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    frames._read()
+    monkeypatch.undo()
+    assert [entry and entry[0] for entry in taken] == [0, 1, 2, 3, 4, 5, None]
+    assert [entry[2] for entry in taken[:-1]] == [0, 0, 0, 3.5, 3.5, 3.5]
+    assert waits == [0.5, 1, 2, 0.5, 1, 2, 4, 8, 4.5]
+    assert [record.message for record in caplog.records] == [
+        "rtsp://camera: the stream was lost; opening it again for 20 seconds",
+        "rtsp://camera: the stream is back after 3.5 seconds",
+        "rtsp://camera: the stream was lost; opening it again for 20 seconds",
+        "rtsp://camera: the stream was lost for 20 seconds; given up",
+    ]
+
+
+def test_a_stream_that_hangs_does_not_stop_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+
+    class Hanging(_Stream):
+        def grab(self) -> bool:
+            goes_on.wait(60)
+            return False
+
+    monkeypatch.setattr(_Stream, "opened", 0)
+    with FrameReader(str(folder / "in.avi")) as file:
+        monkeypatch.setattr("darknet_py.data.video_reader._open", lambda source: Hanging())
+        with FrameReader("rtsp://camera", patience=0) as hanging:
+            rounds = next_frames([hanging, file])
+            assert [[(index, frame.number) for index, frame in next(rounds)] for _ in range(FRAMES)] == [
+                [(1, number)] for number in range(FRAMES)
+            ]
+            goes_on.set()
+            assert list(rounds) == []
+
+
+def test_lines_and_zones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("trackers")
+    words = ("--no-video", "--json", "--zone", "0,0,1,0,1,1,0,1", "--track", "--line", "0,0.5,1,0.5")
+    assert run(folder, *words) == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [len(entry["lines"]) for entry in entries] == [1] * FRAMES
+    assert any(entry["zones"][0] for entry in entries)
+    for options, what in (
+        (("--line", "0,0,1,1"), "--line: expected --track with it"),
+        (("--line", "0,0,1"), "expected coordinates from 0 to 1 in pairs, got '0,0,1'"),
+        (("--line", "0,0,0,0"), "expected two points"),
+        (("--zone", "0,0,1,1"), "expected three or more corners"),
+        (("--zone", "0,0,1,1,2,2"), "expected coordinates from 0 to 1 in pairs"),
+    ):
+        with contextlib.suppress(SystemExit):
+            assert run(folder, *options) == 2
+        assert what in capsys.readouterr().err
