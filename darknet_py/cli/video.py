@@ -177,6 +177,11 @@ class _Source:
         self._streams.send(entry, drawn, found)
         return entry, found, goes_on
 
+    @property
+    def heat_map_path(self) -> Path | None:
+        """Where `save_heat_map` writes; None without frames, or where none was asked for."""
+        return self._path(self._args.heat_map) if self._heat_map and self._last is not None else None
+
     def save_heat_map(self) -> None:
         """Writes --heat-map."""
         if self._heat_map and self._last is not None:
@@ -228,6 +233,7 @@ class _VideoDetection:
             if not source.count and not self.interrupted:
                 raise DataError(f"{source.frames.name}: no frame of this video can be read")
         results = [f"video in {source.out.path}" for source in self._sources if source.out and source.count]
+        results += [f"heat map in {source.heat_map_path}" for source in self._sources if source.heat_map_path]
         if args.images:
             results.append(f"images in {args.images}_*.jpg")
         if args.json and args.json != "-":

@@ -181,6 +181,7 @@ def test_several_videos_share_the_network(
     found, out, heat = tmp_path / "found.json", tmp_path / "out.avi", tmp_path / "heat.png"
     words = ["video", str(folder / "a.cfg"), *videos, *weights, "--json", str(found), "--out", str(out)]
     assert main([*words, "--heat-map", str(heat)]) == 0
+    printed = capsys.readouterr().out
     assert sizes == [2] * 3 + [1] * (FRAMES - 3)
     entries = json.loads(found.read_text())
     for video, objects in zip(videos, alone, strict=True):
@@ -194,6 +195,7 @@ def test_several_videos_share_the_network(
     for number, shape in ((1, (48, 64, 3)), (2, (64, 48, 3))):
         image = cv2.imread(str(tmp_path / f"heat_{number}.png"))
         assert image is not None and image.shape == shape
+        assert f"heat map in {tmp_path / f'heat_{number}.png'}" in printed
     assert main([*words, "--darknet"]) == 2 and "--darknet: expected one video" in capsys.readouterr().err
 
 
