@@ -12,8 +12,7 @@ from darknet_py.errors import DarknetError
 from darknet_py.evaluation.detector import EvalOptions
 from darknet_py.evaluation.evaluate import evaluate_on
 from darknet_py.export.export_options import ExportOptions
-from darknet_py.export.onnx import run_onnx
-from darknet_py.export.openvino import run_openvino
+from darknet_py.export.runtimes import run_onnx, run_openvino
 from darknet_py.export.verify import Runner
 from darknet_py.model.network import Network
 

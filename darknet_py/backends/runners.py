@@ -16,9 +16,10 @@ from darknet_py.backends.cache import cached, digest
 from darknet_py.errors import DarknetError
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Job
-from darknet_py.export.onnx import run_onnx, to_onnx
-from darknet_py.export.openvino import OpenvinoIr, run_openvino, to_openvino
+from darknet_py.export.onnx import to_onnx
+from darknet_py.export.openvino import to_openvino
 from darknet_py.export.quantize import calibration_digest
+from darknet_py.export.runtimes import OpenvinoIr, run_onnx, run_openvino
 from darknet_py.export.verify import Runner
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.layers.base import HIER_THRESH, Predictions

@@ -7,11 +7,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from darknet_py.errors import DarknetError
 from darknet_py.export.exporter import ExportResult, Job
 from darknet_py.export.quantize import quantize_onnx
+from darknet_py.export.runtimes import run_onnx, run_openvino
 from darknet_py.export.tensorrt_ops import TENSORRT_OPS
 from darknet_py.export.traceable import BOX_OUTPUTS
 from darknet_py.export.tracing import quiet
@@ -22,6 +22,7 @@ from darknet_py.optional import require
 
 # The lowest that torch's exporter writes; older ones lack Mish and Split by number, among others.
 OPSET = 18
+OPSET_BF16 = 22  # in which convolutions and pooling take bfloat16
 _MOST_BYTES = (1 << 31) - 1  # of a protobuf message
 _CHECKED_CANDIDATES = 50  # per image, above the threshold with which suppression is checked
 _ROUNDED = 0.05  # of the detections may differ: an IoU that is the threshold but for rounding
@@ -31,12 +32,15 @@ class OnnxExporter:
     """ONNX for onnxruntime, OpenVINO, OpenCV 5, TensorRT and others."""
 
     outputs = ("raw", "boxes", "nms")
-    precisions = ("fp32", "fp16", "int8")
+    precisions = ("fp32", "fp16", "bf16", "int8")
 
     def export(self, job: Job, out: Path) -> ExportResult:
-        """Raises DarknetError where ONNX cannot express the network or onnxruntime computes something else."""
+        """Raises DarknetError where ONNX cannot express the network or the runtime computes something else.
+
+        That is onnxruntime, or OpenVINO in bf16, which onnxruntime does not have on a CPU.
+        """
         content = to_onnx(job)
-        differences = job.compare(str(out), run_onnx(content))
+        differences = job.compare(str(out), _run(job, content))
         notes = [_tensorrt_note(content)]
         if job.outputs == "nms":
             notes.append(_check_suppression(job, content, str(out)))
@@ -68,7 +72,7 @@ def _to_onnx(job: Job) -> bytes:
             traced,
             (),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=OPSET_BF16 if job.options.precision == "bf16" else OPSET,
             input_names=list(job.network.input_names),
             output_names=list(job.network.output_names),
             verbose=False,
@@ -91,27 +95,8 @@ def _to_onnx(job: Job) -> bytes:
     return content
 
 
-def run_onnx(content: bytes) -> Runner:
-    """Runs an ONNX file by onnxruntime on the CPU. Raises MissingExtra, DarknetError."""
-    runtime = require("onnxruntime", "onnx", "running ONNX")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base
-        raise DarknetError(f"onnxruntime cannot run this network: {str(error).splitlines()[0]}") from error
-
-    names = [value.name for value in session.get_inputs()]
-
-    def run(*x: Tensor) -> list[Tensor]:
-        try:
-            values = session.run(None, {name: part.numpy() for name, part in zip(names, x, strict=True)})
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise DarknetError(f"onnxruntime cannot run this network on {tuple(x[0].shape)}: {reason}") from error
-        return [torch.from_numpy(value) for value in values]
-
-    return run
+def _run(job: Job, content: bytes) -> Runner:
+    return run_openvino(content) if job.options.precision == "bf16" else run_onnx(content)
 
 
 def with_suppression(content: bytes, thresh: float, nms: float) -> bytes:
@@ -174,10 +159,10 @@ def _check_suppression(job: Job, content: bytes, what: str) -> str:
     suppression that ONNX has not. Raises DarknetError where the detections differ.
     """
     (x,), nms = job.inputs[-1], job.options.nms
-    predictions = Predictions(*run_onnx(content)(x))
+    predictions = Predictions(*_run(job, content)(x))
     best = predictions.scores.flatten()
     thresh = float(best.topk(min(_CHECKED_CANDIDATES * len(x), len(best))).values[-1])
-    (got,) = run_onnx(with_suppression(content, thresh, nms))(x)
+    (got,) = _run(job, with_suppression(content, thresh, nms))(x)
     expected = [
         [image, detection.class_id, detection.confidence, *detection.box]
         for image, found in enumerate(postprocess(predictions, thresh, nms))

@@ -16,8 +16,8 @@ import torch
 import darknet_py
 from darknet_py.errors import DarknetError, MissingExtra
 from darknet_py.export.export_options import ExportOptions
-from darknet_py.export.onnx import OPSET, run_onnx
-from darknet_py.export.openvino import run_openvino
+from darknet_py.export.onnx import OPSET, OPSET_BF16
+from darknet_py.export.runtimes import run_onnx, run_openvino
 from darknet_py.export.tensorrt_ops import TENSORRT_OPS
 from darknet_py.export.verify import check_images
 from darknet_py.inference.detect import prepare
@@ -29,6 +29,8 @@ onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
+
+from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 IMAGES = check_images(1, 3, 32, 64, seed=5)
 
@@ -137,9 +139,26 @@ def test_raw_outputs_are_what_the_heads_read(tmp_path: Path) -> None:
 def test_half_precision_is_close(tmp_path: Path) -> None:
     files = write_case("yolov4", tmp_path)
     path = convert(files, ExportOptions(precision="fp16"))
-    kinds = {array.data_type for array in onnx.load(path).graph.initializer if len(array.dims) == 4}
-    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert weight_types(path) == {onnx.TensorProto.FLOAT16}
     assert_close(run(path), ours(files), 2e-2)  # eleven bits, through three layers
+
+
+@pytest.mark.slow
+def test_bfloat16_is_close(tmp_path: Path) -> None:
+    files = write_case("yolov4", tmp_path)
+    path = convert(files, ExportOptions("nms", "bf16"))
+    model = onnx.load(path)
+    assert weight_types(path) == {onnx.TensorProto.BFLOAT16}
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET_BF16)]
+    assert {node.op_type for node in model.graph.node} <= TENSORRT_OPS
+    path = convert(files, ExportOptions(precision="bf16"))
+    expected = ours(files)
+    for got in (run_openvino(path)(IMAGES), ReferenceEvaluator(onnx.load(path)).run(None, {"images": IMAGES.numpy()})):
+        assert_close({name: np.asarray(value) for name, value in zip(expected, got, strict=True)}, expected, 5e-2)
+
+
+def weight_types(path: Path) -> set[int]:
+    return {array.data_type for array in onnx.load(path).graph.initializer if len(array.dims) == 4}
 
 
 def test_metadata_says_how_to_use_the_file(tmp_path: Path) -> None:

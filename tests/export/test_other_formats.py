@@ -51,7 +51,7 @@ _SIGNALS_AFTER_OPENVINO = """
 import gc, os, signal, sys
 from pathlib import Path
 import torch
-from darknet_py.export.openvino import run_openvino
+from darknet_py.export.runtimes import run_openvino
 first = run_openvino(Path(sys.argv[1]))
 second = run_openvino(Path(sys.argv[1]))
 second(torch.zeros(1, 3, 32, 64))

@@ -16,8 +16,8 @@ import darknet_py
 from darknet_py.cli import main
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.export.export_options import ExportOptions
-from darknet_py.export.onnx import run_onnx
 from darknet_py.export.quantize import calibration_inputs, quantize_onnx
+from darknet_py.export.runtimes import run_onnx
 from darknet_py.export.verify import verify
 from darknet_py.graph.graph import parse_text
 from tests.export.export_cases import Files, write_case

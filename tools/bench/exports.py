@@ -40,8 +40,9 @@ from darknet_py.errors import DarknetError
 from darknet_py.export.convert import EXPORTERS
 from darknet_py.export.export_options import ExportOptions
 from darknet_py.export.exporter import Job
-from darknet_py.export.onnx import run_onnx, to_onnx
-from darknet_py.export.openvino import run_openvino, to_openvino
+from darknet_py.export.onnx import to_onnx
+from darknet_py.export.openvino import to_openvino
+from darknet_py.export.runtimes import run_onnx, run_openvino
 from darknet_py.export.traceable import traceable
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.model.model_file import ModelFile

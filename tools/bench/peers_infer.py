@@ -8,7 +8,8 @@ the same random weights, which find about 30 boxes. Ours is called as the README
 without gradients, as it is and moved to channels-last memory by hand; where torchvision is missing its NMS counts as
 taking no time (see peer.py), and keys of a cfg that it does not know are left out. OpenCV runs in a process of its own,
 that of --opencv-python where an environment has another version. The classifier has no boxes. Medians of
-milliseconds by the clock; ratios are medians of the rounds' ratios.
+milliseconds by the clock; with --threads 1 of processor time, in which other programs hardly count. Ratios are medians
+of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -71,10 +72,11 @@ def call():
     if len(rows):
         boxes = np.concatenate((rows[:, :2] - rows[:, 2:4] / 2, rows[:, 2:4]), 1)
         cv2.dnn.NMSBoxesBatched((boxes * image.shape[0]).tolist(), best.tolist(), labels.tolist(), 0.25, 0.45)
+clock = time.process_time if threads == "1" else time.perf_counter
 for line in sys.stdin:
-    start = time.perf_counter()
+    start = clock()
     call()
-    print(1e3 * (time.perf_counter() - start), flush=True)
+    print(1e3 * (clock() - start), flush=True)
 """
 
 
@@ -95,6 +97,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "machine": benchmark.machine_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
+        "time": "processor" if args.threads == 1 else "clock",
         "versions": {"torch": torch.__version__, "opencv": version.strip()},
         "load": [round(value, 2) for value in os.getloadavg()],
     }
@@ -123,17 +126,19 @@ def compare(
     np.save(folder / "x.npy", image)
     arms: dict[str, Callable[[], float]] = {}
     failures: dict[str, str] = {}
-    arms["ours"] = timed(ours(cfg, weights, size, image))
+    arms["ours"] = timed(ours(cfg, weights, size, image), args.threads == 1)
     if args.bf16 and net.detectors:
         opened = darknet_py.load(cfg, weights, width=size, height=size, backend="torch", precision="bf16")
-        arms["ours, bf16"] = timed(lambda: opened.detect(image))
+        arms["ours, bf16"] = timed(lambda: opened.detect(image), args.threads == 1)
     peer.cfg = args.peer / "cfg" / f"{name}.cfg"
     if not peer.cfg.exists():
         peer.cfg = folder / "peer.cfg"
         peer.cfg.write_text(re.sub(r"(?m)^(resize|max_delta|dynamic_minibatch) *=.*", "", cfg.read_text()))
     for arm, last in (("PyTorch_YOLOv4", False), ("PyTorch_YOLOv4, channels-last", True)):
         try:
-            arms[arm] = timed(torch.inference_mode()(theirs(peer, weights, size, image, last)), peer.discount)
+            arms[arm] = timed(
+                torch.inference_mode()(theirs(peer, weights, size, image, last)), args.threads == 1, peer.discount
+            )
         except (Exception, SystemExit) as error:  # what it cannot read
             failures[arm] = f"refused: {type(error).__name__}: {str(error)[:100]}"
     words = [str(here), str(weights), str(folder / "x.npy"), str(args.threads)]
@@ -197,16 +202,21 @@ def tensor_of(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)
 
 
-def timed(call: Callable[[], object], discount: Callable[[], Any] | None = None) -> Callable[[], float]:
-    """Milliseconds of a call, without those that `discount` tells."""
+def timed(
+    call: Callable[[], object], one_thread: bool, discount: Callable[[], Any] | None = None
+) -> Callable[[], float]:
+    """Milliseconds of a call, of processor time with one thread, without those that `discount` tells."""
+
+    clock = time.process_time if one_thread else time.perf_counter
 
     def run() -> float:
         if discount:
             discount()
-        start = time.perf_counter()
+        start = clock()
         call()
-        taken = time.perf_counter() - start
-        return 1e3 * (taken - (discount().clock if discount else 0.0))
+        taken = clock() - start
+        skipped = discount() if discount else None
+        return 1e3 * (taken - ((skipped.processor if one_thread else skipped.clock) if skipped else 0.0))
 
     return run
 
