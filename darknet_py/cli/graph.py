@@ -1,4 +1,4 @@
-"""`graph CFG [OUT]`: draw a network as an SVG diagram or as an interactive HTML page."""
+"""`graph CFG [OUT]`: draw a network as an interactive HTML page, or as an SVG or PNG diagram."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from darknet_py.data.images import load_image
 from darknet_py.files import write_atomically
 from darknet_py.inference.detect import prepare
 from darknet_py.model.load import read_graph
+from darknet_py.optional import require
 from darknet_py.view.graph_maps import NOTE, activation_maps
 from darknet_py.view.graph_page import page
-from darknet_py.view.graph_svg import svg
+from darknet_py.view.graph_png import png
+from darknet_py.view.graph_svg import SvgFile, svg_file
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     network_arguments(parser, "weights for --image")
     parser.add_argument(
-        "out", type=output_file, metavar="OUT", nargs="?", help="output file, .html or .svg (default: NAME.html)"
+        "out", type=output_file, metavar="OUT", nargs="?", help="output file, .html, .svg or .png (default: NAME.html)"
     )
     parser.add_argument("--image", metavar="FILE", help="HTML: show the activation maps of every layer for this image")
     parser.add_argument(
-        "--layers", metavar="A-B", type=_layer_range, help="SVG: draw only these layers, with all blocks open"
+        "--layers", metavar="A-B", type=_layer_range, help="SVG, PNG: draw only these layers, with all blocks open"
     )
-    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG: blocks to draw open")
-    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG: colors")
+    parser.add_argument("--open", choices=("none", "all"), default="none", help="SVG, PNG: blocks to draw open")
+    parser.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="SVG, PNG: colors")
+    parser.add_argument(
+        "--scale", type=_scale, default=2.0, help="PNG: pixels for each unit of the diagram (default: 2; extra: png)"
+    )
 
 
 def _layer_range(text: str) -> range:
@@ -39,19 +44,32 @@ def _layer_range(text: str) -> range:
     return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.1 to 10, got {text}")
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
     out = Path(args.out or Path(args.cfg).stem + ".html")
     suffix = out.suffix.lower()
-    if suffix not in (".html", ".svg"):
-        raise UsageError(f"{out}: expected a file ending in .html or .svg")
+    if suffix not in (".html", ".svg", ".png"):
+        raise UsageError(f"{out}: expected a file ending in .html, .svg or .png")
     if suffix == ".html" and args.layers:
-        raise UsageError(f"{out}: --layers draws an .svg; a page shows the whole network")
-    if suffix == ".svg" and args.image:
+        raise UsageError(f"{out}: --layers draws an .svg or .png; a page shows the whole network")
+    if suffix != ".html" and args.image:
         raise UsageError(f"{out}: --image needs a page (.html)")
     if args.weights and not args.image:
         raise UsageError("--weights needs --image: weights only matter for activation maps")
-    text = _page(args) if suffix == ".html" else _diagram(args)
-    write_atomically(out, text.encode())
+    if suffix == ".png":
+        require("resvg_py", "png", "PNG images of a network")
+        args.theme = "light" if args.theme == "auto" else args.theme
+        diagram = _diagram(args)
+        content = png(diagram.text, diagram.size, args.scale)
+    else:
+        content = (_page(args) if suffix == ".html" else _diagram(args).text).encode()
+    write_atomically(out, content)
     print(f"wrote {out} ({counted(out.stat().st_size, 'byte')})")
     return 0
 
@@ -67,8 +85,8 @@ def _page(args: argparse.Namespace) -> str:
     return page(net.graph, maps.images, maps.tile, note)
 
 
-def _diagram(args: argparse.Namespace) -> str:
+def _diagram(args: argparse.Namespace) -> SvgFile:
     graph = read_graph(args.cfg, width=args.width, height=args.height)
     if args.layers and args.layers[-1] >= len(graph.layers):
         raise UsageError(f"--layers: expected layers 0…{len(graph.layers) - 1}, got {args.layers[-1]}")
-    return svg(graph, args.open, args.layers, args.theme)
+    return svg_file(graph, args.open, args.layers, args.theme)

@@ -283,7 +283,19 @@ def fitted(text: str, width: float, size: float) -> Text:
 
 
 def svg(graph: Graph, opened: str = "none", layers: Iterable[int] | None = None, theme: str = "auto") -> str:
-    """A diagram as the text of an SVG file.
+    """A diagram as the text of an SVG file, see `svg_file`."""
+    return svg_file(graph, opened, layers, theme).text
+
+
+class SvgFile(NamedTuple):
+    """The text of an SVG file, and its width and height."""
+
+    text: str
+    size: tuple[float, float]
+
+
+def svg_file(graph: Graph, opened: str = "none", layers: Iterable[int] | None = None, theme: str = "auto") -> SvgFile:
+    """A diagram as an SVG file.
 
     Args:
         graph: The network.
@@ -302,12 +314,10 @@ def svg(graph: Graph, opened: str = "none", layers: Iterable[int] | None = None,
     if layers is not None:
         title += f" · {labels.layers_text(diagram.root)}"
         summary = labels.size_text(graph.layers[diagram.root.output].output)
-    return render(
-        "graph.svg.jinja",
-        title=title,
-        summary=summary,
-        theme=theme,
-        width=max(size.w, 0.62 * (15 * len(title) + 12 * len(summary)) + 3 * MARGIN),
-        height=size.h + _CAPTION,
-        drawing=Drawing(diagram, shown, placed),
+    width = max(size.w, 0.62 * (15 * len(title) + 12 * len(summary)) + 3 * MARGIN)
+    height = size.h + _CAPTION
+    drawing = Drawing(diagram, shown, placed)
+    text = render(
+        "graph.svg.jinja", title=title, summary=summary, theme=theme, width=width, height=height, drawing=drawing
     )
+    return SvgFile(text, (width, height))

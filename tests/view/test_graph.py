@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import cv2
 import pytest
 
 from darknet_py.cli import graph as command
@@ -17,7 +18,7 @@ from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.layers import LAYERS
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import ENTRY, EXIT, Placed, Sum, name, path_text, place, rounded
-from darknet_py.view.graph_svg import Diagram, fitted, svg
+from darknet_py.view.graph_svg import Diagram, fitted, svg, svg_file
 from darknet_py.view.graph_tree import CATEGORIES, INPUT, Block, Leaf, blocks, build_tree, leaves
 from tests.call_count import count_calls
 from tests.view.networks import Writer, scattered
@@ -298,15 +299,33 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command.run(arguments(cfg, str(tmp_path / "part.svg"), "--layers", "9-16"))
     assert (tmp_path / "part.svg").read_text().count('class="item leaf') == 8
     for words, message in [
-        ((cfg, "x.png"), "expected a file ending in .html or .svg"),
+        ((cfg, "x.jpg"), "expected a file ending in .html, .svg or .png"),
+        ((cfg, "x.png", "--image", "dog.jpg"), "--image needs a page"),
         ((cfg, "x.svg", "--layers", "30-99"), "expected layers 0…37, got 99"),
-        ((cfg, "x.html", "--layers", "1-2"), "--layers draws an .svg"),
+        ((cfg, "x.html", "--layers", "1-2"), "--layers draws an .svg or .png"),
         ((cfg, "x.svg", "--image", "dog.jpg"), "--image needs a page"),
         ((cfg, "x.html", "--weights", "x.weights"), "--weights needs --image"),
         (("none.cfg", "x.svg"), "cfg not found: none.cfg"),
     ]:
         with pytest.raises(DarknetError, match=re.escape(message)):
             command.run(arguments(*words))
+
+
+def test_png(tmp_path: Path) -> None:
+    """The diagram of the SVG file, pixel by pixel twice as large; texts are drawn."""
+    pytest.importorskip("resvg_py")
+    cfg = str(CFG / "yolov4-tiny.cfg")
+    images = {}
+    for theme, scale in (("auto", "2"), ("dark", "1")):
+        out = tmp_path / f"{theme}.png"
+        assert command.run(arguments(cfg, str(out), "--theme", theme, "--scale", scale)) == 0
+        images[theme] = cv2.imread(str(out))
+    drawing = svg_file(parse(cfg))
+    assert images["auto"].shape[1::-1] == pytest.approx([2 * side for side in drawing.size], abs=1)
+    assert images["dark"].shape[1::-1] == pytest.approx(drawing.size, abs=1)
+    assert images["auto"][2, 2].tolist() == [0xFB, 0xF8, 0xF6] and images["dark"][2, 2].tolist() == [0x1B, 0x14, 0x10]
+    title = images["auto"][30:60, 30:200]
+    assert 100 < (title.max(2) < 100).sum() < 3000  # dark letters
 
 
 @pytest.mark.parametrize("text", ["a", "3-", "5-2", "-1", "1-2-3"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -327,6 +328,37 @@ def test_paths_over_an_edge_equal_those_of_python(browser: chromium.Page, files:
             "sum += counts(source, reader.index).count; return String(sum); })()"
         )
         assert (int(into), int(out)) == (row.from_input.count, row.to_heads.count), layer
+    assert browser.errors == []
+
+
+@chromium.needed
+def test_the_diagram_is_saved(browser: chromium.Page, files: dict[str, Path], tmp_path: Path) -> None:
+    """As it is shown: as SVG, with what is visible and without the page's variables, and the same as PNG."""
+    browser.open(files["tiny"], "#theme=dark")
+    for open_all, layers in ((False, 0), (True, 38)):
+        if open_all:
+            browser.click("#open")
+        text = browser.run("diagramText()")
+        drawn = ElementTree.fromstring(text)
+        classes = [element.get("class", "").split() for element in drawn.iter()]
+        assert sum("leaf" in names for names in classes) >= layers and "var(--" not in text
+        assert any("card" in names for names in classes) == (not open_all)
+        (tmp_path / "saved.svg").write_text(text, encoding="utf-8")
+        width, height = (float(drawn.get(side, "")) for side in ("width", "height"))
+        encoded = browser.run(
+            "diagramPng().then(async (blob) => btoa(Array.from(new Uint8Array(await blob.arrayBuffer()),"
+            " (code) => String.fromCharCode(code)).join('')))"
+        )
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        cv2.imwrite(str(tmp_path / "saved.png"), image)
+        assert image.shape[1::-1] == pytest.approx((2 * width, 2 * height), abs=1)
+        assert image[2, 2].tolist() == [0x1B, 0x14, 0x10] and len(np.unique(image.reshape(-1, 3), axis=0)) > 100
+    browser.run("window.saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this.download) }")
+    browser.click("#svg")
+    browser.click("#png")
+    browser.wait("saved.length === 2")
+    assert browser.run("saved") == ["yolov4-tiny.svg", "yolov4-tiny.png"]
     assert browser.errors == []
 
 

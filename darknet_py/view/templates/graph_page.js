@@ -1,5 +1,5 @@
 // The page: opening and closing blocks, panning and zooming, what an item is connected to; then details, search, the
-// cost of each layer, keyboard, theme, and the address after '#'. graph_paths.js draws the gradient paths.
+// cost of each layer, keyboard, theme, and the address after '#'. graph_paths.js draws the gradient paths, graph_export.js saves the diagram.
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const stage = document.getElementById("stage");
@@ -546,7 +546,7 @@ window.addEventListener("keydown", (event) => {
   event.preventDefault();
   action(event);
 });
-for (const [id, action] of Object.entries({ in: () => zoom(1.25), out: () => zoom(0.8), fit, open: openAll, close: closeAll, paths: togglePaths, theme })) {
+for (const [id, action] of Object.entries({ in: () => zoom(1.25), out: () => zoom(0.8), fit, open: openAll, close: closeAll, paths: togglePaths, svg: saveSvg, png: savePng, theme })) {
   byId(id).addEventListener("click", action);
 }
 
