@@ -11,6 +11,7 @@ from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import parse_text
 from darknet_py.zoo import ZOO, build
 from darknet_py.zoo.__main__ import main
+from tests.conftest import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "zoo.json").read_text())
@@ -71,3 +72,13 @@ def test_command_lists_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureF
     assert {path.stem for path in (tmp_path / "new").iterdir()} == set(ZOO)
     (tmp_path / "file").touch()
     assert main(["--write", str(tmp_path / "file")]) == 1
+
+
+def test_committed_checks_are_of_the_cfgs_and_found_no_fault():
+    checks = tool("zoo/check_networks")
+    rows = checks.read(checks.OUT)
+    assert rows, "python tools/zoo/check_networks.py"
+    for row in rows:
+        assert checks.problems(row) == [], row
+        assert row["digest"] == checks.digest(ROOT / "cfg" / f"{row['cfg']}.cfg"), row["cfg"]
+        assert int(row["parameters"]) == parse_text(build(row["cfg"])).parameters, row["cfg"]

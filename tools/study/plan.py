@@ -1,8 +1,9 @@
 """What the study trains: networks, data and seeds, at several scales.
 
-Two parts. *stages*: PeleeNet as a classifier, plain, and with cross stage partial stages of each fusion and γ. *necks*:
-a detector on one CSPPeleeNet, with each of three necks. With the same seed, all networks of a part see the same images
-in the same order; they have the same [net] and the same head.
+Three parts. *stages*: PeleeNet as a classifier, plain, and with cross stage partial stages of each fusion and γ.
+*necks*: a detector on one CSPPeleeNet, with each of three necks. *equal_necks*: the same with five necks, whose widths
+give all of them the same BFLOPs within 1.5 %. With the same seed, all networks of a part see the same images in the
+same order; they have the same [net] and the same head.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
-from darknet_py.zoo import heads, necks
+from darknet_py.zoo import blocks, heads, necks
 from darknet_py.zoo.cfg_writer import CfgWriter, Value
 from darknet_py.zoo.dense import peleenet
 from darknet_py.zoo.heads import YoloHeads
@@ -26,7 +28,15 @@ NECKS: dict[str, tuple[Callable[..., None], float]] = {
     "gfm": (necks.gfm, 1),
     "efm": (necks.efm, 1),
 }
-TOPICS = ("fusion", "gamma", "necks")
+# Channels of a level divided by its stride, at the scales "cpu" and "gpu": those that give the most similar BFLOPs.
+EQUAL_NECKS: dict[str, tuple[Callable[..., None], float, float]] = {
+    "equal-fpn": (necks.fpn, 2.75, 5),
+    "equal-gfm": (necks.gfm, 5.5, 9),
+    "equal-efm": (necks.efm, 4.75, 8),
+    "equal-pan": (partial(necks.panet, top=blocks.conv_set), 2.25, 4),
+    "equal-prn": (necks.prn, 5, 9),
+}
+TOPICS = ("fusion", "gamma", "necks", "equal-necks")
 # Of the built-in shapes, for an input of 96 x 96: `darknet-py anchors --clusters 9 --width 96 --height 96`.
 _SHAPES = (4, 5, 7, 7, 14, 14, 18, 19, 26, 20, 23, 28, 36, 28, 28, 37, 44, 45)
 
@@ -44,7 +54,7 @@ class Variant:
     @property
     def title(self) -> str:
         if self.neck:
-            return self.neck.upper()
+            return self.neck.removeprefix("equal-").upper()
         return f"{FUSIONS[self.csp.fusion]}, γ = {self.csp.gamma:g}" if self.csp else "plain"
 
 
@@ -76,6 +86,9 @@ class Scale:
     amp: str = ""  # on a GPU
     device: str = "cpu"
 
+    def recipe(self, part: str) -> Recipe:
+        return self.stages if part == "stages" else self.necks
+
 
 _CPU = Scale(
     stages=Recipe(64, 16, (3, 4, 8, 6), batch=32, iterations=400, rate=0.004, train=1200, valid=1200),
@@ -99,7 +112,7 @@ SCALES = {
 
 
 def variants() -> list[Variant]:
-    """Every network of the study: the fusions at γ = .5, γ with both transitions, and the necks."""
+    """Every network of the study: the fusions at γ = .5, γ with both transitions, and the necks, at equal cost too."""
     networks = [Variant("plain", "stages", ("fusion", "gamma"))]
     for fusion in FUSIONS:
         for gamma in GAMMAS if fusion == "csp" else (0.5,):
@@ -107,6 +120,8 @@ def variants() -> list[Variant]:
             networks.append(Variant(f"{fusion}-{gamma:g}", "stages", tuple(topics), Csp(gamma, fusion, "groups")))
     for neck in NECKS:
         networks.append(Variant(neck, "necks", ("necks",), Csp(split="groups"), neck))
+    for neck in EQUAL_NECKS:
+        networks.append(Variant(neck, "equal_necks", ("equal-necks",), Csp(split="groups"), neck))
     return networks
 
 
@@ -154,7 +169,7 @@ def runs(
     """
     for seed in range(seeds or SCALES[scale].seeds):
         for variant in variants_of(only):
-            recipe = getattr(SCALES[scale], variant.part)
+            recipe = SCALES[scale].recipe(variant.part)
             if iterations:
                 recipe = replace(recipe, iterations=iterations)
             images = data[variant.part]
@@ -175,11 +190,17 @@ def cfg_text(variant: Variant, recipe: Recipe, classes: int, builtin: bool = Tru
     if classify:
         heads.classifier(cfg, classes)
         return cfg.text()
-    anchors = tuple(side * recipe.size / 96 for side in _SHAPES) if builtin else heads.COCO_V3
+    sides, size = (_SHAPES, 96) if builtin else (heads.COCO_V3, 416)
+    anchors = tuple(side * recipe.size / size for side in sides)
     # YOLOv4's loss: with YOLOv3's, a detector needs many more iterations before it detects anything.
     loss = {**heads.V4_LOSS, "jitter": 0.1}
-    neck, factor = NECKS[variant.neck]
-    neck(cfg, features, YoloHeads(classes, anchors, heads.THREE_SCALES, loss), width=int(recipe.width * factor))
+    if variant.neck in EQUAL_NECKS:
+        neck, small, full = EQUAL_NECKS[variant.neck]
+        width = small if recipe.width == _CPU.necks.width else full
+    else:
+        neck, factor = NECKS[variant.neck]
+        width = int(recipe.width * factor)
+    neck(cfg, features, YoloHeads(classes, anchors, heads.THREE_SCALES, loss), width=width)
     return cfg.text()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ if __name__ == "__main__":
 
 import plan  # noqa: E402
 from chart import Line, chart  # noqa: E402
-from stats import Interval, interval  # noqa: E402
+from stats import Interval, holm, interval, p_value  # noqa: E402
 
 from darknet_py.errors import DarknetError, DataError  # noqa: E402
 from darknet_py.files import write_atomically  # noqa: E402
@@ -33,7 +34,8 @@ Table = list[dict[str, str]]
 ROWS = ROOT / "docs" / "study" / "rows.csv"
 _NUMBERS = {"seed": int, "parameters": int, "cio": int, "iterations": int, "batch": int, "size": int}
 _NUMBERS |= {"score": float, "loss": float, "bflops": float, "seconds": float}
-_LABELS = {"stages": "top-1", "necks": "mAP@0.5"}
+_BASES = {"stages": "plain", "necks": "fpn", "equal_necks": "equal-fpn"}
+_LABELS = {"stages": "top-1", "necks": "mAP@0.5", "equal_necks": "mAP@0.5"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +80,7 @@ def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
 def sections(rows: Sequence[Row]) -> dict[str, str]:
     """Name → text of each part that has rows."""
     texts = {}
-    for part, base in (("stages", "plain"), ("necks", "fpn")):
+    for part, base in _BASES.items():
         chosen = checked(row for row in rows if row["part"] == part)
         if chosen:
             texts[part] = markdown(network_table(chosen, base))
@@ -90,7 +92,7 @@ def sections(rows: Sequence[Row]) -> dict[str, str]:
 
 def network_table(rows: Sequence[Row], base: str) -> Table:
     """A row per network: cost, score and difference to the network `base`."""
-    costs = {row["variant"]: row for row in rows}
+    costs, surviving = {row["variant"]: row for row in rows}, corrected(rows, base)
     reference, label = costs.get(base), _LABELS[rows[0]["part"]]
     table = []
     for variant in plan.variants():
@@ -98,6 +100,7 @@ def network_table(rows: Sequence[Row], base: str) -> Table:
             continue
         cost, scores = costs[variant.name], _scores(rows, variant.name)
         against = _difference(rows, variant.name, base) if variant.name != base else None
+        p = surviving.get((variant.name, base), math.nan)
         spent = sum(row["seconds"] for row in rows if row["variant"] == variant.name)
         table.append(
             {
@@ -106,7 +109,7 @@ def network_table(rows: Sequence[Row], base: str) -> Table:
                 "BFLOPs": f"{cost['bflops']:.4f}",
                 "BFLOPs, change": f"{cost['bflops'] / reference['bflops'] - 1:+.1%}" if against and reference else "",
                 f"{label}, %": format_interval(interval([100 * score for score in scores.values()])),
-                f"against {plan.titles()[base]}, points": format_interval(against, signed=True) if against else "",
+                f"against {plan.titles()[base]}, points": format_interval(against, p) if against else "",
                 "seeds": str(len(scores)),
                 "seconds": f"{spent / len(scores):.0f}",
             }
@@ -117,19 +120,31 @@ def network_table(rows: Sequence[Row], base: str) -> Table:
 def contrast_table(rows: Sequence[Row]) -> Table:
     """Fusions, γ and necks against each other, paired by seed."""
     titles, part = plan.titles(), rows[0]["part"]
+    p_values = corrected(rows, _BASES[part])
     return [
         {
             "comparison": f"{titles[one]} against {titles[other]}",
-            f"{_LABELS[part]}, points": format_interval(difference, signed=True),
+            f"{_LABELS[part]}, points": format_interval(difference, p_values[one, other]),
+            "p, corrected": f"{p_values[one, other]:.3f}",
         }
         for one, other in _questions(part)
         if (difference := _difference(rows, one, other))
     ]
 
 
+def corrected(rows: Sequence[Row], base: str) -> dict[tuple[str, str], float]:
+    """Holm's p value of each comparison of a part, all of them one family: with `base`, and those of `_questions`."""
+    names = [variant.name for variant in plan.variants() if variant.name != base]
+    pairs = dict.fromkeys([*((name, base) for name in names), *_questions(rows[0]["part"])])
+    values = [_differences(rows, *pair) for pair in pairs]
+    return dict(zip(pairs, holm([p_value(each) for each in values]), strict=True))
+
+
 def _questions(part: str) -> list[tuple[str, str]]:
     if part == "necks":
         return [("gfm", "fpn"), ("efm", "fpn"), ("efm", "gfm")]
+    if part == "equal_necks":
+        return [("equal-efm", f"equal-{other}") for other in ("fpn", "gfm", "pan", "prn")]
     fusions = [("last-0.5", "first-0.5"), ("csp-0.5", "first-0.5"), ("csp-0.5", "last-0.5")]
     return [*fusions, ("csp-0.25", "csp-0.5"), ("csp-0.5", "csp-0.75"), ("csp-0.25", "csp-0.75")]
 
@@ -140,17 +155,21 @@ def _scores(rows: Sequence[Row], variant: str) -> dict[int, float]:
 
 def _difference(rows: Sequence[Row], one: str, other: str) -> Interval | None:
     """A network's score minus another's, in points, over the seeds that both have."""
+    values = _differences(rows, one, other)
+    return interval(values) if values else None
+
+
+def _differences(rows: Sequence[Row], one: str, other: str) -> list[float]:
     ones, others = _scores(rows, one), _scores(rows, other)
-    seeds = sorted(set(ones) & set(others))
-    return interval([100 * (ones[seed] - others[seed]) for seed in seeds]) if seeds else None
+    return [100 * (ones[seed] - others[seed]) for seed in sorted(set(ones) & set(others))]
 
 
-def format_interval(value: Interval, signed: bool = False) -> str:
-    """Mean ± half of the interval; a difference is bold if the interval excludes 0."""
-    text = f"{value.mean:{'+' if signed else ''}.1f}"
+def format_interval(value: Interval, p: float | None = None) -> str:
+    """Mean ± half of the interval. p: corrected, of a difference, which is bold below .05."""
+    text = f"{value.mean:{'+' if p is not None else ''}.1f}"
     if value.count > 1:
         text += f" ± {value.half:.1f}"
-    return f"**{text}**" if signed and value.decides else text
+    return f"**{text}**" if p is not None and p < 0.05 else text
 
 
 def setting(rows: Sequence[Row]) -> str:
@@ -171,6 +190,7 @@ def setting(rows: Sequence[Row]) -> str:
 def charts_of(rows: Sequence[Row]) -> dict[str, str]:
     """File name → SVG."""
     titles = {"stages": "Classifiers: top-1 accuracy", "necks": "Detectors: mAP@0.5"}
+    titles["equal_necks"] = "Detectors of equal cost: mAP@0.5"
     charts = {}
     for part, title in titles.items():
         lines = [

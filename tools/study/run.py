@@ -2,7 +2,7 @@
 
     python tools/study/run.py                      everything, as in docs/study.md: half an hour on one core
     python tools/study/run.py --jobs 4             four trainings in parallel, one thread each
-    python tools/study/run.py --only necks         one question: fusion, gamma or necks
+    python tools/study/run.py --only necks         one question: fusion, gamma, necks or equal-necks
     python tools/study/run.py --scale gpu --data imagenet --detector-data coco.data
                                                    full networks at full size, longer, with mixed precision
 
@@ -170,7 +170,7 @@ def _open_data(args: argparse.Namespace) -> dict[str, StudyData]:
             name = f"built-in shape classes, {train} images, evaluated on {valid} others"
         classes = len(open_classifier_data(path).names)
         data["stages"] = StudyData(name or Path(path).name, str(path), classes, not args.data)
-    if "necks" in parts:
+    if parts - {"stages"}:
         path, name = args.detector_data, ""
         if not path:
             train, valid = scale.necks.train, scale.necks.valid
@@ -178,7 +178,8 @@ def _open_data(args: argparse.Namespace) -> dict[str, StudyData]:
             name = f"built-in shapes, {train} images, evaluated on {valid} others"
         file = open_dataset(path)
         classes = file.classes or len(file.class_names())
-        data["necks"] = StudyData(name or Path(path).name, str(path), classes, not args.detector_data)
+        images = StudyData(name or Path(path).name, str(path), classes, not args.detector_data)
+        data |= dict.fromkeys(parts - {"stages"}, images)
     return data
 
 

@@ -1,4 +1,4 @@
-"""Means over a few seeds and their confidence intervals by Student's t distribution."""
+"""Means over a few seeds: confidence intervals and paired tests by Student's t distribution, Holm's correction."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ class Interval(NamedTuple):
     half: float
     count: int
 
-    @property
-    def decides(self) -> bool:
-        """Whether the interval excludes 0."""
-        return abs(self.mean) > self.half
-
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """The confidence interval of the mean of independent values. Raises ValueError if there are none."""
@@ -28,8 +23,43 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     mean = math.fsum(values) / count
     if count == 1:
         return Interval(mean, math.nan, 1)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    return Interval(mean, t_quantile((1 + confidence) / 2, count - 1) * deviation / math.sqrt(count), count)
+    half = t_quantile((1 + confidence) / 2, count - 1) * _deviation(values) / math.sqrt(count)
+    return Interval(mean, half, count)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Student's two-sided p value of a mean of 0; NaN for fewer than two values."""
+    count, mean = len(differences), math.fsum(differences) / max(len(differences), 1)
+    if count < 2:
+        return math.nan
+    error = _deviation(differences) / math.sqrt(count)
+    return 2 * (1 - t_cumulative(abs(mean) / error, count - 1)) if error else float(mean == 0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p values (1979): of k sorted ones each is multiplied by k, k - 1, … and none is below the one
+    before it. NaN (too few values to test) stays and does not count."""
+    order = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        corrected[index] = largest
+    return corrected
+
+
+def effect_size(differences: Sequence[float]) -> Interval:
+    """Paired differences in units of their standard deviation (Cohen's d_z, with Hedges' correction), with its 95 %
+    interval by the large-sample standard error (Hedges and Olkin, 1985)."""
+    count, deviation = len(differences), _deviation(differences)
+    if count < 3 or not deviation:
+        return Interval(math.nan, math.nan, count)
+    size = math.fsum(differences) / count / deviation * (1 - 3 / (4 * (count - 1) - 1))
+    return Interval(size, 1.959964 * math.sqrt(1 / count + size**2 / (2 * count)), count)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    count, mean = len(values), math.fsum(values) / max(len(values), 1)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1)) if count > 1 else math.nan
 
 
 def t_quantile(probability: float, freedom: int) -> float:
