@@ -190,7 +190,7 @@ def convert_all(case: Case, targets: Sequence[str], memory: float, sender: Any) 
     try:
         model = random_model(case.content)
         job = Job.of(model, ExportOptions())
-        row = {"layers": len(model.graph.layers), "ran_at": f"{model.graph.net.width}x{model.graph.net.height}"}
+        row = {"layers": len(model.graph.layers), "ran_at": size_of(model.graph)}
     except DarknetError as error:
         for _ in targets:
             sender.send({**row, "result": reason(error)})
@@ -239,6 +239,11 @@ def random_model(content: bytes) -> ModelFile:
         elif name.endswith(".mean"):
             values.copy_(torch.rand(values.shape, generator=generator) - 0.5)
     return net.model_file()
+
+
+def size_of(graph: Graph) -> str:
+    """Width and height of the input, or its length where it is no image."""
+    return f"{graph.net.width}x{graph.net.height}" if graph.net.channels else f"{graph.net.inputs}"
 
 
 def reason(error: DarknetError) -> str:

@@ -97,6 +97,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "machine": benchmark.machine_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
+        "rounds": args.rounds,
         "time": "processor" if args.threads == 1 else "clock",
         "versions": {"torch": torch.__version__, "opencv": version.strip()},
         "load": [round(value, 2) for value in os.getloadavg()],
@@ -136,9 +137,7 @@ def compare(
         peer.cfg.write_text(re.sub(r"(?m)^(resize|max_delta|dynamic_minibatch) *=.*", "", cfg.read_text()))
     for arm, last in (("PyTorch_YOLOv4", False), ("PyTorch_YOLOv4, channels-last", True)):
         try:
-            arms[arm] = timed(
-                torch.inference_mode()(theirs(peer, weights, size, image, last)), args.threads == 1, peer.discount
-            )
+            arms[arm] = timed(theirs(peer, weights, size, image, last), args.threads == 1, peer.discount)
         except (Exception, SystemExit) as error:  # what it cannot read
             failures[arm] = f"refused: {type(error).__name__}: {str(error)[:100]}"
     words = [str(here), str(weights), str(folder / "x.npy"), str(args.threads)]
@@ -189,6 +188,7 @@ def theirs(
     if last:
         net.to(memory_format=torch.channels_last)
 
+    @torch.inference_mode()
     def call() -> Tensor:
         x = tensor_of(image)
         return peer.nms(net(x if last else x.contiguous())[0])
