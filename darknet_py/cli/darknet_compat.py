@@ -199,6 +199,8 @@ def _train(line: ArgumentLine, arguments: dict[str, str], measure: str = "-map")
     words = ["train", arguments["cfg"], "--data", arguments["data"], *_weights(arguments)]
     words += ["--map", "on" if line.has(measure) else "off"]
     names = {"-mAP_epochs": "--map-epochs", "-clear": "--clear", "-thresh": "--thresh", "-iou_thresh": "--iou-thresh"}
+    stream = line.options({"-mjpeg_port": "--mjpeg-port"})
+    words += [*stream, "--stream-host", "0.0.0.0"] if stream else []  # as in C
     return [*words, "--darknet", *line.options(names), *line.device()]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from darknet_py.cli.chart_stream import ChartStream
 from darknet_py.cli.common import (
     count,
     darknet_argument,
@@ -19,12 +20,14 @@ from darknet_py.cli.common import (
     json_argument,
     max_pixels_argument,
     output_folder,
+    port,
     positive,
 )
 from darknet_py.cli.darknet_training import END_LINE, DarknetLines
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.files import write_atomically
+from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.duration import parse_duration
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.session import measured
@@ -141,6 +144,13 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print errors and the result only")
     parser.add_argument("--no-chart", action="store_true", help="do not draw chart_NAME.png")
+    parser.add_argument("--mjpeg-port", type=port, metavar="PORT", help="serve the chart over HTTP, for browsers")
+    parser.add_argument(
+        "--stream-host",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="address of --mjpeg-port (default: this machine alone)",
+    )
     parser.add_argument("--no-report", action="store_true", help="do not write NAME_report.html")
     parser.add_argument("--tensorboard", action="store_true", help="write NAME_tensorboard too (extra: tensorboard)")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and write nothing")
@@ -180,7 +190,9 @@ def run(args: argparse.Namespace) -> int:
             _write_json(args.json, plan.to_json()) if args.json else print(plan)
         return 0
     command = shlex.join(["darknet-py", *args.argv])
-    callbacks = [DarknetLines(plan)] if args.darknet else []
+    callbacks: list[TrainCallback] = [DarknetLines(plan)] if args.darknet else []
+    if args.mjpeg_port is not None and plan.context.is_main_process:
+        callbacks.append(ChartStream(plan, args.stream_host, args.mjpeg_port))
     result = run_training(plan, callbacks, command=command, owns_process=True)
     if plan.context.is_main_process:
         if args.darknet:
@@ -234,6 +246,8 @@ _OTHER = (
     "json",
     "darknet",
     "dry_run",
+    "mjpeg_port",
+    "stream_host",
     "command",
     "action",
     "run",
