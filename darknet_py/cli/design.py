@@ -199,7 +199,7 @@ def _design(args: argparse.Namespace, anchors: list[float], csp: Csp | None, sca
 def _converted_cfg(args: argparse.Namespace) -> str:
     csp = _csp(args)
     if csp is None:
-        raise UsageError(f"{args.cfg}: expected --csp with a cfg")
+        raise UsageError(f"{args.cfg}: expected --csp with a cfg; a new design is written by --write {args.cfg}")
     unexpected = [f"--{name.replace('_', '-')}" for name in ("backbone", "scale", *_PARTS) if vars(args)[name]]
     if unexpected:
         raise UsageError(f"{', '.join(unexpected)}: not allowed with a cfg ({args.cfg})")
