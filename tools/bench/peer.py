@@ -285,7 +285,11 @@ class Peer:
                 sys.modules[name] = MagicMock()
         # Older versions of torch accepted and rounded a one-element tensor as a number; the peer depends on that.
         clamp = Tensor.clamp_
-        Tensor.clamp_ = lambda cells, low, high: clamp(cells, low, int(high))  # type: ignore[assignment, method-assign]
+
+        def with_whole_limit(cells: Tensor, *limits: Any, **named: Any) -> Tensor:
+            return clamp(cells, *limits[:1], *map(int, limits[1:]), **named)  # our own code names its limits
+
+        Tensor.clamp_ = with_whole_limit  # type: ignore[assignment, method-assign]
         try:
             return f"torchvision {importlib.import_module('torchvision').__version__}"
         except (ImportError, RuntimeError):
