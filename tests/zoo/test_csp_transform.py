@@ -202,12 +202,16 @@ def test_block_that_adds_other_sizes_is_replaced(converted):
 def test_committed_conversions_are_read_by_c_darknet_and_up_to_date(tmp_path: Path):
     with (ROOT / "docs" / "csp_conversions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 132
     for row in rows:
         assert row["C Darknet"] == "equal" if row["result"] == "converted" else row["remarks"], row
-    known = {(row["repository"], row["cfg"]): row for row in rows}
+    known = {(row["repository"], row["cfg"], row["kind"]): row for row in rows}
+    assert len(known) == len(rows)
+    kinds = {kind for _, _, kind in known if kind != "all"}
+    assert len(kinds) == 6
+    for repository, cfg, kind in known:  # either all kinds are refused for one reason, or each has a row
+        assert kind == "all" or all((repository, cfg, other) in known for other in kinds), cfg
     for name in ("darknet53", "yolov3", "resnet101"):  # of the zoo, equal to AlexeyAB's
         path = tmp_path / f"{name}.cfg"
         path.write_text(build(name))
-        row = known["AlexeyAB/darknet", f"{name}.cfg"]
+        row = known["AlexeyAB/darknet", f"{name}.cfg", "csp, conv"]
         assert row["parameters CSP"] == str(parse_text(to_csp(path, Csp()).text).parameters), name
