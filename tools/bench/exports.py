@@ -242,7 +242,7 @@ def random_model(content: bytes) -> ModelFile:
 
 
 def size_of(graph: Graph) -> str:
-    """Width and height of the input, or its length where it is no image."""
+    """Width and height of the input, or its length where it is a vector, not an image."""
     return f"{graph.net.width}x{graph.net.height}" if graph.net.channels else f"{graph.net.inputs}"
 
 

@@ -24,7 +24,7 @@ OBJECT = (
 )
 
 
-def picture(path: Path, width: int = 100, height: int = 50) -> None:
+def write_image(path: Path, width: int = 100, height: int = 50) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.zeros((height, width, 3), np.uint8))
 
@@ -40,7 +40,7 @@ def annotate(root: Path, stem: str, *objects: str, size: str = "100 50") -> None
 def voc(tmp_path: Path) -> Path:
     root = tmp_path / "VOC 2007"
     for stem in ("a", "b.c", "d"):
-        picture(root / "JPEGImages" / f"{stem}.png")
+        write_image(root / "JPEGImages" / f"{stem}.png")
     annotate(root, "a", OBJECT.format("dog", 0, 10, 5, 30, 25), OBJECT.format("cat", 1, 0, 0, 100, 50), size="0 0")
     annotate(root, "b.c", OBJECT.format("cat", 0, 90, 40, 120, 60))
     annotate(root, "d")
@@ -89,14 +89,14 @@ def test_voc_errors(voc: Path, tmp_path: Path) -> None:
         voc_to_darknet(voc, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     annotate(voc, "a")
-    picture(tmp_path / "out" / "JPEGImages" / "other.png")
+    write_image(tmp_path / "out" / "JPEGImages" / "other.png")
     with pytest.raises(DataError, match="already exists and is not"):
         voc_to_darknet(voc, tmp_path / "out")
 
 
 def test_voc_folders_of_a_data_set(voc: Path, tmp_path: Path) -> None:
     other = tmp_path / "VOC2012"
-    picture(other / "JPEGImages" / "a.png")  # another image of the same name
+    write_image(other / "JPEGImages" / "a.png")  # another image of the same name
     annotate(other, "a", OBJECT.format("cat", 0, 0, 0, 50, 50))
     (other / "ImageSets" / "Main").mkdir(parents=True)
     (other / "ImageSets" / "Main" / "trainval.txt").write_text("a\n")
@@ -115,7 +115,7 @@ def test_voc_folders_of_a_data_set(voc: Path, tmp_path: Path) -> None:
 def test_annotations_beside_images_of_each_split(tmp_path: Path) -> None:
     for split, count in (("train", 2), ("valid", 1), ("test", 1)):
         for number in range(count):
-            picture(tmp_path / "set" / split / f"{number}.jpg")
+            write_image(tmp_path / "set" / split / f"{number}.jpg")
             annotate(tmp_path, f"{number}", OBJECT.format("dog", 0, 10, 5, 30, 25))
             (tmp_path / "Annotations" / f"{number}.xml").rename(tmp_path / "set" / split / f"{number}.xml")
     data, images, boxes, problems = voc_to_darknet(tmp_path / "set", tmp_path / "out")
@@ -142,7 +142,7 @@ def test_bccd(reference: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
     for name in ("7.png", "sub/9.png"):
-        picture(tmp_path / "photos" / name)
+        write_image(tmp_path / "photos" / name)
     content = {
         "images": [
             {"id": 7, "file_name": "7.png", "width": 100, "height": 50},
