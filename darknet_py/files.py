@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.untrusted import reason, shown_path
+from darknet_py.untrusted import open_regular, reason, shown_path
 
 _NAME_BYTES = 255  # of a file name, on all common file systems
 _NOT_IN_NAMES = '<>:"/\\|?*' if os.name == "nt" else "/"
@@ -45,6 +47,7 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         raise error(f"{shown_path(path)}: cannot write: {reason(problem)}") from problem
     finally:
@@ -175,8 +178,71 @@ def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal, read in parts. Raises OSError."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def _checksum_path(path: str | Path) -> Path:
+    return Path(f"{os.fspath(path)}.sha256")
+
+
+def write_checksum(path: Path, error: type[DarknetError] = DataError) -> str:
+    """Writes PATH.sha256, as `sha256sum` does, for a file that has just been written.
+
+    Args:
+        path: The file.
+        error: Type of the exception.
+
+    Returns:
+        The SHA-256.
+
+    Raises:
+        error: The file cannot be read, or the checksum cannot be written.
+    """
+    try:
+        digest = sha256_of(path)
+    except OSError as problem:
+        raise error(f"{path}: cannot read: {reason(problem)}") from problem
+    write_atomically(_checksum_path(path), f"{digest}  {path.name}\n".encode("utf-8", "surrogateescape"), error)
+    return digest
+
+
+def remove_checksum(path: str | Path) -> None:
+    """Removes PATH.sha256, before the file is replaced: it is never beside a file that it is not of."""
+    with suppress(OSError, ValueError):
+        _checksum_path(path).unlink(missing_ok=True)
+
+
+def stored_checksum(path: str | Path) -> str:
+    """The SHA-256 in PATH.sha256; empty where there is no such file, or it is one of another kind."""
+    try:
+        with open_regular(_checksum_path(path), "checksum") as file:
+            words = file.read(1 << 12).split()
+    except DataError:
+        return ""
+    return words[0].decode("latin-1").lower() if words and re.fullmatch(rb"[0-9a-fA-F]{64}", words[0]) else ""
+
+
+def check_checksum(file: BinaryIO, path: str | Path, error: type[DarknetError]) -> None:
+    """Compares an open file with PATH.sha256, where there is one, and goes back to its start.
+
+    Raises:
+        error: The file is not the one that the checksum is of.
+    """
+    stored = stored_checksum(path)
+    if not stored:
+        return
+    found = _sha256(file)
+    file.seek(0)
+    if found != stored:
+        raise error(
+            f"{shown_path(path)}: not the file that {_checksum_path(path).name} is of: damaged, or written by another "
+            "program (remove the checksum to use it as it is)"
+        )

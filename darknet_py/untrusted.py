@@ -200,6 +200,11 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return (repr(text) if "\0" in text else text)[:300]
 
 
+def first_line(error: Exception) -> str:
+    """What another library says is wrong, without the lines that follow; its type where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def reason(problem: OSError | ValueError) -> str:
     """Why a file could not be read or written, without its path."""
     if isinstance(problem, ValueError):

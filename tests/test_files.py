@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from darknet_py.errors import DataError, WeightsError
-from darknet_py.files import write_atomically
+from darknet_py.files import check_checksum, remove_checksum, write_atomically, write_checksum
 from darknet_py.model.header import read_header
 from darknet_py.untrusted import read_text
 
@@ -55,3 +57,31 @@ def test_files_that_were_not_downloaded_are_named(tmp_path: Path, content: bytes
         read_text(path, "cfg", keep_bytes=True)
     with pytest.raises(WeightsError, match=f"a: cannot read the weights: {message}"):
         read_header(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    write_atomically(tmp_path / "a", b"1")
+    assert synced == [False, True]
+
+
+def test_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.weights"
+    path.write_bytes(b"abc")
+    digest = write_checksum(path)
+    beside = tmp_path / "a.weights.sha256"
+    assert beside.read_text() == f"{digest}  a.weights\n" and digest == hashlib.sha256(b"abc").hexdigest()
+    with path.open("rb") as file:
+        check_checksum(file, path, WeightsError)
+        assert file.read() == b"abc"
+    path.write_bytes(b"abcd")
+    with path.open("rb") as file, pytest.raises(WeightsError, match=r"not the file that a.weights.sha256 is of"):
+        check_checksum(file, path, WeightsError)
+    beside.write_text("what another program writes")
+    with path.open("rb") as file:
+        check_checksum(file, path, WeightsError)
+    remove_checksum(path)
+    remove_checksum(path)
+    assert not beside.exists()

@@ -1,9 +1,10 @@
-"""Mutated cfgs are rejected by a CfgError or parsed, and small networks run. tools/fuzz.py tries millions."""
+"""Mutated files are refused in one line or read, cfgs also run. tools/fuzz.py tries millions."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
+import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,40 +18,84 @@ from darknet_py.layers import LAYERS
 from darknet_py.layers.head_options import read_map
 from darknet_py.model.network import Network
 
-TOOL = Path(__file__).parents[1] / "tools" / "fuzz.py"
+TOOLS = Path(__file__).parents[1] / "tools"
 NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
 QUIET = pytest.mark.filterwarnings("ignore::darknet_py.errors.CfgWarning")
 
 
 @pytest.fixture(scope="module")
-def fuzz() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz", TOOL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module
-    spec.loader.exec_module(module)
-    return module
+def fuzz() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOOLS)
+        yield importlib.import_module("fuzz")
 
 
-def test_mutated_cfgs_are_rejected_or_run(fuzz: ModuleType) -> None:
-    report = fuzz.fuzz(fuzz.golden_cfgs(), count=3000, seed=20, run_every=4, seconds=60)
-    assert report["failures"] == []
-    assert {"parsed", "ran", "refused"} <= set(report["outcomes"])
+READERS = [
+    *(
+        "cfgs",
+        "weights",
+        "checkpoints",
+        "checkpoints of others",
+        "states",
+        "images",
+        "labels",
+        "names",
+        "lists",
+        ".data",
+    ),
+    *("class trees and maps", "COCO", "VOC", "YAML", "CSV", "files beside weights", "check", "records of detect"),
+    *("bits of states", "bits of weights", "bits of checkpoints"),
+]
 
 
-def test_same_seed_gives_same_cfgs(fuzz: ModuleType) -> None:
-    texts = fuzz.golden_cfgs()
-    first, second = fuzz.Mutator(texts, 3), fuzz.Mutator(texts, 3)
-    assert [first.draw() for _ in range(20)] == [second.draw() for _ in range(20)]
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_files_are_refused_or_read(
+    name: str, fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    count = {"cfgs": 2000, "records of detect": 3}.get(name, 100)
+    part = fuzz.read_part(fuzz.READERS[name](tmp_path), name, 20, range(count), mmap.mmap(-1, 16))
+    assert part["faults"] == []
+    assert sum(part["outcomes"].values()) == count
+    if name == "cfgs":
+        assert {"parsed", "ran", "refused"} <= set(part["outcomes"])
 
 
+def test_every_reader_has_a_test(fuzz: ModuleType) -> None:
+    assert list(fuzz.READERS) == READERS
+
+
+def test_faults_are_found(fuzz: ModuleType, tmp_path: Path) -> None:
+    """A reader that fails, and one that lets a changed bit in."""
+    from hostile.readers import Reader
+
+    def read(content: bytes, number: int) -> str:
+        if number == 1:
+            raise ValueError("two\nlines")
+        if number == 2:
+            raise DataError("two\nlines")
+        return "read"
+
+    part = fuzz.read_part(Reader(lambda rng, number: b"", read, 3), "", 0, range(4), mmap.mmap(-1, 16))
+    assert part["outcomes"] == {"read": 2, "fault": 2}
+    assert [number for number, _ in part["faults"]] == [1, 2] and "ValueError at" in part["faults"][0][1]
+
+
+def test_same_seed_gives_same_files(fuzz: ModuleType, tmp_path: Path) -> None:
+    reader = fuzz.READERS["cfgs"](tmp_path)
+    first, second = ([reader.draw(fuzz.number_rng(3, "cfgs", n), n) for n in range(20)] for _ in range(2))
+    assert first == second
+
+
+@QUIET
 def test_initial_cfgs_run_and_contain_every_section(fuzz: ModuleType) -> None:
-    texts = fuzz.golden_cfgs()
+    cfgs = importlib.import_module("hostile.cfgs")
+    texts = cfgs.golden_cfgs()
     seen = {line.strip("[]") for text in texts for line in text.splitlines() if line.startswith("[")}
     assert set(LAYERS) <= seen
     for text in texts:
-        outcome, wrong = fuzz.check(text, run=False)
-        assert (outcome, wrong) == ("parsed", ""), text
+        assert cfgs.check(text, run=False) == "parsed", text
 
 
 @QUIET

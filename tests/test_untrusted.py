@@ -32,9 +32,11 @@ from darknet_py.errors import CfgError, CfgWarning, DarknetError, DataError, Wei
 from darknet_py.graph.graph import parse, parse_text
 from darknet_py.layers.class_hierarchy import ClassHierarchy
 from darknet_py.layers.head_options import read_map
-from darknet_py.model.header import read_header
+from darknet_py.model.companions import names_beside
+from darknet_py.model.header import Header, read_header
 from darknet_py.model.model_file import ModelFile
-from darknet_py.untrusted import MAX_BYTES, clean_names, escaped_output, printable
+from darknet_py.training.checkpoint_dir import CheckpointDir
+from darknet_py.untrusted import MAX_BYTES, clean_names, escaped_output, first_line, printable
 
 NET = "[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilters=2\nactivation=linear\n"
 
@@ -135,6 +137,71 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
     torch.save({}, path)
     with pytest.raises(WeightsError, match="another PyTorch file"):
         load(path)
+
+
+def test_changed_bits_of_checkpoints_and_weights(tmp_path: Path) -> None:
+    """torch compares no checksum of an archive, and `.weights` have none: a training writes it beside them."""
+    net = load(_written(tmp_path / "a.cfg", NET), random_weights=True)
+    path = tmp_path / "a.pt"
+    ModelFile(net.graph, tensors=net.state_dict()).write(path)
+    whole = path.read_bytes()
+    bias = net.layers[0].weight.detach().numpy().tobytes()[4:12]
+    directory = whole.rindex(b"archive/data/0") - 46
+    for place, bit in ((whole.index(bias), 1), (directory + 38, 0x10)):  # a weight; "it is a folder"
+        damaged = bytearray(whole)
+        damaged[place] ^= bit
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError, match="is not what was written"):
+            load(path)
+    files = CheckpointDir(tmp_path, "a")
+    files.save_weights(net, "best")
+    weights = files.path("best.weights")
+    assert load(tmp_path / "a.cfg", weights)
+    damaged = bytearray(weights.read_bytes())
+    damaged[40] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(WeightsError, match=r"not the file that a_best.weights.sha256 is of: damaged"):
+        load(tmp_path / "a.cfg", weights)
+    net.save_weights(weights)  # whatever it replaces, it is not the file of that checksum
+    assert load(tmp_path / "a.cfg", weights)
+
+
+def test_values_that_the_files_cannot_hold(tmp_path: Path) -> None:
+    net = load(_written(tmp_path / "a.cfg", NET), random_weights=True)
+    path = tmp_path / "a.pt"
+    ModelFile(net.graph, tensors=net.state_dict()).write(path)
+    content = torch.load(path, weights_only=True)
+    for change, message in (
+        ({"header": (0, 2, 1 << 31, 0)}, "cfg, names or header"),
+        ({"header": (0, 2, 5, -1)}, "cfg, names or header"),
+        ({"thresh": 1.5}, "expected a number from 0 to 1, got 1.5"),
+        ({"thresh": float("nan")}, "expected a number from 0 to 1, got nan"),
+    ):
+        torch.save(content | change, path)
+        with pytest.raises(WeightsError, match=message):
+            load(path)
+    assert len(Header(0, 1, 5, (1 << 32) + 3).bytes()) == 16
+
+
+def test_labels_that_are_too_large_for_float32(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("0 0.5 0.5 1e300 0.2\n0 0.5 0.5 0.2 0.2\n")
+    labels = load_labels(path, 1)
+    assert np.isfinite(labels.boxes).all() and len(labels.boxes) == 1
+    assert labels.problems == [f"{path}:1: expected finite numbers, got '0 0.5 0.5 1e300 0.2'"]
+
+
+def test_messages_of_one_line(tmp_path: Path) -> None:
+    """What is wrong is shown escaped; and another library may say nothing."""
+    path = _written(tmp_path / "a.json", '{"images": [], "annotations": [], "categories": ["a\\nb"]}')
+    with pytest.raises(DataError, match=r"categories\[0\]: expected id, name, got 'a\\nb'"):
+        coco_to_darknet({"train": (path, tmp_path)}, tmp_path / "out")
+    assert first_line(ValueError()) == "ValueError" and first_line(ValueError("\n a\nb")) == " a"
+
+
+def test_names_beside_weights_are_cleaned(tmp_path: Path) -> None:
+    (tmp_path / "a.names").write_text("\x1b[31mcat\ndog\n\n")
+    assert names_beside(tmp_path / "a_best.weights", parse_text(NET)) == ("[31mcat", "dog")
 
 
 def test_compressed_checkpoints(tmp_path: Path) -> None:

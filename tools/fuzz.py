@@ -1,331 +1,231 @@
-"""Mutates cfgs and checks that each is rejected by a DarknetError or parsed; small networks are built and run too.
+"""Mutated files for every reader: each is refused in one line or read; nothing crashes, hangs or takes much memory.
 
-    python tools/fuzz.py 1000000 [--seed 1] [--folder cfg …] [--run-every 10] [--seconds 600] [--out FILE]
+    python tools/fuzz.py [READER …] [--scale 1] [--seed 1] [--out docs/bench/fuzz.json]
 
-Starts from the cfgs of tests/golden (every section, one option each) and of the given folders. Address space is
-limited, so that a cfg that makes the program allocate too much memory is a failure. Exits with code 1 if there is a
-failure.
+READER is a name of `hostile.readers.READERS` (default: all). The counts of a whole run are there; `--scale .01` runs a
+hundredth. The results are written to --out after each part, and a run goes on from there: delete the file, or an entry
+in it, to start again. File number N of a reader depends on the seed and N alone: `--show N` writes it to stdout.
+
+A reader works in a process of its own on a few thousand files at a time. These are faults: an exception that is no
+DarknetError, a signal, more than 10 seconds of processor time for a file, and more than 1 GB of memory. Exits with code
+1 if there is one.
+
+Under atheris (coverage-guided, `pip install atheris`): `python tools/fuzz.py READER --atheris [its options]`.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
-import math
+import logging
+import mmap
+import os
 import random
 import resource
+import signal
+import struct
 import sys
+import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from hostile.readers import READERS, Reader
+from tqdm import tqdm
 
-from darknet_py.errors import CfgError, DarknetError
-from darknet_py.graph.graph import Graph, parse_text
-from darknet_py.graph.profile import profile_table
-from darknet_py.layers import ALIASES, LAYERS
-from darknet_py.model.network import Network
+from darknet_py.errors import DarknetError
 
-GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
-RUN_VALUES = 1 << 18  # parameters and outputs of a network that is run
-RUN_FLOPS = 2e8
-RUN_STEPS = 8  # of time
-SLOW = 10.0  # seconds of processor time; a cfg that takes longer is a failure
-SECTIONS = 12  # at most so many sections of a long cfg are used, so that mutations have an effect
-
-NUMBERS = (
-    "", "0", "-0", "1", "-1", "2", "3", "7", "8", "16", "64", "100", "1000", "65536", "65537", "1000000", "-1000000",
-    "2147483647", "2147483648", "-2147483648", "9999999999999999999", "9" * 400, "9" * 5000, "1e9", "1e38", "1e400",
-    "-1e400", ".5", "-.5", "1e-45", "nan", "inf", "-inf", "0x10", "1.5.5", "٣", "²", "½", "1_0", "+3", "--1", "1,2,3",
-    "-1,-2", ",", ",,1", "0" * 30, "1#2",
-)  # fmt: skip
-WORDS = (
-    "leaky", "mish", "relu", "normalize_channels", "linear", "per_channel", "per_feature", "softmax", "steps", "sgdr",
-    "x", "é", "日本", "/dev/null", "/", "no/such/file", "a\0b", "\ufffd", "[net]", "=", "#", "  ",
-)  # fmt: skip
-JUNK = "\0\1\x1b\x7f\x85\xa0\u2028\u200b\ufeff\ufffd[]=#;,.-+%\\\"' \tأ日é𝟙\n\r\v\f0aZ"
-
-Outcome = tuple[str, str]  # class, and the reason of a failure
+SLOW = 10.0  # seconds of processor time for a file
+_STUCK = 300.0  # seconds of waiting for a file
+_MEMORY = 1 << 30  # resident bytes of a process
+_PART = 2000
+_SHOWN = 20  # faults of a reader that are kept
 
 
-def golden_cfgs() -> list[str]:
-    """The cfgs of the C Darknet cases in tests/golden, which contain nearly every section."""
-    texts = [
-        entry["cfg"]
-        for name in ("layers", "heads")
-        for entry in json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8")).values()
-        if "[detection]" not in entry["cfg"]  # its input has another size there
-    ]
-    image = "[net]\nwidth=16\nheight=16\nchannels=3\n[convolutional]\nfilters=8\nsize=3\npad=1\n"
-    texts += [
-        image + "[implicit_add]\nfilters=8\n[implicit_mul]\nfilters=8\n[shift_channels]\nfrom=-2\n"
-        "[control_channels]\nfrom=-2\n[prelu]\nn=4\n[route_lhalf]\nlayers=-4\n",
-        image + "[depthwise]\nfilters=8\nsize=3\npad=1\nactivation=h_swish\n[se]\nreduction=2\n",
-        image + "[empty]\n[avgpool]\n[connected]\noutput=52\n[detection]\nclasses=3\ncoords=4\nside=2\nnum=2\n",
-        image + "[iseg]\nclasses=5\nids=3\n",
-        image + "[avgpool]\n[softmax]\ngroups=2\ntree=\n[cost]\ntype=sse\n",
-        image + "[maxpool]\nsize=2\nstride=2\n[connected]\noutput=6\n[logistic]\n",
-        image + "[avgpool]\n[contrastive]\nclasses=4\ntemperature=1\n",
-        image + "[dropout]\ndropblock=1\ndropblock_size_abs=3\n[convolutional]\nfilters=16\nsize=3\npad=1\nsway=1\n",
-    ]
-    return sorted(set(texts))
+def number_rng(seed: int, reader: str, number: int) -> random.Random:
+    return random.Random(f"{seed} {reader} {number}")
 
 
-def folder_cfgs(folders: Sequence[Path]) -> list[str]:
-    paths = sorted(path for folder in folders for path in folder.rglob("*.cfg"))
-    return [path.read_text(encoding="utf-8", errors="replace") for path in paths]
-
-
-def known_keys(texts: Sequence[str]) -> list[str]:
-    lines = {line.split("=")[0].strip() for text in texts for line in text.splitlines() if "=" in line}
-    return sorted(line for line in lines if line and line[0] not in "#;[")
-
-
-class Mutator:
-    """Draws mutated cfgs from `texts`; the same seed gives the same cfgs."""
-
-    def __init__(self, texts: Sequence[str], seed: int):
-        self.random = random.Random(seed)
-        self.texts = list(texts)
-        self.keys = known_keys(texts)
-        self.names = sorted([*LAYERS, *ALIASES, "net"])
-        self.changes: list[Callable[[list[list[str]]], None]] = [
-            *[self._value] * 6, self._value_of_other, self._nudge, self._nudge, self._nudge, self._key, self._add,
-            self._drop_line, self._double_line, self._drop_section, self._double_section, self._swap_sections,
-            self._rename, self._junk, self._cut, self._insert,
-        ]  # fmt: skip
-
-    def __iter__(self) -> Iterator[str]:
-        while True:
-            yield self.draw()
-
-    def draw(self) -> str:
-        sections = self._short(_sections(self.random.choice(self.texts)))
-        for _ in range(self.random.choice((1, 1, 1, 2, 2, 3, 5, 9))):
-            if not sections:
-                break
-            self.random.choice(self.changes)(sections)
-        text = "\n".join(line for section in sections for line in section) + "\n"
-        if not self.random.randrange(50):
-            text = self._noise(text)
-        return text
-
-    def _short(self, sections: list[list[str]]) -> list[list[str]]:
-        if len(sections) <= SECTIONS:
-            return sections
-        start = self.random.choice((1, self.random.randrange(1, len(sections) - SECTIONS)))
-        return [sections[0], *sections[start : start + self.random.randrange(1, SECTIONS)]]
-
-    def _line(self, sections: list[list[str]]) -> tuple[list[str], int]:
-        section = self.random.choice(sections)
-        return section, self.random.randrange(len(section))
-
-    def _number(self) -> str:
-        kind = self.random.randrange(3)
-        if kind == 0:
-            return self.random.choice(NUMBERS)
-        return str(self.random.randrange(-3, 20) if kind == 1 else self.random.randrange(-(1 << 33), 1 << 33))
-
-    def _value(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        key, _, _ = section[at].partition("=")
-        section[at] = f"{key}={self.random.choice(WORDS) if not self.random.randrange(8) else self._number()}"
-
-    def _value_of_other(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        other, other_at = self._line(sections)
-        section[at] = section[at].partition("=")[0] + "=" + other[other_at].partition("=")[2]
-
-    def _nudge(self, sections: list[list[str]]) -> None:
-        """Changes a number slightly, so that many results are still valid networks."""
-        section, at = self._line(sections)
-        key, equals, value = section[at].partition("=")
-        if equals and len(value) < 12 and value.strip().removeprefix("-").isdecimal():
-            section[at] = f"{key}={int(value) + self.random.choice((-2, -1, 1, 2, 3))}"
-
-    def _key(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        section[at] = self.random.choice(self.keys) + "=" + section[at].partition("=")[2]
-
-    def _add(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        section.insert(at + 1, f"{self.random.choice(self.keys)}={self._number()}")
-
-    def _drop_line(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        del section[at]
-        sections[:] = [section for section in sections if section]
-
-    def _double_line(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        section.insert(at, section[at])
-
-    def _drop_section(self, sections: list[list[str]]) -> None:
-        del sections[self.random.randrange(len(sections))]
-
-    def _double_section(self, sections: list[list[str]]) -> None:
-        at = self.random.randrange(len(sections))
-        sections[at:at] = [list(sections[at])] * self.random.choice((1, 1, 2, 5))
-        sections[:] = [list(section) for section in sections]
-
-    def _swap_sections(self, sections: list[list[str]]) -> None:
-        i, j = (self.random.randrange(len(sections)) for _ in range(2))
-        sections[i], sections[j] = sections[j], sections[i]
-
-    def _rename(self, sections: list[list[str]]) -> None:
-        self.random.choice(sections)[0] = f"[{self.random.choice(self.names)}]"
-
-    def _junk(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        section[at] = self._noise(section[at])
-
-    def _cut(self, sections: list[list[str]]) -> None:
-        section, at = self._line(sections)
-        section[at] = section[at][: self.random.randrange(len(section[at]) + 1)]
-
-    def _insert(self, sections: list[list[str]]) -> None:
-        """Inserts a section of another cfg."""
-        other = _sections(self.random.choice(self.texts))
-        sections.insert(self.random.randrange(len(sections) + 1), list(self.random.choice(other)))
-
-    def _noise(self, text: str) -> str:
-        at = self.random.randrange(len(text) + 1)
-        junk = "".join(self.random.choice(JUNK) for _ in range(self.random.randrange(1, 9)))
-        return text[:at] + junk + text[at + self.random.randrange(3) :]
-
-
-def _sections(text: str) -> list[list[str]]:
-    sections: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if line.startswith("["):
-            sections.append([])
-        sections[-1].append(line)
-    return [section for section in sections if section]
-
-
-def check(text: str, run: bool) -> Outcome:
-    """The outcome of one cfg: "refused", "parsed", "ran" or "refused while building"; all others are failures."""
-    start = time.process_time()
+def read_one(reader: Reader, content: bytes, number: int) -> tuple[str, str]:
+    """The outcome of a file, and the fault or ""."""
+    begin = time.process_time()
     try:
-        outcome = _check(text, run)
-    except Exception as error:  # every exception is a failure
+        outcome, fault = reader.read(content, number), ""
+    except DarknetError as error:
+        message = str(error)
+        outcome, fault = "refused", "" if message.strip() else "refused without a word"
+        if "\n" in message.strip() and "cfg" not in type(error).__name__.lower():
+            fault = f"a message of several lines: {message!r:.200}"
+    except Exception as error:  # every other exception is a fault
         where = traceback.extract_tb(error.__traceback__)[-1]
         file = "/".join(Path(where.filename).parts[-2:])
-        message = str(error).splitlines()[0][:120] if str(error) else ""
-        outcome = ("failure", f"{type(error).__name__} at {file}:{where.lineno}: {message}")
-    if time.process_time() - start > SLOW:
-        outcome = ("failure", f"took {time.process_time() - start:.0f} s")
-    return outcome
+        outcome, fault = "fault", f"{type(error).__name__} at {file}:{where.lineno}: {error!s:.200}"
+    seconds = time.process_time() - begin
+    if seconds > SLOW:
+        fault = f"took {seconds:.0f} s"
+    return ("fault" if fault else outcome), fault
 
 
-def _check(text: str, run: bool) -> Outcome:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def read_part(reader: Reader, name: str, seed: int, numbers: range, progress: mmap.mmap) -> dict[str, Any]:
+    """Reads some files in this process, whose memory is measured with it."""
+    outcomes: Counter[str] = Counter()
+    faults: list[tuple[int, str]] = []
+    slowest = 0.0
+    for number in numbers:
+        progress[:16] = struct.pack("<qd", number, time.process_time())
+        begin = time.process_time()
+        outcome, fault = read_one(reader, reader.draw(number_rng(seed, name, number), number), number)
+        slowest = max(slowest, time.process_time() - begin)
+        outcomes[outcome] += 1
+        if fault:
+            faults.append((number, fault))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"outcomes": outcomes, "faults": faults, "peak": peak, "slowest": slowest}
+
+
+def fork_part(reader: Reader, name: str, seed: int, numbers: range, folder: Path) -> dict[str, Any]:
+    """`read_part` in a process of its own; one that dies or hangs is a fault of the file that it was at."""
+    progress, result = mmap.mmap(-1, 16), folder.with_name("result.json")
+    progress[:16] = struct.pack("<qd", -1, 0.0)
+    process = os.fork()
+    if not process:
         try:
-            graph = parse_text(text)
-        except CfgError as error:
-            return "refused", "" if error.problems else "no problem named"
-        assert graph.parameters >= 0 and math.isfinite(graph.bflops) and graph.layers
-        if not run or not small(graph):
-            return "parsed", ""
-        profile_table(graph)
-        try:
-            network = Network(graph).eval()
-        except DarknetError:
-            return "refused while building", ""
-        return "ran", _run(graph, network)
+            os.chdir(folder)
+            limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 4 * _MEMORY
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            warnings.simplefilter("ignore")
+            logging.disable()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries print there
+            result.write_text(json.dumps(read_part(reader, name, seed, numbers, progress)))
+            os._exit(0)
+        except BaseException:
+            result.write_text(traceback.format_exc())
+            os._exit(3)
+    status = _wait(process, progress)
+    if not status:
+        part: dict[str, Any] = json.loads(result.read_text())
+        return part
+    number = struct.unpack("<qd", progress[:16])[0]
+    if number < 0 or status == "exit code 3":
+        sys.exit(f"{name}: {result.read_text()}")
+    part = {"outcomes": {}, "faults": [], "peak": 0, "slowest": 0.0}
+    if number > numbers.start:
+        part = fork_part(reader, name, seed, range(numbers.start, number), folder)
+    part["outcomes"]["fault"] = part["outcomes"].get("fault", 0) + 1
+    part["faults"].append((number, status))
+    return part
 
 
-def small(graph: Graph) -> bool:
-    """Whether the network is small enough to be run."""
-    values = (
-        sum(node.output.size + node.spec.workspace(node.inputs) for node in graph) + graph.parameters + graph.input.size
-    )
-    return values < RUN_VALUES and graph.bflops * 1e9 < RUN_FLOPS and graph.net.time_steps <= RUN_STEPS
+def _wait(process: int, progress: mmap.mmap) -> str:
+    """Waits for a process; returns how it failed, or ""."""
+    seen, since = -1, time.monotonic()
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return "" if not code else f"signal {-code}" if code < 0 else f"exit code {code}"
+        number, begun = struct.unpack("<qd", progress[:16])
+        if number != seen:
+            seen, since = number, time.monotonic()
+        used = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        seconds = (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+        if number >= 0 and (seconds - begun > SLOW + 2 or time.monotonic() - since > _STUCK):
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return f"no end within {seconds - begun:.0f} s of processor time"
+        time.sleep(0.05)
 
 
-def _run(graph: Graph, network: Network) -> str:
-    """Runs a forward pass; returns a description of the first wrong shape, or ""."""
-    shapes: dict[int, tuple[int, ...]] = {}
-
-    def note(index: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            shapes[index] = tuple(output.shape)
-
-        return hook
-
-    for node, layer in zip(graph.layers, network.layers, strict=True):
-        layer.register_forward_hook(note(node.index))
-    batch = graph.net.time_steps
-    with torch.no_grad():
-        network(torch.rand(batch, *graph.input))
-    for node in graph:
-        if shapes.get(node.index) != (batch, *node.output):
-            return f"[{node.type}]: expected {(batch, *node.output)}, got {shapes.get(node.index)}"
-    return ""
-
-
-def bound_memory(gibibytes: float) -> None:
-    """Limits the address space to this much more than the process has now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + int(gibibytes * (1 << 30))
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
-def fuzz(texts: Sequence[str], count: int, seed: int, run_every: int, seconds: float) -> dict[str, Any]:
-    """Checks up to `count` cfgs within `seconds`; reports counts per outcome and one cfg per kind of failure."""
-    start = time.monotonic()
-    outcomes: collections.Counter[str] = collections.Counter()
-    failures: dict[str, dict[str, Any]] = {}
-    torch.manual_seed(seed)
-    for index, text in enumerate(Mutator(texts, seed)):
-        if index == count or time.monotonic() - start > seconds:
-            break
-        outcome, wrong = check(text, index % run_every == 0)
-        outcomes["failure" if wrong else outcome] += 1
-        if wrong:
-            failures.setdefault(wrong.partition(": ")[0], {"index": index, "what": wrong, "cfg": text, "count": 0})
-            failures[wrong.partition(": ")[0]]["count"] += 1
-    took = time.monotonic() - start
-    done = sum(outcomes.values())
+def fuzz(reader: Reader, name: str, seed: int, count: int, entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Reads the files from the last one of `entry` on up to `count`, in one part; returns the new entry."""
+    start = entry.get("files", 0)
+    begin = time.monotonic()
+    part = fork_part(reader, name, seed, range(start, min(start + _PART, count)), folder)
+    if part["peak"] > _MEMORY:
+        part["faults"].append((start, f"{part['peak'] >> 20} MiB of memory within {_PART} files"))
+    outcomes = Counter(entry.get("outcomes", {}))
+    outcomes.update(part["outcomes"])
     return {
-        "cfgs": done,
+        "files": sum(outcomes.values()),
         "seed": seed,
-        "sources": len(texts),
-        "run_every": run_every,
-        "seconds": round(took, 1),
-        "per_second": round(done / took, 1),
         "outcomes": dict(sorted(outcomes.items())),
-        "failures": list(failures.values()),
+        "seconds": round(entry.get("seconds", 0) + time.monotonic() - begin, 1),
+        "slowest file, s": round(max(entry.get("slowest file, s", 0), part["slowest"]), 2),
+        "peak memory, MiB": max(entry.get("peak memory, MiB", 0), part["peak"] >> 20),
+        "faults": (entry.get("faults", []) + [list(fault) for fault in part["faults"]])[:_SHOWN],
     }
 
 
+def run(reader: Reader, name: str, options: argparse.Namespace, report: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """All files of a reader, in parts, after each of which the report is written."""
+    count = max(int(reader.count * options.scale), 1)
+    entry: dict[str, Any] = report.get(name, {})
+    with tqdm(total=count, initial=entry.get("files", 0), desc=name, unit="file", mininterval=5) as bar:
+        while entry.get("files", 0) < count:
+            report[name] = entry = fuzz(reader, name, options.seed, count, entry, folder)
+            bar.update(entry["files"] - bar.n)
+            if options.out:
+                options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return entry
+
+
+def run_atheris(name: str, seed: int, options: list[str]) -> None:
+    import atheris
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        warnings.simplefilter("ignore")
+        logging.disable()
+        atheris.instrument_all()
+        reader = READERS[name](Path(folder))
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        for number in range(200):
+            (corpus / str(number)).write_bytes(reader.draw(number_rng(seed, name, number), number))
+
+        def one(content: bytes) -> None:
+            fault = read_one(reader, content, 1)[1]
+            if fault:
+                raise AssertionError(fault)
+
+        atheris.Setup([sys.argv[0], str(corpus), *options], one)
+        atheris.Fuzz()
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("count", nargs="?", type=int, default=10_000, help="mutated cfgs")
-    arguments.add_argument("--seed", type=int, default=1)
-    arguments.add_argument("--folder", nargs="*", type=Path, default=[], help="folders of further cfgs to start from")
-    arguments.add_argument("--run-every", type=int, default=10, help="build and run every N-th cfg")
-    arguments.add_argument("--seconds", type=float, default=math.inf, help="stop after this time")
-    arguments.add_argument("--memory", type=float, default=4, help="GiB of address space")
-    arguments.add_argument("--out", type=Path, help="JSON file to write")
-    options = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("readers", nargs="*", metavar="READER", help=f"{', '.join(READERS)} (default: all)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the files of a whole run")
+    parser.add_argument("--out", type=Path, help="JSON file of the results, from which a run goes on")
+    parser.add_argument("--show", type=int, metavar="N", help="write file N of the reader to stdout")
+    parser.add_argument("--atheris", action="store_true", help="let atheris choose the mutations")
+    options, rest = parser.parse_known_args()
+    unknown = [name for name in options.readers if name not in READERS]
+    if unknown or (rest and not options.atheris):
+        parser.error(f"expected {', '.join(READERS)}, got {', '.join(unknown + rest)}")
     torch.set_num_threads(1)
-    bound_memory(options.memory)
-    texts = golden_cfgs() + folder_cfgs(options.folder)
-    report: dict[str, Any] = {"folders": [str(folder) for folder in options.folder]}
-    report |= fuzz(texts, options.count, options.seed, options.run_every, options.seconds)
-    text = json.dumps(report, indent=2, ensure_ascii=True) + "\n"
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text, end="")
-    sys.exit(bool(report["failures"]))
+    if options.atheris:
+        return run_atheris(options.readers[0], options.seed, rest)
+    report: dict[str, Any] = {}
+    if options.out and options.out.exists():
+        report = json.loads(options.out.read_text(encoding="utf-8"))
+    for name in options.readers or READERS:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as made:
+            folder = Path(made) / "files"
+            folder.mkdir()
+            reader = READERS[name](folder)
+            if options.show is not None:
+                sys.stdout.buffer.write(reader.draw(number_rng(options.seed, name, options.show), options.show))
+                return
+            report[name] = entry = run(reader, name, options, report, folder)
+        for number, fault in entry.get("faults", []):
+            print(f"{name} {number}: {fault}", flush=True)
+    sys.exit(any(entry["faults"] for entry in report.values()))
 
 
 if __name__ == "__main__":

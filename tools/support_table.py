@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz import GOLDEN, golden_cfgs
+from hostile.cfgs import GOLDEN, golden_cfgs
 from torch import Tensor, nn
 
 from darknet_py.cfg.sections import Problems, parse_sections

@@ -36,6 +36,7 @@ from darknet_py.view.draw import draw_on, save_image
 from darknet_py.view.heat_map import HeatMap
 
 REFUSE, SKIP, REPLACE = "refuse", "skip", "replace"
+_LARGEST = 1e9  # number in a record; all are relative to the image, or classes
 _PARTIAL = ".partial"  # after the name of the first table; this file is the record
 # A record of other options is of no use.
 _NETWORK = ("cfg", "weights", "width", "height", "data", "names", "stb")
@@ -100,6 +101,25 @@ def result_arguments(parser: argparse.ArgumentParser) -> None:
         help="search the K-th of N shares of the images; the last process to end writes the tables of all (default: by "
         "torchrun's processes)",
     )
+
+
+def _parse_line(line: bytes) -> RecordLine | None:
+    """A line of a record; None where it is cut off or damaged."""
+    try:
+        entry: RecordLine = json.loads(line)
+        rows, size = np.array(entry["rows"], np.float64).reshape(-1, 6), entry["size"]
+        whole = line.endswith(b"\n") and isinstance(entry["path"], str) and bool((np.abs(rows) < _LARGEST).all())
+        whole &= isinstance(size, list) and [type(side) for side in size] == [int, int] and min(size) > 0
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+    return entry if whole else None
+
+
+def _path_of(line: bytes) -> str:
+    entry = _parse_line(line)
+    if entry is None:
+        raise DataError(f"damaged line in a record: {line!r:.100}; delete the records, or run its share again")
+    return entry["path"]
 
 
 class DetectResults:
@@ -227,7 +247,7 @@ class DetectResults:
             self._record.close()
             self._record = stack.enter_context(tempfile.TemporaryFile())
             self._record.write(self._header())
-            self._record.writelines(merge_lines(self._images, parts, lambda line: str(json.loads(line)["path"])))
+            self._record.writelines(merge_lines(self._images, parts, _path_of))
             self._record.flush()
             self._write_tables()
         self._tell()
@@ -268,9 +288,21 @@ class DetectResults:
                     f"{self._partial}: expected the record of a run with the same options, got another; delete it, or "
                     "leave out --resume"
                 )
-            for line in file:
-                if line.endswith(b"\n"):  # the last one may be cut off
-                    yield json.loads(line)["path"]
+            for entry, _ in self._whole_lines(file):
+                yield entry["path"]
+
+    def _whole_lines(self, file: IO[bytes]) -> Iterator[tuple[RecordLine, int]]:
+        """The lines of a record after its header, with their lengths, up to the first that is cut off or damaged.
+
+        What follows such a line is left out too, and done again.
+        """
+        missing = set(self._images)
+        for line in file:
+            entry = _parse_line(line)
+            if entry is None or entry["path"] not in missing:
+                return
+            missing.remove(entry["path"])
+            yield entry, len(line)
 
     def _header(self) -> bytes:
         options = vars(self._args)
@@ -286,13 +318,12 @@ class DetectResults:
             return file
         try:
             if not self._args.resume or not self._partial.exists():
-                self._partial.write_bytes(self._header())
+                write_atomically(self._partial, self._header())
             record = open(self._partial, "r+b")  # noqa: SIM115
         except OSError as error:
             raise DataError(f"{self._partial}: cannot write: {error.strerror or error}") from None
-        content_end = 0
-        for line in record:
-            content_end += len(line) if line.endswith(b"\n") else 0
+        content_end = len(record.readline())
+        content_end += sum(length for _, length in self._whole_lines(record))
         record.truncate(content_end)
         record.seek(content_end)
         return record
@@ -303,7 +334,8 @@ class DetectResults:
         self._record.seek(0)
         self._record.readline()
         for line in self._record:
-            entry: RecordLine = json.loads(line)
+            entry = _parse_line(line)
+            assert entry is not None  # this process wrote it, or has checked it
             rows = np.array(entry["rows"], np.float64).reshape(-1, 6)
             yield Detections(
                 rows[:, 2:].astype(np.float32),

@@ -227,7 +227,10 @@ def list_folder(folder: str | os.PathLike[str], *, subfolders: bool = True) -> l
     These are hidden files of macOS (`._a.jpg`), and arrays beside an image of the same name, which Ultralytics caches.
     """
     entries = Path(folder).rglob("*") if subfolders else Path(folder).iterdir()
-    files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
+    try:
+        files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError as error:  # a folder that has just been removed, or may not be read
+        raise DataError(f"{folder}: cannot list the images: {error.strerror or error}") from None
     stems = {file.with_suffix("") for file in files if file.suffix.lower() != ".npy"}
     return sorted(
         str(file)

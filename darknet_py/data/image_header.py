@@ -12,6 +12,7 @@ from typing import NamedTuple
 from darknet_py.errors import DataError
 from darknet_py.untrusted import open_regular
 
+PNG = b"\x89PNG\r\n\x1a\n"  # the start of such a file
 _FIRST = 1 << 14  # bytes that hold the header of nearly all files
 _MAX_TILE = 1 << 26  # pixels of a tile of a TIFF file, which libtiff allocates; usual ones have 256 x 256
 _TAG_TYPES = {3: "H", 4: "I", 16: "Q"}
@@ -33,7 +34,7 @@ class ImageHeader(NamedTuple):
 
 def image_header(data: bytes) -> ImageHeader | None:
     """The header of a file of any format that OpenCV reads; None for others and for damaged ones."""
-    with suppress(struct.error, IndexError, ValueError):
+    with suppress(struct.error, IndexError, ValueError, OverflowError):
         for start, parse in _FORMATS.items():
             if data.startswith(start):
                 return parse(data)
@@ -77,6 +78,17 @@ def _png(data: bytes) -> ImageHeader:
     return ImageHeader(width, height, bits)
 
 
+def png_chunks_fit(data: bytes) -> bool:
+    """Whether no part of a PNG file claims more bytes than there are: OpenCV allocates what it claims, up to 4 GB."""
+    position = len(PNG)
+    while position + 8 <= len(data):
+        is_end = data[position + 4 : position + 8] == b"IEND"
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        if is_end:
+            break
+    return position <= len(data)
+
+
 def _gif(data: bytes) -> ImageHeader:
     return ImageHeader(*struct.unpack_from("<HH", data, 6))
 
@@ -111,8 +123,8 @@ def _tags(data: bytes) -> dict[int, int]:
     big = 43 in data[2:4]
     offset, count_type, offset_size = ("Q", "Q", 8) if big else ("I", "H", 4)
     entry = 4 + 2 * offset_size  # tag, type, count and value
-    tags = {}
-    with suppress(struct.error):
+    tags: dict[int, int] = {}
+    with suppress(struct.error, OverflowError):
         start = struct.unpack_from(order + offset, data, offset_size)[0]  # it stands there, too
         entries = struct.unpack_from(order + count_type, data, start)[0]
         for number in range(min(entries, len(data) // entry)):
@@ -124,7 +136,7 @@ def _tags(data: bytes) -> dict[int, int]:
             place = at + 4 + offset_size
             if count * struct.calcsize(value) > offset_size:
                 place = struct.unpack_from(order + offset, data, place)[0]
-            tags[tag] = struct.unpack_from(value, data, place)[0]
+            tags.setdefault(tag, struct.unpack_from(value, data, place)[0])  # the first of two counts in libtiff
     return tags
 
 
@@ -179,7 +191,7 @@ def _sun_raster(data: bytes) -> ImageHeader:
 
 _FORMATS = {
     b"\xff\xd8": _jpeg,
-    b"\x89PNG\r\n\x1a\n": _png,
+    PNG: _png,
     b"GIF8": _gif,
     b"BM": _bmp,
     b"II*\0": _tiff,

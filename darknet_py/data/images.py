@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from darknet_py.counted import counted
-from darknet_py.data.image_header import ImageHeader, image_header
+from darknet_py.data.image_header import PNG, ImageHeader, image_header, png_chunks_fit
 from darknet_py.data.jpeg import read_stb
 from darknet_py.errors import CfgWarning, DataError
-from darknet_py.untrusted import failed_download, read_file
+from darknet_py.untrusted import failed_download, first_line, read_file
 
 Image = NDArray[np.uint8]
 Pixels = NDArray[np.float32]
@@ -73,6 +73,8 @@ def decode_image(data: bytes, channels: int | None = 3, name: str = "<image>", s
     if not complete and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         # OpenCV would fill the missing part with gray and report nothing to the program.
         raise DataError(f"{name}: the JPEG is cut off (no end marker)")
+    if data.startswith(PNG) and not png_chunks_fit(data):
+        raise DataError(f"{name}: the PNG is cut off, or damaged")
     if stb and data.startswith(b"\xff\xd8"):
         return read_stb(data, channels, name)
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: _READ_RGB or cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
@@ -123,7 +125,7 @@ def _decode_npy(data: bytes, channels: int | None, name: str) -> Image:
             raise ValueError("cut off")
         image = np.load(BytesIO(data), allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python; what damaged ones raise is not documented
-        raise DataError(f"{name}: cannot read the array: {(str(error).splitlines() or ['damaged'])[0]}") from None
+        raise DataError(f"{name}: cannot read the array: {first_line(error)}") from None
     if image.ndim == 2:
         image = image[:, :, None]
     right = image.ndim == 3 and channels in (None, image.shape[2])

@@ -130,7 +130,14 @@ def _parse_rows(lines: list[tuple[int, list[str]]]) -> NDArray[np.float64] | Non
 
 def _is_valid(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        return np.isfinite(rows).all(1) & _has_known_class(rows, classes) & _is_inside(rows)
+        return _fits_float32(rows).all(1) & _has_known_class(rows, classes) & _is_inside(rows)
+
+
+def _fits_float32(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each number is finite, also as float32."""
+    with np.errstate(over="ignore"):
+        finite: NDArray[np.bool_] = np.isfinite(rows.astype(np.float32))
+    return finite
 
 
 def _has_known_class(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
@@ -158,7 +165,7 @@ def _check_rows(
         if row is None:
             text_of_row = " ".join(words)
             problems.append(f"{name}:{number}: expected 'class cx cy w h', got {text_of_row[:60]!r}")
-        elif not np.isfinite(row).all():
+        elif not _fits_float32(row).all():
             problems.append(f"{name}:{number}: expected finite numbers, got {' '.join(words)!r}")
         elif not _has_known_class(row, classes).all():
             expected = "a class" if classes is None else f"a class of 0 to {classes - 1}"

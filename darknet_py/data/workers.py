@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from darknet_py.errors import DataError
+from darknet_py.untrusted import first_line
 
 _PREFETCH = 4  # batches that each worker prepares in advance
 
@@ -84,7 +85,7 @@ def run_workers(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise DataError(f"a loader process terminated unexpectedly: {str(error).splitlines()[0]}") from None
+        raise DataError(f"a loader process terminated unexpectedly: {first_line(error)}") from None
     finally:
         if shutdown:
             atexit.unregister(shutdown)

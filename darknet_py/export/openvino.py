@@ -12,6 +12,7 @@ from darknet_py.export.onnx import to_onnx
 from darknet_py.export.quantize import quantize_openvino
 from darknet_py.export.runtimes import OpenvinoIr, openvino_core, run_openvino
 from darknet_py.optional import require
+from darknet_py.untrusted import first_line
 
 
 class OpenvinoExporter:
@@ -51,4 +52,4 @@ def to_openvino(job: Job, onnx: bytes = b"") -> OpenvinoIr:
             openvino.save_model(model, path, compress_to_fp16=job.options.precision == "fp16")
             return OpenvinoIr(path.read_bytes(), path.with_suffix(".bin").read_bytes())
         except (RuntimeError, OSError) as error:  # also for a full disk
-            raise WeightsError(f"{folder}: cannot write: {str(error).splitlines()[0]}") from error
+            raise WeightsError(f"{folder}: cannot write: {first_line(error)}") from error

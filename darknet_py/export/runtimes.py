@@ -13,6 +13,7 @@ from torch import Tensor
 from darknet_py.errors import DarknetError
 from darknet_py.export.verify import Runner
 from darknet_py.optional import require
+from darknet_py.untrusted import first_line
 
 # OpenVINO's name for the precision in which it computes; by default it takes bf16 where the processor has it. Of int8
 # the hint is for what is left in floating point.
@@ -34,7 +35,7 @@ def run_onnx(content: bytes) -> Runner:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
-        raise DarknetError(f"onnxruntime cannot run this network: {str(error).splitlines()[0]}") from error
+        raise DarknetError(f"onnxruntime cannot run this network: {first_line(error)}") from error
 
     names = [value.name for value in session.get_inputs()]
 
@@ -42,7 +43,7 @@ def run_onnx(content: bytes) -> Runner:
         try:
             values = session.run(None, {name: part.numpy() for name, part in zip(names, x, strict=True)})
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise DarknetError(f"onnxruntime cannot run this network on {tuple(x[0].shape)}: {reason}") from error
         return [torch.from_numpy(value) for value in values]
 

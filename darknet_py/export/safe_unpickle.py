@@ -21,7 +21,7 @@ from torch import Tensor
 
 from darknet_py.errors import WeightsError
 from darknet_py.model.checkpoint import check_unpacked_size, is_archive
-from darknet_py.untrusted import open_regular
+from darknet_py.untrusted import first_line, open_regular
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how `torch.save` begins before PyTorch 1.6
 _LEGACY_PICKLES = 4  # magic number, protocol, system, and the object itself
@@ -116,7 +116,7 @@ def read_tensors(path: str | Path) -> StoredTensors:
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: cannot be read without running code that it names; {_ADVICE}") from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise WeightsError(f"{path}: not a readable PyTorch file: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path}: not a readable PyTorch file: {first_line(error)}") from error
     stored = StoredTensors()
     stored.add(_network(content))
     if not stored.tensors:

@@ -26,6 +26,7 @@ from darknet_py.layers.base import (
     SourceError,
     Spec,
     conv_output_size,
+    is_tracing,
     pad_to_window,
     scaled_uniform,
 )
@@ -34,6 +35,9 @@ from darknet_py.layers.resample import Blur
 from darknet_py.layers.weight_transforms import DeformedKernels, binarize, centralize, signs, transform_gradient
 
 _NOT_SHARED = -1_000_000_000  # Darknet's value for a missing share_index
+# The backward pass of oneDNN 3.12 (torch 2.13) writes outside its memory for a 1x1 convolution of channels-last input
+# with a stride and fewer input channels than a vector has; with the input taken at the stride it does not.
+_FEW_CHANNELS = 16
 _DEFORMED_LIMIT = 32  # a deformation is a matrix over size² · size² pixels
 _DEFORMATIONS = ("sway", "rotate", "stretch", "stretch_sway")
 
@@ -207,7 +211,7 @@ class DepthwiseSpec(ConvolutionalSpec):
     """[depthwise] of SpursLipu/YOLOv3v4-ModelCompression-MultidatasetTraining-Multibackbone: a group per channel."""
 
     def resolve(self, inputs: Sequence[Shape]) -> DepthwiseSpec:
-        return replace(self, groups=inputs[0].c)
+        return replace(self, groups=max(inputs[0].c, 1))  # 0: the layer before is wrong, and reported
 
 
 def _parse_share_index(options: Options, index: int) -> int | None:
@@ -255,6 +259,8 @@ class ConvolutionalLayer(NormalizedLayer):
         net = net or NetSpec()
         self.spec = spec
         self.layout = (spec.filters, channels // spec.groups, spec.size, spec.batch_normalize)
+        strided = spec.size == 1 and spec.padding == 0 and spec.strides != (1, 1)
+        self._reads_few_channels = strided and channels < _FEW_CHANNELS
         self.owners: tuple[ConvolutionalLayer, ...] = ()  # in a tuple, so that its arrays are registered once
         self.binary = spec.xnor
         if spec.share_index is None:
@@ -292,9 +298,10 @@ class ConvolutionalLayer(NormalizedLayer):
         reach = spec.dilation * (spec.size - 1) + 1 - 2 * pad
         if spec.xnor:
             x = signs(x)
-        x = F.conv2d(
-            pad_to_window(x, reach), self._filters(), bias, spec.strides, (pad, pad), spec.dilation, spec.groups
-        )
+        strides = spec.strides
+        if self._reads_few_channels and torch.is_grad_enabled() and not is_tracing():
+            x, strides = x[:, :, :: strides[0], :: strides[1]], (1, 1)
+        x = F.conv2d(pad_to_window(x, reach), self._filters(), bias, strides, (pad, pad), spec.dilation, spec.groups)
         if norm:
             x = owner.batch_norm(x) if self.cross_norm is None else self.cross_norm(owner, x)
         x = self.activate(x)

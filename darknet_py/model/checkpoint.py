@@ -18,7 +18,6 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import NoneType
 from typing import BinaryIO, NamedTuple, TypeVar
 from zipfile import ZipFile
 
@@ -30,11 +29,12 @@ from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import Graph, parse_text
 from darknet_py.model.header import Header
-from darknet_py.untrusted import clean_names
+from darknet_py.untrusted import clean_names, first_line
 
 Item = TypeVar("Item")
 _VERSION = 1
 _KEYS = ("cfg", "cfg_name", "names", "header", "state_dict")
+_FOLDER = 0x10  # attribute of MS-DOS
 _ZIP = b"PK\x03\x04"
 
 
@@ -65,23 +65,43 @@ def read_checkpoint(file: BinaryIO, path: str | Path) -> Checkpoint:
     except WeightsError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: not a PyTorch checkpoint: {reason}") from error
+        raise WeightsError(f"{path}: not a PyTorch checkpoint: {first_line(error)}") from error
     ours = isinstance(content, dict) and (content.get("format"), content.get("version")) == ("darknet_py", _VERSION)
     if not ours or not isinstance(content, dict) or not content.keys() >= set(_KEYS):
         raise WeightsError(
             f"{path}: expected a checkpoint written by darknet_py, got another PyTorch file; "
             "`convert CFG FILE OUT.weights` reads those"
         )
+    _check_intact(file, path)
     names, header = _list_of(str, content["names"]), _list_of(int, content["header"])
     texts = _list_of(str, [content["cfg"], content["cfg_name"]])
-    if names is None or header is None or texts is None or len(header) != len(Header._fields):
+    fits = header is not None and len(header) == len(Header._fields) and Header(*header).is_valid
+    if names is None or header is None or texts is None or not fits:
         raise WeightsError(f"{path}: damaged checkpoint: cfg, names or header are not what darknet_py writes")
     tensors = _arrays(content["state_dict"], path)
-    thresh = content.get("thresh")
-    if not isinstance(thresh, (float, NoneType)):
-        raise WeightsError(f"{path}: damaged checkpoint: thresh: expected a number, got {thresh!r:.100}")
-    return Checkpoint(parse_text(*texts), clean_names(names), Header(*header), tensors, thresh)
+    return Checkpoint(
+        parse_text(*texts), clean_names(names), Header(*header), tensors, checked_thresh(content.get("thresh"), path)
+    )
+
+
+def checked_thresh(value: object, path: str | Path) -> float | None:
+    """The confidence threshold of a file, None where it has none. Raises WeightsError for what cannot be one."""
+    if value is None or (isinstance(value, float) and 0 <= value <= 1):
+        return value
+    raise WeightsError(f"{path}: damaged checkpoint: thresh: expected a number from 0 to 1, got {value!r:.100}")
+
+
+def _check_intact(file: BinaryIO, path: str | Path) -> None:
+    """Raises WeightsError where an archive is not what its checksums say, which torch does not compare."""
+    try:
+        with ZipFile(file) as archive:
+            # A bit says that an entry is a folder, for which torch reads nothing.
+            damaged = next((entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER), None)
+            damaged = damaged or archive.testzip()
+    except Exception as error:  # zipfile raises many kinds for damaged headers
+        raise WeightsError(f"{path}: damaged checkpoint: {first_line(error)}") from error
+    if damaged:
+        raise WeightsError(f"{path}: damaged checkpoint: {damaged} is not what was written")
 
 
 def check_unpacked_size(file: BinaryIO, path: str | Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from darknet_py.errors import DataError
 from darknet_py.graph.graph import Graph
-from darknet_py.untrusted import read_text
+from darknet_py.untrusted import clean_names, read_text
 
 _WEIGHTS = re.compile(r"(.+)_(best|last|final|ema|\d+)\.weights")
 
@@ -29,7 +29,9 @@ def names_beside(weights: str | Path, graph: Graph) -> tuple[str, ...]:
     if path is None or not path.is_file():
         return ()
     try:
-        names = read_text(path, "names").splitlines()
+        names = clean_names(read_text(path, "names").split("\n"))
+        while names and not names[-1]:
+            names.pop()
     except DataError:
         return ()
     heads = graph.detection_specs

@@ -49,6 +49,12 @@ class Header(NamedTuple):
         return self.major * 10 + self.minor >= 2
 
     @property
+    def is_valid(self) -> bool:
+        """Whether the numbers fit into the fields of a file."""
+        versions = (self.major, self.minor, self.revision)
+        return all(-(1 << 31) <= number < 1 << 31 for number in versions) and 0 <= self.seen < 1 << 64
+
+    @property
     def transposed(self) -> bool:
         return self.major > 1000 or self.minor > 1000
 
@@ -63,7 +69,8 @@ class Header(NamedTuple):
 
     def bytes(self) -> bytes:
         version = np.array([self.major, self.minor, self.revision], "<i4").tobytes()
-        return version + np.array([self.seen], "<u8" if self.wide else "<u4").tobytes()
+        seen = self.seen if self.wide else self.seen % (1 << 32)
+        return version + np.array([seen], "<u8" if self.wide else "<u4").tobytes()
 
 
 DEFAULT_HEADER = Header()

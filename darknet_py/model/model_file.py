@@ -14,6 +14,7 @@ from torch import Tensor
 
 from darknet_py.counted import counted
 from darknet_py.errors import DarknetError, WeightsError
+from darknet_py.files import check_checksum
 from darknet_py.graph.graph import Graph, parse_text, resized
 from darknet_py.layers.base import LayerArray, Node
 from darknet_py.model import checkpoint, safetensors_file
@@ -166,6 +167,7 @@ class ModelFile:
                 return stored.before(cutoff)
             if layout is None:
                 raise DarknetError(NO_CFG)
+            check_checksum(file, path, WeightsError)
             header, tensors = read_weights_file(file, path, layout, cutoff, ignore_rest)
             return cls(layout, names_beside(path, layout), header, tensors, threshold_beside(path), str(path))
 

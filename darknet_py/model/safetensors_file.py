@@ -12,9 +12,10 @@ from pathlib import Path
 from darknet_py.errors import WeightsError
 from darknet_py.files import write_atomically
 from darknet_py.graph.graph import parse_text
-from darknet_py.model.checkpoint import Checkpoint
+from darknet_py.model.checkpoint import Checkpoint, checked_thresh
 from darknet_py.model.header import Header
 from darknet_py.optional import require
+from darknet_py.untrusted import clean_names, first_line
 
 SUFFIX = ".safetensors"
 _FORMAT = "darknet_py 1"
@@ -34,15 +35,18 @@ def read_safetensors(path: str | Path) -> Checkpoint:
             texts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a safetensors file: {error}") from error
+        raise WeightsError(f"{path}: not a safetensors file: {first_line(error)}") from error
     if texts.get("darknet_format") != _FORMAT:
         raise WeightsError(f"{path}: expected a safetensors file written by darknet_py, got another one")
     try:
         graph = parse_text(texts["cfg"], texts["cfg_name"])
         names, header, thresh = (json.loads(texts[key]) for key in ("names", "header", "thresh"))
-        return Checkpoint(graph, [str(name) for name in names], Header(*map(int, header)), tensors, thresh)
-    except (KeyError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path}: damaged metadata: {error}") from error
+        header = Header(*map(int, header))
+        if not header.is_valid:
+            raise ValueError(f"header: got {header}")
+        return Checkpoint(graph, clean_names(map(str, names)), header, tensors, checked_thresh(thresh, path))
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise WeightsError(f"{path}: damaged metadata: {first_line(error)}") from error
 
 
 def write_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:

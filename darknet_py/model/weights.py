@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import WeightsError
-from darknet_py.files import write_atomically
+from darknet_py.files import remove_checksum, write_atomically
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import LayerArray, Node
 from darknet_py.model.header import INSPECTED, Header, recognize_header
@@ -114,6 +114,7 @@ def write_weights_file(
                 plain = _to_file(values.detach(), array, header).cpu().float().contiguous().numpy()
                 yield plain.astype("<f4", copy=False).tobytes()
 
+    remove_checksum(path)
     write_atomically(path, chunks(), WeightsError)
 
 

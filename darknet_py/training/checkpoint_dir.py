@@ -5,6 +5,7 @@
     NAME_ITER.weights    every 1,000 iterations, every 10,000 past 10,000
     NAME_best.weights    at the best mAP or top-1    NAME_best.json    that score, the best confidence threshold
     NAME_final.weights   at the end                  NAME_ema.weights  averages, with ema_alpha
+    NAME_….weights.sha256   beside each of them: a file that has changed since is not loaded
     NAME_nonfinite.pt    the batch whose loss was not finite, with its files: see `CheckpointDir.save_batch`
     NAME.cfg             the cfg of the weights, where `classes` changed it
     NAME.names           the names of the classes
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.errors import TrainError, WeightsError
-from darknet_py.files import make_folder, sha256_of, write_atomically
+from darknet_py.files import make_folder, remove_checksum, sha256_of, stored_checksum, write_atomically, write_checksum
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
 from darknet_py.training.run_lock import is_running
@@ -47,7 +48,7 @@ _OPERATING_POINT = (
 # What follows NAME_ in the files of a training.
 _RUN_FILE = re.compile(
     r"(best|final|last|previous|ema|log|map|top1|likelihood|classes|confusion|precision_recall|report|tensorboard"
-    r"|worst|samples|loss_parts|train|valid|nonfinite(_\d+)?|\d+)(\.\w+)?"
+    r"|worst|samples|loss_parts|train|valid|nonfinite(_\d+)?|\d+)(\.\w+){0,2}"
 )
 
 
@@ -159,20 +160,21 @@ class CheckpointDir:
         """Writes NAME.cfg, the cfg of the weights."""
         write_atomically(self.cfg, graph.document.content, TrainError)
 
-    def save_weights(self, network: Network, kind: str) -> Path:
-        """Writes NAME_kind.weights. Raises TrainError."""
+    def save_weights(self, network: Network, kind: str) -> str:
+        """Writes NAME_kind.weights and its checksum, which is returned. Raises TrainError."""
         path = self.path(f"{kind}.weights")
         try:
             network.save_weights(path)
         except WeightsError as error:
             raise TrainError(str(error)) from error
-        return path
+        return write_checksum(path, TrainError)
 
     def remove_numbered(self, keep: int) -> None:
         """Removes all NAME_ITER.weights but the last `keep`."""
         pattern = re.compile(rf"{re.escape(self.name)}_(\d+)\.weights")
         numbered = [(int(match[1]), path) for path in self.folder.glob("*") if (match := pattern.fullmatch(path.name))]
         for _, path in sorted(numbered)[:-keep]:
+            remove_checksum(path)
             path.unlink(missing_ok=True)
 
     def save_last(self, network: Network, state: TrainingState, *, keep_previous: bool = True) -> None:
@@ -183,7 +185,7 @@ class CheckpointDir:
             state: The state; without the checksum.
             keep_previous: Whether the state that is there becomes NAME_previous.state.
         """
-        digest = _file_digest(self.save_weights(network, "last"))
+        digest = self.save_weights(network, "last")
         content = pack_state({**state, "weights": digest}, network.graph)
         last, previous = self.path("last.state"), self.path("previous.state")
         if keep_previous and last.exists():
@@ -237,9 +239,9 @@ class CheckpointDir:
             raise TrainError(f"{path}: saved with other layers than those of {graph.path}") from None
 
     def holds_weights(self, digest: str) -> bool:
-        """Whether NAME_last.weights is there and has this checksum."""
+        """Whether NAME_last.weights is there and has this checksum, as the file beside it says too."""
         path = self.path("last.weights")
-        return path.is_file() and _file_digest(path) == digest
+        return path.is_file() and _file_digest(path) == digest == stored_checksum(path)
 
     def save_batch(self, rank: int, iteration: int, loss: float, files: list[str], batch: list[MiniBatch]) -> Path:
         """Writes a batch whose loss was not finite.

@@ -20,6 +20,7 @@ from typing_extensions import NotRequired
 from darknet_py.graph.graph import Graph
 from darknet_py.model.network import Network
 from darknet_py.training.optimizer import make_optimizer, trainable_arrays
+from darknet_py.untrusted import first_line
 
 _VERSION = 3
 _UNCHECKED = 2  # the version before checksums
@@ -112,7 +113,7 @@ def unpack_state(content: bytes, graph: Graph) -> TrainingState:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise DamagedState((str(error).splitlines() or [type(error).__name__])[0]) from error
+        raise DamagedState(first_line(error)) from error
     version = state.get("version") if isinstance(state, dict) else None
     if version not in (_UNCHECKED, _VERSION):
         raise DamagedState(f"expected a training state of version {_VERSION}, got something else")

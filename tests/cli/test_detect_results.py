@@ -153,6 +153,33 @@ def test_an_interrupted_run_goes_on(
     assert not Path("a.json.partial").exists() and len(list(Path("predictions").iterdir())) == COUNT
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not JSON\n",
+        b'{"path": "photos/2.png", "size": [1, 2], "rows": [[0]]}\n',
+        b'{"path": "photos/2.png", "size": "ab", "rows": []}\n',
+        b'{"path": "photos/2.png", "size": [1, 2], "rows": [[NaN, 0, 0, 0, 0, 0]]}\n',
+        b'{"path": "photos/1.png", "size": [1, 2], "rows": []}\n',  # once more
+        b'{"path": "other.png", "size": [1, 2], "rows": []}\n',
+        b"[1]\n",
+    ],
+)
+def test_what_follows_a_damaged_line_of_a_record_is_done_again(
+    line: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(results: DetectResults) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectResults, "_write_tables", interrupted)
+        assert run("--no-images", "--json", "a.json") == 130
+    lines = Path("a.json.partial").read_bytes().splitlines(keepends=True)
+    Path("a.json.partial").write_bytes(b"".join([*lines[:2], line, *lines[3:]]))
+    assert run("--no-images", "--json", "a.json", "--resume") == 0
+    assert [frame["objects"] for frame in json.loads(Path("a.json").read_text())] == [i.to_json() for i in expected()]
+
+
 def test_without_tables_the_images_tell_what_is_done(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     Path("predictions/4.jpg").unlink()

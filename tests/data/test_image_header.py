@@ -70,6 +70,31 @@ def test_claimed_pixels_are_not_allocated(kind: str) -> None:
     assert MAX_PIXELS < 32000 * 32000
 
 
+def test_claimed_bytes_of_a_png_are_not_allocated() -> None:
+    """OpenCV 5 allocates and fills what a part of the file claims to have."""
+    png = bytearray(encoded(".png"))
+    place = png.index(b"IDAT") - 4
+    for claim in (len(png), 1 << 31, (1 << 32) - 1):
+        png[place : place + 4] = struct.pack(">I", claim)
+        with pytest.raises(DataError, match="the PNG is cut off, or damaged"):
+            decode_image(bytes(png))
+    for damaged in (encoded(".png")[:-20], encoded(".png")[:-12] + b"\x86\0\0\0IEND\xaeB`\x82"):
+        with pytest.raises(DataError, match="the PNG is cut off, or damaged"):
+            decode_image(damaged)
+
+
+def test_odd_directories_of_tiff() -> None:
+    """The first of two equal tags counts, as in libtiff; and a place may be anywhere up to 2^64."""
+    tiff = bytearray(cv2.imencode(".tif", IMAGE, (cv2.IMWRITE_TIFF_COMPRESSION, 1))[1])
+    start = struct.unpack_from("<I", tiff, 4)[0]
+    count = struct.unpack_from("<H", tiff, start)[0]
+    last = start + 2 + 12 * (count - 1)
+    tiff[last : last + 12] = struct.pack("<HHIHH", 256, 3, 1, 5, 0)
+    header = image_header(bytes(tiff))
+    assert header is not None and header.width == 80
+    assert image_header(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(40)) is None
+
+
 def test_claimed_arrays_are_not_allocated() -> None:
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (900000, 900000, 3), }".ljust(117) + b"\n"
     with pytest.raises(DataError, match="cannot read the array: cut off"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,8 @@ def test_depthwise_is_a_convolution_with_a_group_per_channel(tmp_path: Path) -> 
     net.save_weights(tmp_path / "a.weights")
     other.load_weights(tmp_path / "a.weights")
     assert torch.equal(net(image()), other(image())) and net.graph.bflops == other.graph.bflops
+    with pytest.raises(CfgError, match="width: expected"):  # the channels are not known then
+        parse_text("[net]\nwidth=7803277325\n[depthwise]\nfilters=8\n")
     with pytest.raises(CfgError, match="expected a divisor of 3 input channels and 4 filters, got 3"):
         network("[depthwise]\nfilters=4\n")
 
@@ -134,3 +138,24 @@ class TestDeformation:
         net = network(CONV, option(**{kind: 1})).train()
         (net(image()).sum() + net(image(seed=1)).sum()).backward()
         assert net.layers[1].weight.grad.isfinite().all()
+
+
+def test_strided_layers_of_size_1_with_few_channels_are_trained_within_their_memory() -> None:
+    """oneDNN's backward pass overwrote other memory; in a process of its own, as that may end it at any time."""
+    program = """
+import torch
+from darknet_py.graph.graph import parse_text
+from darknet_py.model.network import Network
+torch.set_num_threads(1)
+text = "[net]\\nwidth=8\\nheight=8\\nchannels=3\\n[convolutional]\\nfilters=7\\nstride=2\\nactivation=linear\\n"
+net = Network(parse_text(text)).to(memory_format=torch.channels_last).train()
+for _ in range(20):
+    x = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+    net.zero_grad()
+    net(x).sum().backward()
+    junk = [torch.rand(size) for size in range(1, 3000, 37)]
+expected = x.detach()[:, :, ::2, ::2].sum((0, 2, 3))
+torch.testing.assert_close(net.layers[0].weight.grad.view(7, 3), expected.expand(7, 3))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

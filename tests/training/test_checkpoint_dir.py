@@ -204,7 +204,8 @@ def test_paths_and_weights(cfg: Path, tmp_path: Path) -> None:
     assert (files.cfg.name, files.chart.name) == ("tiny.cfg", "chart_tiny.png")
     network = darknet_py.load(cfg)
     network.state.seen = 8
-    assert read_header(files.save_weights(network, "final")).seen == 8
+    assert len(files.save_weights(network, "final")) == 64
+    assert read_header(files.path("final.weights")).seen == 8
     files.save_best(network, 0.25, 2, {"loss": 1.0, "best_thresh": 0.4, "best_f1": None})
     assert json.loads(files.path("best.json").read_text()) == {"map": 0.25, "iteration": 2, "best_thresh": 0.4}
     files.save_cfg(network.graph)

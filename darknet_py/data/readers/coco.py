@@ -179,7 +179,7 @@ def _load_json(file: Path) -> dict[str, Any]:
         for number, entry in enumerate(entries):
             missing = [field for field in expected if not isinstance(entry, dict) or field not in entry]
             if missing:
-                raise DataError(f"{file}: {key}[{number}]: expected {', '.join(missing)}, got {str(entry)[:60]}")
+                raise DataError(f"{file}: {key}[{number}]: expected {', '.join(missing)}, got {entry!r:.60}")
             for field, kind in (expected | _OPTIONAL.get(key, {})).items():
                 value = entry.get(field)
                 optional = field not in expected and value is None

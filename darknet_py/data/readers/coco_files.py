@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from darknet_py.errors import DataError
-from darknet_py.untrusted import open_regular
+from darknet_py.untrusted import clean_names, open_regular
 
 Splits = dict[str, tuple[Path, Path]]  # split → (annotations, folder of its images)
 _SPLIT_NAMES = {"train": "train", "valid": "val", "val": "val", "test": "test"}  # part of a file name → split
@@ -93,9 +93,8 @@ def find_image_folder(file: Path, split: str, image: str, stem: str) -> Path:
     for candidate in candidates:
         if os.path.isfile(candidate / image.replace("\\", "/")):
             return Path(os.path.normpath(candidate))
-    raise DataError(
-        f"{file}: image {image:.300} not found in {', '.join(sorted({str(candidate) for candidate in candidates}))}"
-    )
+    tried = ", ".join(sorted({str(candidate) for candidate in candidates}))
+    raise DataError(f"{file}: image {clean_names([image])[0]:.300} not found in {tried}")
 
 
 def _first_image(file: Path) -> str:

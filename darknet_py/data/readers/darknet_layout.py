@@ -41,11 +41,11 @@ class ConversionResult(NamedTuple):
 
     @property
     def left_out(self) -> list[str]:
-        return [line for line in self.problems if not isinstance(line, WrongSize)]
+        return clean_names(line for line in self.problems if not isinstance(line, WrongSize))
 
     @property
     def wrong_sizes(self) -> list[str]:
-        return [line for line in self.problems if isinstance(line, WrongSize)]
+        return clean_names(line for line in self.problems if isinstance(line, WrongSize))
 
 
 class WrongSize(str):

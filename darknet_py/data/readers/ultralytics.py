@@ -17,7 +17,7 @@ from darknet_py.data.readers.darknet_layout import ConversionResult, write_data_
 from darknet_py.data.yamlfile import Value, read_yaml
 from darknet_py.errors import DataError
 from darknet_py.files import make_folder
-from darknet_py.untrusted import read_file
+from darknet_py.untrusted import clean_names, read_file
 
 SPLITS = "train", "val", "test"
 
@@ -134,9 +134,10 @@ def _resolve(file: Path, content: Mapping[str, Value], split: str, entry: Value)
     ]
     candidates += [folder_of_file / entry]
     for candidate in candidates if entry.startswith("../") else [*candidates[::2], candidates[-1]]:
-        if candidate.exists():
+        if os.path.exists(candidate):  # also for names that are too long
             return Path(os.path.normpath(candidate))
-    raise DataError(f"{file}: {split}: expected images at {candidates[0]}, got nothing there")
+    tried = clean_names([str(candidates[0])])[0]
+    raise DataError(f"{file}: {split}: expected images at {tried:.300}, got nothing there")
 
 
 def _class_order(file: Path, file_names: list[str], names: Sequence[str] | None) -> list[int] | None:

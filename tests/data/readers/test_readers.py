@@ -13,7 +13,9 @@ import pytest
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import check_labels, find_labels, label_path, load_labels
 from darknet_py.data.readers.coco import coco_to_darknet, darknet_to_coco
+from darknet_py.data.readers.coco_files import coco_files
 from darknet_py.data.readers.darknet_layout import write_labels
+from darknet_py.data.readers.ultralytics import yolo_to_darknet
 from darknet_py.data.readers.voc import voc_to_darknet
 from darknet_py.data.yamlfile import read_yaml
 from darknet_py.errors import DataError
@@ -340,3 +342,22 @@ def test_class_names_take_one_line_each(tmp_path: Path) -> None:
     file = small_coco(tmp_path, categories=[{"id": 1, "name": "red\ncar"}, {"id": 2, "name": "blue"}])
     result = coco_to_darknet({"train": (file, tmp_path / "images")}, tmp_path / "out")
     assert result.data.class_names() == ["red car", "blue"]
+
+
+def test_lines_about_what_is_left_out_stay_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    image = {"id": "1\n2", "file_name": "b\u2028.jpg"}
+    file.write_text(json.dumps({"images": [image], "annotations": [], "categories": [{"id": 1, "name": "x"}]}))
+    result = coco_to_darknet({"train": (file, tmp_path)}, tmp_path / "out")
+    assert result.left_out == [f"{file}: image 1 2: {tmp_path}/b .jpg not found"]
+    with pytest.raises(DataError, match=r"image b \.jpg not found in"):
+        coco_files(file)
+
+
+@pytest.mark.parametrize("entry", ["9" * 5000, r'"a\nb"'])
+def test_yaml_paths_that_cannot_be(tmp_path: Path, entry: str) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text(f"train: {entry}\nnames: [cat]\n")
+    with pytest.raises(DataError, match=r"train: expected images at .*, got nothing there") as error:
+        yolo_to_darknet(file, tmp_path / "out")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
