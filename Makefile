@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.10+:
-#   make demo   set up, then train, evaluate and draw on built-in data (under 10 minutes on a CPU)
+#   make demo   set up, then train, evaluate and draw on built-in data (8 to 15 minutes on two cores)
 #   make test   set up, then lint, types, the whole suite, the wheel tried outside the repository, and the docs
 
 PYTHON ?= python3
