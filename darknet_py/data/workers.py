@@ -23,6 +23,7 @@ from darknet_py.errors import DataError
 from darknet_py.untrusted import first_line
 
 _PREFETCH = 4  # batches that each worker prepares in advance
+_STALLED = 600  # seconds without a batch, after which the loader processes are given up
 
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ def run_workers(
             work,  # type: ignore[arg-type]
             batch_sampler=requests,
             num_workers=workers,
+            timeout=_STALLED if workers else 0,
             collate_fn=_identity,
             pin_memory=device.type == "cuda",
             multiprocessing_context=context if workers else None,
@@ -83,6 +85,11 @@ def run_workers(
                 mapped[storage.data_ptr()] = storage
             yield to_device(images, device), labels
     except RuntimeError as error:
+        if "DataLoader timed out" in str(error):
+            stopped = ", ".join(str(child.pid) for child in multiprocessing.active_children())
+            raise DataError(
+                f"no batch for {_STALLED} s: the loader processes ({stopped}) have stopped, or the disk does not answer"
+            ) from None
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(f"a loader process terminated unexpectedly: {first_line(error)}") from None

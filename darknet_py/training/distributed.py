@@ -12,7 +12,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -141,6 +141,27 @@ def process_group(context: DistContext, device: torch.device, advice: str = _ADV
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def check_same(context: DistContext, values: Mapping[str, object]) -> None:
+    """Compares what must be the same on all processes of a training.
+
+    Args:
+        context: This process among the others, whose group it has joined.
+        values: What to compare, by name.
+
+    Raises:
+        TrainError: A process differs; every process raises it.
+    """
+    if context.size == 1:
+        return
+    own = {name: str(value) for name, value in values.items()}
+    found: list[dict[str, str]] = [{}] * context.size
+    dist.all_gather_object(found, own)
+    for rank, others in enumerate(found):
+        for name, expected in found[0].items():
+            if others.get(name) != expected:
+                raise TrainError(f"rank {rank}: {name}: expected {expected}, as rank 0 has, got {others.get(name)}")
 
 
 def end_with_parent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -265,6 +266,17 @@ class TrainingPlan:
     def seed(self) -> int:
         """Of everything random; a resumed training keeps its own."""
         return self.state["learner"]["seed"] if self.state else self.options.seed
+
+    @property
+    def shared_by_processes(self) -> dict[str, object]:
+        """What all processes of one training must have in common."""
+        return {
+            "cfg": blake2b(self.graph.document.content, digest_size=8).hexdigest(),
+            "seed": self.seed,
+            "data": self.task.data_digest,
+            "iteration": self.first_iteration,
+            "precision": self.options.amp or "float32",
+        }
 
     def to_json(self) -> dict[str, object]:
         """The plan as plain values."""

@@ -23,7 +23,13 @@ from darknet_py.model.load import read_trained
 from darknet_py.model.network import Network
 from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
-from darknet_py.training.distributed import any_rank, average_statistics, process_group, synchronize_batch_norm
+from darknet_py.training.distributed import (
+    any_rank,
+    average_statistics,
+    check_same,
+    process_group,
+    synchronize_batch_norm,
+)
 from darknet_py.training.estimate import Speed
 from darknet_py.training.optimizer import set_statistics_momentum
 from darknet_py.training.plan import TrainingPlan
@@ -169,6 +175,7 @@ class Trainer:
             self._lock() as lock,
             GracefulShutdown(self._quit(lock) if owns_process else None, raises=plan.context.size == 1) as shutdown,
         ):
+            check_same(plan.context, plan.shared_by_processes)
             with shutdown.interruptible():
                 self._start()
             self._recovery = Recovery(self.train_step, self.log, self.last_evaluation) if plan.options.recover else None

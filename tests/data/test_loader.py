@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from darknet_py.cfg.net import NetSpec
+from darknet_py.data import workers as loader_workers
 from darknet_py.data.augment.augmentation import Augmentation
 from darknet_py.data.dataset import DetectionDataset, free_memory
 from darknet_py.data.images import letterbox, load_image, resize
@@ -197,6 +198,19 @@ class Dying(DetectionDataset):
 def test_a_killed_worker_is_one_clear_line(folder: Path) -> None:
     loader = TrainLoader(Dying([str(folder / "0.png")], 3), NET, OPTIONS, workers=1, cache=False)
     with pytest.raises(DataError, match="a loader process terminated unexpectedly"):
+        take(loader, 1)
+
+
+class Stopping(DetectionDataset):
+    def image(self, index: int) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return super().image(index)
+
+
+def test_a_stopped_worker_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_workers, "_STALLED", 1)
+    loader = TrainLoader(Stopping([str(folder / "0.png")], 3), NET, OPTIONS, workers=1, cache=False)
+    with pytest.raises(DataError, match=r"no batch for 1 s: the loader processes \(\d+\) have stopped"):
         take(loader, 1)
 
 

@@ -55,14 +55,20 @@ def together(cfg: Path, data: Path, out: Path, *options: str) -> str:
 
 
 def start(
-    cfg: Path, data: Path, out: Path, *options: str, first: Callable[[], None] | None = None
+    cfg: Path,
+    data: Path,
+    out: Path,
+    *options: str,
+    first: Callable[[], None] | None = None,
+    of_second: tuple[str, ...] = (),
 ) -> tuple[Path, list[Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     said = out.parent / f"{out.name}.txt"
     argv = arguments(cfg, data, out, *options)
-    team = [STARTER.Process(target=member, args=(rank, port, argv, said, first)) for rank in range(2)]
+    commands = argv, [*argv, *of_second]
+    team = [STARTER.Process(target=member, args=(rank, port, commands[rank], said, first)) for rank in range(2)]
     for process in team:
         process.start()
     return said, team
@@ -118,6 +124,21 @@ def test_two_processes_are_one_with_twice_the_mini_batch(
         one, two = (weights(tmp_path / way, what) for way in ("one", "two"))
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
     assert column(tmp_path / "one", 1) == pytest.approx(column(tmp_path / "two", 1), rel=1e-5)
+
+
+def test_processes_that_differ_are_refused(shapes: Path, tmp_path: Path) -> None:
+    cfg = tmp_path / "tiny.cfg"
+    cfg.write_text(PLAIN)
+    for options, expected in (
+        (("--seed", "1"), "rank 1: seed: expected 0, as rank 0 has, got 1"),
+        (("--limit", "8"), "rank 1: data: expected 16 and 4 images ("),
+    ):
+        said, team = start(cfg, shapes, tmp_path / options[0], "--max-batches", "2", of_second=options)
+        for process in team:
+            process.join(60)
+            process.kill()
+        assert [process.exitcode for process in team] == [1, 1], said.read_text()
+        assert said.read_text().count(expected) == 2
 
 
 def test_synchronized_batch_norm(shapes: Path, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple
 
@@ -111,6 +113,11 @@ class Task(ABC):
         """Number of classes of the network."""
 
     @property
+    def data_digest(self) -> str:
+        """What the data consists of, in a few characters that are equal where the data is."""
+        return f"{self.train_size} and {self.valid_size} {self.item}"
+
+    @property
     def photos(self) -> Photos:
         """What a recipe asks of the data."""
         return Photos(self.train_size)
@@ -213,6 +220,12 @@ class ImageTask(Task, Generic[Images]):
     @property
     def valid_size(self) -> int:
         return len(self.valid) if self.valid else 0
+
+    @property
+    def data_digest(self) -> str:
+        names = [os.path.basename(path) for images in (self.train, self.valid) if images for path in images.paths]
+        content = "\n".join([*self.names, *names]).encode("utf-8", "surrogateescape")
+        return f"{super().data_digest} ({blake2b(content, digest_size=8).hexdigest()})"
 
     @property
     @abstractmethod
