@@ -205,7 +205,10 @@ def _cached_conversion(source: DataSource, data_format: str) -> Path:
 
 
 def _signature(source: DataSource, data_format: str) -> str:
-    """A hash of the options and of size and time of each file that a conversion reads, except the images."""
+    """A hash of the options and of size and times of each file that a conversion reads, except the images.
+
+    The time of the last change of an entry (ctime) tells of a change that keeps size and time of the content.
+    """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr((_VERSION, data_format, source)).encode("utf-8", "surrogateescape"))
     for path in _source_files(source, data_format):
@@ -213,7 +216,7 @@ def _signature(source: DataSource, data_format: str) -> str:
             state = os.stat(path)
         except OSError:
             continue
-        digest.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n".encode())
     return digest.hexdigest()
 
 

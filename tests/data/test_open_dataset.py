@@ -156,6 +156,10 @@ def test_a_conversion_is_kept_until_the_set_changes(darknet: Path, tmp_path: Pat
     again = open_dataset(file)
     assert again.path != data.path and data.path.exists()  # who still trains on the old one can
     assert open_dataset(tmp_path / "set").path not in (again.path, data.path)
+    times = os.stat(file).st_atime_ns, os.stat(file).st_mtime_ns
+    file.write_bytes(file.read_bytes())  # any content of the same size
+    os.utime(file, ns=times)
+    assert open_dataset(file).path not in (again.path, data.path)
 
 
 def test_an_interrupted_conversion_leaves_nothing(
