@@ -95,4 +95,4 @@ def test_numbered_weights_that_are_kept(cfg: Path, shapes: Path, tmp_path: Path)
     options = {**OPTIONS, "quiet": True, "out": tmp_path / "out", "max_batches": 7}
     darknet_py.train(cfg, data, keep=2, **options)
     names = {path.name for path in (tmp_path / "out").glob("tiny_[0-9]*")}
-    assert names == {"tiny_4.weights", "tiny_6.weights"}
+    assert names == {f"tiny_{number}.weights{ending}" for number in (4, 6) for ending in ("", ".sha256")}

@@ -28,6 +28,7 @@ from tests.training.conftest import CFG
 FILES = {
     *("tiny_best.json", "tiny_best.weights", "tiny_final.weights"),
     *("tiny_last.state", "tiny_last.weights", "tiny_previous.state"),
+    *(f"tiny_{kind}.weights.sha256" for kind in ("best", "final", "last")),
 }
 
 
