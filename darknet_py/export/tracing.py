@@ -33,16 +33,17 @@ def trace(network: TraceableNetwork, example: Sequence[Tensor], any_batch: bool,
         DarknetError: The network cannot be traced.
     """
     batch: dict[int, Any] = {0: Dim("batch", min=1, max=_MOST_IMAGES)} if any_batch else {}
-    shape, states = dict(batch), tuple(batch for _ in example[1:])
+    shape = dict(batch)
     if step:
         shape |= {
             2: step * Dim("rows", min=1, max=_MOST_STEPS),
             3: step * Dim("columns", min=1, max=_MOST_STEPS),
         }
+    states = [tuple(batch for _ in example[1:])] if len(example) > 1 else []  # a tuple, as they are `*states`
     with quiet(), torch.no_grad():
         try:
             return torch.export.export(
-                network, tuple(example), dynamic_shapes=(shape, states) if shape else None, strict=False
+                network, tuple(example), dynamic_shapes=(shape, *states) if shape else None, strict=False
             )
         except Exception as error:  # torch raises many kinds
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -96,7 +96,7 @@ def test_wrong_requests(tmp_path: Path) -> None:
     paths = make.labeled(tmp_path)
     with pytest.raises(DataError, match=r"expected at most 4 class names .* got 5"):
         evaluate_detector(net, paths, list("abcde"), EvalOptions(workers=0))
-    with pytest.raises(DarknetError, match="protocols: expected some of darknet, coco, got voc"):
+    with pytest.raises(DarknetError, match="protocols: expected some of darknet, coco, recall, got voc"):
         evaluate_detector(net, paths, NAMES, EvalOptions(protocols=["voc"], workers=0))
     assert evaluate_detector(net, paths, options=EvalOptions(protocols=["darknet"], workers=0)).names == (
         "0",

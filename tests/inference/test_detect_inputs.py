@@ -62,7 +62,8 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def same(found: Detections, expected: Detections) -> bool:
-    return len(found) > 0 and found.boxes.tolist() == expected.boxes.tolist()
+    """Whether the boxes are equal but for rounding: oneDNN may take other kernels for other batch sizes."""
+    return len(found) == len(expected) > 0 and bool(np.allclose(found.boxes, expected.boxes, rtol=0, atol=1e-6))
 
 
 def test_every_kind_of_input(net: Network, folder: Path, address: str) -> None:

@@ -202,7 +202,8 @@ def test_a_long_iteration_tells_its_progress(
     options = {**OPTIONS, "quiet": False, "map": False}
     darknet_py.train(cfg, shapes, out=tmp_path, batch=4, subdivisions=4, max_batches=1, **options)
     assert [line for line in log.messages if "mini-batch" in line] == [
-        "iteration 1: mini-batch 2 of 4 after 16 s, about 16 s to go"  # at most one line in ten seconds
+        "a mini-batch takes about 8 s; timing one",
+        "iteration 1: mini-batch 2 of 4 after 16 s, about 16 s to go",  # at most one line in ten seconds
     ]
 
 
