@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from contextlib import suppress
 
 from darknet_py.cli import main
 
@@ -14,14 +15,15 @@ _SPIN_COUNT = "10000"
 def run() -> None:
     """`main`, then the end of this process.
 
-    One that torchrun started ends without taking Python down piece by piece: while that goes on, a thread of torch's
-    process group can call std::terminate, and a training that is done would count as failed.
+    One that has used torch ends without taking Python down piece by piece: while that goes on, a thread of torch can
+    call std::terminate, and a training that is done would count as failed.
     """
     set_spin_count()
     status = main()
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if "torch" in sys.modules:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # `… | head`
+            sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
