@@ -26,12 +26,12 @@ from darknet_py.layers.base import DetectionHeadSpec, HeadSpec
 from darknet_py.model.network import Network
 from darknet_py.training.distributed import DistContext, LocalBatch
 from darknet_py.training.recipe import Photos
-from darknet_py.training.tasks.task import EvalScore, ImageTask, check_classes
+from darknet_py.training.tasks.task import EvalScore, ImageTask, Split, check_classes
 from darknet_py.training.train_options import TrainOptions
 from darknet_py.view.contact_sheet import TileBox, class_box
 
 if TYPE_CHECKING:
-    pass
+    from typing_extensions import Self
 
 _HEADERS = 200  # images whose size is read
 _WORST = 12  # images that the report shows
@@ -93,6 +93,9 @@ class DetectionTask(ImageTask[DetectionDataset]):
     @property
     def separate(self) -> bool:
         return self.file.separate
+
+    def _with_split(self, split: Split) -> Self:
+        return replace(super()._with_split(split), difficult=None)  # its list is of other images
 
     @property
     def metric_label(self) -> str:

@@ -15,10 +15,14 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
+from darknet_py.data.datafile import DataFile, write_list
 from darknet_py.data.images import letterbox, load_image, resize, to_tensor
+from darknet_py.data.labels import find_labels
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.graph.graph import parse_text
 from darknet_py.model.network import Network
+from darknet_py.training.tasks.detection_task import DetectionTask
+from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.trainer import TrainResult
 from tests.training.conftest import CFG
 from tests.training.tasks.test_classification_task import CFG as CLASSIFIER
@@ -50,6 +54,18 @@ def test_all_figures_are_those_of_evaluate(
     assert last["loss"] == alone["loss"]
     assert last["confusion"] == alone["confusion"]["matrix"]
     assert sum(row["tp"] for row in last["classes"]) > 0 and last["map"] > 0
+
+
+def test_difficult_objects_are_not_those_of_held_out_images(shapes: Path, tmp_path: Path) -> None:
+    images = DataFile.read(shapes).train_images()
+    write_list(tmp_path / "train.txt", images)
+    write_list(tmp_path / "difficult.txt", [find_labels(image) for image in images])
+    data = tmp_path / "x.data"
+    write_list(data, ["classes=6", f"train={tmp_path / 'train.txt'}", f"difficult={tmp_path / 'difficult.txt'}"])
+    task = DetectionTask.open(data, parse_text(CFG), TrainOptions(map=True, quiet=True))
+    assert task.difficult is not None and len(task.difficult) == task.valid_size == len(images)
+    held_out = task.hold_out(0.25)
+    assert held_out.difficult is None and 0 < held_out.valid_size < len(images)
 
 
 def test_a_curve_has_the_area_of_its_class(trained: tuple[TrainResult, Path, list[dict[str, Any]]]) -> None:
