@@ -176,10 +176,13 @@ def make_folder(path: str | Path, error: type[DarknetError] = DataError) -> Path
     return Path(path)
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal, read in parts. Raises OSError."""
-    with path.open("rb") as file:
-        return _sha256(file)
+def sha256_of(path: Path, error: type[DarknetError] = DataError) -> str:
+    """The SHA-256 of a file, in hexadecimal, read in parts. Raises `error`."""
+    try:
+        with path.open("rb") as file:
+            return _sha256(file)
+    except OSError as problem:
+        raise error(f"{path}: cannot read: {reason(problem)}") from problem
 
 
 def _sha256(file: BinaryIO) -> str:
@@ -206,10 +209,7 @@ def write_checksum(path: Path, error: type[DarknetError] = DataError) -> str:
     Raises:
         error: The file cannot be read, or the checksum cannot be written.
     """
-    try:
-        digest = sha256_of(path)
-    except OSError as problem:
-        raise error(f"{path}: cannot read: {reason(problem)}") from problem
+    digest = sha256_of(path, error)
     write_atomically(_checksum_path(path), f"{digest}  {path.name}\n".encode("utf-8", "surrogateescape"), error)
     return digest
 

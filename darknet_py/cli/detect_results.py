@@ -19,6 +19,7 @@ from typing import IO, NamedTuple, TypedDict, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from darknet_py.cli.common import json_argument, output_file, output_folder
 from darknet_py.cli.shard import Shard, claim_records, merge_lines, release_claim
@@ -103,8 +104,8 @@ def result_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parse_line(line: bytes) -> RecordLine | None:
-    """A line of a record; None where it is cut off or damaged."""
+def _parse_line(line: bytes) -> tuple[RecordLine, NDArray[np.float64]] | None:
+    """A line of a record, and its rows (N, 6); None where it is cut off or damaged."""
     try:
         entry: RecordLine = json.loads(line)
         rows, size = np.array(entry["rows"], np.float64).reshape(-1, 6), entry["size"]
@@ -112,14 +113,14 @@ def _parse_line(line: bytes) -> RecordLine | None:
         whole &= isinstance(size, list) and [type(side) for side in size] == [int, int] and min(size) > 0
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return entry if whole else None
+    return (entry, rows) if whole else None
 
 
 def _path_of(line: bytes) -> str:
-    entry = _parse_line(line)
-    if entry is None:
+    parsed = _parse_line(line)
+    if parsed is None:
         raise DataError(f"damaged line in a record: {line!r:.100}; delete the records, or run its share again")
-    return entry["path"]
+    return parsed[0]["path"]
 
 
 class DetectResults:
@@ -288,21 +289,22 @@ class DetectResults:
                     f"{self._partial}: expected the record of a run with the same options, got another; delete it, or "
                     "leave out --resume"
                 )
-            for entry, _ in self._whole_lines(file):
-                yield entry["path"]
+            for path, _ in self._whole_lines(file):
+                yield path
 
-    def _whole_lines(self, file: IO[bytes]) -> Iterator[tuple[RecordLine, int]]:
-        """The lines of a record after its header, with their lengths, up to the first that is cut off or damaged.
+    def _whole_lines(self, file: IO[bytes]) -> Iterator[tuple[str, int]]:
+        """Image and length of the lines of a record after its header, up to the first that is cut off or damaged.
 
         What follows such a line is left out too, and done again.
         """
         missing = set(self._images)
         for line in file:
-            entry = _parse_line(line)
-            if entry is None or entry["path"] not in missing:
+            parsed = _parse_line(line)
+            path = parsed[0]["path"] if parsed else None
+            if path not in missing:
                 return
-            missing.remove(entry["path"])
-            yield entry, len(line)
+            missing.remove(path)
+            yield path, len(line)
 
     def _header(self) -> bytes:
         options = vars(self._args)
@@ -334,9 +336,9 @@ class DetectResults:
         self._record.seek(0)
         self._record.readline()
         for line in self._record:
-            entry = _parse_line(line)
-            assert entry is not None  # this process wrote it, or has checked it
-            rows = np.array(entry["rows"], np.float64).reshape(-1, 6)
+            parsed = _parse_line(line)
+            assert parsed is not None  # this process wrote it, or has checked it
+            entry, rows = parsed
             yield Detections(
                 rows[:, 2:].astype(np.float32),
                 rows[:, 0].astype(np.int64),

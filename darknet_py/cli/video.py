@@ -124,9 +124,8 @@ def run(args: argparse.Namespace) -> int:
             for entry in found:
                 if args.json:
                     print(json.dumps(entry, ensure_ascii=False), flush=True)
-    for source in sources:
-        source.save_heat_map()
-    print(detection.result(), file=sys.stderr if args.json == "-" or args.darknet else sys.stdout)
+    heat_maps = [path for source in sources if (path := source.save_heat_map())]
+    print(detection.result(heat_maps), file=sys.stderr if args.json == "-" or args.darknet else sys.stdout)
     return 130 if detection.interrupted and not all(source.frames.live for source in sources) else 0
 
 
@@ -177,15 +176,13 @@ class _Source:
         self._streams.send(entry, drawn, found)
         return entry, found, goes_on
 
-    @property
-    def heat_map_path(self) -> Path | None:
-        """Where `save_heat_map` writes; None without frames, or where none was asked for."""
-        return self._path(self._args.heat_map) if self._heat_map and self._last is not None else None
-
-    def save_heat_map(self) -> None:
-        """Writes --heat-map."""
-        if self._heat_map and self._last is not None:
-            save_image(self._path(self._args.heat_map), self._heat_map.draw(self._last))
+    def save_heat_map(self) -> Path | None:
+        """Writes --heat-map; returns where, or None without frames or where none was asked for."""
+        if self._heat_map is None or self._last is None:
+            return None
+        path = self._path(self._args.heat_map)
+        save_image(path, self._heat_map.draw(self._last))
+        return path
 
     def _path(self, path: str | Path) -> Path:
         """The file of this source."""
@@ -226,14 +223,14 @@ class _VideoDetection:
             self.interrupted = True
         bar.close()
 
-    def result(self) -> str:
+    def result(self, heat_maps: Sequence[Path]) -> str:
         """One line: number of frames, speed, and where the results are."""
         args = self._args
         for source in self._sources:
             if not source.count and not self.interrupted:
                 raise DataError(f"{source.frames.name}: no frame of this video can be read")
         results = [f"video in {source.out.path}" for source in self._sources if source.out and source.count]
-        results += [f"heat map in {source.heat_map_path}" for source in self._sources if source.heat_map_path]
+        results += [f"heat map in {path}" for path in heat_maps]
         if args.images:
             results.append(f"images in {args.images}_*.jpg")
         if args.json and args.json != "-":

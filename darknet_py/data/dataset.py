@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +24,7 @@ _DEFAULT_CACHE_LIMIT = 2 << 30  # bytes; larger sets are cached only on request
 Images = TypeVar("Images", bound="ImageSet")
 
 
-class ImageSet:
+class ImageSet(ABC):
     """A list of images. channels: of the network input. stb: how JPEGs are decoded, see `load_image`."""
 
     def __init__(self, paths: Sequence[str], channels: int = 3, stb: bool = False):
@@ -55,9 +56,9 @@ class ImageSet:
         other.paths, other._cache, other._filled = list(paths), {}, False
         return other
 
+    @abstractmethod
     def class_ids(self, index: int) -> list[int]:
         """The classes of an image, or of the objects on it."""
-        raise NotImplementedError
 
     def cache(self, limit: int | None = None, progress: Callable[[int, int], object] | None = None) -> int:
         """Decodes images into memory, at most `limit` bytes (half of the free memory); returns how many are cached.

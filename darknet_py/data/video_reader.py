@@ -19,10 +19,7 @@ logger = logging.getLogger(__name__)
 
 _PREFETCH = 8  # frames of a file that are decoded in advance
 _DEFAULT_RATE = 25.0  # frames per second, if the source does not tell
-_FIRST_WAIT, _LONGEST_WAIT = (
-    0.5,
-    10.0,
-)  # seconds before a lost stream is opened again; they double
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds before a lost stream is opened again; they double
 _POLL = 0.005  # seconds between looks at live sources that have nothing new
 
 
@@ -52,6 +49,13 @@ class FrameReader:
         skip: Frames to skip after each.
         patience: Seconds without a frame after which a lost stream is given up.
 
+    Attributes:
+        name: The source, for messages.
+        live: Whether it goes on while nobody reads it.
+        rate: Frames per second.
+        count: Number of frames; None where it is not known.
+        ended: Whether `take` gives no frame any more.
+
     Raises:
         DataError: The source cannot be opened.
     """
@@ -76,15 +80,10 @@ class FrameReader:
         self._flag = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGR2GRAY
         self._skip = skip
         self._frames: queue.Queue[tuple[int, Any, float] | None] = queue.Queue(1 if self.live else _PREFETCH)
-        self._ended = False
+        self.ended = False
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-
-    @property
-    def ended(self) -> bool:
-        """Whether `take` gives no frame any more."""
-        return self._ended
 
     def __enter__(self) -> FrameReader:
         return self
@@ -105,14 +104,14 @@ class FrameReader:
 
     def take(self, waits: bool = True) -> Frame | None:
         """The next frame; None after the last one and, unless it waits, where there is none yet."""
-        if self._ended:
+        if self.ended:
             return None
         try:
             entry = self._frames.get(block=waits)
         except queue.Empty:
             return None
         if entry is None:
-            self._ended = True
+            self.ended = True
             return None
         number, frame, seconds = entry
         image = cv2.cvtColor(frame, self._flag)

@@ -241,7 +241,7 @@ class CheckpointDir:
     def holds_weights(self, digest: str) -> bool:
         """Whether NAME_last.weights is there and has this checksum, as the file beside it says too."""
         path = self.path("last.weights")
-        return path.is_file() and _file_digest(path) == digest == stored_checksum(path)
+        return path.is_file() and sha256_of(path, TrainError) == digest == stored_checksum(path)
 
     def save_batch(self, rank: int, iteration: int, loss: float, files: list[str], batch: list[MiniBatch]) -> Path:
         """Writes a batch whose loss was not finite.
@@ -311,10 +311,3 @@ class CheckpointDir:
             return float(json.loads(self.path("best.json").read_bytes())[self.metric])
         except (OSError, ValueError, KeyError, TypeError):
             return -1.0
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise TrainError(f"{path}: cannot read: {error.strerror or error}") from error

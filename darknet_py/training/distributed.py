@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from darknet_py.cfg.net import NetSpec
 from darknet_py.counted import counted
 from darknet_py.errors import TrainError
+from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer
 from darknet_py.model.network import LossReport, Network
 
@@ -153,11 +154,7 @@ def check_same(context: DistContext, values: Mapping[str, object]) -> None:
     Raises:
         TrainError: A process differs; every process raises it.
     """
-    if context.size == 1:
-        return
-    own = {name: str(value) for name, value in values.items()}
-    found: list[dict[str, str]] = [{}] * context.size
-    dist.all_gather_object(found, own)
+    found = all_gather({name: str(value) for name, value in values.items()}, context.size)
     for rank, others in enumerate(found):
         for name, expected in found[0].items():
             if others.get(name) != expected:

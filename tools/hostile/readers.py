@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import random
 import shutil
@@ -17,7 +16,6 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -26,13 +24,14 @@ from hostile.cfgs import CfgMutator, check, folder_cfgs, golden_cfgs
 from hostile.mutate import mutate_bytes, mutate_json, mutate_text, mutate_values
 
 import darknet_py
+from darknet_py.cli import detect_results
 from darknet_py.cli import main as command_line
 from darknet_py.data.audit import AuditRules, audit
 from darknet_py.data.datafile import DataFile, read_list, read_names
 from darknet_py.data.image_header import image_file_header
 from darknet_py.data.images import load_image
 from darknet_py.data.labels import load_labels
-from darknet_py.data.open_dataset import DataSource, convert_to_darknet, data_file, detect_format
+from darknet_py.data.open_dataset import DataSource, convert_to_darknet, detect_format
 from darknet_py.data.readers.darknet_layout import ConversionResult
 from darknet_py.errors import DarknetError
 from darknet_py.export.safe_unpickle import read_tensors
@@ -397,7 +396,6 @@ def voc(folder: Path) -> Reader:
     data = _DataSet(folder, "Annotations/a.xml", "JPEGImages")
     (data.root / "Annotations" / "b.xml").write_bytes(_XML)
     data.in_set.append("b.xml")
-    ElementTree.fromstring(_XML)
     return Reader(_from([_XML], _words("<object>", "</object>", "<name>", "9", "30", "&cat;")), data.convert, 20_000)
 
 
@@ -448,8 +446,6 @@ def records(folder: Path) -> Reader:
     def run() -> int:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return command_line(command)
-
-    from darknet_py.cli import detect_results
 
     original = detect_results.DetectResults._write_tables
     detect_results.DetectResults._write_tables = keep  # type: ignore[method-assign]
@@ -557,4 +553,3 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "bits of weights": weights_flips,
     "bits of checkpoints": checkpoint_flips,
 }
-assert math.prod(map(len, READERS)) and data_file

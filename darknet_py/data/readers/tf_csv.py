@@ -98,39 +98,29 @@ def csv_files(path: Path) -> dict[str, Path]:
 
 def _has_columns(file: Path) -> bool:
     with suppress(DataError, OSError), open_regular(file, "CSV file") as stream:
-        return set(_REQUIRED) <= set(_columns(decode_any(stream.readline(10_000))[0]))
+        return set(_REQUIRED) <= set(_header(decode_any(stream.readline(10_000))[0])[0])
     return False
 
 
-def _columns(line: str) -> list[str]:
-    """The columns that the first line names; where it is a box already, those of keras-retinanet."""
-    words = _words(line)
-    if _is_box(words):
-        return list(_RETINANET)
+def _header(line: str) -> tuple[list[str], int]:
+    """The columns, and how many lines name them: the first, or none of keras-retinanet's, where it is a box already."""
+    words = [word.strip().strip('"') for word in line.replace(";", ",").replace("\t", ",").split(",")]
+    is_box = bool(_numbers(*words[1:5])) or not any(words[1:])  # or an image without boxes
+    if len(words) == len(_RETINANET) and words[0] and is_box:
+        return list(_RETINANET), 0
     names = [word.lower() for word in words]
-    return [name if _ALIASES.get(name) in names else _ALIASES.get(name, name) for name in names]
-
-
-def _words(line: str) -> list[str]:
-    return [word.strip().strip('"') for word in line.replace(";", ",").replace("\t", ",").split(",")]
-
-
-def _is_box(words: Sequence[str]) -> bool:
-    """Whether a line of keras-retinanet's is a box, or an image without boxes."""
-    corners = words[1:5]
-    return len(words) == len(_RETINANET) and words[0] != "" and (bool(_numbers(*corners)) or not any(words[1:]))
+    return [name if _ALIASES.get(name) in names else _ALIASES.get(name, name) for name in names], 1
 
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
     """Line numbers and rows by column."""
     text = checked_text(decode_any(read_file(file, "CSV file"))[0], file, "the CSV file")
     lines = text.splitlines() or [""]
-    columns = _columns(lines[0])
+    columns, first = _header(lines[0])
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
         raise DataError(f"{file}:1: expected the columns {', '.join(_REQUIRED)}, got {lines[0][:100]!r}")
     separator = next((separator for separator in ";\t" if separator in lines[0]), ",")
-    first = 0 if _is_box(_words(lines[0])) else 1
     try:
         rows = [
             (number, {column: value.strip() for column, value in zip(columns, values, strict=False)})

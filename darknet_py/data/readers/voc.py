@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -76,39 +76,37 @@ def voc_to_darknet(
     out = Path(out)
     problems: list[str] = []
     splits: dict[str, list[Path]] = {}
-    objects: dict[Path, tuple[AnnotatedImage, list[_Object]]] = {}  # by path in `out`
-    folders = voc_folders(Path(root))
-    for folder in folders:
+    contents: list[tuple[VocFolder, dict[str, tuple[AnnotatedImage, list[_Object]]]]] = []  # by name of the image
+    for folder in voc_folders(Path(root)):
         files = {file.stem: file for file in sorted(folder.annotations.glob("*.xml"))}
         images = _image_names(folder.images)
-        found: dict[str, Path] = {}
-        listed = _splits(folder, list(files))
+        content, listed = {}, _splits(folder, list(files))
         for stem in sorted({stem for stems in listed.values() for stem in stems}):
             if stem not in files or stem not in images:
                 missing = "image" if stem in files else "annotation"
                 problems.append(f"{folder.root}: {stem}: no {missing} of this name")
                 continue
-            found[stem] = out / folder.part / "JPEGImages" / images[stem]
-            objects[found[stem]] = _read_annotation(files[stem], folder.images / images[stem])
+            content[images[stem]] = _read_annotation(files[stem], folder.images / images[stem])
+        contents.append((folder, content))
+        linked = out / folder.part / "JPEGImages"
         for split, stems in listed.items():
-            splits.setdefault(split, []).extend(found[stem] for stem in stems if stem in found)
-    classes = list(names) if names else sorted({obj.name for _, found_ in objects.values() for obj in found_})
+            splits.setdefault(split, []).extend(linked / images[stem] for stem in stems if images.get(stem) in content)
+    annotated = [objects for _, content in contents for _, objects in content.values()]
+    classes = list(names) if names else sorted({obj.name for objects in annotated for obj in objects})
     boxes = 0
-    for folder in folders:
+    for folder, content in contents:
         labels: dict[str, list[Row]] = {}
-        link_image_folder(folder.images, out / folder.part / "JPEGImages")
-        for path, (image, objects_of_image) in objects.items():
-            if path.parent.parent != out / folder.part:
-                continue
+        for image_name, (image, objects) in content.items():
             problems += image.wrong_size
-            labels[path.name] = _rows(image, objects_of_image, classes, problems, difficult)
+            labels[image_name] = _rows(image, objects, classes, problems, difficult)
+        link_image_folder(folder.images, out / folder.part / "JPEGImages")
         boxes += write_labels(labels, out / folder.part / "labels")
     for split, paths in splits.items():
         write_list(out / f"{split}.txt", [str(path.absolute()) for path in paths])
     train = next((split for split in ("trainval", "train") if split in splits), None)
     valid = next((split for split in ("valid", "test", "val") if split in splits), None)
     data = write_data_file(out, name, classes, train, valid)
-    return ConversionResult(data, len(objects), boxes, problems)
+    return ConversionResult(data, len(annotated), boxes, problems)
 
 
 def voc_folders(root: Path) -> list[VocFolder]:
@@ -118,7 +116,7 @@ def voc_folders(root: Path) -> list[VocFolder]:
     if folder := _voc_folder(root, ""):
         return [folder]
     parts = sorted(entry for entry in root.glob("*") if entry.is_dir())
-    folders = [folder for part in parts if (folder := _voc_folder(part, part.name)) and _image_names(folder.images)]
+    folders = [folder for part in parts if (folder := _voc_folder(part, part.name)) and _has_images(folder.images)]
     if not folders:
         raise DataError(f"{root}: expected a VOC folder, got no Annotations/*.xml")
     return folders
@@ -129,17 +127,25 @@ def _voc_folder(root: Path, part: str) -> VocFolder | None:
         annotations = root / name
         if next(annotations.glob("*.xml"), None):
             candidates = (*(root / folder for folder in _IMAGES), annotations)
-            images = next((path for path in candidates if path.is_dir() and _image_names(path)), None)
+            images = next((path for path in candidates if path.is_dir() and _has_images(path)), None)
             if images or name:  # annotations alone may be those of a folder beside them
                 return VocFolder(root, part, annotations, images or root / "JPEGImages")
     return None
 
 
-def _image_names(folder: Path) -> dict[str, str]:
-    """File names of the images by stem."""
+def _images(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: expected the folder with the images, got none")
-    return {file.stem: file.name for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
+    return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _has_images(folder: Path) -> bool:
+    return next(_images(folder), None) is not None
+
+
+def _image_names(folder: Path) -> dict[str, str]:
+    """File names of the images by stem."""
+    return {file.stem: file.name for file in sorted(_images(folder))}
 
 
 def voc_lists(folder: VocFolder) -> list[Path]:
