@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TextIO
 
+from darknet_py.cli.common import name_standard_output
 from darknet_py.cli.darknet_compat import FORMS, translate
 from darknet_py.cli.short_form import complete
 from darknet_py.cli.usage import Parser, UsageError, check_command, check_options
@@ -111,7 +112,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line, Darknet's own included. Raises UsageError; --help and --version end the process."""
     started = time.monotonic()
     darknet_commands = (form.split()[0] for form in FORMS)
-    words = _json_without_file(translate(complete(argv, {*COMMANDS, *darknet_commands})))
+    words = name_standard_output(translate(complete(argv, {*COMMANDS, *darknet_commands})))
     parser = make_parser(words)
     chosen = _command_of(words)
     check_command(chosen, COMMANDS, parser.format_usage().strip())
@@ -147,15 +148,6 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 def _command_of(words: Sequence[str]) -> str | None:
     return next((word for word in words if not word.startswith("-")), None)
-
-
-def _json_without_file(words: Sequence[str]) -> list[str]:
-    """`--json` takes the next word only if it is a file name ending in .json; otherwise it means standard output."""
-    following = [*words, ""][1:]
-    return [
-        "--json=-" if word == "--json" and not after.endswith(".json") else word
-        for word, after in zip(words, following, strict=False)
-    ]
 
 
 class _LevelPrefix(logging.Formatter):

@@ -10,7 +10,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from darknet_py.cli.common import darknet_argument, json_argument, output_file, output_folder, positive, write_json
+from darknet_py.cli.common import (
+    check_one_stdout,
+    darknet_argument,
+    json_argument,
+    message_stream,
+    output_file,
+    output_file_or_stdout,
+    output_folder,
+    positive,
+    write_json,
+    write_text,
+)
 from darknet_py.cli.darknet_output import anchor_lines, counter_line
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
@@ -42,9 +53,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--write",
-        type=output_file,
+        type=output_file_or_stdout,
         metavar="OUT.cfg",
-        help="write the cfg with the new anchors, everything else unchanged",
+        help="write the cfg with the new anchors, everything else unchanged; - is stdout",
     )
     parser.add_argument(
         "--out",
@@ -65,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "without CFG, --clusters, --width and --height are required, and --write and --masks are not allowed"
         )
+    check_one_stdout(args.write, args.json)
     if args.plot:
         check_plot_path(args.plot)
     data = open_dataset(args.data)
@@ -88,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
     files = [str(make_folder(args.out) / "anchors.txt")]
     write_atomically(files[0], clustering.format_anchors(new, input_size[0]).encode())
     if graph and args.write:
-        write_atomically(args.write, _cfg_with_anchors(graph, args.write, heads, new, masks, input_size[0]))
-        files.append(args.write)
+        write_text(args.write, _cfg_with_anchors(graph, args.write, heads, new, masks, input_size[0]))
+        files += [args.write] if args.write != "-" else []
     if args.plot:
         name = Path(args.cfg or data.path).name
         title = f"{name}, {input_size[0]} × {input_size[1]}: new anchors"
@@ -111,25 +123,27 @@ def run(args: argparse.Namespace) -> int:
     if args.darknet or args.json == "-":
         return 0
     skipped = f", {counted(len(boxes.problems), 'label')} missing or wrong (see check)" if boxes.problems else ""
-    found = f"{counted(len(sizes), 'box')} of {counted(boxes.images, 'image')}"
-    print(f"{found}, input {input_size[0]} x {input_size[1]}{skipped}")
-    print(f"counters_per_class = {', '.join(map(str, boxes.counts.tolist()))}\n")
+    lines = [
+        f"{counted(len(sizes), 'box')} of {counted(boxes.images, 'image')}, "
+        f"input {input_size[0]} x {input_size[1]}{skipped}",
+        f"counters_per_class = {', '.join(map(str, boxes.counts.tolist()))}\n",
+    ]
     for name, (anchors, quality) in anchor_sets.items():
-        print(f"{name}  average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}")
-        print(f"     anchors = {clustering.format_anchors(anchors, input_size[0])}")
+        lines.append(f"{name}  average IoU {quality.average_iou:.2%}, recall at IoU 0.5 {quality.recall:.2%}")
+        lines.append(f"     anchors = {clustering.format_anchors(anchors, input_size[0])}")
     if heads:
-        print("\n".join(["", *_table(heads, masks, by_size, new, fit)]))
-    print(f"\nwrote {', '.join(files)}")
+        lines += ["", *_table(heads, masks, by_size, new, fit)]
+    print("\n".join([*lines, f"\nwrote {', '.join(files)}"]), file=message_stream(args.write))
     return 0
 
 
 def _cfg_with_anchors(
     graph: Graph, path: str, heads: list[HeadAnchors], new: Sizes, masks: list[list[int]], width: int
-) -> bytes:
+) -> str:
     """The cfg with the anchors. The graph is built first, so that an invalid cfg is never written."""
     document = replace(set_anchors(graph.document, heads, new, masks, width), path=path)
     build_graph(document)
-    return document.content
+    return document.text
 
 
 def _table(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
 
+from darknet_py.cli.usage import UsageError
 from darknet_py.files import check_output_file, check_output_folder, write_atomically
 
 JsonValue = object  # anything that `json.dumps` takes
@@ -112,27 +116,69 @@ def stb_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# Options whose file may be missing, and how its name ends. Other words after them are arguments of the command.
+OPTIONAL_FILES = {"--json": ".json", "--csv": ".csv"}
+
+
+def name_standard_output(words: Sequence[str]) -> list[str]:
+    """Joins options with an optional file (`OPTIONAL_FILES`) with its name, or with "-" where there is none."""
+    named: list[str] = []
+    for word in words:
+        ending = OPTIONAL_FILES.get(named[-1]) if named else None
+        if ending and (word == "-" or word.endswith(ending)):
+            named[-1] += f"={word}"
+        else:
+            named.append(word)
+    return [f"{word}=-" if word in OPTIONAL_FILES else word for word in named]
+
+
 def json_argument(
     parser: argparse._ActionsContainer, help: str = "write the result as JSON to FILE.json (default: stdout)"
 ) -> None:
     """--json [FILE], for `write_json`."""
-    parser.add_argument(
-        "--json",
-        type=output_file,
-        metavar="FILE",
-        nargs="?",
-        const="-",
-        help=help,
-    )
+    _optional_file_argument(parser, "--json", help)
+
+
+def csv_argument(parser: argparse._ActionsContainer, help: str) -> None:
+    """--csv [FILE], for `write_csv`."""
+    _optional_file_argument(parser, "--csv", f"{help} to FILE.csv (default: stdout)")
+
+
+def _optional_file_argument(parser: argparse._ActionsContainer, option: str, help: str) -> None:
+    parser.add_argument(option, type=output_file_or_stdout, metavar="FILE", nargs="?", const="-", help=help)
 
 
 def write_json(target: str, value: JsonValue) -> None:
     """Writes JSON to a file, or to standard output where `target` is "-"."""
-    text = json.dumps(value, indent=1)
+    write_text(target, json.dumps(value, indent=1) + "\n")
+
+
+def write_csv(target: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes a table with the keys of its first row as its header; as `write_text`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(target, text.getvalue())
+
+
+def write_text(target: str, text: str) -> None:
+    """Writes text to a file, or to standard output where `target` is "-"."""
     if target == "-":
-        print(text)
+        print(text, end="")
     else:
-        write_atomically(Path(target), text.encode() + b"\n")
+        write_atomically(target, text.encode("utf-8", "surrogateescape"))  # bytes of a cfg that are not UTF-8
+
+
+def check_one_stdout(*targets: str | None) -> None:
+    """Raises UsageError where several of the files to write are standard output."""
+    if targets.count("-") > 1:
+        raise UsageError("-: expected one file on standard output, got several")
+
+
+def message_stream(*targets: str | None) -> TextIO:
+    """Where to print messages: standard error where one of the files to write is standard output."""
+    return sys.stderr if "-" in targets else sys.stdout
 
 
 def device_or_default(name: str | None) -> str:
@@ -155,27 +201,37 @@ def device(text: str) -> str:
 
 
 def output_file(text: str) -> str:
-    """A file to write, for argparse; "-" is standard output. Raises DataError before any work where it cannot be."""
-    if text != "-":
-        check_output_file(text)
+    """A file to write, for argparse. Raises DataError before any work where it cannot be."""
+    check_output_file(_not_stdout(text))
+    return text
+
+
+def output_file_or_stdout(text: str) -> str:
+    """As `output_file`, for texts; "-" is standard output."""
+    return text if text == "-" else output_file(text)
+
+
+def _not_stdout(text: str) -> str:
+    if text == "-":
+        raise argparse.ArgumentTypeError("expected a name, got - (standard output)")
     return text
 
 
 def output_file_in_new_folder(text: str) -> str:
     """As `output_file`, where the command makes missing folders."""
-    check_output_file(text, makes_folder=True)
+    check_output_file(_not_stdout(text), makes_folder=True)
     return text
 
 
 def output_prefix(text: str) -> str:
     """The start of the names of numbered images, for argparse; as `output_file_in_new_folder`."""
-    check_output_file(f"{text}_00000001.jpg", makes_folder=True)
+    check_output_file(f"{_not_stdout(text)}_00000001.jpg", makes_folder=True)
     return text
 
 
 def output_folder(text: str) -> str:
     """A folder to write to, for argparse. Raises DataError before any work where it cannot be made."""
-    check_output_folder(text)
+    check_output_folder(_not_stdout(text))
     return text
 
 

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +17,16 @@ import torch
 
 from darknet_py.cfg.options import did_you_mean
 from darknet_py.cli.benchmark import random_images, time_in_turns
-from darknet_py.cli.common import device_argument, device_or_default, json_argument, output_file, positive, write_json
+from darknet_py.cli.common import (
+    csv_argument,
+    device_argument,
+    device_or_default,
+    json_argument,
+    output_file,
+    positive,
+    write_csv,
+    write_json,
+)
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DataError
 from darknet_py.files import write_atomically
@@ -99,7 +107,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     form = parser.add_mutually_exclusive_group()
     json_argument(form)
-    form.add_argument("--csv", action="store_true", help="print CSV instead of the table")
+    csv_argument(form, "write a line per network as CSV")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,9 +118,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, [asdict(entry) for entry in entries])
     elif args.csv:
-        writer = csv.DictWriter(sys.stdout, list(asdict(entries[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(entry) for entry in entries)
+        write_csv(args.csv, [asdict(entry) for entry in entries])
     else:
         print(format_table(entries))
     if args.plot:

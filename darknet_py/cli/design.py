@@ -8,11 +8,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from darknet_py.cli.common import output_file, positive
+from darknet_py.cli.common import (
+    output_file_or_stdout,
+    positive,
+    write_text,
+)
 from darknet_py.cli.design_search import check_no_search_options, list_of, search, search_arguments
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DarknetError
-from darknet_py.files import write_atomically
 from darknet_py.zoo.backbones import BACKBONES
 from darknet_py.zoo.csp_transform import to_csp
 from darknet_py.zoo.design import ATTENTIONS, HEADS, NECKS, TOPS, Design
@@ -49,7 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("cfg", metavar="CFG", nargs="?", help="a plain cfg to convert to a cross stage partial one")
     parser.add_argument("--list", action="store_true", help="list backbones, necks and heads")
-    parser.add_argument("--write", type=output_file, metavar="OUT.cfg", help="file to write (default: standard output)")
+    parser.add_argument(
+        "--write", type=output_file_or_stdout, metavar="OUT.cfg", help="file to write (default: standard output)"
+    )
     stage = parser.add_argument_group("stages")
     stage.add_argument("--backbone", metavar="NAME", help="resnet10 … resnext101, darknet53, densenet201, peleenet, …")
     stage.add_argument(
@@ -113,10 +118,7 @@ def run(args: argparse.Namespace) -> int:
         return _search(args)
     check_no_search_options(args)
     text = _converted_cfg(args) if args.cfg else _designed_cfg(args)
-    if args.write:
-        write_atomically(args.write, text.encode())
-    else:
-        sys.stdout.write(text)
+    write_text(args.write or "-", text)
     return 0
 
 

@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         shown = args.show
 
         def report(path: str, found: Detections) -> None:
-            if args.json != "-":
+            if not results.on_stdout:
                 summary = f"{path}: {found.visible().summary()}"
                 progress.write("\n".join([path, *box_lines(found, True)]) if args.ext_output else summary)
 

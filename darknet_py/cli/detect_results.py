@@ -21,7 +21,15 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from darknet_py.cli.common import json_argument, output_file, output_folder
+from darknet_py.cli.common import (
+    check_one_stdout,
+    csv_argument,
+    json_argument,
+    message_stream,
+    output_file,
+    output_file_or_stdout,
+    output_folder,
+)
 from darknet_py.cli.shard import Shard, claim_records, merge_lines, release_claim
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
@@ -74,9 +82,12 @@ def result_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-images", "--no-pictures", action="store_true", help="write no images")
     json_argument(parser, "write Darknet's JSON to FILE, or to stdout")
-    parser.add_argument("--csv", type=output_file, metavar="FILE", help="write a table of all boxes, in pixels")
+    csv_argument(parser, "write a table of all boxes, in pixels,")
     parser.add_argument(
-        "--coco", type=output_file, metavar="FILE", help="write a COCO data set: images, categories, annotations"
+        "--coco",
+        type=output_file_or_stdout,
+        metavar="FILE",
+        help="write a COCO data set: images, categories, annotations; - is stdout",
     )
     parser.add_argument(
         "--heat-map", type=output_file, metavar="FILE", help="write where objects were in all images, over the last one"
@@ -133,6 +144,7 @@ class DetectResults:
 
     Attributes:
         pending: The images that are to be searched; with --resume without those that are done.
+        on_stdout: Whether standard output is one of the tables.
 
     Raises:
         DataError: Labels would be replaced, or a file or folder cannot be written.
@@ -144,11 +156,13 @@ class DetectResults:
         self._shard: Shard = args.shard or Shard.of_process()
         self._images = list(images)
         self._tables = Tables(args.json or "", args.csv or "", args.coco or "", args.heat_map or "")
-        self._messages = sys.stderr if "-" in self._tables else sys.stdout
+        self.on_stdout = "-" in self._tables
+        self._messages = message_stream(*self._tables)
         files = [name for name in self._tables if name not in ("", "-")]
         self._target = Path(files[0]) if files else None
         self._partial = self._record_file().with_name(self._record_file().name + _PARTIAL) if self._target else None
-        if self._is_shard and "-" in self._tables:
+        check_one_stdout(*self._tables)
+        if self._is_shard and self.on_stdout:
             raise UsageError("-: expected files, which several processes write together, got standard output")
         self._stems = dict(zip(images, output_stems(images), strict=True))
         self._folders = file_names(names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +20,12 @@ from darknet_py.cli.common import (
     json_argument,
     letter_box_argument,
     max_pixels_argument,
+    message_stream,
     network_arguments,
     output_folder,
     positive,
     stb_argument,
+    write_json,
 )
 from darknet_py.cli.darknet_output import detection_layer_lines, map_lines, recall_lines, top_lines
 from darknet_py.cli.load_network import check_weights
@@ -40,7 +41,7 @@ from darknet_py.evaluation.evaluate import are_training_images, evaluate_on, war
 from darknet_py.evaluation.recall import RecallResult
 from darknet_py.evaluation.report import write_files, write_report, write_results
 from darknet_py.evaluation.types import Ints
-from darknet_py.files import make_folder, write_atomically
+from darknet_py.files import make_folder
 from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.model.load import build
 from darknet_py.model.model_file import read_cfg
@@ -165,32 +166,28 @@ def _run(args: argparse.Namespace, device: str, context: DistContext) -> int:
         _print_as_darknet(args, net, evaluation, data)
     elif args.json != "-":
         print("\n".join(lines(args, size, evaluation)))
-    else:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
+    if args.json:
+        write_json(args.json, report)
     if args.json and args.json != "-":
-        write_atomically(args.json, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
         print(f"\nresult in {args.json}")
     if args.out:
         write_files(args.out, report, evaluation, matrix, data)
-        print(f"\nfiles in {args.out}/", file=sys.stderr if args.json == "-" else sys.stdout)
+        print(f"\nfiles in {args.out}/", file=message_stream(args.json))
     return 0
 
 
 def _print_recall(args: argparse.Namespace, result: RecallResult, evaluation: Evaluation) -> None:
     """The lines of `detector recall`, to standard error as in C; else one line, or JSON."""
-    report = json.dumps({"cfg": args.cfg, "weights": args.weights, **evaluation.to_json()}, ensure_ascii=False)
     if args.darknet:
         print("\n".join(recall_lines(result)), file=sys.stderr)
-    elif args.json == "-":
-        print(report)
-    else:
+    elif args.json != "-":
         print(
             f"{counted(len(result.rows), 'image')}, {counted(result.rows[-1].truths, 'object')}: recall "
             f"{result.recall:.2%}, average IoU {result.average_iou:.2%}, {result.proposals_per_image:.2f} proposals "
             "per image"
         )
-    if args.json and args.json != "-":
-        write_atomically(args.json, report.encode() + b"\n")
+    if args.json:
+        write_json(args.json, {"cfg": args.cfg, "weights": args.weights, **evaluation.to_json()})
 
 
 def _print_as_darknet(args: argparse.Namespace, net: Network, evaluation: Evaluation, data: DataFile | None) -> None:
@@ -318,14 +315,12 @@ def _evaluate_classifier(args: argparse.Namespace, network: Network, context: Di
     if args.out:
         plots = evaluation_plots(f"top-1 {result.top(1):.2%}", result.names, matrix)
         write_report(args.out, report, result.names, matrix, plots)
+    if args.json:
+        write_json(args.json, report)
     if args.darknet:
         print("\n".join(top_lines(result, data.file.top)))
-        return 0
-    if args.json == "-":
-        print(json.dumps(report))
+    if args.darknet or args.json == "-":
         return 0
     loss = "" if result.loss is None else f", loss {result.loss:.4f} per image"
     print(f"{counted(len(result.labels), 'image')}: top-1 {result.top(1):.2%}, top-5 {result.top(5):.2%}{loss}")
-    if args.json:
-        write_atomically(args.json, json.dumps(report).encode() + b"\n")
     return 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
+from collections.abc import Iterator
 
-from darknet_py.cli.common import json_argument, size_arguments, write_json
+from darknet_py.cli.common import csv_argument, json_argument, size_arguments, write_csv, write_json
 from darknet_py.cli.usage import UsageError
 from darknet_py.graph.gradient_paths import paths_dict, paths_table
 from darknet_py.graph.graph import Graph
@@ -33,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     form = parser.add_mutually_exclusive_group()
     json_argument(form)
-    form.add_argument("--csv", action="store_true", help="print one CSV row per layer")
+    csv_argument(form, "write a line per layer as CSV")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         write_json(args.json, _as_json(graphs))
     elif args.csv:
-        _print_csv(graphs)
+        write_csv(args.csv, [row for graph in graphs for row in _csv_rows(graph)])
     else:
         print(profile_table(graphs[0]) if len(graphs) == 1 else comparison_table(graphs[0], graphs[1]))
     return 0
@@ -77,19 +76,13 @@ def _as_json(graphs: list[Graph]) -> dict[str, object]:
     return {"networks": [profile_dict(graph) for graph in graphs], "pairs": lines}
 
 
-def _print_csv(graphs: list[Graph]) -> None:
-    writer = None
-    for graph in graphs:
-        for profile in layer_profiles(graph):
-            node = profile.node
-            values = {
-                "cfg": graph.path,
-                **layer_dict(profile),
-                "sources": " ".join(map(str, node.sources)),
-                "input": "x".join(map(str, reversed(node.inputs[0]))),
-                "output": "x".join(map(str, reversed(node.output))),
-            }
-            if writer is None:
-                writer = csv.DictWriter(sys.stdout, list(values), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(values)
+def _csv_rows(graph: Graph) -> Iterator[dict[str, object]]:
+    for profile in layer_profiles(graph):
+        node = profile.node
+        yield {
+            "cfg": graph.path,
+            **layer_dict(profile),
+            "sources": " ".join(map(str, node.sources)),
+            "input": "x".join(map(str, reversed(node.inputs[0]))),
+            "output": "x".join(map(str, reversed(node.output))),
+        }

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import json
 import sys
 
 from darknet_py.cli import train
-from darknet_py.cli.common import network_arguments, positive
+from darknet_py.cli.common import (
+    network_arguments,
+    positive,
+    write_json,
+)
 from darknet_py.cli.load_network import load_network
 from darknet_py.counted import counted
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text
 from darknet_py.data.text_streams import read_bytes
 from darknet_py.evaluation.text import evaluate_text
-from darknet_py.files import write_atomically
 from darknet_py.inference.generate import check_text_network, generate
 from darknet_py.model.network import Network
 
@@ -46,16 +48,14 @@ def measure(args: argparse.Namespace, network: Network) -> int:
     check_text_network(network)
     text = args.data or str(ensure_synthetic_text().valid)
     result = evaluate_text(network, read_bytes(text, network.graph.input.size))
-    report = json.dumps({"cfg": args.cfg, "weights": args.weights, "text": text, **result.to_json()})
+    if args.json:
+        write_json(args.json, {"cfg": args.cfg, "weights": args.weights, "text": text, **result.to_json()})
     if args.json == "-":
-        print(report)
         return 0
     print(
         f"{counted(result.bytes, 'byte')}: {result.bits:.3f} bits per byte (perplexity {2**result.bits:.3f}), "
         f"likeliest byte right {result.found:.2%}"
     )
-    if args.json:
-        write_atomically(args.json, report.encode() + b"\n")
     return 0
 
 

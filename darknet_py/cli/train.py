@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -22,6 +21,7 @@ from darknet_py.cli.common import (
     output_folder,
     port,
     positive,
+    write_json,
 )
 from darknet_py.cli.darknet_training import END_LINE, DarknetLines
 from darknet_py.cli.usage import UsageError
@@ -187,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
         plan = measured(plan)
     if args.dry_run:
         if plan.context.is_main_process:
-            _write_json(args.json, plan.to_json()) if args.json else print(plan)
+            write_json(args.json, plan.to_json()) if args.json else print(plan)
         return 0
     command = shlex.join(["darknet-py", *args.argv])
     callbacks: list[TrainCallback] = [DarknetLines(plan)] if args.darknet else []
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
     if plan.context.is_main_process:
         if args.darknet:
             _end_as_darknet(result, bool(plan.graph.detection_specs))
-        _write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result, args.darknet)
+        write_json(args.json, _result_json(result)) if args.json else _print_result(plan, result, args.darknet)
     return 0
 
 
@@ -266,15 +266,6 @@ def _print_result(plan: TrainingPlan, result: TrainResult, darknet: bool) -> Non
 
 def _result_json(result: TrainResult) -> dict[str, object]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in result._asdict().items()}
-
-
-def _write_json(target: str, content: dict[str, object]) -> None:
-    """Prints JSON, or writes it to a file."""
-    text = json.dumps(content)
-    if target == "-":
-        print(text)
-    else:
-        write_atomically(target, text.encode() + b"\n")
 
 
 def _interval(text: str) -> bool | int:

@@ -21,6 +21,7 @@ from darknet_py.cli.common import (
     count,
     darknet_argument,
     json_argument,
+    message_stream,
     output_file,
     output_file_in_new_folder,
     output_prefix,
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
                 if args.json:
                     print(json.dumps(entry, ensure_ascii=False), flush=True)
     heat_maps = [path for source in sources if (path := source.save_heat_map())]
-    print(detection.result(heat_maps), file=sys.stderr if args.json == "-" or args.darknet else sys.stdout)
+    print(detection.result(heat_maps), file=sys.stderr if args.darknet else message_stream(args.json))
     return 130 if detection.interrupted and not all(source.frames.live for source in sources) else 0
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from darknet_py.cli.common import json_argument, output_file, positive, write_json
+from darknet_py.cli.common import (
+    json_argument,
+    message_stream,
+    output_file_or_stdout,
+    positive,
+    write_json,
+    write_text,
+)
 from darknet_py.export import weight_tools
 from darknet_py.export.convert import convert
-from darknet_py.files import write_atomically
 from darknet_py.model.model_file import ModelFile
 
 _CHANGES: dict[str, tuple[Callable[[ModelFile], ModelFile], str]] = {
@@ -30,7 +36,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         change = _add(tools, name, summary, "weights", "out")
         if "normalize" in name:
             change.add_argument(
-                "--cfg-out", type=output_file, metavar="FILE", help="write the cfg that fits the new weights"
+                "--cfg-out",
+                type=output_file_or_stdout,
+                metavar="FILE",
+                help="write the cfg that fits the new weights; - is stdout",
             )
     _add(tools, "oneoff", "put a classifier's class filters into a detector's head", "weights", "out")
     json_argument(_add(tools, "statistics", "print mean, variance and range of every array", "weights"))
@@ -50,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
         change, _ = _CHANGES[args.tool]
         model = change(ModelFile.read(args.cfg, args.weights))
     model.write(args.out)
-    print(f"wrote {args.out}")
-    if "cfg_out" in args and args.cfg_out:
-        write_atomically(args.cfg_out, model.graph.document.content)
-        print(f"wrote {args.cfg_out}")
+    cfg_out = vars(args).get("cfg_out")
+    print(f"wrote {args.out}", file=message_stream(cfg_out))
+    if cfg_out:
+        write_text(cfg_out, model.graph.document.text)
+        print(f"wrote {cfg_out}", file=message_stream(cfg_out))
     return 0
 
 

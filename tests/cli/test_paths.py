@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 
 import darknet_py
 from darknet_py.cli import COMMANDS, main, make_parser
+from darknet_py.cli.common import OPTIONAL_FILES, name_standard_output, output_file_or_stdout
+from darknet_py.graph.graph import parse_text
 
 CFG = (
     "[net]\nwidth=32\nheight=32\nchannels=3\nmax_batches=1\n[convolutional]\nfilters=7\nsize=1\nstride=8\n"
@@ -143,3 +147,82 @@ def test_what_is_not_permitted(
     for option in ("--json=a.json", "--out=full", "--out=full/new/x"):
         assert main(["detect", *WORKING["detect"].split(), option]) == 1
         assert capsys.readouterr().err.strip().endswith("Permission denied")
+
+
+def standard_output_options() -> list[str]:
+    """Each command with an option of its that writes a text, which "-" prints."""
+    return [
+        f"{command} {max(action.option_strings, key=len)}"
+        for command in WORKING
+        for action in options(command)
+        if action.type is output_file_or_stdout
+    ]
+
+
+def test_options_that_take_standard_output() -> None:
+    found = standard_output_options()
+    others = {"design --write", "anchors --write", "weights denormalize --cfg-out", "detect --coco"}
+    assert {"detect --csv", "info --csv", "compare --csv", *others} <= set(found)
+    assert len([option for option in found if option.endswith(" --json")]) >= 12
+
+
+@pytest.mark.parametrize("option", standard_output_options())
+def test_a_hyphen_is_standard_output(option: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json -` prints what `--json` and `--json=-` print, and nothing else reaches standard output."""
+    command, _, name = option.rpartition(" ")
+    words = [*command.split(), *WORKING[command].split()]
+    printed = []
+    for given in ([name, "-"], [f"{name}=-"], *([[name]] if name in OPTIONAL_FILES else [])):
+        assert main([*words, *given]) == 0, capsys.readouterr().err
+        printed.append(capsys.readouterr().out)
+        assert not Path("-").exists()
+        shutil.rmtree("new", ignore_errors=True)  # `data` expects a new folder
+    for text in printed:
+        if name in ("--json", "--coco") and command != "video":
+            json.loads(text)
+        elif name == "--json":
+            assert [json.loads(line)["frame_id"] for line in text.splitlines()] == [1]
+        elif name == "--csv":
+            assert len({line.count(",") for line in text.splitlines()}) == 1
+        else:
+            parse_text(text)
+
+
+@pytest.mark.parametrize("line", ["detect --json - --csv -", "detect --json --coco -", "anchors --write - --json -"])
+def test_one_file_on_standard_output(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *more = line.split()
+    assert main([command, *WORKING[command].split(), *more]) == 2
+    assert "expected one file on standard output, got several" in capsys.readouterr().err
+
+
+def test_a_hyphen_where_no_text_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = {
+        "detect": ["--out", "--crops", "--heat-map"],
+        "video": ["--out", "--images", "--heat-map"],
+        "compare": ["--plot"],
+        "anchors": ["--plot", "--out"],
+        "check": ["--out"],
+    }
+    for command, names in lines.items():
+        for name in names:
+            assert main([command, *WORKING[command].split(), name, "-"]) == 2
+            assert "expected a name, got - (standard output)" in capsys.readouterr().err
+    for line in ("graph a.cfg -", "convert a.cfg a.weights -", "data a.data - --to coco"):
+        assert main(line.split()) == 2
+        assert "expected a name, got - (standard output)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("detect a.cfg --json a.jpg", "detect a.cfg --json=- a.jpg"),
+        ("detect a.cfg a.jpg --json", "detect a.cfg a.jpg --json=-"),
+        ("detect a.cfg --json - a.jpg", "detect a.cfg --json=- a.jpg"),
+        ("detect a.cfg - --json --csv b.csv", "detect a.cfg - --json=- --csv=b.csv"),
+        ("detect a.cfg --json b.json --csv --out c", "detect a.cfg --json=b.json --csv=- --out c"),
+        ("detect a.cfg --json=b.txt a.jpg", "detect a.cfg --json=b.txt a.jpg"),
+        ("info a.cfg --csv b.cfg", "info a.cfg --csv=- b.cfg"),
+    ],
+)
+def test_the_file_of_an_option_may_be_missing(words: str, named: str) -> None:
+    assert name_standard_output(words.split()) == named.split()
