@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,17 @@ def max_pixels_argument(parser: argparse.ArgumentParser, default: int | None = N
     """--max-pixels, which `cli.main` puts into the environment for `data.images.max_pixels`, whose default None is."""
     text = f"refuse larger images (default: {default or 178_956_970})"
     parser.add_argument("--max-pixels", type=positive, default=default, metavar="N", help=text)
+
+
+def rank_timeout_argument(parser: argparse.ArgumentParser) -> None:
+    """--rank-timeout, for `joined_processes`."""
+    parser.add_argument(
+        "--rank-timeout",
+        type=positive_seconds,
+        default=120,
+        metavar="S",
+        help="torchrun: seconds without a sign of life after which another process is given up (default: 120)",
+    )
 
 
 def amp_argument(parser: argparse.ArgumentParser) -> None:
@@ -288,6 +300,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def positive_seconds(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
 def port(text: str) -> int:
     """A port of TCP, for argparse; 0 takes a free one."""
     number = int(text)
@@ -306,6 +326,7 @@ _TYPE_NAMES: dict[Callable[[str], int | float | str | tuple[int | str, float]], 
     class_threshold: "CLASS=T",
     fraction_or_auto: "number or auto",
     seconds: "number",
+    positive_seconds: "number",
 }
 for _function, _name in _TYPE_NAMES.items():
     _function.__name__ = _name

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from darknet_py.cli.common import (
     max_pixels_argument,
     network_arguments,
     positive,
+    rank_timeout_argument,
     stb_argument,
 )
 from darknet_py.cli.darknet_output import box_lines, detection_layer_lines, json_text
@@ -49,6 +51,7 @@ from darknet_py.inference.detect import DetectOptions, detect
 from darknet_py.inference.detect_files import MAX_THREADS, detect_files
 from darknet_py.inference.detections import Detections, JsonFrame, class_number
 from darknet_py.model.network import Network
+from darknet_py.training.distributed import joined_processes
 from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
 
@@ -64,6 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     stb_argument(parser)
     max_pixels_argument(parser)
+    rank_timeout_argument(parser)
     parser.add_argument("--ext-output", action="store_true", help="print the pixel coordinates of each box")
     darknet_argument(parser, "`detector test` prints, and write its predictions.jpg instead of --out")
 
@@ -117,7 +121,12 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 where an image could not be read."""
+    """1 where an image could not be read. The processes of torchrun wait for each other, unless --shard is given."""
+    with nullcontext() if args.shard else joined_processes(args.rank_timeout, "--resume continues from the records"):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.show:
         check_window()
     net = load_detector(args)

@@ -24,6 +24,7 @@ from darknet_py.cli.common import (
     network_arguments,
     output_folder,
     positive,
+    rank_timeout_argument,
     stb_argument,
     write_json,
 )
@@ -92,6 +93,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     letter_box_argument(parser)
     stb_argument(parser)
     max_pixels_argument(parser)
+    rank_timeout_argument(parser)
     darknet_argument(parser, "`detector map` prints; with --protocol coco write the result files of `detector valid`")
     parser.add_argument(
         "--results-name",
@@ -107,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if not context.is_main_process:  # which says and writes everything for all
         logging.getLogger("darknet_py").setLevel(logging.ERROR)
     device = device_or_default(args.device)
-    with process_group(context, torch.device(device), "start it again"):
+    with process_group(context, torch.device(device), "start it again", args.rank_timeout):
         return _run(args, device, context)
 
 

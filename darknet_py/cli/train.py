@@ -21,6 +21,7 @@ from darknet_py.cli.common import (
     output_folder,
     port,
     positive,
+    rank_timeout_argument,
     write_json,
 )
 from darknet_py.cli.darknet_training import END_LINE, DarknetLines
@@ -28,6 +29,7 @@ from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.files import write_atomically
 from darknet_py.training.callbacks import TrainCallback
+from darknet_py.training.distributed import joined_processes
 from darknet_py.training.duration import parse_duration
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.session import measured
@@ -130,6 +132,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     max_pixels_argument(parser)
     parser.add_argument("--bn-momentum", type=float, metavar="X", help="momentum of batch norm's running statistics")
+    rank_timeout_argument(parser)
     parser.add_argument("--sync-bn", action="store_true", help="batch norm over all processes (torchrun)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--save-every", type=positive, metavar="N", help="NAME_last every N iterations (default: 100)")
@@ -181,6 +184,11 @@ def net_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, or prints the plan."""
+    with joined_processes(args.rank_timeout):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     # Importing torch, which parsing did, takes seconds on a busy machine; `--time` counts them.
     plan = replace(TrainingPlan.create(*plan_arguments(args)), started=args.started)
     if plan.options.time or args.dry_run or not args.quiet:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from darknet_py.training.callbacks import TrainCallback
+from darknet_py.training.distributed import joined_processes
 from darknet_py.training.plan import TrainingPlan
 from darknet_py.training.session import measured, run
 from darknet_py.training.train_options import NetOverrides, NetValue, TrainOptions, given_overrides
@@ -55,6 +56,7 @@ def train(
     tensorboard: bool = False,
     quiet: bool = False,
     skip_bad_labels: bool = False,
+    rank_timeout: float = 120,
     callbacks: Sequence[TrainCallback] = (),
     width: int | None = None,
     height: int | None = None,
@@ -118,6 +120,8 @@ def train(
         tensorboard: Write NAME_tensorboard too (extra `tensorboard`).
         quiet: Log nothing and show no progress bar.
         skip_bad_labels: List wrong label rows and train without them.
+        rank_timeout: Seconds without a sign of life after which another process of `torchrun` is given up: this one
+            ends then, with a line and exit code 1.
         callbacks: What is told about iterations and evaluations, see `TrainCallback`.
         width: Input width, instead of the cfg's; likewise the other keys of `[net]` that follow.
         height: Input height.
@@ -176,6 +180,7 @@ def train(
         tensorboard=tensorboard,
         quiet=quiet,
         skip_bad_labels=skip_bad_labels,
+        rank_timeout=rank_timeout,
     )
     overrides = given_overrides(
         {
@@ -195,8 +200,9 @@ def train(
             **cast("Mapping[str, NetValue]", net),
         }
     )
-    plan = TrainingPlan.create(cfg, data, weights, options, overrides)
-    return run(plan if quiet and not options.time else measured(plan), callbacks, command=call)
+    with joined_processes(rank_timeout):
+        plan = TrainingPlan.create(cfg, data, weights, options, overrides)
+        return run(plan if quiet and not options.time else measured(plan), callbacks, command=call)
 
 
 def _call(values: Mapping[str, object]) -> str:

@@ -7,11 +7,8 @@ over images, so gradients are summed over processes, where DistributedDataParall
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import os
-import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -20,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from darknet_py.cfg.net import NetSpec
@@ -29,10 +25,12 @@ from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer
 from darknet_py.model.network import LossReport, Network
+from darknet_py.training.peers import TIMEOUT, PeerWatch, watch_peers
 
-_ADVICE = "--resume continues from the last checkpoint (torchrun --max-restarts=N does so by itself)"
-_PR_SET_PDEATHSIG = 1
-_TIMEOUT = timedelta(hours=1)  # the others wait while the main process saves, draws and writes
+ADVICE = "--resume continues from the last checkpoint (torchrun --max-restarts=N does so by itself)"
+# For a process that answers but does not get on. The others wait while one of them measures, saves or draws, or is
+# slower; whether it is alive at all, `peers` looks.
+_STUCK = timedelta(hours=6)
 # What keeps DistributedDataParallel from broadcasting running statistics; the name is new in torch 2.13.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
@@ -107,11 +105,23 @@ def split_batch(net: NetSpec, context: DistContext) -> LocalBatch:
     return LocalBatch(local_images // images, images)
 
 
+def joined_processes(timeout: float, advice: str = ADVICE) -> AbstractContextManager[PeerWatch | None]:
+    """Meets the processes that `torchrun` started with this one, and watches them; see `watch_peers`."""
+    context = DistContext.from_environment()
+    return watch_peers(context.rank, context.size, timeout, advice)
+
+
 @contextmanager
-def process_group(context: DistContext, device: torch.device, advice: str = _ADVICE) -> Iterator[None]:
+def process_group(
+    context: DistContext, device: torch.device, advice: str = ADVICE, timeout: float = TIMEOUT
+) -> Iterator[None]:
     """Joins the processes that `torchrun` started; does nothing for a single process.
 
-    advice: What to do when another one ends.
+    Args:
+        context: This process among the others.
+        device: What it computes on.
+        advice: What to do when another one ends.
+        timeout: As of `watch_peers`, which may be entered already.
 
     Raises:
         TrainError: Another process ended.
@@ -121,27 +131,32 @@ def process_group(context: DistContext, device: torch.device, advice: str = _ADV
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        end_with_parent()
     joins = not dist.is_initialized()
-    if joins:
-        store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # torchrun keeps one store over its restarts, with the addresses of processes that have ended
-            # (pytorch/pytorch#135712).
-            restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = dist.distributed_c10d.PrefixStore(f"start {restart}", store)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in ("gloo", "NCCL")):
-            raise
-        raise TrainError(f"rank {context.rank}: a peer process terminated unexpectedly; {advice}") from error
-    finally:
+    with watch_peers(context.rank, context.size, timeout, advice) as watch:
         if joins:
-            dist.destroy_process_group()
+            assert watch is not None  # there are several processes
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=watch.group_store(_STUCK),
+                rank=context.rank,
+                world_size=context.size,
+                timeout=_STUCK,
+            )
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and not any(word in str(error) for word in ("gloo", "NCCL")):
+                raise
+            raise TrainError(f"rank {context.rank}: {_reason(error)}; {advice}") from error
+        finally:
+            if joins:
+                dist.destroy_process_group()
+
+
+def _reason(error: RuntimeError) -> str:
+    if "imed out" in str(error):
+        return f"no peer process has got on for {_STUCK.total_seconds() / 3600:g} hours"
+    return "a peer process terminated unexpectedly"
 
 
 def check_same(context: DistContext, values: Mapping[str, object]) -> None:
@@ -159,16 +174,6 @@ def check_same(context: DistContext, values: Mapping[str, object]) -> None:
         for name, expected in found[0].items():
             if others.get(name) != expected:
                 raise TrainError(f"rank {rank}: {name}: expected {expected}, as rank 0 has, got {others.get(name)}")
-
-
-def end_with_parent() -> None:
-    """Lets the system kill this process when its parent ends (Linux).
-
-    A rank would train on without its agent, beside the ranks that a new agent starts, and write the same files. What it
-    leaves is whole at any time.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class LossModule(nn.Module):

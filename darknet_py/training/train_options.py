@@ -16,6 +16,7 @@ from darknet_py.errors import TrainError
 from darknet_py.graph.graph import Graph, build_graph
 from darknet_py.layers.base import DetectionHeadSpec
 from darknet_py.training.duration import parse_duration
+from darknet_py.training.peers import TIMEOUT
 
 NetValue = bool | int | float | str | Sequence[int] | Sequence[float]
 
@@ -73,6 +74,7 @@ class TrainOptions:
         tensorboard: Write NAME_tensorboard too.
         quiet: Log nothing and show no progress bar.
         skip_bad_labels: List wrong label rows and train without them.
+        rank_timeout: Seconds without a sign of life after which another process of `torchrun` is given up.
 
     Raises:
         TrainError: A value is out of range.
@@ -111,12 +113,15 @@ class TrainOptions:
     tensorboard: bool = False
     quiet: bool = False
     skip_bad_labels: bool = False
+    rank_timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
         if self.amp not in (None, "bf16", "fp16", FLOAT32):
             raise TrainError(f"amp: expected bf16 or fp16 (or fp32 for neither), got {self.amp!r}")
         if self.bn_momentum is not None and not 0 < self.bn_momentum <= 1:
             raise TrainError(f"bn_momentum: expected a number above 0 and up to 1, got {self.bn_momentum}")
+        if not 0 < self.rank_timeout < math.inf:
+            raise TrainError(f"rank_timeout: expected more than 0 seconds, got {self.rank_timeout}")
         if self.points < 0 or self.points == 1:
             raise TrainError(f"points: expected 0 or at least 2, got {self.points}")
         if self.recipe not in (None, *RECIPES):

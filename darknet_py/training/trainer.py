@@ -169,7 +169,7 @@ class Trainer:
         """
         plan = self.plan
         with (
-            process_group(plan.context, plan.device),
+            process_group(plan.context, plan.device, timeout=plan.options.rank_timeout),
             closing(self.train_step),
             closing(self.log),
             self._lock() as lock,

@@ -19,6 +19,7 @@ from darknet_py.data.images import load_image
 from darknet_py.data.labels import find_labels, load_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.inference.detections import Detections
+from tests.ranks import finish_ranks, start_ranks
 
 CFG = (
     "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\nsize=1\nstride=8\n"
@@ -42,10 +43,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def words(*options: str) -> list[str]:
+    return ["detect", "x.cfg", "photos", "--weights", "x.weights", "--names", "x.names", "--thresh", "0.3", *options]
+
+
 def run(*options: str) -> int:
-    return main(
-        ["detect", "x.cfg", "photos", "--weights", "x.weights", "--names", "x.names", "--thresh", "0.3", *options]
-    )
+    return main(words(*options))
 
 
 def expected() -> list[Detections]:
@@ -277,9 +280,9 @@ def test_processes_of_torchrun_share_the_images(folder: Path, monkeypatch: pytes
     assert run(*_TABLES) == 0
     whole = tables()
     Path("a.json").unlink()
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    for rank in range(4):
-        monkeypatch.setenv("RANK", str(rank))
-        assert run(*_TABLES) == 0
+    said = folder / "said.txt"
+    assert finish_ranks(start_ranks([words(*_TABLES)] * 4, said)) == [0] * 4, said.read_text()
     assert tables() == whole
-    assert run("--json", "-") == 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert run(*_TABLES) == 1  # without the address that torchrun sets
+    assert run("--json", "-", "--shard", "1/4") == 2

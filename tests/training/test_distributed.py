@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ import pytest
 import torch
 
 import darknet_py
-from darknet_py.cli import main
 from darknet_py.data.datafile import DataFile
 from darknet_py.data.dataset import DetectionDataset
 from darknet_py.graph.graph import parse_text
@@ -29,14 +25,13 @@ from darknet_py.training.distributed import DistContext, LocalBatch, layers_with
 from darknet_py.training.tasks.detection_task import DetectionTask
 from darknet_py.training.train_options import TrainOptions
 from darknet_py.training.train_step import TrainStep
+from tests.ranks import finish_ranks, start_ranks
 from tests.training.conftest import CFG
 from tests.training.tasks.test_classification_task import CFG as CLASSIFIER
 
 NORMED = CFG.replace("[dropout]\nprobability=.3\n", "").replace("random=1", "random=0")
 PLAIN = NORMED.replace("batch_normalize=1\n", "")
 AVERAGED = PLAIN.replace("decay=", "ema_alpha=.7\ndecay=")
-STARTER = multiprocessing.get_context("forkserver")
-STARTER.set_forkserver_preload(["darknet_py.training.trainer"])
 
 
 def arguments(cfg: Path, data: Path, out: Path, *options: str) -> list[str]:
@@ -47,10 +42,7 @@ def arguments(cfg: Path, data: Path, out: Path, *options: str) -> list[str]:
 def together(cfg: Path, data: Path, out: Path, *options: str) -> str:
     """Trains with two processes, as torchrun starts them, and returns what they said."""
     said, team = start(cfg, data, out, *options)
-    for process in team:
-        process.join(60)
-        process.kill()
-    assert [process.exitcode for process in team] == [0, 0], said.read_text()
+    assert finish_ranks(team) == [0, 0], said.read_text()
     return said.read_text()
 
 
@@ -62,27 +54,9 @@ def start(
     first: Callable[[], None] | None = None,
     of_second: tuple[str, ...] = (),
 ) -> tuple[Path, list[Any]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     said = out.parent / f"{out.name}.txt"
     argv = arguments(cfg, data, out, *options)
-    commands = argv, [*argv, *of_second]
-    team = [STARTER.Process(target=member, args=(rank, port, commands[rank], said, first)) for rank in range(2)]
-    for process in team:
-        process.start()
-    return said, team
-
-
-def member(rank: int, port: int, argv: list[str], said: Path, first: Callable[[], None] | None) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
-    torch.set_num_threads(1)
-    if first:
-        first()
-    with said.open("a", 1) as file, redirect_stdout(file), redirect_stderr(file):
-        status = main(argv)
-    sys.exit(status)
+    return said, start_ranks([argv, [*argv, *of_second]], said, first)
 
 
 def die_once() -> None:
@@ -134,10 +108,7 @@ def test_processes_that_differ_are_refused(shapes: Path, tmp_path: Path) -> None
         (("--limit", "8"), "rank 1: data: expected 16 and 4 images ("),
     ):
         said, team = start(cfg, shapes, tmp_path / options[0], "--max-batches", "2", of_second=options)
-        for process in team:
-            process.join(60)
-            process.kill()
-        assert [process.exitcode for process in team] == [1, 1], said.read_text()
+        assert finish_ranks(team) == [1, 1], said.read_text()
         assert said.read_text().count(expected) == 2
 
 
@@ -186,9 +157,7 @@ def test_a_killed_process_ends_the_other_and_resume_goes_on(shapes: Path, tmp_pa
     together(cfg, shapes, tmp_path / "whole", *options)
     out = tmp_path / "out"
     said, team = start(cfg, shapes, out, *options, first=die_once)
-    for process in team:
-        process.join(60)
-    assert [process.exitcode for process in team] == [1, -signal.SIGKILL]
+    assert finish_ranks(team) == [1, -signal.SIGKILL]
     assert (
         "rank 0: a peer process terminated unexpectedly; --resume continues from the last checkpoint"
         in said.read_text()
@@ -290,7 +259,7 @@ def test_the_layers_that_get_no_gradient_are_known(body: str, idle: list[int]) -
 
 RANK = """
 import time
-from darknet_py.training.distributed import end_with_parent
+from darknet_py.training.peers import end_with_parent
 end_with_parent()
 print("ready", flush=True)
 time.sleep(600)
