@@ -6,23 +6,24 @@ import argparse
 import re
 from pathlib import Path
 
-from darknet_py.cli.common import network_arguments, output_file
-from darknet_py.cli.load_network import load_network
+from darknet_py.cli.common import device_or_default, network_arguments, output_file
+from darknet_py.cli.load_network import read_model
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.data.images import load_image
 from darknet_py.files import write_atomically
 from darknet_py.inference.detect import prepare
-from darknet_py.model.load import read_graph
+from darknet_py.model.load import build, read_graph
 from darknet_py.optional import require
-from darknet_py.view.graph_maps import NOTE, activation_maps
+from darknet_py.view.graph_maps import activation_maps
 from darknet_py.view.graph_page import page
 from darknet_py.view.graph_png import png
 from darknet_py.view.graph_svg import SvgFile, svg_file
+from darknet_py.view.graph_values import weight_views
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    network_arguments(parser, "weights for --image")
+    network_arguments(parser, "HTML: weights, which the page shows")
     parser.add_argument(
         "out", type=output_file, metavar="OUT", nargs="?", help="output file, .html, .svg or .png (default: NAME.html)"
     )
@@ -60,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{out}: --layers draws an .svg or .png; a page shows the whole network")
     if suffix != ".html" and args.image:
         raise UsageError(f"{out}: --image needs a page (.html)")
-    if args.weights and not args.image:
-        raise UsageError("--weights needs --image: weights only matter for activation maps")
+    if suffix != ".html" and args.weights:
+        raise UsageError(f"{out}: --weights needs a page (.html)")
     if suffix == ".png":
         require("resvg_py", "png", "PNG images of a network")
         args.theme = "light" if args.theme == "auto" else args.theme
@@ -75,14 +76,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace) -> str:
+    model = read_model(args, needs_weights=bool(args.weights))  # of random ones the page says so
+    weights = weight_views(model)
     if not args.image:
-        return page(read_graph(args.cfg, width=args.width, height=args.height))
-    net = load_network(args, needs_weights=bool(args.weights))  # of random ones the page says so
+        return page(model.graph, weights=weights)
+    net = build(model, device_or_default(args.device), random_weights=args.random_weights)
     maps = activation_maps(net, prepare(net.graph, load_image(args.image, net.graph.net.channels)))
-    note = NOTE
     if net.loaded_layers < len(net.layers):
-        note += f" The weights{f' from layer {net.loaded_layers} on' if net.loaded_layers else ''} are random."
-    return page(net.graph, maps.images, maps.tile, note)
+        after = f" from layer {net.loaded_layers} on" if net.loaded_layers else ""
+        maps = maps._replace(note=f"{maps.note} The weights{after} are random.")
+    return page(model.graph, maps, weights)
 
 
 def _diagram(args: argparse.Namespace) -> SvgFile:

@@ -101,7 +101,24 @@ class UsageError(DarknetError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would end the process."""
+    """Raises UsageError where argparse would end the process; options may stand between positional arguments.
+
+    argparse gives an optional positional argument its default where an option comes before it, and then refuses it, as
+    OUT in `graph CFG --weights FILE OUT`.
+    """
+
+    _intermixed = False  # whether `parse_known_intermixed_args`, which calls `parse_known_args`, is running
+
+    def parse_known_args(  # type: ignore[override]  # its overloads are those of the namespace's type
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if self._subparsers or self._intermixed:
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, self.format_usage().strip())

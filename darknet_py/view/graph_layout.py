@@ -6,7 +6,7 @@ draw one: a row per resolution, layers that change it between the rows, time fro
 down, a top-down path up, a bottom-up path down again, and the heads stand at the right.
 
 Pixels depend on which blocks are open, and the page opens and closes them without Python. So a block's `Plan` holds
-formulas over the sizes of its children: `Plan.place` evaluates them here, `place` in graph_page.js does so in the page.
+formulas over the sizes of its children: `Plan.place` evaluates them here, `place` in graph_canvas.js in the page.
 An item's axis is the lines that edges enter and leave it by: x of its main column, y of its middle (closed) or header.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from darknet_py.view.graph_values import ValuesView, values_view
 
 if TYPE_CHECKING:
     from darknet_py.model.network import Network
@@ -26,10 +29,15 @@ _QUALITY = 82
 
 
 class Maps(NamedTuple):
-    """images: layer (-1: the input) → data URI. tile: width and height of one tile in pixels."""
+    """What the layers gave for an image, by their numbers (-1: the input).
 
-    images: dict[int, str]
+    images: data URIs. tile: width and height of one tile in pixels. values: histograms. note: what the images show.
+    """
+
+    images: Mapping[int, str]
     tile: tuple[int, int]
+    values: Mapping[int, ValuesView]
+    note: str = NOTE
 
 
 def activation_maps(net: Network, image: Tensor) -> Maps:
@@ -47,19 +55,23 @@ def activation_maps(net: Network, image: Tensor) -> Maps:
     height, width = image.shape[1:]
     tile = (_TILE, min(max(round(_TILE * height / max(width, 1)), _TILE // 2), 2 * _TILE))
     images = {-1: _encoded(_input(image, tile))}
+    values = {-1: values_view("input", image)}
+
+    def draw(index: int, output: Tensor) -> None:
+        images[index] = _encoded(_output(output, tile))
+        values[index] = values_view("activations", output)
+
     hooks = [
-        layer.register_forward_hook(lambda module, inputs, output, index=index: images.update(
-            {index: _encoded(_output(output[0], tile))}
-        ))
+        layer.register_forward_hook(lambda module, inputs, output, index=index: draw(index, output[0]))
         for index, layer in enumerate(net.layers)
-    ]  # fmt: skip
+    ]
     try:
         with torch.inference_mode():
             net(image[None].to(net.device))
     finally:
         for hook in hooks:
             hook.remove()
-    return Maps(images, tile)
+    return Maps(images, tile, values)
 
 
 def _input(image: Tensor, tile: tuple[int, int]) -> Pixels:

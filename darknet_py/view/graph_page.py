@@ -1,7 +1,9 @@
 """The graph of a network as one HTML file that needs nothing else: no server, no network, no library.
 
-The diagram is in the file as SVG, so that it is there before any script runs; `graph_page.js` does the rest, and
-`graph_paths.js` draws gradient paths.
+The diagram is in the file as SVG, so that it is there before any script runs. The scripts do the rest:
+`graph_canvas.js` opens, moves and zooms, `graph_panel.js` and `graph_values.js` describe the picked layer,
+`graph_paths.js` draws gradient paths, `graph_export.js` saves the diagram, and `graph_page.js` is what users do: pick,
+search, keys.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import NetworkProfile, network_profile
 from darknet_py.view import graph_labels as labels
 from darknet_py.view.graph_layout import Plan, Sum, name, place
+from darknet_py.view.graph_maps import Maps
 from darknet_py.view.graph_svg import Diagram, Drawing, render
 from darknet_py.view.graph_tree import INPUT, Block, blocks, category, leaves
+from darknet_py.view.graph_values import ValuesView
 
 _LEGEND = (
     ("convolution", "conv"),
@@ -30,14 +34,13 @@ _LEGEND = (
 )
 
 
-def page(graph: Graph, maps: Mapping[int, str] | None = None, tile: tuple[int, int] = (1, 1), note: str = "") -> str:
+def page(graph: Graph, maps: Maps | None = None, weights: Mapping[int, list[ValuesView]] | None = None) -> str:
     """The text of the HTML file.
 
     Args:
         graph: The network.
-        maps: Layer (-1: the input) → image of its activations as a data URI, see `graph_maps`.
-        tile: Width and height of the first tile of each image, in pixels.
-        note: What the images show.
+        maps: The activations of each layer for an image, see `graph_maps`.
+        weights: The arrays of each layer, see `graph_values`.
     """
     diagram = Diagram(graph)
     opened = {diagram.tree.root}
@@ -46,17 +49,16 @@ def page(graph: Graph, maps: Mapping[int, str] | None = None, tile: tuple[int, i
     facts = _facts(graph, total)
     return render(
         "graph_page.html.jinja",
-        model=_model(diagram, total, facts, tile, note),
-        maps=maps,
+        model=_model(diagram, total, facts, maps),
+        maps=maps.images if maps else None,
+        values={"weights": weights or {}, "activations": maps.values if maps else {}} if maps or weights else None,
         summary=" · ".join(f"{value} {key}" for key, value in facts[1:4]),
         size=placed[diagram.tree.root].size,
         drawing=Drawing(diagram, opened, placed, foldable=True),
     )
 
 
-def _model(
-    diagram: Diagram, total: NetworkProfile, facts: list[list[str]], tile: tuple[int, int], note: str
-) -> dict[str, object]:
+def _model(diagram: Diagram, total: NetworkProfile, facts: list[list[str]], maps: Maps | None) -> dict[str, object]:
     """What graph_page.js reads."""
     graph = diagram.graph
     lines = graph.text.splitlines()
@@ -80,8 +82,8 @@ def _model(
         "layers": [_layer(diagram, row, diagram.readers[row.node.index], lines) for row in paths.layers],
         "ends": ends(graph),
         "blocks": {name(block): _block(graph, block) for block in blocks(diagram.root) if block is not diagram.root},
-        "mapsTile": f"0 0 {tile[0]} {tile[1]}",
-        "mapsNote": note,
+        "mapsTile": f"0 0 {maps.tile[0]} {maps.tile[1]}" if maps else "",
+        "mapsNote": maps.note if maps else "",
     }
 
 

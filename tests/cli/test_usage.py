@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from darknet_py.cli import COMMANDS, main
+from darknet_py.cli import COMMANDS, main, parse_arguments
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,26 @@ def test_epochs_of_other_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "none.cfg", "--epochs", "9"]) in (1, 2)
     error = capsys.readouterr().err
     assert "did you mean --max-batches (iterations)?" in error or "cfg not found" in error
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "graph a.cfg --weights a.weights b.html",
+        "convert a.cfg --seed 1 a.weights --random-weights b.pt",
+        "detect a.cfg 1.jpg --thresh 0.1 2.jpg --json 3.jpg",
+        "info a.cfg --width 64 b.cfg",
+        "check --tiny 2 a.cfg",
+        "rnn train a.cfg --batch 2 a.txt",
+        "detect a.cfg --thresh 0.1 -- -1.jpg --2.jpg",
+    ],
+)
+def test_options_between_positional_arguments(line: str) -> None:
+    args = parse_arguments(line.split())
+    words = [word for word in line.split() if "." in word and word != "0.1"]
+    found = [value for name, value in vars(args).items() if name not in ("argv", "seed_text")]
+    given = [word for value in found for word in (value if isinstance(value, list) else [value]) if word in words]
+    assert sorted(given) == sorted(words)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -304,7 +304,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ((cfg, "x.svg", "--layers", "30-99"), "expected layers 0…37, got 99"),
         ((cfg, "x.html", "--layers", "1-2"), "--layers draws an .svg or .png"),
         ((cfg, "x.svg", "--image", "dog.jpg"), "--image needs a page"),
-        ((cfg, "x.html", "--weights", "x.weights"), "--weights needs --image"),
+        ((cfg, "x.svg", "--weights", "x.weights"), "--weights needs a page"),
         (("none.cfg", "x.svg"), "cfg not found: none.cfg"),
     ]:
         with pytest.raises(DarknetError, match=re.escape(message)):

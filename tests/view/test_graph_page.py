@@ -17,15 +17,19 @@ import numpy as np
 import pytest
 import torch
 
+from darknet_py import convert, load
 from darknet_py.cli import graph as command
+from darknet_py.cli import main
 from darknet_py.graph.gradient_paths import gradient_paths
 from darknet_py.graph.graph import Graph, parse, parse_text
 from darknet_py.graph.profile import layer_profiles
+from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
 from darknet_py.view.graph_layout import place
-from darknet_py.view.graph_maps import activation_maps
+from darknet_py.view.graph_maps import Maps, activation_maps
 from darknet_py.view.graph_page import page
 from darknet_py.view.graph_svg import Diagram
+from darknet_py.view.graph_values import BINS, kernel_images, values_view, weight_views
 from tests.view import chromium
 from tests.view.test_graph import arguments
 
@@ -42,6 +46,7 @@ RESIDUAL = (
     + 3 * "[convolutional]\nfilters=8\nactivation=leaky\n"
     + 2 * "[convolutional]\nfilters=8\n[convolutional]\nfilters=8\n[shortcut]\nfrom=-3\n"
 )
+KERNELS = RESIDUAL.replace("filters=8", "filters=8\nsize=3\npad=1", 1)
 
 
 class Reader(HTMLParser):
@@ -108,7 +113,7 @@ def test_values_equal_the_profile() -> None:
 
 
 def decoded(uri: str) -> np.ndarray:
-    data = np.frombuffer(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,")), np.uint8)
+    data = np.frombuffer(base64.b64decode(uri.partition(";base64,")[2]), np.uint8)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
 
 
@@ -139,6 +144,52 @@ def test_maps_of_a_layer_with_nan_are_drawn() -> None:
     assert set(activation_maps(net.eval(), torch.rand(1, 8, 8)).images) == {-1, 0}
 
 
+# --- weights
+
+
+def test_a_histogram() -> None:
+    view = values_view("weight", torch.tensor([[-1.0, 0, 0, 1.0], [0.26, 0.26, float("nan"), 1.0]]))
+    assert (view["low"], view["high"], len(view["bins"])) == (-1, 1, BINS)
+    assert {at: count for at, count in enumerate(view["bins"]) if count} == {0: 1, 20: 2, 25: 2, 39: 2}
+    facts = "2 × 4: 8 values, mean 0.217, standard deviation 0.633, 25% zeros, 1 not finite"
+    assert view["facts"] == facts and view["kernels"] == ""
+    assert values_view("bias", torch.full((1000,), 2.0))["bins"] == [1000]
+    assert values_view("bias", torch.full((2,), float("nan")))["bins"] == []
+
+
+def test_kernels_as_images() -> None:
+    """A kernel of three channels in color, each to its own scale, with zero in gray; of one channel in gray."""
+    weights = torch.zeros(65, 3, 2, 2)
+    weights[0, 0, 0, 0] = 5  # red in one corner
+    weights[1, :, 1, 1] = -0.01  # black in another
+    uri, note = kernel_images(weights)
+    image = decoded(uri)
+    assert image.shape == (8 * 36 - 4, 8 * 36 - 4, 3) and note.startswith("The first 64 kernels in RGB")
+    assert image[5, 5].tolist() == [255, 128, 128] and image[20, 20].tolist() == [128] * 3
+    assert image[20, 36 + 20].tolist() == [0] * 3 and image[5, 36 + 5].tolist() == [128] * 3
+    gray = decoded(kernel_images(torch.ones(3, 1, 3, 3))[0])
+    assert gray.shape[0] == 33 and gray[5, 5].tolist() == [255] * 3
+    for shape in ((4, 3, 1, 1), (4, 8, 3, 3), (4, 3)):
+        assert kernel_images(torch.ones(shape)) == ("", "")
+
+
+def test_weights_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every array of every layer that has some, from a file of weights or a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    Path("r.cfg").write_text(KERNELS)
+    load("r.cfg").save_weights("r.weights")
+    convert("r.cfg", "r.weights", "r.pt")
+    for words in (("r.cfg", "--weights", "r.weights", "out.html"), ("r.pt", "out.html")):
+        assert main(["graph", *words]) == 0
+        data = read(Path("out.html").read_text()).data
+        weights, model = json.loads(data["values"])["weights"], json.loads(data["model"])
+        for layer in model["layers"]:
+            views = weights.get(str(layer["index"]), [])
+            assert sum(sum(view["bins"]) for view in views) == layer["parameters"]
+        assert [view["name"] for view in weights["0"]] == ["weight", "bias"]
+        assert weights["0"][0]["kernels"].startswith("data:image/png") and weights["1"][0]["kernels"] == ""
+
+
 def test_command_writes_a_page_with_maps(tmp_path: Path) -> None:
     image = tmp_path / "photo.png"
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
@@ -148,6 +199,9 @@ def test_command_writes_a_page_with_maps(tmp_path: Path) -> None:
     data = read(out.read_text()).data
     assert len(json.loads(data["maps"])) == 39
     assert "The weights are random." in json.loads(data["model"])["mapsNote"]
+    values = json.loads(data["values"])
+    assert values["weights"] == {} and len(values["activations"]) == 39
+    assert sum(values["activations"]["-1"]["bins"]) == 3 * 64 * 64
 
 
 # --- in a browser
@@ -164,10 +218,11 @@ def browser() -> Iterator[chromium.Page]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     tiny = parse(CFG / "yolov4-tiny.cfg")
-    maps = dict.fromkeys(range(-1, 38), _PIXEL)
+    maps = Maps(dict.fromkeys(range(-1, 38), _PIXEL), (1, 1), {}, "a note")
     texts = {
         "tiny": page(tiny),
-        "maps": page(tiny, maps, (1, 1), "a note"),
+        "maps": page(tiny, maps),
+        "weights": weights_page(),
         "p7": page(parse(CFG / "yolov4-p7.cfg")),
         "blocks": page(parse_text(RESIDUAL, "blocks.cfg")),
         "evil": page(quiet(EVIL, "<img src=x onerror=alert(1)>.cfg")),
@@ -175,6 +230,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for key, text in texts.items():
         (folder / f"{key}.html").write_text(text, encoding="utf-8")
     return {key: folder / f"{key}.html" for key in texts}
+
+
+def weights_page() -> str:
+    net = Network(parse_text(KERNELS, "weights.cfg")).eval()
+    tensors = {name: tensor.detach() for name, tensor in net.state_dict().items()}
+    return page(
+        net.graph, activation_maps(net, torch.rand(3, 32, 32)), weight_views(ModelFile(net.graph, tensors=tensors))
+    )
 
 
 _PIXEL = "data:image/jpeg;base64," + base64.b64encode(
@@ -414,9 +477,36 @@ def test_maps_in_the_page(browser: chromium.Page, files: dict[str, Path]) -> Non
     assert "a note" in browser.run("document.querySelector('#panel').innerText")
     shown = "getComputedStyle(document.querySelector('.map')).display !== 'none'"
     assert browser.run(shown)
+    browser.run("openAll()")
+    under = (
+        "[...scene.querySelectorAll('.leaf > .map, .card > .map')].filter((map) => [...map.parentNode.querySelectorAll("
+        "':scope > text:not([text-anchor])')].some((text) => text.getBoundingClientRect().width &&"
+        " text.getBoundingClientRect().right > map.getBoundingClientRect().left)).length"
+    )
+    assert browser.run(under) == 0
     browser.run("stage.focus()")
     browser.key("m")
     assert not browser.run(shown)
+    assert browser.errors == []
+
+
+@chromium.needed
+def test_weights_in_the_page(browser: chromium.Page, files: dict[str, Path]) -> None:
+    browser.open(files["weights"], "#layer=0")
+    found = "[...document.querySelectorAll('#panel .histogram')]"
+    assert browser.run(f"{found}.map((chart) => chart.querySelectorAll('rect').length)") == [40, 40, 1]
+    # activations, weights, and biases, which are all zero
+    assert browser.run(f"{found}[1].querySelector('line') !== null && {found}[2].querySelector('line') === null")
+    counts = f"[...{found}[1].querySelectorAll('title')].map((title) => +title.textContent.split(': ')[1])"
+    assert browser.run(f"{counts}.reduce((sum, count) => sum + count)") == 216
+    tallest = f"Math.max(...[...{found}[1].querySelectorAll('rect')].map((bar) => +bar.getAttribute('height')))"
+    assert browser.run(tallest) == 100
+    assert browser.run("document.querySelector('#panel .kernels').naturalWidth") > 100
+    assert "The 8 kernels in RGB" in browser.run("panel.textContent")
+    browser.run("select('n5', true)")  # a shortcut has activations and no weights
+    assert browser.run(f"{found}.length") == 1 and "Weights" not in browser.run("panel.textContent")
+    browser.run("select(model.parents['n5'], true)")  # a block shows its output
+    assert browser.run(f"{found}.length") == 1
     assert browser.errors == []
 
 

@@ -1,6 +1,5 @@
 // The gradient paths of the picked layer: over every connection, the number of paths from the input to it and from it to
 // the heads. Functions of graph_page.js call these, and they use its names.
-"use strict";
 
 let pathsShown = false; // whether the picked layer's paths are drawn
 
