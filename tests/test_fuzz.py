@@ -43,7 +43,8 @@ READERS = [
         "lists",
         ".data",
     ),
-    *("class trees and maps", "COCO", "VOC", "YAML", "CSV", "files beside weights", "check", "records of detect"),
+    *("class trees and maps", "COCO", "VOC", "YAML", "CSV", "folders"),
+    *("files beside weights", "check", "records of detect"),
     *("bits of states", "bits of weights", "bits of checkpoints"),
 ]
 

@@ -30,6 +30,7 @@ from darknet_py.data import anchors as clustering
 from darknet_py.data.anchor_heads import HeadAnchors, set_anchors
 from darknet_py.data.anchors import AnchorQuality, BoxSizes, Sizes
 from darknet_py.data.class_count import count_classes
+from darknet_py.data.labels import MAX_CLASSES
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.files import make_folder, write_atomically
 from darknet_py.graph.graph import Graph, build_graph, parse
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if graph and graph.detection_specs:
         data = count_classes(data, graph.detection_specs[-1].classes, graph.path, images)
     with tqdm(total=len(images), unit="label", disable=len(images) < 500 or not sys.stderr.isatty()) as bar:
-        boxes = clustering.read_boxes(images, data.classes or None, bar.update)
+        boxes = clustering.read_boxes(images, data.classes or MAX_CLASSES, bar.update)
     input_size = anchor_heads.anchor_space(graph, heads) if graph else (args.width, args.height)
     sizes = boxes.sizes * input_size
     old = anchor_heads.current_anchors(heads) if graph else None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darknet_py.counted import counted
-from darknet_py.data.labels import find_labels, load_labels
+from darknet_py.data.labels import MAX_CLASSES, find_labels, load_labels
 from darknet_py.errors import DataError
 
 Sizes = NDArray[np.float64]
@@ -48,7 +48,7 @@ class AnchorQuality(NamedTuple):
 
 
 def read_boxes(
-    images: Sequence[str], classes: int | None = None, progress: Callable[[int], object] = lambda done: None
+    images: Sequence[str], classes: int = MAX_CLASSES, progress: Callable[[int], object] = lambda done: None
 ) -> BoxSizes:
     """Reads the labels of all images; `progress(1)` is called after each. Raises DataError if there is no box."""
     boxes_by_image: list[NDArray[np.float32]] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from darknet_py.cfg.options import atoi, did_you_mean
 from darknet_py.counted import counted
 from darknet_py.data.images import IMAGE_SUFFIXES
+from darknet_py.data.labels import MAX_CLASSES
 from darknet_py.data.text_encoding import decode_any
 from darknet_py.errors import CfgWarning, DataError
 from darknet_py.files import write_atomically
@@ -26,6 +27,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"#\s|#$|//")
 # A name in a file that is no names file: a list in YAML, a dictionary in YAML, a label map of TensorFlow.
 _LISTED_NAMES = [re.compile(pattern) for pattern in (r"-\s+(.+)", r"\d+\s*:\s*(.+)", r"(?:display_)?name:\s*(.+)")]
+_MAX_DEPTH = 64  # folders at the start of a path that are left out to find the file
 _SAMPLE = 64  # images looked for to find the folder that a list counts from
 _ENDING = re.compile(
     rf"\.(?:{'|'.join(sorted((suffix[1:] for suffix in IMAGE_SUFFIXES), reverse=True))})", re.IGNORECASE
@@ -75,6 +77,8 @@ class DataFile:
 
         names = find("names")
         classes = number("classes", 0)
+        if classes > MAX_CLASSES:
+            raise DataError(f"{path}:{values['classes'][1]}: classes: expected at most {MAX_CLASSES}, got {classes}")
         if "classes" not in values and names is not None:
             classes = len(read_names(names))
         return cls(
@@ -226,17 +230,32 @@ def list_folder(folder: str | os.PathLike[str], *, subfolders: bool = True) -> l
 
     These are hidden files of macOS (`._a.jpg`), and arrays beside an image of the same name, which Ultralytics caches.
     """
-    entries = Path(folder).rglob("*") if subfolders else Path(folder).iterdir()
+    start = os.path.realpath(folder)
+    if subfolders and os.path.dirname(start) == start:
+        raise DataError(f"{folder}: expected a folder of images, got the root of the file system")
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, PermissionError) or error.filename == os.fspath(folder):
+            raise error
+
+    files = []
     try:
-        files = [file for file in entries if file.suffix.lower() in IMAGE_SUFFIXES]
+        for parent, _, names in os.walk(folder, onerror=fail):
+            files += [str(Path(parent, name)) for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+            if not subfolders:
+                break
     except OSError as error:  # a folder that has just been removed, or may not be read
         raise DataError(f"{folder}: cannot list the images: {error.strerror or error}") from None
-    stems = {file.with_suffix("") for file in files if file.suffix.lower() != ".npy"}
-    return sorted(
-        str(file)
-        for file in files
-        if not file.name.startswith("._") and (file.suffix.lower() != ".npy" or file.with_suffix("") not in stems)
-    )
+    return sorted(_without_companions(files))
+
+
+def _without_companions(files: list[str]) -> Iterable[str]:
+    images = {os.path.splitext(file)[0] for file in files if not file.lower().endswith(".npy")}
+    for file in files:
+        path, ending = os.path.splitext(file)
+        name = os.path.basename(path)
+        if not name.startswith("._") and ending and (ending.lower() != ".npy" or path not in images):
+            yield file
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:
@@ -281,7 +300,7 @@ def _located(images: list[str], anchor: Path) -> list[str]:
                 base = _bases(anchor)[hits.index(max(hits))]
                 return [convert(image) if base == Path() else os.path.join(base, convert(image)) for image in images]
     folder = anchor.absolute().parent
-    for depth in range(1, max(map(_depth, sample)) + 1):
+    for depth in range(1, min(max(map(_depth, sample)), _MAX_DEPTH) + 1):
         if any(os.path.exists(folder / _without_folders(image, depth)) for image in sample):
             shortened = [str(folder / _without_folders(image, depth)) for image in images]
             if len(set(shortened)) == len(set(images)):  # else images of different folders became one
@@ -299,12 +318,11 @@ def _depth(path: str) -> int:
 
 def _without_folders(path: str, depth: int) -> str:
     """The path without its first `depth` folders; its file name always stays."""
-    parts = _with_slashes(path).split("/")
-    return "/".join(parts[min(depth, len(parts) - 1) :])
+    return _with_slashes(path).split("/", depth)[-1]
 
 
 def _shortened(path: str) -> list[str]:
-    return [_without_folders(path, depth) for depth in range(1, _depth(path) + 1)]
+    return [_without_folders(path, depth) for depth in range(1, min(_depth(path), _MAX_DEPTH) + 1)]
 
 
 def write_list(path: str | os.PathLike[str], lines: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from darknet_py.untrusted import MAX_TEXT, read_file
 
 Boxes = NDArray[np.float32]  # rows (class, center x, center y, width, height, track), relative to the image
 
+MAX_CLASSES = 1_000_000  # of a data set; a number such as 1e30 would make as many names
 _FOLDERS = (
     ("/images/train2017/", "/labels/train2017/"),
     ("/images/val2017/", "/labels/val2017/"),
@@ -57,13 +58,13 @@ def find_labels(image: str | os.PathLike[str]) -> str:
     return path
 
 
-def load_labels(path: str | os.PathLike[str], classes: int | None = None) -> Labels:
+def load_labels(path: str | os.PathLike[str], classes: int = MAX_CLASSES) -> Labels:
     """Reads a label file: rows `class cx cy w h`, relative to the image.
 
     A row that Darknet's `fill_truth_detection` would drop with "Wrong annotation" (class outside 0 … classes-1, box
     outside the image, center 0 0), or that holds no five finite numbers (Darknet stops reading or trains on NaN), is
     left out and reported. A missing file means no boxes and is reported as missing. The last column identifies the
-    object (Darknet's track_id).
+    object (Darknet's track_id). Without `classes`, MAX_CLASSES counts.
     """
     name = os.fspath(path)
     try:
@@ -128,7 +129,7 @@ def _parse_rows(lines: list[tuple[int, list[str]]]) -> NDArray[np.float64] | Non
     return rows if rows.ndim == 2 and rows.shape[1] == 5 else None
 
 
-def _is_valid(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
+def _is_valid(rows: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         return _fits_float32(rows).all(1) & _has_known_class(rows, classes) & _is_inside(rows)
 
@@ -140,10 +141,9 @@ def _fits_float32(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     return finite
 
 
-def _has_known_class(rows: NDArray[np.float64], classes: int | None) -> NDArray[np.bool_]:
+def _has_known_class(rows: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
     kind = rows[:, 0]
-    limit = np.inf if classes is None else classes
-    known: NDArray[np.bool_] = (kind >= 0) & (kind == np.floor(kind)) & (kind < limit)
+    known: NDArray[np.bool_] = (kind >= 0) & (kind == np.floor(kind)) & (kind < classes)
     return known
 
 
@@ -155,9 +155,7 @@ def _is_inside(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     return valid
 
 
-def _check_rows(
-    name: str, lines: list[tuple[int, list[str]]], classes: int | None
-) -> tuple[NDArray[np.float64], list[str]]:
+def _check_rows(name: str, lines: list[tuple[int, list[str]]], classes: int) -> tuple[NDArray[np.float64], list[str]]:
     """Checks row by row; returns the valid rows and a message for each of the others."""
     rows, problems = [], []
     for number, words in lines:
@@ -168,8 +166,7 @@ def _check_rows(
         elif not _fits_float32(row).all():
             problems.append(f"{name}:{number}: expected finite numbers, got {' '.join(words)!r}")
         elif not _has_known_class(row, classes).all():
-            expected = "a class" if classes is None else f"a class of 0 to {classes - 1}"
-            problems.append(f"{name}:{number}: expected {expected}, got {words[0]}")
+            problems.append(f"{name}:{number}: expected a class of 0 to {classes - 1}, got {words[0]}")
         elif not _is_inside(row).all():
             problems.append(f"{name}:{number}: expected a box inside the image, got {' '.join(words[1:])}")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -188,6 +189,56 @@ def test_folders_list_images_only(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.npy", "b.npy", "c.jfif", "._a.jpg", "d.txt", "e.JPG"):
         write(tmp_path / name, "")
     assert [Path(image).name for image in read_list(tmp_path)] == ["a.jpg", "b.npy", "c.jfif", "e.JPG"]
+
+
+@pytest.mark.parametrize("root", ["/", "//", "/usr/..", "link"])
+def test_the_whole_file_system_is_no_folder_of_images(tmp_path: Path, root: str) -> None:
+    (tmp_path / "link").symlink_to("/")
+    with pytest.raises(DataError, match="expected a folder of images, got the root of the file system"):
+        read_list(tmp_path / root)
+
+
+def test_folders_of_images_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that vanishes is an error; a subfolder without permission, such as lost+found, is passed over."""
+    write(tmp_path / "a.jpg", "")
+    (tmp_path / "lost").mkdir()
+    refused: dict[str, OSError] = {}
+    scandir = os.scandir
+
+    def scan(path: str | os.PathLike[str]) -> object:
+        if os.path.basename(path) in refused:
+            error = refused[os.path.basename(path)]
+            error.filename = os.fspath(path)
+            raise error
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    refused["lost"] = PermissionError(13, "Permission denied")
+    assert read_list(tmp_path) == [str(tmp_path / "a.jpg")]
+    for folder, error in {"lost": FileNotFoundError(2, "gone"), tmp_path.name: PermissionError(13, "denied")}.items():
+        refused.clear()
+        refused[folder] = error
+        with pytest.raises(DataError, match=r"cannot list the images: (gone|denied)"):
+            read_list(tmp_path)
+
+
+def test_too_many_classes(tmp_path: Path) -> None:
+    """A few bytes cannot ask for as many names as fit into memory, or more."""
+    write(tmp_path / "x.names", "a\n")
+    with pytest.raises(DataError, match=r"x.data:2: classes: expected at most 1000000, got 2999999999$"):
+        DataFile.read(write(tmp_path / "x.data", "names=x.names\nclasses=2999999999\n"))
+    labels = load_labels(write(tmp_path / "x.txt", "1e30 .5 .5 .1 .1\n999999 .5 .5 .1 .1\n"))
+    assert labels.boxes[:, 0].tolist() == [999999]
+    assert labels.problems == [f"{tmp_path / 'x.txt'}:1: expected a class of 0 to 999999, got 1e30"]
+
+
+def test_paths_of_many_folders(tmp_path: Path) -> None:
+    """Up to 64 folders that are not there are left out; a path of a million takes no longer than its length says."""
+    write(tmp_path / "a.jpg", "")
+    for folders, found in ((64, str(tmp_path / "a.jpg")), (65, "x/" * 65 + "a.jpg"), (10**6, "x/" * 10**6 + "a.jpg")):
+        assert read_list(write(tmp_path / "l.txt", "x/" * folders + "a.jpg")) == [found]
+        data = DataFile.read(write(tmp_path / "x.data", f"train={'x/' * folders}a.jpg\n"))
+        assert data.train == Path(found)
 
 
 def test_reference_lists(reference: Path) -> None:

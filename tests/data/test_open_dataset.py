@@ -303,6 +303,8 @@ def test_ways_to_write_a_yaml(yolo: Path, text: str) -> None:
     ("text", "message"),
     [
         ("names: [a]\n", r"data.yaml: expected a line train: \(or val:\), got none"),
+        ("train: /\nnc: 1\n", r"^/: expected a folder of images, got the root of the file system"),
+        ("train: images/train\nnc: 1000001\n", r"data.yaml: nc: expected at most 1000000, got 1000001"),
         ("train: nowhere\nnames: [a]\n", r"data.yaml: train: expected images at .*nowhere, got nothing there"),
         ("train: {a: b}\nnames: [a]\n", r"data.yaml: train: expected a path, got"),
         ("train: images/train\n", r"data.yaml: expected class names in a line names:, got"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import struct
@@ -174,4 +175,4 @@ def _change_tree(rng: random.Random, tree: Any) -> Any:
         return rng.choice((-tree, tree + 1, tree * 1000, str(tree), float(tree)))
     if kind == 2 and isinstance(tree, str):
         return _change_word(rng, tree, ())
-    return rng.choice(_VALUES)
+    return copy.deepcopy(rng.choice(_VALUES))  # it may be changed further

@@ -71,6 +71,7 @@ anchors=8,8,16,16
 classes=2
 num=2
 """
+_LABELS = b"0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.05 0.05\n", b"1 .5 .5 1 1", b"\xef\xbb\xbf0 0.9 0.9 0.2 0.2\r\n", b""
 _RUN_EVERY = 40  # of the cfgs, a network is built and run
 _PRIME = 1_000_003  # steps through all bits of a file
 
@@ -138,14 +139,14 @@ def weights(folder: Path) -> Reader:
     graph = parse_text(NET, "net.cfg")
     old = bytearray(path.read_bytes())
     old[4:8] = struct.pack("<i", 1)
-    corpus = [path.read_bytes(), bytes(old[:16] + old[20:]), path.read_bytes()[:1000]]
+    corpus = [path.read_bytes(), bytes(old[:16] + old[20:]), path.read_bytes()[:-8]]
 
     def read(content: bytes, number: int) -> str:
         path.write_bytes(content)
         return _check_model(ModelFile.read_weights(path, graph), graph, folder / "out.weights", number % 20 == 0)
 
     with contextlib.suppress(DarknetError):
-        read(b"\0" * 100, 1)  # which computes lengths of the shipped cfgs, once for all parts
+        read(corpus[2], 1)  # which computes lengths of the shipped cfgs, once for all parts
     return Reader(_from(corpus, mutate_values), read, 65_000)
 
 
@@ -158,7 +159,7 @@ def checkpoints(folder: Path) -> Reader:
         model = ModelFile.read(path)
         return _check_model(model, model.graph, folder / "out.weights", number % 20 == 0)
 
-    return Reader(_from(corpus, mutate_bytes), read, 20_000)
+    return Reader(_from(corpus, mutate_bytes), read, 30_000)
 
 
 def foreign_checkpoints(folder: Path) -> Reader:
@@ -169,7 +170,7 @@ def foreign_checkpoints(folder: Path) -> Reader:
         assert read_tensors(path).tensors
         return "read"
 
-    return Reader(_from(corpus, mutate_bytes), _in_file(folder / "in.pt", read), 10_000)
+    return Reader(_from(corpus, mutate_bytes), _in_file(folder / "in.pt", read), 20_000)
 
 
 def training_state(old: bool) -> tuple[bytes, Graph]:
@@ -206,7 +207,7 @@ def states(folder: Path) -> Reader:
         log.load_state_dict(state["journal"])
         return "read"
 
-    return Reader(_from([new, old, old, old], mutate_bytes), read, 5_000)
+    return Reader(_from([new, old, old, old], mutate_bytes), read, 10_000)
 
 
 def companions(folder: Path) -> Reader:
@@ -253,14 +254,12 @@ def images(folder: Path) -> Reader:
 
 
 def labels(folder: Path) -> Reader:
-    corpus = [b"0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.05 0.05\n", b"1 .5 .5 1 1", b"\xef\xbb\xbf0 0.9 0.9 0.2 0.2\r\n", b""]
-
     def read(path: Path) -> str:
         found = load_labels(path, 2)
         assert np.isfinite(found.boxes).all() and set(found.boxes[:, 0].tolist()) <= {0.0, 1.0}
         return "reported" if found.problems else "read"
 
-    return Reader(_from(corpus, mutate_text), _in_file(folder / "in.txt", read), 250_000)
+    return Reader(_from(_LABELS, mutate_text), _in_file(folder / "in.txt", read), 250_000)
 
 
 def names(folder: Path) -> Reader:
@@ -304,8 +303,7 @@ def data_files(folder: Path) -> Reader:
         data = DataFile.read(path)
         assert data.classes >= 0 and data.top >= 0
         data.train_images(), data.valid_images()
-        if data.classes < 10_000:
-            data.class_names()
+        data.class_names()
         return "read"
 
     draw = _from(corpus, _words("train", "valid", "names", "classes", "labels", "difficult", "savelast", "x.names"))
@@ -416,6 +414,12 @@ def csv_files(folder: Path) -> Reader:
     ]
     data = _DataSet(folder, "train_labels.csv", "images")
     return Reader(_from(corpus, _words("a.jpg", "filename", "class", '"a.jpg"')), data.convert, 10_000)
+
+
+def folders(folder: Path) -> Reader:
+    """Images with label files, without a names file."""
+    data = _DataSet(folder, "images/a.txt", "images")
+    return Reader(_from(_LABELS, mutate_text), data.convert, 20_000)
 
 
 def audits(folder: Path) -> Reader:
@@ -546,6 +550,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "VOC": voc,
     "YAML": yaml_files,
     "CSV": csv_files,
+    "folders": folders,
     "files beside weights": companions,
     "check": audits,
     "records of detect": records,

@@ -11,7 +11,7 @@ import numpy as np
 from darknet_py.cfg.options import atoi
 from darknet_py.data.datafile import read_list, write_list
 from darknet_py.data.images import IMAGE_SUFFIXES
-from darknet_py.data.labels import find_labels, load_labels, save_labels
+from darknet_py.data.labels import MAX_CLASSES, find_labels, load_labels, save_labels
 from darknet_py.data.link_images import link_images
 from darknet_py.data.readers.darknet_layout import ConversionResult, write_data_file
 from darknet_py.data.yamlfile import Value, read_yaml
@@ -114,6 +114,8 @@ def class_names(file: Path, content: Mapping[str, Value]) -> list[str]:
     count = atoi(str(content.get("nc", "")))
     if names or not count or count < 1:
         raise DataError(f"{file}: expected class names in a line names:, got {str(names)[:60]!r}")
+    if count > MAX_CLASSES:
+        raise DataError(f"{file}: nc: expected at most {MAX_CLASSES}, got {count}")
     return [str(number) for number in range(count)]
 
 
