@@ -142,7 +142,8 @@ def translate(argv: Sequence[str]) -> list[str]:
         got = line.positional[1] if len(line.positional) > 1 else "nothing"
         raise UsageError(f"{command}: expected one of {known}, got {got}", usage(command))
     form = FORMS[command]
-    words = line.positional[len(command.split()) :]
+    own = [word for word in line.positional if _is_own_option(word)]
+    words = [word for word in line.positional if word not in own][len(command.split()) :]
     expected = [name.strip("[]…") for name in form.arguments.split()]
     required = sum(not name.startswith("[") for name in form.arguments.split())
     read, extra = (words, []) if form.arguments.endswith("…") else (words[: len(expected)], words[len(expected) :])
@@ -153,7 +154,7 @@ def translate(argv: Sequence[str]) -> list[str]:
         got = " ".join(read) or "nothing"
         raise UsageError(f"expected {command} {form.arguments.upper()}, got {got}", usage(command))
     line.positional = read
-    words = form.translate(line, dict(zip(expected, read, strict=False)))
+    words = [*form.translate(line, dict(zip(expected, read, strict=False))), *own]
     if extra:
         hints = "".join(_similar_flag(word) for word in extra if _is_flag(word))
         logger.info("note: %s: ignored, as in C%s", " ".join(extra), hints)
@@ -174,6 +175,13 @@ def usage(command: str) -> str:
 
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1
+
+
+def _is_own_option(word: str) -> bool:
+    """Whether a word is an option of darknet_py, such as --stb or --device=cpu, that no flag of Darknet resembles."""
+    name = word.removeprefix("--").partition("=")[0]
+    is_flag = f"-{name.replace('-', '_')}" in _FLAGS_WITH_VALUE | _FLAGS_WITHOUT_VALUE
+    return word.startswith("--") and name != "" and not is_flag
 
 
 def _similar_flag(word: str) -> str:

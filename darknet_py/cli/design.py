@@ -226,7 +226,8 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _list_parts() -> str:
-    rows = [f"  {name:<16} {backbone.title}" for name, backbone in BACKBONES.items()]
+    width = max(map(len, BACKBONES))
+    rows = [f"  {name:<{width}}  {backbone.title}" for name, backbone in BACKBONES.items()]
     lines = ["backbones", *rows]
     for what, names in (("necks", NECKS), ("tops", TOPS), ("heads", HEADS), ("attention", ATTENTIONS)):
         lines.append(f"{what:<10} {', '.join(names)}")

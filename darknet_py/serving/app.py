@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from darknet_py import __version__
 from darknet_py.counted import counted
@@ -31,10 +31,11 @@ from darknet_py.errors import DataError
 from darknet_py.inference.detect import DetectionNetwork, DetectOptions
 from darknet_py.inference.detections import Detections
 from darknet_py.serving.batching import Batcher, QueueFull, ShuttingDown
+from darknet_py.serving.early_refusal import DETECT
 from darknet_py.serving.metrics import Metrics
 from darknet_py.serving.serve_options import ServeOptions
 
-PATHS = "/", "/detect", "/model", "/metrics", "/health", "/ready"
+PATHS = "/", DETECT, "/model", "/metrics", "/health", "/ready"
 _PAGE = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -155,7 +156,7 @@ def create_app(
     decoders = ThreadPoolExecutor(options.decoders, "decode")
 
     @app.post(
-        "/detect",
+        DETECT,
         response_model=DetectAnswer,
         responses={code: {"model": Refusal, "description": text} for code, text in _REFUSALS.items()},
         openapi_extra=_BODY,
@@ -169,6 +170,9 @@ def create_app(
         """Detects objects in one image: a multipart form, the bytes of an image file, or its web address in JSON."""
         own = replace(defaults, thresh=thresh, nms=nms)
         try:
+            if batcher.is_full:
+                await uploads.drop(request)
+                raise batcher.full()
             async with uploads.image(request) as (source, data):
                 batcher.reserve()
                 submit = partial(_submit, batcher, source, data, net.graph.net.channels, own)
@@ -217,7 +221,6 @@ def create_app(
         content = Path(__file__).with_name("page").joinpath(file).read_bytes()
         page = Response(content, media_type=media_type, headers=_PAGE_HEADERS)
         app.add_api_route(path, partial(_as_it_is, page), include_in_schema=False, response_class=Response)
-    app.add_middleware(_refusing_early, batcher, options)
     if options.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -228,39 +231,29 @@ def create_app(
     return metrics.measured(app)
 
 
-def _refusing_early(app: ASGIApp, batcher: Batcher, options: ServeOptions) -> ASGIApp:
-    """Answers uploads for which there is no place before anything else is done with them.
-
-    Under overload most requests are refused: what one costs is missing to those that are served. A body within the
-    limits is read and dropped, since closing a connection before its end takes the answer away from many clients.
-    """
-
-    async def drain(receive: Receive) -> None:
-        size = 0
-        while size <= options.max_bytes:
-            message = await receive()
-            size += len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
-
-    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/detect" or scope["method"] != "POST" or not batcher.is_full:
-            await app(scope, receive, send)
-            return
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(drain(receive), options.seconds)
-        refusal = JSONResponse({"detail": str(batcher.full())}, 429, {"Retry-After": str(batcher.retry_after)})
-        await refusal(scope, receive, send)
-
-    return refusing
-
-
 class Uploads:
     """Reads the images that clients send, within limits of size, time and memory."""
 
     def __init__(self, options: ServeOptions):
         self._options = options
         self._buffered = 0
+
+    async def drop(self, request: Request) -> None:
+        """Reads a body within the limits and forgets it.
+
+        Closing a connection before its end would take the answer away from many clients.
+        """
+        size = 0
+
+        async def read() -> None:
+            nonlocal size
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > self._options.max_bytes:
+                    return
+
+        with suppress(asyncio.TimeoutError, ClientDisconnect):
+            await asyncio.wait_for(read(), self._options.seconds)
 
     @asynccontextmanager
     async def image(self, request: Request) -> AsyncIterator[tuple[str, bytes]]:

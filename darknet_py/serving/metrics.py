@@ -47,6 +47,11 @@ class Metrics:
         self._images.observe(images)
         self._network.observe(seconds)
 
+    def count_request(self, path: str, code: int, seconds: float) -> None:
+        """Counts an answer."""
+        self._requests.labels(path, code).inc()
+        self._latency.labels(path).observe(seconds)
+
     def text(self) -> bytes:
         """All values in Prometheus's text format."""
         return generate_latest(self._registry)
@@ -69,7 +74,6 @@ class Metrics:
             try:
                 await app(scope, receive, counted_send)
             finally:
-                self._requests.labels(path, code).inc()
-                self._latency.labels(path).observe(time.perf_counter() - start)
+                self.count_request(path, code, time.perf_counter() - start)
 
         return run

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from darknet_py.inference.detect import DetectionNetwork, DetectOptions
 from darknet_py.serving.app import PATHS, create_app
 from darknet_py.serving.batching import Batcher
+from darknet_py.serving.early_refusal import DETECT, EarlyRefusal
 from darknet_py.serving.listen import listen
 from darknet_py.serving.metrics import Metrics
 from darknet_py.serving.serve_options import ServeOptions
@@ -25,7 +27,7 @@ from darknet_py.serving.serve_options import ServeOptions
 logger = logging.getLogger(__name__)
 
 _CONNECTIONS = 512  # beyond them 503
-_HEAD_SECONDS = 10.0  # for the head of a request, from the connection or the previous answer on
+_HEAD_SECONDS = 10.0  # for the head of a request, from the connection or the previous answer on, or a refused body
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -58,16 +60,19 @@ def serve(net: DetectionNetwork, name: str, defaults: DetectOptions, options: Se
     app = create_app(net, batcher, name, defaults, options, metrics)
     host, port = listening.getsockname()[:2]
     logger.info("serving %s at http://%s:%d/ (Ctrl-C ends it)", name, f"[{host}]" if ":" in host else host, port)
-    _run(app, listening, options.seconds, batcher.stop_taking)
+    refusal = EarlyRefusal(batcher, options, metrics.count_request)
+    _run(app, listening, options.seconds, batcher.stop_taking, refusal)
     batcher.close()
     return images
 
 
-def _run(app: ASGIApp, listening: socket.socket, seconds: float, on_stop: Callable[[], None]) -> None:
+def _run(
+    app: ASGIApp, listening: socket.socket, seconds: float, on_stop: Callable[[], None], refusal: EarlyRefusal
+) -> None:
     """Serves until a signal comes, calls `on_stop`, and gives the requests under way that many seconds."""
     config = uvicorn.Config(
         app,
-        http=_TimedProtocol,
+        http=type("Protocol", (_Protocol,), {"refusal": refusal}),  # uvicorn makes one for each connection
         ws="none",
         lifespan="off",
         log_config=None,
@@ -102,14 +107,49 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-class _TimedProtocol(H11Protocol):
-    """Closes connections that do not send the head of a request in time, however slowly its bytes come."""
+class _Protocol(H11Protocol):
+    """Refuses uploads early, and closes connections that do not send a head, or the body of a refused one, in time."""
 
+    refusal: EarlyRefusal
     _timer: asyncio.TimerHandle | None = None
+    _unread = 0  # bytes of a refused body that are still to come
+    _closes = False  # whether the connection ends after them
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._unread and self._expects_request:
+            start = time.perf_counter()
+            refusal = self.refusal.of(data, self.server_state.default_headers)
+            if refusal:
+                self._unset_keepalive_if_required()
+                self._start_timer()
+                self.transport.write(refusal.answer)
+                self.refusal.count(DETECT, 429, time.perf_counter() - start)
+                self._unread, self._closes = refusal.body, refusal.closes
+                return self._drop(data[refusal.head :])
+        if self._unread:
+            return self._drop(data)
+        super().data_received(data)
+
+    @property
+    def _expects_request(self) -> bool:
+        """Whether the parser is at the start of a request."""
+        conn = self.conn
+        return conn.our_state is h11.IDLE and conn.their_state is h11.IDLE and not conn.trailing_data[0]
+
+    def _drop(self, data: bytes) -> None:
+        """Takes bytes of a refused body, and goes on with what follows it."""
+        following = data[self._unread :]
+        self._unread = max(self._unread - len(data), 0)
+        if self._unread:
+            return
+        if self._closes:
+            self.transport.close()
+        elif following:
+            self.data_received(following)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -129,6 +169,6 @@ class _TimedProtocol(H11Protocol):
         answered = self.cycle is None or self.cycle.response_complete
         if not answered or self.transport.is_closing():
             return
-        if self.conn.our_state is h11.IDLE:
+        if self.conn.our_state is h11.IDLE and not self._unread:
             self.transport.write(_TOO_SLOW)
         self.transport.close()

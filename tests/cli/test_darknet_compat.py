@@ -67,6 +67,10 @@ CASES = [
         "detector calc_anchors d.data -width 64 -height 64 -show",
         "anchors --data d.data --clusters 5 --darknet --width 64 --height 64 --plot cloud.png",
     ),
+    (
+        "detector test --stb d.data y.cfg y.weights a.jpg --backend=openvino -ext_output",
+        "detect y.cfg a.jpg --weights y.weights --data d.data --darknet --ext-output --stb --backend=openvino",
+    ),
     ("classifier train i.data c.cfg -topk", "train c.cfg --data i.data --map on --darknet"),
     (
         "classifier predict i.data c.cfg c.weights a.jpg -t 3",

@@ -172,6 +172,14 @@ def test_what_is_sent_to_a_full_queue_is_dropped(serving: Callable[..., Service]
     assert service.detect(content=PNG).status_code == 200
 
 
+def test_the_token_comes_before_the_queue(serving: Callable[..., Service]) -> None:
+    service = serving(queue_size=1, token="secret")
+    service.batcher.reserve()
+    assert service.detect(content=PNG).status_code == 401
+    assert service.detect(content=PNG, headers={"Authorization": "Bearer secret"}).status_code == 429
+    service.batcher.release()
+
+
 def test_no_answer_in_time(
     serving: Callable[..., Service], net: darknet_py.Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
