@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import logging
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import cv2
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,8 +27,11 @@ from darknet_py.errors import DataError
 from darknet_py.untrusted import first_line
 
 _PREFETCH = 4  # batches that each worker prepares in advance
+_SHARED_MEMORY = "/dev/shm"  # of Linux
 _STALLED = 600  # seconds without a batch, after which the loader processes are given up
 
+logger = logging.getLogger(__name__)
+_warned: set[str] = set()
 
 T = TypeVar("T")
 Request = TypeVar("Request")
@@ -50,13 +57,18 @@ def default_workers() -> int:
 def run_workers(
     work: Work[Request, Labels], requests: Iterable[list[Request]], workers: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Labels]]:
-    """Answers of `work` to `requests`, in order, with their images on `device`. Raises DataError."""
+    """Answers of `work` to `requests`, in order, with their images on `device`. Raises DataError.
+
+    Without shared memory (`_SHARED_MEMORY`) this process does the work; where it is full, batches travel through pipes.
+    """
+    if workers and not _can_share():
+        workers = 0
     # Forked workers start at once and share cached images; newer Pythons would spawn them by default.
     context = "fork" if sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods() else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores: the user's choice
         loader: DataLoader[object] = DataLoader(
-            work,  # type: ignore[arg-type]
+            _Packing(work),  # type: ignore[arg-type]
             batch_sampler=requests,
             num_workers=workers,
             timeout=_STALLED if workers else 0,
@@ -67,26 +79,37 @@ def run_workers(
             prefetch_factor=_PREFETCH if workers else None,
             generator=torch.Generator(),  # its own, so that reading data leaves the global generator of torch alone
         )
+        others = multiprocessing.active_children()
         batches = iter(loader)
     # Ends the workers now and not in the garbage collector; at exit before Python kills them one by one.
     shutdown = getattr(batches, "_shutdown_workers", None)
+    processes = [child for child in multiprocessing.active_children() if child not in others]
+
+    def end() -> None:
+        if shutdown:
+            shutdown()
+        _kill(processes)
+
     mapped: dict[int, torch.UntypedStorage] = {}  # keeps the buffers of the workers mapped between batches
-    if shutdown:
-        atexit.register(shutdown)
+    atexit.register(end)
     try:
         for answer in batches:
             if isinstance(answer, str):
                 raise DataError(answer)
-            images, labels = answer
+            images, labels = _unpacked(answer)
             if workers and device.type == "cpu" and images.dtype == torch.uint8:
                 if len(mapped) > 2 * workers * (_PREFETCH + 1):  # replaced by larger ones
                     mapped.clear()
-                storage = images.untyped_storage()
-                mapped[storage.data_ptr()] = storage
+                if images.is_shared():
+                    storage = images.untyped_storage()
+                    mapped[storage.data_ptr()] = storage
+                else:
+                    _warn_of_full_memory()
             yield to_device(images, device), labels
     except RuntimeError as error:
         if "DataLoader timed out" in str(error):
-            stopped = ", ".join(str(child.pid) for child in multiprocessing.active_children())
+            stopped = ", ".join(str(process.pid) for process in processes)
+            _kill(processes)
             raise DataError(
                 f"no batch for {_STALLED} s: the loader processes ({stopped}) have stopped, or the disk does not answer"
             ) from None
@@ -94,9 +117,74 @@ def run_workers(
             raise
         raise DataError(f"a loader process terminated unexpectedly: {first_line(error)}") from None
     finally:
-        if shutdown:
-            atexit.unregister(shutdown)
-            shutdown()
+        atexit.unregister(end)
+        end()
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    """Ends what SIGTERM did not: Python would wait for a stopped process when it exits."""
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _can_share() -> bool:
+    """Whether the system lets processes share memory and locks; otherwise the reason is logged."""
+    try:
+        multiprocessing.Lock()
+    except OSError as error:
+        _warn(
+            f"{_SHARED_MEMORY}: {error.strerror or error}: without it there are no loader processes, and the main "
+            "process loads the images (as with --workers 0)"
+        )
+        return False
+    return True
+
+
+def _warn_of_full_memory() -> None:
+    with suppress(OSError):
+        size = shutil.disk_usage(_SHARED_MEMORY).total
+        _warn(
+            f"{_SHARED_MEMORY} is full ({size / 2**20:,.0f} MiB): batches reach the main process through pipes, which "
+            "is slower; enlarge it (docker run --shm-size=2g), or take fewer loader processes (--workers)"
+        )
+
+
+def _warn(text: str) -> None:
+    """Logs it, once in this process."""
+    if text not in _warned:
+        _warned.add(text)
+        logger.warning("%s", text)
+
+
+class _Packed(NamedTuple):
+    """A tensor that is pickled; torch would put one of its own into shared memory."""
+
+    array: NDArray[Any]
+
+
+class _Packing(Generic[Request, Labels]):
+    """`work` whose tensors are pickled in a worker, but for those that are in shared memory already."""
+
+    def __init__(self, work: Work[Request, Labels]):
+        self._work = work
+
+    def __getitems__(self, requests: list[Request], /) -> object:
+        answer = self._work.__getitems__(requests)
+        return answer if torch.utils.data.get_worker_info() is None else _packed(answer)
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value if value.is_shared() else _Packed(value.numpy())
+    return tuple(map(_packed, value)) if type(value) is tuple else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, _Packed):
+        return torch.from_numpy(value.array)
+    return tuple(map(_unpacked, value)) if type(value) is tuple else value
 
 
 def start_worker(_: int = 0) -> None:
@@ -121,10 +209,13 @@ def _identity(answer: T) -> T:
 
 
 def empty_shared(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-    """An uninitialized tensor, in shared memory when called in a worker."""
+    """An uninitialized tensor, in shared memory when called in a worker and where there is enough of it."""
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=kind)
-    storage = torch.empty(0, dtype=kind).untyped_storage()._new_shared(math.prod(shape) * kind.itemsize)
+    try:
+        storage = torch.empty(0, dtype=kind).untyped_storage()._new_shared(math.prod(shape) * kind.itemsize)
+    except RuntimeError:  # no space: torch allocates the pages at once
+        return torch.empty(shape, dtype=kind)
     return torch.empty(0, dtype=kind).set_(storage).view(shape)  # type: ignore[call-overload]
 
 

@@ -156,6 +156,9 @@ def process_group(
 def _reason(error: RuntimeError) -> str:
     if "imed out" in str(error):
         return f"no peer process has got on for {_STUCK.total_seconds() / 3600:g} hours"
+    shared = next((line for line in str(error).splitlines() if "/dev/shm" in line), "")
+    if shared:  # of NCCL
+        return f"{shared.strip()}; enlarge /dev/shm (docker run --shm-size=2g) or set NCCL_SHM_DISABLE=1"
     return "a peer process terminated unexpectedly"
 
 

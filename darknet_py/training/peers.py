@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -248,6 +249,8 @@ class PeerWatch:
             self._advice,
         )
         logging.shutdown()
+        for child in multiprocessing.active_children():
+            child.kill()
         # What this process leaves is whole at any time, and the system drops its lock.
         os._exit(1)
 

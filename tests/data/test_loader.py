@@ -212,6 +212,7 @@ def test_a_stopped_worker_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch
     loader = TrainLoader(Stopping([str(folder / "0.png")], 3), NET, OPTIONS, workers=1, cache=False)
     with pytest.raises(DataError, match=r"no batch for 1 s: the loader processes \(\d+\) have stopped"):
         take(loader, 1)
+    assert not children()  # Python would wait for a stopped one when it exits
 
 
 class Interrupted(DetectionDataset):
@@ -249,6 +250,60 @@ next(batches)
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+SHARING = """
+import itertools, logging, sys
+import torch
+from darknet_py.data.loader import *
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+net = NetSpec(width=256, height=256, channels=3, batch=4, max_batches=1000)
+def take(workers):
+    images = DetectionDataset(["1.png", "2.png"], 3)
+    batches = TrainLoader(images, net, Augmentation.of(net), workers=workers, cache=False).batches()
+    result = [(batch.images, batch.truth) for batch in itertools.islice(batches, 8)]
+    batches.close()
+    evaluation = EvalLoader(images, (512, 512), batch=2, workers=workers)
+    return result + [(batch.images, batch.truth) for batch in evaluation]
+for one, two in zip(take(0), take(2), strict=True):
+    assert all(map(torch.equal, one, two))
+print("same")
+"""
+FULL = (
+    "/dev/shm is full (1 MiB): batches reach the main process through pipes, which is slower; enlarge it (docker run "
+    "--shm-size=2g), or take fewer loader processes (--workers)"
+)
+NONE = "without it there are no loader processes, and the main process loads the images (as with --workers 0)"
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        ("mount -t tmpfs -o size=1m tmpfs /dev/shm", FULL),
+        ("mount -t tmpfs -o ro tmpfs /dev/shm", f"/dev/shm: Read-only file system: {NONE}"),
+        (
+            "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9",
+            f"/dev/shm: No such file or directory: {NONE}",
+        ),
+    ],
+    ids=["small", "read-only", "missing"],
+)
+def test_little_or_no_shared_memory(mount: str, said: str, folder: Path) -> None:
+    """In a mount namespace of its own, with a real /dev/shm of that kind: the batches stay the same."""
+    try:
+        subprocess.run(["unshare", "-m", "sh", "-c", mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs mount namespaces, which only root has: {error}")
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" -c "$1"', sys.executable, SHARING],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\nsame\n", "")
 
 
 def children() -> list[int]:
