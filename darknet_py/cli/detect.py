@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -40,6 +39,7 @@ from darknet_py.cli.detect_results import (
     save_found_labels,
 )
 from darknet_py.cli.load_network import load_network
+from darknet_py.cli.shard import exit_code, shared_work
 from darknet_py.data.datafile import read_names
 from darknet_py.data.image_sources import find_images, open_image
 from darknet_py.data.images import Image
@@ -51,7 +51,6 @@ from darknet_py.inference.detect import DetectOptions, detect
 from darknet_py.inference.detect_files import MAX_THREADS, detect_files
 from darknet_py.inference.detections import Detections, JsonFrame, class_number
 from darknet_py.model.network import Network
-from darknet_py.training.distributed import joined_processes
 from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
 
@@ -122,11 +121,12 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 where an image could not be read. The processes of torchrun wait for each other, unless --shard is given."""
-    with nullcontext() if args.shard else joined_processes(args.rank_timeout, "--resume continues from the records"):
-        return _run(args)
+    with shared_work(args.shard, args.rank_timeout) as watch:
+        return exit_code(_run(args), watch)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> bool:
+    """Whether an image could not be read."""
     if args.show:
         check_window()
     net = load_detector(args)
@@ -164,10 +164,10 @@ def _run(args: argparse.Namespace) -> int:
                     report(path, found)
             progress.update()
         progress.close()
-    return int(failed)
+    return failed
 
 
-def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: DetectOptions) -> int:
+def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: DetectOptions) -> bool:
     """`detector test`: its lines, one predictions.jpg, and images that are asked for on standard input."""
     frames: list[JsonFrame] = []
     failed = False
@@ -199,7 +199,7 @@ def _run_as_darknet(args: argparse.Namespace, net: BackendNetwork, options: Dete
     elif args.json:
         write_atomically(args.json, json_text(frames).encode())
         print(f"detections in {args.json}", file=sys.stderr)
-    return int(failed)
+    return failed
 
 
 def prompted_images() -> Iterator[str]:

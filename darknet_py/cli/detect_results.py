@@ -30,7 +30,7 @@ from darknet_py.cli.common import (
     output_file_or_stdout,
     output_folder,
 )
-from darknet_py.cli.shard import Shard, claim_records, merge_lines, release_claim
+from darknet_py.cli.shard import Shard, claim_records, merge_lines, release_claim, shard_argument
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.data.image_sources import is_url, open_image
@@ -106,12 +106,8 @@ def result_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="leave out images that an interrupted run of the same command has done"
     )
-    parser.add_argument(
-        "--shard",
-        type=Shard.parse,
-        metavar="K/N",
-        help="search the K-th of N shares of the images; the last process to end writes the tables of all (default: by "
-        "torchrun's processes)",
+    shard_argument(
+        parser, "search the K-th of N shares of the images; the last process to end writes the tables of all"
     )
 
 
@@ -167,7 +163,7 @@ class DetectResults:
         self._stems = dict(zip(images, output_stems(images), strict=True))
         self._folders = file_names(names)
         self._count = 0
-        images = self._shard.images_of(images)
+        images = self._shard.items_of(images)
         if args.save_labels:
             check_no_urls(images)
         self.pending = self._not_done(images) if args.resume else images
@@ -250,7 +246,7 @@ class DetectResults:
         assert self._record is not None and self._partial is not None and self._target is not None
         self._record.flush()
         os.replace(self._partial, self._record_file())
-        records = claim_records(self._shard, self._target)
+        records = claim_records(self._shard.records(self._target))
         if records is None:
             print(f"share {self._shard.number} of {self._shard.total} is in {self._record_file()}", file=self._messages)
             return
@@ -283,7 +279,8 @@ class DetectResults:
     def _take_up_shard(self) -> None:
         """Makes a finished record one to go on with: it may have been finished when the run was killed."""
         assert self._partial is not None and self._target is not None
-        release_claim(self._shard, self._target)
+        if self._shard.number == 1:
+            release_claim(self._record_file())
         if self._record_file().exists():
             os.replace(self._record_file(), self._partial)
 

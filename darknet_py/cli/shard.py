@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from darknet_py.training.distributed import DistContext
+from darknet_py.training.distributed import DistContext, joined_processes
+from darknet_py.training.peers import PeerWatch
 
-_CLAIMED = ".joining"  # after the name of the first shard's record, by the process that joins them
+CLAIMED = ".joining"  # after the name of the first shard's record, by the process that joins them
+
+Item = TypeVar("Item")
 
 
 class Shard(NamedTuple):
@@ -33,23 +38,43 @@ class Shard(NamedTuple):
         context = DistContext.from_environment()
         return cls(context.rank + 1, context.size)
 
-    def images_of(self, images: Sequence[str]) -> list[str]:
-        return list(images[self.number - 1 :: self.total])
+    def items_of(self, items: Sequence[Item]) -> list[Item]:
+        return list(items[self.number - 1 :: self.total])
 
     def record(self, target: Path) -> Path:
         """The finished record of this share of what goes into `target`."""
         return target.with_name(f"{target.name}.shard-{self.number}-of-{self.total}")
 
+    def records(self, target: Path) -> list[Path]:
+        """The finished records of all shares."""
+        return [Shard(number, self.total).record(target) for number in range(1, self.total + 1)]
 
-def claim_records(shard: Shard, target: Path) -> list[Path] | None:
-    """The finished records of all shards, for the one process that may join them; for the others None.
+
+def shard_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """--shard."""
+    parser.add_argument("--shard", type=Shard.parse, metavar="K/N", help=f"{help} (default: by torchrun's processes)")
+
+
+def shared_work(shard: Shard | None, timeout: float) -> AbstractContextManager[PeerWatch | None]:
+    """Meets the processes of torchrun that share the work with this one; none where the share was given."""
+    return nullcontext() if shard else joined_processes(timeout, "--resume continues from the records")
+
+
+def exit_code(failed: bool, watch: PeerWatch | None) -> int:
+    """1 where something could not be read; not for torchrun, which would start all processes again."""
+    if failed and watch:
+        print("darknet_py: some files could not be read; the others are done", file=sys.stderr)
+    return int(failed and watch is None)
+
+
+def claim_records(records: Sequence[Path]) -> list[Path] | None:
+    """The finished records of all processes, for the one process that may join them; for the others None.
 
     Renaming the first record is the claim, which only one process can do; see `release_claim`.
     """
-    records = [Shard(number, shard.total).record(target) for number in range(1, shard.total + 1)]
     if not all(record.exists() for record in records):
         return None
-    claimed = records[0].with_name(records[0].name + _CLAIMED)
+    claimed = records[0].with_name(records[0].name + CLAIMED)
     try:
         records[0].rename(claimed)
     except FileNotFoundError:
@@ -57,11 +82,10 @@ def claim_records(shard: Shard, target: Path) -> list[Path] | None:
     return [claimed, *records[1:]]
 
 
-def release_claim(shard: Shard, target: Path) -> None:
-    """Takes back the claim of a process that was killed while it joined the records: the first shard does so."""
-    record = shard.record(target)
-    claimed = record.with_name(record.name + _CLAIMED)
-    if shard.number == 1 and claimed.exists():
+def release_claim(record: Path) -> None:
+    """Takes back the claim of a process that was killed while it joined the records: who has the first one does so."""
+    claimed = record.with_name(record.name + CLAIMED)
+    if claimed.exists():
         claimed.rename(record)
 
 

@@ -26,12 +26,15 @@ from darknet_py.cli.common import (
     output_file_in_new_folder,
     output_prefix,
     positive,
+    rank_timeout_argument,
     seconds,
 )
 from darknet_py.cli.darknet_output import DemoLines
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.cli.detect_results import json_list
+from darknet_py.cli.shard import exit_code, shard_argument, shared_work
 from darknet_py.cli.usage import UsageError
+from darknet_py.cli.video_list import Video, VideoList, is_list
 from darknet_py.cli.video_regions import check_regions, region_arguments
 from darknet_py.cli.video_streams import VideoStreams, stream_arguments
 from darknet_py.counted import counted
@@ -43,6 +46,7 @@ from darknet_py.inference.detect import detect, uses_letter_box
 from darknet_py.inference.detections import Detections, JsonFrame
 from darknet_py.inference.regions import RegionCounter
 from darknet_py.inference.tracking import ObjectTracker
+from darknet_py.training.distributed import DistContext
 from darknet_py.view.draw import save_image
 from darknet_py.view.heat_map import HeatMap
 from darknet_py.view.video_writer import VideoFile
@@ -55,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="files, URLs (rtsp://, http://) or cameras' numbers; one network searches all of them",
+        help="files, URLs (rtsp://, http://) or cameras' numbers, which one network searches together; or a list of "
+        "files (.txt), which are searched one after another",
     )
     parser.add_argument(
         "--out",
@@ -100,10 +105,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="seconds for which a lost stream is opened again (default: 60)",
     )
     stream_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="leave out the videos of a list that are done")
+    shard_argument(parser, "search the K-th of N shares of a list; the last process to end writes the JSON of all")
+    rank_timeout_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """130 where Ctrl-C stopped a file; the results so far are kept. A live source has no other end."""
+    if is_list(args.sources):
+        with shared_work(args.shard, args.rank_timeout) as watch:
+            return exit_code(_search_list(args), watch)
+    if args.shard or args.resume or DistContext.from_environment().size > 1:
+        raise UsageError("--shard, --resume, torchrun: expected a list of videos (.txt), got its videos or a stream")
     several = len(args.sources) > 1
     if several and args.darknet:
         raise UsageError(f"--darknet: expected one video, as in C, got {len(args.sources)}")
@@ -114,7 +127,10 @@ def run(args: argparse.Namespace) -> int:
     if args.images:
         make_folder(Path(args.images).parent)
     with ExitStack() as stack:
-        sources = [_Source(args, number, net.graph.net.channels, stack) for number in range(len(args.sources))]
+        sources = [
+            _Source(args, name, number, f"_{number + 1}" if several else "", net.graph.net.channels, stack)
+            for number, name in enumerate(args.sources)
+        ]
         detection = _VideoDetection(args, net, sources)
         if args.darknet:
             detection.lines = stack.enter_context(DemoLines(args.sources[0], args.ext_output, not args.no_video))
@@ -130,12 +146,43 @@ def run(args: argparse.Namespace) -> int:
     return 130 if detection.interrupted and not all(source.frames.live for source in sources) else 0
 
 
-class _Source:
-    """A video and what is made of it."""
+def _search_list(args: argparse.Namespace) -> bool:
+    """Searches a list of videos, or the share of this process; whether one could not be read."""
+    check_regions(args)
+    videos, failed = VideoList(args), False
+    net = load_detector(args)
+    if args.images:
+        make_folder(Path(args.images).parent)
+    for video in videos.pending:
+        try:
+            videos.write(video, _search_video(args, net, video))
+        except DataError as error:
+            failed = True
+            print(f"darknet_py: {error}", file=sys.stderr)
+            videos.write(video, [], str(error))
+    print(videos.finish())
+    return failed
 
-    def __init__(self, args: argparse.Namespace, number: int, channels: int, stack: ExitStack):
-        self._args, self._name = args, args.sources[number]
-        self._suffix = f"_{number + 1}" if len(args.sources) > 1 else ""
+
+def _search_video(args: argparse.Namespace, net: BackendNetwork, video: Video) -> Iterator[JsonFrame]:
+    """The frames of one video of a list; its files are named by its number."""
+    with ExitStack() as stack:
+        source = _Source(args, video.path, video.number, f"_{video.number + 1}", net.graph.net.channels, stack)
+        if source.frames.live:
+            raise DataError(f"{video.path}: expected a file in a list of videos, got a camera or a stream")
+        detection = _VideoDetection(args, net, [source])
+        yield from detection.run()
+    if detection.interrupted:
+        raise KeyboardInterrupt
+    heat_map = source.save_heat_map()
+    print(f"{video.path}: {detection.result([heat_map] if heat_map else [])}")
+
+
+class _Source:
+    """A video and what is made of it; `suffix` is added to the names of its files."""
+
+    def __init__(self, args: argparse.Namespace, name: str, number: int, suffix: str, channels: int, stack: ExitStack):
+        self._args, self._name, self._suffix = args, name, suffix
         self.frames = stack.enter_context(FrameReader(self._name, channels, args.skip, args.reconnect))
         self.out = None
         if not args.no_video:

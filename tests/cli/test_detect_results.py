@@ -283,6 +283,9 @@ def test_processes_of_torchrun_share_the_images(folder: Path, monkeypatch: pytes
     said = folder / "said.txt"
     assert finish_ranks(start_ranks([words(*_TABLES)] * 4, said)) == [0] * 4, said.read_text()
     assert tables() == whole
+    Path("photos/3.png").write_bytes(b"no image")  # torchrun would start all again for an exit code
+    assert finish_ranks(start_ranks([words(*_TABLES)] * 2, said)) == [0] * 2, said.read_text()
+    assert "some files could not be read; the others are done" in said.read_text()
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert run(*_TABLES) == 1  # without the address that torchrun sets
     assert run("--json", "-", "--shard", "1/4") == 2

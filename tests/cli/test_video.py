@@ -26,6 +26,7 @@ from darknet_py.errors import DataError
 from darknet_py.inference.detect import DetectOptions, detect
 from darknet_py.inference.detections import Detections
 from darknet_py.view.video_writer import VideoFile
+from tests.ranks import finish_ranks, start_ranks
 from tests.small_detector import CFG
 
 FRAMES = 7
@@ -328,3 +329,95 @@ def test_lines_and_zones(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         with contextlib.suppress(SystemExit):
             assert run(folder, *options) == 2
         assert what in capsys.readouterr().err
+
+
+@pytest.fixture
+def listed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words of `video` on a list of five videos of 1 to 5 frames, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 6):
+        writer = cv2.VideoWriter(f"{number}.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))  # type: ignore[attr-defined]
+        for frame in range(number):
+            writer.write(np.full((48, 64, 3), 40 * frame + number, np.uint8))
+        writer.release()
+    Path("list.txt").write_text("".join(f"{number}.avi\n" for number in range(1, 6)))
+    words = ["video", str(folder / "a.cfg"), "list.txt", "--weights", str(folder / "a.weights"), "--thresh", "0.2"]
+    return [*words, "--out", "out.avi", "--device", "cpu", "--json", "found.json"]
+
+
+def found_in_list(videos: Sequence[int] = (1, 2, 3, 4, 5)) -> list[dict[str, Any]]:
+    """What is in found.json; every frame of every video is there once, in order, and no record is left."""
+    entries: list[dict[str, Any]] = json.loads(Path("found.json").read_text())
+    frames = [(f"{number}.avi", frame) for number in videos for frame in range(1, number + 1)]
+    assert [(Path(entry["filename"]).name, entry["frame_id"]) for entry in entries] == frames
+    assert not list(Path().glob("found.json?*"))
+    return entries
+
+
+def test_a_list_of_videos(listed: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(listed) == 0
+    entries = found_in_list()
+    said = capsys.readouterr().out
+    assert "5.avi: 5 frames" in said and "5 videos done; detections in found.json" in said
+    assert [len(gray_values(Path(f"out_{number}.avi"))) for number in range(1, 6)] == [1, 2, 3, 4, 5]
+    words = ["video", str(folder / "a.cfg"), "5.avi", "--weights", str(folder / "a.weights"), "--thresh", "0.2"]
+    assert main([*words, "--no-video", "--json"]) == 0
+    alone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [entry["objects"] for entry in entries[-5:]] == [entry["objects"] for entry in alone]
+
+
+def test_shares_of_a_list_of_videos(listed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One share is interrupted in a video, and while it joins the records; no other video is searched twice."""
+    assert main(listed) == 0
+    whole = found_in_list()
+    Path("found.json").unlink()
+    handle = video_command._Source.handle
+    searched: list[str] = []
+    interrupting = True
+
+    def note(self: Any, *arguments: Any) -> Any:
+        name = Path(self._name).name
+        if self.count == 0:
+            searched.append(name)
+        if interrupting and name == "3.avi" and self.count == 2:
+            raise KeyboardInterrupt
+        return handle(self, *arguments)
+
+    monkeypatch.setattr(video_command._Source, "handle", note)
+    assert main([*listed, "--shard", "1/2"]) == 130
+    assert sorted(path.name for path in Path().glob("found.json?*")) == ["found.json.video-1-of-5"]
+    interrupting = False
+    assert main([*listed, "--shard", "2/2", "--resume"]) == 0
+    assert not Path("found.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("darknet_py.cli.video_list.json_list", lambda frames: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*listed, "--shard", "1/2", "--resume"])
+    assert main([*listed, "--shard", "2/2", "--resume"]) == 0 and not Path("found.json").exists()
+    assert main([*listed, "--shard", "1/2", "--resume"]) == 0
+    assert found_in_list() == whole
+    assert sorted(searched) == ["1.avi", "2.avi", "3.avi", "3.avi", "4.avi", "5.avi"]
+
+
+def test_processes_of_torchrun_share_a_list(listed: list[str]) -> None:
+    Path("3.avi").write_bytes(b"no video")
+    said = Path("said.txt").resolve()
+    assert finish_ranks(start_ranks([listed] * 2, said)) == [0, 0], said.read_text()
+    assert "3.avi: " in said.read_text() and "some files could not be read; the others are done" in said.read_text()
+    found_in_list((1, 2, 4, 5))
+    assert main(listed) == 1  # a single process says so by its exit code
+
+
+def test_what_does_not_go_with_a_list(listed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for words, expected in (
+        (["--json=-"], "--json: expected a file"),
+        (["--mjpeg-port", "0"], "--mjpeg-port: expected one video or stream, got a list"),
+        (["1.avi"], "list.txt: expected a list of videos alone, got 2 sources"),
+    ):
+        assert main([*listed[:3], *words, *listed[3:-2]]) == 2
+        assert expected in capsys.readouterr().err
+    assert main([*listed[:2], "1.avi", *listed[3:], "--shard", "1/2"]) == 2
+    assert "expected a list of videos (.txt)" in capsys.readouterr().err
+    assert main([*listed, "--shard", "1/2"]) == 0
+    assert main([*listed, "--shard", "2/2", "--skip", "1"]) == 1
+    assert "expected the record of a run with the same options, got another" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """`detect` on a long list, divided over processes that are killed again and again: is each image there exactly once?
 
-    python tools/bench/shards.py [--images 100000] [--processes 4] [--kills 3]
+    python tools/bench/shards.py [--images 100000] [--processes 4] [--kills 3] [--json docs/bench/shards.json]
 
 It makes the images (links to one) and a small network, and runs `torchrun … detect --resume`. Whenever another
 share of the list is done it kills a process with SIGKILL; torchrun then starts all processes again.
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ _CFG = (
     "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\nsize=1\nstride=8\n"
     "[yolo]\nnum=1\nmask=0\nclasses=2\nanchors=9,9\n"
 )
+_LINKS = 30_000  # to one file; ext4 allows 65,000
 
 
 def main() -> None:
@@ -36,10 +38,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts into FILE too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="shards-") as name:
         folder = Path(name)
-        print(json.dumps(run(folder, options.images, options.processes, options.kills), indent=1))
+        text = json.dumps(run(folder, options.images, options.processes, options.kills), indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(f"{text}\n")
 
 
 def run(folder: Path, images: int, processes: int, kills: int) -> dict[str, object]:
@@ -79,8 +85,10 @@ def make_images(folder: Path, count: int) -> list[str]:
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8))
     (folder / "images").mkdir()
     paths = [folder / "images" / f"{number}.png" for number in range(count)]
-    for path in paths:
-        path.hardlink_to(image)
+    for first in range(0, count, _LINKS):
+        original = Path(shutil.copy(image, folder / f"image-{first}.png"))
+        for path in paths[first : first + _LINKS]:
+            path.hardlink_to(original)
     return [str(path) for path in paths]
 
 
@@ -92,7 +100,7 @@ def kill_one(torchrun: subprocess.Popen[bytes], folder: Path, after: int) -> int
         if done >= after and workers:
             os.kill(random.choice(workers), signal.SIGKILL)
             return done
-        time.sleep(0.2)
+        time.sleep(1)
     return -1
 
 
