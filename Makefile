@@ -6,13 +6,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist worksteal
+# Where CI runs, each file but torch's has to have the SHA-256 in requirements.lock; elsewhere pip takes the same versions.
+LOCKED := $(shell $(PYTHON) -c 'import platform as p, sys; print("lock" * ((p.system(), p.machine(), *sys.version_info[:2]) == ("Linux", "x86_64", 3, 11)))')
 
-.PHONY: demo test lint types fast suite wheel docs cfgs supply-chain clean
+.PHONY: demo test lint types fast suite wheel docs cfgs lock supply-chain audit clean
 
-$(VENV)/ready: pyproject.toml setup.py constraints.txt
+$(VENV)/ready: pyproject.toml setup.py constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("darknet_py needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(if $(LOCKED),$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@# PyPI's opencv-python links against libGL, which a bare server lacks; the headless build of it does not.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
@@ -48,6 +52,16 @@ docs: $(VENV)/ready
 
 cfgs: $(VENV)/ready
 	$(BIN)/python -m darknet_py.zoo --write cfg
+
+# The pins of what constraints.txt needs in turn, and requirements.lock; after a change of versions.
+lock: $(VENV)/ready
+	$(BIN)/python tools/lock.py
+
+# Known vulnerabilities of all that `make` installs; needs a network.
+audit: $(VENV)/ready
+	$(PYTHON) -m venv $(RELEASE)/tools
+	$(RELEASE)/tools/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(RELEASE)/tools/bin/pip-audit --require-hashes --disable-pip -r requirements.lock
 
 # What a user installs: the package alone, in an environment of its own, as a CycloneDX SBOM and a table of licenses, and
 # known vulnerabilities of it. pip-audit needs a network, so that its failure is shown and ignored.
