@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -312,7 +313,7 @@ def watch(part: Part, interval: float = _INTERVAL) -> dict[str, Any]:
     problems += [f"{name}: grew by {grown[name]} in the second half" for name in BOUNDS if grown[name] > BOUNDS[name]]
     return {
         "work": part.work,
-        "last line": "".join(last).partition("; ")[0],
+        "last line": re.sub(re.escape(tempfile.gettempdir()) + r"/\w+", "FOLDER", "".join(last)),
         "seconds": seconds,
         "growth in the second half": grown,
         "bounds": BOUNDS,
