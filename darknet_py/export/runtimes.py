@@ -32,6 +32,8 @@ def run_onnx(content: bytes) -> Runner:
     runtime = require("onnxruntime", "onnx", "running ONNX")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
+    # Without a number it pins threads to all processors, those that a container or taskset withholds too.
+    options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base

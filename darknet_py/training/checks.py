@@ -18,10 +18,12 @@ def check_schedule(graph: Graph, overrides: Mapping[str, NetValue]) -> None:
         raise TrainError(
             f"{graph.path}: expected a learning_rate above 0 in [net], got {graph.net.learning_rate:g}{_why(graph)}"
         )
-    if graph.net.max_batches < graph.net.burn_in and not {"max_batches", "burn_in"} & overrides.keys():
+    # A short training is one, as in C, but not where `max_batches=1,200` is 1.
+    is_short = graph.net.max_batches < graph.net.burn_in and not {"max_batches", "burn_in"} & overrides.keys()
+    if is_short and (why := _why(graph)):
         raise TrainError(
             f"{graph.path}: expected more iterations than burn_in={graph.net.burn_in}, "
-            f"got max_batches={graph.net.max_batches}{_why(graph)}"
+            f"got max_batches={graph.net.max_batches}{why}"
         )
     if graph.net.batch == 1 and "batch" not in overrides:
         raise TrainError(

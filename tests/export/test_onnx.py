@@ -218,6 +218,20 @@ def test_recurrent_networks_name_their_states(tmp_path: Path) -> None:
     assert json.loads(texts["states"]) == dict(zip(("state_0_0", "state_0_1", "state_1"), STATE_OUTPUTS, strict=True))
 
 
+def test_threads_are_those_that_the_process_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone, onnxruntime pins threads to processors that a container withholds, and prints errors."""
+    given: list[int] = []
+    start = onnxruntime.InferenceSession
+
+    def session(content: bytes, options: Any, **others: Any) -> Any:
+        given.append(options.intra_op_num_threads)
+        return start(content, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    convert(write_case("yolov3", tmp_path))
+    assert given == [torch.get_num_threads()]
+
+
 def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtra, match=r"needs the package 'onnxruntime': pip install 'darknet-torch\[onnx\]'"):
