@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple, NoReturn
@@ -73,6 +73,7 @@ class PeerWatch:
         if not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
             raise TrainError(f"WORLD_SIZE={size}: expected MASTER_ADDR and MASTER_PORT too, as torchrun sets them")
         self._address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self._pause = min(timeout / _BEATS, _LONGEST_PAUSE)
         self._status = _WORKING
         self._hurry, self._stopping = threading.Event(), threading.Event()
@@ -90,8 +91,7 @@ class PeerWatch:
         deadline = self._started + max(_JOINING, self._timeout)
         try:
             # Without an agent that has a store for all, rank 0 does; other users of the same address share it.
-            agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-            self._store = self._connect(deadline, is_master=self._rank == 0 and not agent_has_store)
+            self._store = self._connect(deadline, is_master=self._rank == 0 and not self._agent_has_store)
             self._token = self._meet(deadline)
             self._start()
             self._wait_for_all(deadline)
@@ -132,7 +132,17 @@ class PeerWatch:
 
     @property
     def _store_name(self) -> str:
-        return "the store at {}:{} (of rank 0 or of torchrun's first agent)".format(*self._address)
+        """Who has the store, for messages."""
+        store = "the store at {}:{}".format(*self._address)
+        if self._agent_has_store:
+            return f"{store} (of torchrun's first agent)"
+        return f"{self._name(0, self._beats)}, which has {store},"
+
+    @staticmethod
+    def _name(rank: int, beats: Mapping[int, _Beat]) -> str:
+        """A rank, with its process and host where they are known."""
+        beat = beats.get(rank)
+        return f"rank {rank} (process {beat.process} on {beat.host})" if beat else f"rank {rank}"
 
     def _connect(self, deadline: float, is_master: bool) -> TCPStore:
         timeout = timedelta(seconds=max(deadline - time.monotonic(), 1))
@@ -236,8 +246,7 @@ class PeerWatch:
                 self._give_up(self._store_name, 1)
             lost = [rank for rank, seconds in silence.items() if seconds >= self._timeout]
             if lost:
-                names = [f"rank {rank} (process {before[rank].process} on {before[rank].host})" for rank in lost]
-                self._give_up(", ".join(names), len(names))
+                self._give_up(", ".join(self._name(rank, before) for rank in lost), len(lost))
 
     def _give_up(self, names: str, count: int) -> NoReturn:
         logger.error(

@@ -54,7 +54,8 @@ def test_a_stopped_rank_is_named_and_ends_the_training(stopped: int, shapes: Pat
     os.kill(team[stopped].pid, signal.SIGSTOP)
     team[1 - stopped].join(60)
     assert team[1 - stopped].exitcode == 1, said.read_text()
-    who = f"rank 1 (process {team[1].pid} on {HOST})" if stopped else "the store at 127.0.0.1:"
+    who = f"rank {stopped} (process {team[stopped].pid} on {HOST})"
+    who += "" if stopped else ", which has the store at 127.0.0.1:"
     line = next(line for line in said.read_text().splitlines() if "not answered" in line)
     assert line.startswith(f"error: rank {1 - stopped}: {who}") and "for 2 s; --resume continues" in line
     assert "Traceback" not in said.read_text()
@@ -160,7 +161,7 @@ def test_ranks_that_do_not_start_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(error.value) == "rank 0: rank 1, 2: not started within 0.5 s; advice"
     with (
         address(monkeypatch),
-        pytest.raises(TrainError, match=r"the store at 127\.0\.0\.1:.* does not answer; adv"),
+        pytest.raises(TrainError, match=r"rank 0, which has the store at 127\.0\.0\.1:\d+, does not answer"),
     ):
         meet(1, 3, lambda watch: None, timeout=0.5)
 

@@ -104,7 +104,7 @@ KINDS = {
     "evaluations": Kind(options={"map": 1}),
     "chart and report": Kind(options={"map": 2, "chart": True, "report": True, "save_every": 2}),
     "resumed": Kind(options={"map": 1, "ema": 0.9}, first=1),
-    "recipe": Kind(options={"map": 2, "recipe": "scratch", "split": 0.5, "recover": True}),
+    "recipe": Kind(options={"map": 2, "recipe": "scratch", "split": 0.5, "recover": True, "max_batches": 3}),
     "classifier": Kind(cfg="classes.cfg", data="classes", options={}),
 }
 
