@@ -19,11 +19,22 @@ STARTER = multiprocessing.get_context("forkserver")
 STARTER.set_forkserver_preload(["darknet_py.training.trainer"])
 
 
-def start_ranks(commands: Sequence[list[str]], said: Path, first: Callable[[], None] | None = None) -> list[Any]:
-    """A process for each command line; `first` is called in each, and `said` is what all of them print."""
+def start_ranks(
+    commands: Sequence[list[str]],
+    said: Path,
+    first: Callable[[], None] | None = None,
+    command: Callable[[list[str]], int] = main,
+) -> list[Any]:
+    """A process for each command line, which is given to `command`; `first` is called before.
+
+    said: what all of them print.
+    """
     port = free_port()
     ranks = range(len(commands))
-    team = [STARTER.Process(target=_run, args=(rank, len(ranks), port, commands[rank], said, first)) for rank in ranks]
+    team = [
+        STARTER.Process(target=_run, args=(rank, len(ranks), port, commands[rank], said, first, command))
+        for rank in ranks
+    ]
     for process in team:
         process.start()
     return team
@@ -46,12 +57,20 @@ def free_port() -> int:
     return port
 
 
-def _run(rank: int, size: int, port: int, argv: list[str], said: Path, first: Callable[[], None] | None) -> None:
+def _run(
+    rank: int,
+    size: int,
+    port: int,
+    argv: list[str],
+    said: Path,
+    first: Callable[[], None] | None,
+    command: Callable[[list[str]], int],
+) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
     if first:
         first()
     with said.open("a", 1) as file, redirect_stdout(file), redirect_stderr(file):
-        status = main(argv)
+        status = command(argv)
     sys.exit(status)

@@ -37,6 +37,8 @@ _WORKING, _DONE, _LEFT = "working", "done", "left"
 
 logger = logging.getLogger(__name__)
 _active: PeerWatch | None = None  # of this process
+# By address, of rank 0, for as long as it runs: the next training meets at the same one.
+_servers: dict[tuple[str, int], TCPStore] = {}
 
 
 class _Beat(NamedTuple):
@@ -92,6 +94,8 @@ class PeerWatch:
         try:
             # Without an agent that has a store for all, rank 0 does; other users of the same address share it.
             self._store = self._connect(deadline, is_master=self._rank == 0 and not self._agent_has_store)
+            if self._rank == 0 and not self._agent_has_store:
+                _servers.setdefault(self._address, self._store)
             self._token = self._meet(deadline)
             self._start()
             self._wait_for_all(deadline)

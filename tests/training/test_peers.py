@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import darknet_py
@@ -188,6 +189,24 @@ def test_what_ended_processes_wrote_does_not_count(monkeypatch: pytest.MonkeyPat
                 thread.join(20)
         assert len(tokens) == 4 and len(set(tokens)) == 2
         del store
+
+
+def train_twice(words: list[str]) -> int:
+    data, out = map(Path, words)
+    for name in ("first", "second"):
+        darknet_py.train(
+            out / "tiny.cfg", data, out=out / name, max_batches=2, map=False, chart=False, workers=0, device="cpu"
+        )
+    return 0
+
+
+def test_a_program_may_train_twice(shapes: Path, tmp_path: Path) -> None:
+    """Both trainings meet at the address of rank 0, one after the other."""
+    (tmp_path / "tiny.cfg").write_text(PLAIN)
+    said = tmp_path / "said.txt"
+    team = start_ranks([[str(shapes), str(tmp_path)]] * 2, said, command=train_twice)
+    assert finish_ranks(team) == [0, 0], said.read_text()
+    np.testing.assert_array_equal(weights(tmp_path / "first"), weights(tmp_path / "second"))
 
 
 def test_the_default_is_the_same_everywhere() -> None:

@@ -5,8 +5,8 @@
 A save point is each file that is opened for writing, synced, renamed, linked or removed in the output folder; a file is
 synced at two points, whole and half written. A training is counted first, then killed by SIGKILL at one point after the
 other and resumed. It has to end with the same files: all weights byte for byte, the best score, the rows of the log.
-The results are written to --out after each kind, and kinds that are there are not run again. Exits with code 1 where
-something is lost.
+The results are written to --out as they come; a run that was stopped goes on there, and kinds that are done are not run
+again. Exits with code 1 where something is lost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ import torch
 from tqdm import tqdm
 
 import darknet_py
-from darknet_py.files import sha256_of, stored_checksum
+from darknet_py.files import sha256_of, stored_checksum, write_atomically
 
 _DETECTOR = """[net]
 width=32
@@ -212,8 +212,9 @@ def outcome(out: Path) -> dict[str, Any]:
     return content
 
 
-def run(name: str, folder: Path, seed: int) -> dict[str, Any]:
-    kind, begin = KINDS[name], time.monotonic()
+def run(name: str, folder: Path, seed: int, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The results of a kind after each kill; before: those of a run that was stopped, or nothing."""
+    kind, begin = KINDS[name], time.monotonic() - before.get("seconds", 0.0)
     start, whole, out = folder / "start", folder / "whole", folder / "out"
     start.mkdir()
     if kind.first:
@@ -231,8 +232,9 @@ def run(name: str, folder: Path, seed: int) -> dict[str, Any]:
     train(folder, folder / "warm", kind, seed, False)
     check(folder, in_child(folder, count))
     points, expected = json.loads((folder / "points.json").read_text()), outcome(whole)
-    faults: list[list[object]] = []
-    for number in tqdm(range(1, len(points) + 1), desc=name, unit="kill", mininterval=5):
+    faults: list[list[object]] = list(before.get("faults", ()))
+    numbers = range(before.get("kills", 0) + 1, len(points) + 1)
+    for number in tqdm(numbers, desc=name, unit="kill", mininterval=5):
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(start, out)
         resume = bool(kind.first)
@@ -249,14 +251,19 @@ def run(name: str, folder: Path, seed: int) -> dict[str, Any]:
         fault = fault or difference(expected, out)
         if fault:
             faults.append([number, points[number - 1], fault])
-    return {
-        "kills": len(points),
-        "seed": seed,
-        "points": dict(sorted(Counter(points).items())),
-        "files": len(expected),
-        "seconds": round(time.monotonic() - begin, 1),
-        "faults": faults,
-    }
+        yield {
+            "kills": number,
+            "seed": seed,
+            "points": dict(sorted(Counter(points).items())),
+            "files": len(expected),
+            "seconds": round(time.monotonic() - begin, 1),
+            "faults": faults,
+        }
+
+
+def is_done(entry: dict[str, Any]) -> bool:
+    """Whether a kind was killed at each of its save points."""
+    return bool(entry) and entry["kills"] == sum(entry["points"].values())
 
 
 def check(folder: Path, code: int) -> None:
@@ -285,15 +292,17 @@ def main() -> None:
     if options.out and options.out.exists():
         report = json.loads(options.out.read_text())
     for name in options.kinds or KINDS:
-        if name in report:
+        before = report.get(name, {})
+        if is_done(before):
             continue
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as made:
             folder = Path(made)
             make_files(folder)
-            report[name] = run(name, folder, options.seed)
+            for entry in run(name, folder, options.seed, before):
+                report[name] = entry
+                if options.out:
+                    write_atomically(options.out, json.dumps(report, indent=1).encode() + b"\n")
         print(json.dumps({name: report[name]}), flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
     sys.exit(any(entry["faults"] for entry in report.values()))
 
 
