@@ -92,6 +92,8 @@ def test_study_is_resumed_and_reported(
     assert study.fashion_report.main([str(path)]) == 0
     text = (tmp_path / "out" / "fashion.md").read_text()
     assert "| fusion first, γ = 0.5 against plain | 15 |" in text and "| nan |" in text  # one seed decides nothing
+    assert study.fashion.main([*base, "--length", "16"]) == 1
+    assert "--length: expected one of (15,), got 16" in capsys.readouterr().err
     assert study.fashion.main(["--images", str(tmp_path / "none")]) == 1
     assert "apt install dataset-fashion-mnist" in capsys.readouterr().err
 
@@ -106,3 +108,22 @@ def test_paired_tests_equal_published_values(study: SimpleNamespace):
     # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
     assert study.stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert study.stats.holm([0.5, float("nan"), 0.6])[::2] == [1.0, 1.0]
+
+
+def test_conclusions_of_two_runs_are_compared(study: SimpleNamespace):
+    def rows(gains: dict[str, float], first_seed: int) -> list[dict[str, object]]:
+        return [
+            {"variant": name, "iterations": 15, "seed": seed, "score": 0.5 + gain + 0.001 * (seed % 3) * (1 + index)}
+            for index, (name, gain) in enumerate(gains.items())
+            for seed in range(first_seed, first_seed + 6)
+        ]
+
+    one = rows({"plain": 0, "first": 0.1, "last": 0.1, "csp-0.5": -0.1, "osa": 0}, 0)
+    two = rows({"plain": 0, "first": 0.1, "last": -0.1, "csp-0.5": 0, "osa": 0}, 10)
+    table = study.fashion_report.repetition_table(one, two)
+    conclusions = {row["comparison"]: row["conclusion"] for row in table}
+    assert conclusions["fusion first, γ = 0.5 against plain"] == "same"
+    assert conclusions["fusion last, γ = 0.5 against plain"] == "opposite"
+    assert conclusions["CSP, γ = 0.5 against plain"] == "in one run only"
+    assert conclusions["OSA against plain"] == "not shown in either"
+    assert not study.fashion_report.repetition_table(one, [{**row, "iterations": 30} for row in two])

@@ -2,6 +2,7 @@
 
     python tools/study/fashion.py                      240 trainings on one core; docs/study.md says how long they took
     python tools/study/fashion.py --scale gpu          wider networks, whole epochs, 20 seeds, on a GPU
+    python tools/study/fashion.py --first-seed 10 --length 270 --out again     a part once more, with other seeds
     python tools/study/fashion.py --images FOLDER      where the four IDX files are, packed with gzip or not
 
 The images are those of Debian's package dataset-fashion-mnist: 60,000 to train, 10,000 to test (Xiao et al., 2017). All
@@ -18,7 +19,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +72,7 @@ class Scale:
 
 
 SCALES = {
-    "cpu": Scale(stem=16, bflops=0.0018, batch=64, iterations=(30, 90, 270), rate=0.01, seeds=10),
+    "cpu": Scale(stem=16, bflops=0.0018, batch=64, iterations=(90, 270, 810), rate=0.01, seeds=10),
     "gpu": Scale(32, 0.08, 128, (469 * 5, 469 * 20, 469 * 80), 0.005, 20, "cuda", "bf16"),  # epochs of 469 iterations
 }
 
@@ -179,9 +180,9 @@ class Run(NamedTuple):
         return hashlib.sha256(f"{lines} {self.seed}".encode()).hexdigest()[:12]
 
 
-def runs(scale: Scale, seeds: int | None = None) -> Iterator[Run]:
+def runs(scale: Scale, seeds: int | None = None, first_seed: int = 0) -> Iterator[Run]:
     """All trainings, seed by seed, so that an interrupted study has the same seeds of every network."""
-    for seed in range(seeds or scale.seeds):
+    for seed in range(first_seed, first_seed + (seeds or scale.seeds)):
         for iterations in scale.iterations:
             for variant in VARIANTS:
                 yield Run(
@@ -291,18 +292,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--images", type=Path, default=IMAGES, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, help="trainings of each network and length (default: the scale's)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="other trainings of the same networks")
+    parser.add_argument("--length", type=int, action="append", metavar="N", help="iterations; can be repeated")
     parser.add_argument("--runs", type=int, help="stop after this many trainings")
     parser.add_argument("--out", type=Path, default=Path("study"), help="folder of fashion.jsonl")
     args = parser.parse_args(arguments)
     scale = SCALES[args.scale]
     try:
+        if unknown := set(args.length or ()) - set(scale.iterations):
+            raise DarknetError(f"--length: expected one of {scale.iterations}, got {min(unknown)}")
+        scale = replace(scale, iterations=tuple(args.length or scale.iterations))
         if scale.device == "cuda" and not torch.cuda.is_available():
             raise DarknetError(f"--scale {args.scale}: expected a CUDA device, got none")
         training, test = (read_images(args.images, name, scale.device) for name in ("train", "t10k"))
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "fashion.jsonl"
         done = {row["digest"] for row in read_jsonl(path)} if path.is_file() else set()
-        missing = [run for run in runs(scale, args.seeds) if run.digest not in done]
+        missing = [run for run in runs(scale, args.seeds, args.first_seed) if run.digest not in done]
         for run in tqdm(missing[: args.runs], unit="training", dynamic_ncols=True):
             append_row(path, train(run, training, test))
     except DarknetError as error:

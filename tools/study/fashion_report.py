@@ -1,16 +1,19 @@
 """Writes the tables and learning curves of the study on Fashion-MNIST.
 
-    python tools/study/fashion_report.py study/fashion.jsonl       study/fashion.md and study/fashion.svg
+    python tools/study/fashion_report.py study/fashion.jsonl                       study/fashion.md, study/fashion.svg
+    python tools/study/fashion_report.py study/fashion.jsonl again/fashion.jsonl   also beside a second run
 
-Differences are paired by seed. All comparisons of all lengths are one family for Holm's correction.
+Differences are paired by seed. All comparisons of all lengths of a run are one family for Holm's correction.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -30,6 +33,8 @@ COMPARISONS = (
     *(("last", "first"), ("csp-0.5", "first"), ("csp-0.5", "last"), ("csp-0.25", "csp-0.5"), ("csp-0.75", "csp-0.5")),
     *(("elan", "csp-0.5"), ("osa", "csp-0.5"), ("elan", "osa")),
 )
+# By the product of the signs and the number of runs that show a difference.
+_CONCLUSIONS = {(1, 2): "same", (-1, 2): "opposite", (0, 1): "in one run only", (0, 0): "not shown in either"}
 
 
 def network_table(rows: Sequence[Row]) -> Table:
@@ -49,32 +54,74 @@ def network_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def comparison_table(rows: Sequence[Row]) -> Table:
-    """A row per comparison and length: difference, effect size with its interval, corrected p value."""
+class Comparison(NamedTuple):
+    """Differences of two networks in points of top-1, seed by seed. p: corrected."""
+
+    one: str
+    other: str
+    iterations: int
+    differences: list[float]
+    p: float
+
+    @property
+    def title(self) -> str:
+        return f"{TITLES[self.one]} against {TITLES[self.other]}"
+
+    @property
+    def points(self) -> str:
+        return format_interval(interval(self.differences), self.p)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where a difference is shown, else 0."""
+        return int(math.copysign(1, math.fsum(self.differences))) if self.p < 0.05 else 0
+
+
+def comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    """All comparisons of a run with at least one seed that has both networks."""
     scores = {(row["variant"], row["iterations"], row["seed"]): 100 * row["score"] for row in rows}
     seeds = sorted({row["seed"] for row in rows})
-    keys = [(one, other, length) for length in _lengths(rows) for one, other in COMPARISONS]
-    differences = [
-        [
-            scores[one, length, seed] - scores[other, length, seed]
-            for seed in seeds
-            if (one, length, seed) in scores and (other, length, seed) in scores
-        ]
-        for one, other, length in keys
-    ]
-    p_values = holm([p_value(values) for values in differences])
+    found = []
+    for length in _lengths(rows):
+        for one, other in COMPARISONS:
+            pairs = [(scores.get((one, length, seed)), scores.get((other, length, seed))) for seed in seeds]
+            if differences := [a - b for a, b in pairs if a is not None and b is not None]:
+                found.append(Comparison(one, other, length, differences, math.nan))
+    corrected = holm([p_value(comparison.differences) for comparison in found])
+    return [comparison._replace(p=p) for comparison, p in zip(found, corrected, strict=True)]
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """A row per comparison and length: difference, effect size with its interval, corrected p value."""
     return [
         {
-            "comparison": f"{TITLES[one]} against {TITLES[other]}",
-            "iterations": str(length),
-            "top-1, points": format_interval(interval(values), p),
-            "effect size": format_interval(effect_size(values)),
-            "p, corrected": f"{p:.3f}",
-            "seeds": str(len(values)),
+            "comparison": comparison.title,
+            "iterations": str(comparison.iterations),
+            "top-1, points": comparison.points,
+            "effect size": format_interval(effect_size(comparison.differences)),
+            "p, corrected": f"{comparison.p:.3f}",
+            "seeds": str(len(comparison.differences)),
         }
-        for (one, other, length), values, p in zip(keys, differences, p_values, strict=True)
-        if values
+        for comparison in comparisons(rows)
     ]
+
+
+def repetition_table(rows: Sequence[Row], again: Sequence[Row]) -> Table:
+    """A row per comparison that both runs have: both differences, and whether they lead to the same conclusion."""
+    first = {comparison[:3]: comparison for comparison in comparisons(rows)}
+    table = []
+    for second in comparisons(again):
+        if one := first.get(second[:3]):
+            table.append(
+                {
+                    "comparison": second.title,
+                    "iterations": str(second.iterations),
+                    "first run": one.points,
+                    "second run": second.points,
+                    "conclusion": _CONCLUSIONS[one.sign * second.sign, bool(one.sign) + bool(second.sign)],
+                }
+            )
+    return table
 
 
 def curves(rows: Sequence[Row]) -> str:
@@ -103,16 +150,21 @@ def _lengths(rows: Sequence[Row]) -> list[int]:
     return sorted({row["iterations"] for row in rows})
 
 
+def _read(path: Path) -> list[Row]:
+    if not (rows := read_jsonl(path)):
+        raise DataError(f"{path}: expected rows of finished trainings, got none")
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        if len(given) != 1:
-            raise DataError("expected one file of rows, fashion.jsonl")
+        if len(given) not in (1, 2):
+            raise DataError("expected one or two files of rows, fashion.jsonl")
         path = Path(given[0])
-        rows = read_jsonl(path)
-        if not rows:
-            raise DataError(f"{path}: expected rows of finished trainings, got none")
-        text = f"{markdown(network_table(rows))}\n{markdown(comparison_table(rows))}"
+        rows, *again = (_read(Path(name)) for name in given)
+        tables = [network_table(rows), comparison_table(rows), *(repetition_table(rows, second) for second in again)]
+        text = "\n".join(map(markdown, tables))
         for out, content in ((path.with_suffix(".md"), text), (path.with_suffix(".svg"), curves(rows))):
             write_atomically(out, content.encode())
             print(out)
