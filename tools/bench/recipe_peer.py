@@ -1,6 +1,7 @@
 """Training from scratch beside PyTorch_YOLOv4, for the same minutes on the same photos: yolov4-tiny.
 
     python tools/bench/recipe_peer.py PEER_CHECKOUT --data DATA --classes 3 [--minutes 5 10 20] [--json FILE]
+    python tools/bench/recipe_peer.py --chart docs/bench/recipe_peer.json docs/images/recipe-peer.svg
 
 Both start at the same moment, each with the same number of threads, so that a busy machine slows both. Ours is the one
 command of the guide with `--time`. The peer's is its own train.py without evaluations (`--notest`) and with its images
@@ -39,6 +40,7 @@ from darknet_py.graph.graph import parse, parse_text
 from darknet_py.graph.set_num_classes import set_num_classes
 from darknet_py.model.model_file import ModelFile
 from darknet_py.model.network import Network
+from darknet_py.view.figure import add_axes, add_text, figure_svg, new_figure, plot_style
 
 BATCH = 16
 EPOCHS = 300  # of the peer: its default, over which its learning rate falls
@@ -66,6 +68,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--chart"]:
+        report, image = map(Path, sys.argv[2:])
+        image.write_text(chart(json.loads(report.read_text())["rows"]))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
     parser.add_argument("--data", required=True)
@@ -180,6 +186,20 @@ def load_peer(folder: Path, checkpoint: Path) -> Network:
     cfg = folder / "peer.cfg"
     graph = parse_text(match_peer_decoding(cfg.read_text()), str(cfg))
     return Network.of(read_state_dict(ModelFile(graph), checkpoint))
+
+
+def chart(rows: list[dict[str, float]]) -> str:
+    """SVG of the scores against the minutes."""
+    with plot_style():
+        figure = new_figure(560, 300)
+        add_text(figure, "yolov4-tiny from scratch on BCCD, mAP@0.50 in %", 16, 28)
+        axes = add_axes(figure, 56, 48, 480, 200)
+        for side, title in (("ours", "darknet_py"), ("peer", "PyTorch_YOLOv4")):
+            scores = [100 * (row[side] or 0) for row in rows]
+            axes.plot([row["minutes"] for row in rows], scores, marker="o", label=title)
+        axes.set_xlabel("minutes")
+        axes.legend(fontsize=10)
+    return figure_svg(figure)
 
 
 def score(net: Network, file: DataFile) -> float:
