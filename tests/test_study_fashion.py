@@ -91,6 +91,8 @@ def test_study_is_resumed_and_reported(
     assert all(0 <= row["score"] <= 1 and row["curve"].startswith("2:") for row in rows)
     assert study.fashion_report.main([str(path)]) == 0
     text = (tmp_path / "out" / "fashion.md").read_text()
+    assert study.fashion_report.main([str(path.with_suffix(".csv"))]) == 0  # the same from the committed form
+    assert (tmp_path / "out" / "fashion.md").read_text() == text
     assert "| fusion first, γ = 0.5 against plain | 15 |" in text and "| nan |" in text  # one seed decides nothing
     assert study.fashion.main([*base, "--length", "16"]) == 1
     assert "--length: expected one of (15,), got 16" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """Writes the tables and learning curves of the study on Fashion-MNIST.
 
-    python tools/study/fashion_report.py study/fashion.jsonl                       study/fashion.md, study/fashion.svg
-    python tools/study/fashion_report.py study/fashion.jsonl again/fashion.jsonl   also beside a second run
+    python tools/study/fashion_report.py study/fashion.jsonl                        fashion.md, .svg and .csv beside it
+    python tools/study/fashion_report.py study/fashion.jsonl again/fashion.jsonl    also beside a second run
+    python tools/study/fashion_report.py docs/study/fashion.csv docs/study/fashion-again.csv
 
 Differences are paired by seed. All comparisons of all lengths of a run are one family for Holm's correction.
 """
@@ -20,7 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from fashion import VARIANTS  # noqa: E402
-from report import Row, Table, format_interval, markdown, read_jsonl  # noqa: E402
+from report import Row, Table, as_csv, format_interval, markdown, read_csv, read_jsonl  # noqa: E402
 from stats import effect_size, holm, interval, p_value  # noqa: E402
 
 from darknet_py.errors import DarknetError, DataError  # noqa: E402
@@ -151,7 +152,7 @@ def _lengths(rows: Sequence[Row]) -> list[int]:
 
 
 def _read(path: Path) -> list[Row]:
-    if not (rows := read_jsonl(path)):
+    if not (rows := read_csv(path) if path.suffix == ".csv" else read_jsonl(path)):
         raise DataError(f"{path}: expected rows of finished trainings, got none")
     return rows
 
@@ -165,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows, *again = (_read(Path(name)) for name in given)
         tables = [network_table(rows), comparison_table(rows), *(repetition_table(rows, second) for second in again)]
         text = "\n".join(map(markdown, tables))
-        for out, content in ((path.with_suffix(".md"), text), (path.with_suffix(".svg"), curves(rows))):
+        for suffix, content in ((".md", text), (".svg", curves(rows)), (".csv", as_csv(rows))):
+            out = path.with_suffix(suffix)
             write_atomically(out, content.encode())
             print(out)
     except DarknetError as error:

@@ -64,7 +64,7 @@ def documents(rows: Sequence[Row]) -> dict[Path, str]:
         before, _, rest = page.partition(begin)
         page = before + begin + text + end + rest.partition(end)[2]
     charts = {ROWS.parent / name: text for name, text in charts_of(small).items()}
-    return {ROWS: as_csv(rows), ROOT / "docs" / "study.md": page, **charts}
+    return {ROWS: as_csv(in_order(rows)), ROOT / "docs" / "study.md": page, **charts}
 
 
 def write(folder: Path, rows: Sequence[Row]) -> list[Path]:
@@ -238,13 +238,18 @@ def read_csv(path: Path) -> list[Row]:
         return [{key: _NUMBERS.get(key, str)(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV, sorted by scale, by network in the order of the plan, and by seed."""
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """The rows sorted by scale, by network in the order of the plan, and by seed."""
     order = [variant.name for variant in plan.variants()]
+    return sorted(rows, key=lambda row: (row["scale"], order.index(row["variant"]), row["seed"]))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV, for `read_csv`."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: (row["scale"], order.index(row["variant"]), row["seed"])))
+    writer.writerows(rows)
     return file.getvalue()
 
 
