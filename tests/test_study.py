@@ -60,8 +60,9 @@ def test_rows_belong_to_the_recipes_of_the_plan(study: SimpleNamespace):
     rows = study.report.read_csv(study.report.ROWS)
     names = {row["part"]: row["data"] for row in rows}
     data = {part: study.plan.StudyData(name, "", 6, True) for part, name in names.items()}
+    data["equal_necks"] = study.plan.StudyData(names["equal_necks"], "", 3, False)  # BCCD
     for scale in {row["scale"] for row in rows}:
-        topics = ["fusion", "gamma", "necks"]
+        topics = study.plan.TOPICS
         planned = {(run.variant.name, run.seed): run for run in study.plan.runs(scale, topics, None, None, data)}
         graphs = {run.variant.name: darknet_py.parse_text(run.cfg, run.name, strict=True) for run in planned.values()}
         for planned_row in (row for row in rows if row["scale"] == scale):

@@ -104,7 +104,11 @@ def cfgs(folder: Path) -> Reader:
     mutator = CfgMutator(golden_cfgs() + folder_cfgs([Path(__file__).parents[2] / "cfg"]))
 
     def read(content: bytes, number: int) -> str:
-        return check(content.decode("utf-8", "surrogatepass"), number % _RUN_EVERY == 0)
+        try:
+            text = content.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # any bytes, which atheris draws, are read as those of a file
+            text = content.decode("utf-8", "surrogateescape")
+        return check(text, number % _RUN_EVERY == 0)
 
     return Reader(lambda rng, number: mutator.draw(rng).encode("utf-8", "surrogatepass"), read, 1_000_000)
 

@@ -94,7 +94,7 @@ def row(path: Path, darknet: Path, driver: Path) -> dict[str, Any]:
         "digest": digest(path),
     }
     try:
-        found["ONNX"] = f"{exports.convert_one(Job.of(model, ExportOptions()), '.onnx'):.1e}"
+        found["ONNX"] = f"{exports.convert_one(Job.of(model, ExportOptions()), '.onnx', {}):.1e}"
     except DarknetError as error:
         found["ONNX"] = exports.reason(error)
     text, graph = c_darknet.small(path)
