@@ -176,10 +176,15 @@ def write_csv(target: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 def write_text(target: str, text: str) -> None:
     """Writes text to a file, or to standard output where `target` is "-"."""
-    if target == "-":
-        print(text, end="")
+    content = text.encode("utf-8", "surrogateescape")  # bytes of a cfg that are not UTF-8
+    if target != "-":
+        write_atomically(target, content)
+    elif isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():  # a pipe gets what a file would
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
     else:
-        write_atomically(target, text.encode("utf-8", "surrogateescape"))  # bytes of a cfg that are not UTF-8
+        print(text, end="")
 
 
 def check_one_stdout(*targets: str | None) -> None:

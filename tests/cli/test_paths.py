@@ -14,8 +14,9 @@ import pytest
 
 import darknet_py
 from darknet_py.cli import COMMANDS, main, make_parser
-from darknet_py.cli.common import OPTIONAL_FILES, name_standard_output, output_file_or_stdout
+from darknet_py.cli.common import OPTIONAL_FILES, name_standard_output, output_file_or_stdout, write_text
 from darknet_py.graph.graph import parse_text
+from darknet_py.untrusted import escaped_output
 
 CFG = (
     "[net]\nwidth=32\nheight=32\nchannels=3\nmax_batches=1\n[convolutional]\nfilters=7\nsize=1\nstride=8\n"
@@ -226,3 +227,12 @@ def test_a_hyphen_where_no_text_is_written(folder: Path, capsys: pytest.CaptureF
 )
 def test_the_file_of_an_option_may_be_missing(words: str, named: str) -> None:
     assert name_standard_output(words.split()) == named.split()
+
+
+def test_text_on_standard_output_is_that_of_a_file(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Bytes that are not UTF-8 and control characters included: only a terminal gets them escaped."""
+    with escaped_output():
+        print("first")
+        write_text("-", "# caf\udce9\t\x1b\n")
+        print("\x1b")
+    assert capfdbinary.readouterr().out == b"first\n# caf\xe9\t\x1b\n\\x1b\n"
