@@ -26,40 +26,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
+from small_training import detector_cfg, write_images, write_list
 from tqdm import tqdm
 
 import darknet_py
 from darknet_py.files import sha256_of
 
-_CFG = """[net]
-width=32
-height=32
-channels=3
-batch=4
-subdivisions=1
-learning_rate=0.001
-burn_in=10
-max_batches={iterations}
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-stride=4
-pad=1
-activation=leaky
-[convolutional]
-filters=7
-size=2
-stride=2
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 UNDISTURBED = "undisturbed"
 KINDS = ("killed", "vanished", "stopped")
 _NETWORK = "10.213.77"
@@ -171,16 +143,13 @@ def make_network() -> Iterator[Network]:
 
 
 def make_files(folder: Path, iterations: int) -> None:
-    rng = np.random.default_rng(0)
     names = "".join(f"{_NETWORK}.{number} host{number}\n" for number in range(1, 250))
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
-    (folder / "images").mkdir()
-    for number in range(16):
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), rng.integers(0, 256, (32, 32, 3), np.uint8))
-        (folder / "images" / f"{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n1 0.3 0.6 0.2 0.3\n")
-    (folder / "train.txt").write_text("".join(f"{folder}/images/{number}.png\n" for number in range(16)))
+    images = [str(number) for number in range(16)]
+    write_images(folder, images)
+    write_list(folder / "train.txt", images)
     (folder / "x.data").write_text(f"classes = 2\ntrain = {folder}/train.txt\n")
-    (folder / "net.cfg").write_text(_CFG.format(iterations=iterations))
+    (folder / "net.cfg").write_text(detector_cfg(batch=4, burn_in=10, iterations=iterations, filters=8))
 
 
 def train(network: Network, folder: Path, kind: str, iterations: int, numbers: Iterator[int]) -> dict[str, Any]:

@@ -33,40 +33,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
 import torch
+from small_training import detector_cfg, write_images, write_list
 from tqdm import tqdm
 
 import darknet_py
 from darknet_py.files import sha256_of, stored_checksum, write_atomically
 
-_DETECTOR = """[net]
-width=32
-height=32
-channels=3
-batch=2
-subdivisions=1
-learning_rate=0.001
-burn_in=1
-max_batches=3
-[convolutional]
-batch_normalize=1
-filters=4
-size=3
-stride=4
-pad=1
-activation=leaky
-[convolutional]
-filters=7
-size=2
-stride=2
-activation=linear
-[yolo]
-mask=0
-anchors=12,12
-classes=2
-num=1
-"""
 _CLASSIFIER = """[net]
 width=16
 height=16
@@ -154,23 +127,18 @@ class SavePoints:
 
 def make_files(folder: Path) -> None:
     """The cfgs, and data sets of four images."""
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "c", "d"):
-        image = rng.integers(0, 256, (32, 32, 3), np.uint8)
-        (folder / "images").mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / "images" / f"{name}.png"), image)
-        (folder / "images" / f"{name}.txt").write_text("0 0.5 0.5 0.4 0.4\n1 0.3 0.6 0.2 0.3\n")
+    for name, image in write_images(folder, "abcd").items():
         for split in ("train", "valid"):
             path = folder / "classes" / split / ("cat" if name in "ab" else "dog")
             path.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path / f"{name}.png"), image)
     for split, names in {"train": "abcd", "valid": "ab"}.items():
-        (folder / f"{split}.txt").write_text("".join(f"{folder}/images/{name}.png\n" for name in names))
+        write_list(folder / f"{split}.txt", names)
     (folder / "x.names").write_text("cat\ndog\n")
     lines = f"classes = 2\ntrain = {folder}/train.txt\nvalid = {folder}/valid.txt\nnames = {folder}/x.names\n"
     (folder / "x.data").write_text(lines)
     (folder / "numbered.data").write_text(lines + "saveweights = 1\n")
-    (folder / "net.cfg").write_text(_DETECTOR)
+    (folder / "net.cfg").write_text(detector_cfg(batch=2, burn_in=1, iterations=3, filters=4))
     (folder / "classes.cfg").write_text(_CLASSIFIER)
 
 

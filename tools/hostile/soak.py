@@ -129,16 +129,8 @@ def _weights(folder: Path) -> list[str]:
 def training(folder: Path, options: argparse.Namespace) -> Part:
     iterations = int(10_000 * options.scale)
     data_set(folder, iterations)
-    command = [
-        *_program("train", folder),
-        "--data",
-        str(folder / "x.data"),
-        "--workers",
-        "2",
-        "--map",
-        "500",
-        "--quiet",
-    ]
+    command = [*_program("train", folder), "--data", str(folder / "x.data")]
+    command += ["--workers", "2", "--map", "500", "--quiet"]
     return Part(command, f"{iterations:,} iterations, an evaluation every 500")
 
 
