@@ -8,11 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from darknet_py.cli.common import (
-    output_file_or_stdout,
-    positive,
-    write_text,
-)
+from darknet_py.cli.common import output_file_or_stdout, positive, write_text
 from darknet_py.cli.design_search import check_no_search_options, list_of, search, search_arguments
 from darknet_py.cli.usage import UsageError
 from darknet_py.errors import DarknetError

@@ -7,11 +7,7 @@ import codecs
 import sys
 
 from darknet_py.cli import train
-from darknet_py.cli.common import (
-    network_arguments,
-    positive,
-    write_json,
-)
+from darknet_py.cli.common import network_arguments, positive, write_json
 from darknet_py.cli.load_network import load_network
 from darknet_py.counted import counted
 from darknet_py.data.builtin.synthetic_text import ensure_synthetic_text

@@ -1,4 +1,4 @@
-"""A share of a list of images: several processes divide it, and the last one joins what all of them wrote."""
+"""A share of a list: several processes divide it, and the last one joins what all of them wrote."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import NamedTuple, TypeVar
 from darknet_py.training.distributed import DistContext, joined_processes
 from darknet_py.training.peers import PeerWatch
 
-CLAIMED = ".joining"  # after the name of the first shard's record, by the process that joins them
+_CLAIMED = ".joining"  # after the name of the first shard's record, by the process that joins them
 
 Item = TypeVar("Item")
 
 
 class Shard(NamedTuple):
-    """One of `total` shares, counted from 1: every total-th image, so that all shares take about as long."""
+    """One of `total` shares, counted from 1: every total-th of a list, so that all shares take about as long."""
 
     number: int = 1
     total: int = 1
@@ -67,6 +67,11 @@ def exit_code(failed: bool, watch: PeerWatch | None) -> int:
     return int(failed and watch is None)
 
 
+def claimed(record: Path) -> Path:
+    """What the first record is called while a process joins the records."""
+    return record.with_name(record.name + _CLAIMED)
+
+
 def claim_records(records: Sequence[Path]) -> list[Path] | None:
     """The finished records of all processes, for the one process that may join them; for the others None.
 
@@ -74,19 +79,18 @@ def claim_records(records: Sequence[Path]) -> list[Path] | None:
     """
     if not all(record.exists() for record in records):
         return None
-    claimed = records[0].with_name(records[0].name + CLAIMED)
+    first = claimed(records[0])
     try:
-        records[0].rename(claimed)
+        records[0].rename(first)
     except FileNotFoundError:
         return None
-    return [claimed, *records[1:]]
+    return [first, *records[1:]]
 
 
 def release_claim(record: Path) -> None:
     """Takes back the claim of a process that was killed while it joined the records: who has the first one does so."""
-    claimed = record.with_name(record.name + CLAIMED)
-    if claimed.exists():
-        claimed.rename(record)
+    if claimed(record).exists():
+        claimed(record).rename(record)
 
 
 def merge_lines(

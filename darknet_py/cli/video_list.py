@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from darknet_py.cli.detect_results import json_list
-from darknet_py.cli.shard import CLAIMED, Shard, claim_records, release_claim
+from darknet_py.cli.shard import Shard, claim_records, claimed, release_claim
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
 from darknet_py.data.datafile import read_list
@@ -78,7 +78,7 @@ class VideoList:
         else:
             self.pending = own
             for video in own:
-                for path in (self._record(video), self._claimed(video)):
+                for path in (self._record(video), claimed(self._record(video))):
                     path.unlink(missing_ok=True)
 
     def write(self, video: Video, frames: Iterable[JsonFrame], error: str = "") -> None:
@@ -135,7 +135,3 @@ class VideoList:
 
     def _record(self, video: Video) -> Path:
         return self._target.with_name(f"{self._target.name}.video-{video.number + 1}-of-{len(self._videos)}")
-
-    def _claimed(self, video: Video) -> Path:
-        record = self._record(video)
-        return record.with_name(record.name + CLAIMED)

@@ -72,6 +72,7 @@ class PeerWatch:
 
     def __init__(self, rank: int, size: int, timeout: float, advice: str):
         self._rank, self._size, self._timeout, self._advice = rank, size, timeout, advice
+        self._joining = max(_JOINING, timeout)
         if not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
             raise TrainError(f"WORLD_SIZE={size}: expected MASTER_ADDR and MASTER_PORT too, as torchrun sets them")
         self._address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -90,7 +91,7 @@ class PeerWatch:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             end_with_parent()
         self._started = time.monotonic()
-        deadline = self._started + max(_JOINING, self._timeout)
+        deadline = self._started + self._joining
         try:
             # Without an agent that has a store for all, rank 0 does; other users of the same address share it.
             self._store = self._connect(deadline, is_master=self._rank == 0 and not self._agent_has_store)
@@ -124,7 +125,7 @@ class PeerWatch:
     def group_store(self, timeout: timedelta) -> Store:
         """A store for a process group; each call gives another one, the same to all processes."""
         self._groups += 1
-        deadline = time.monotonic() + max(_JOINING, self._timeout)
+        deadline = time.monotonic() + self._joining
         store = self._connect(deadline, is_master=False)
         store.set_timeout(timeout)
         return PrefixStore(f"{self._token}/group {self._groups}", store)
@@ -190,8 +191,7 @@ class PeerWatch:
         names = f"rank {', '.join(map(str, missing))}"
         now = time.monotonic()
         if now > deadline:
-            limit = max(_JOINING, self._timeout)
-            raise TrainError(f"rank {self._rank}: {names}: not started within {limit:g} s; {self._advice}")
+            raise TrainError(f"rank {self._rank}: {names}: not started within {self._joining:g} s; {self._advice}")
         if now > self._started + _PATIENCE and not self._has_named and (self._rank == 0 or missing == [0]):
             self._has_named = True
             logger.warning("rank %d: waiting for %s to start", self._rank, names)

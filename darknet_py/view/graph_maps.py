@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from darknet_py.view.data_uri import data_uri
 from darknet_py.view.graph_values import ValuesView, values_view
 
 if TYPE_CHECKING:
@@ -129,4 +129,4 @@ def _mosaic(tiles: list[Pixels], tile: tuple[int, int]) -> Pixels:
 
 def _encoded(mosaic: Pixels) -> str:
     _, data = cv2.imencode(".jpg", mosaic[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    return data_uri(data.tobytes(), "image/jpeg")

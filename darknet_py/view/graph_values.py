@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TypedDict
 
 import cv2
@@ -14,6 +13,7 @@ from torch import Tensor
 from darknet_py.counted import counted
 from darknet_py.model.layout import arrays, tensor_name
 from darknet_py.model.model_file import ModelFile
+from darknet_py.view.data_uri import data_uri
 
 BINS = 40
 KERNELS = 64  # of a layer, the first ones
@@ -105,4 +105,4 @@ def _mosaic(kernels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _encoded(image: NDArray[np.uint8]) -> str:
     _, data = cv2.imencode(".png", image[..., [2, 1, 0, 3]])
-    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    return data_uri(data.tobytes(), "image/png")

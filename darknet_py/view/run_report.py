@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from darknet_py.view.data_uri import data_uri
 from darknet_py.view.figure import TITLE, add_axes, add_text, new_figure, plot_style
 from darknet_py.view.graph_svg import render
 from darknet_py.view.loss_chart import AVERAGE
@@ -58,7 +58,7 @@ class RunReport:
 
 def _data_uri(path: Path) -> str:
     try:
-        return f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return data_uri(path.read_bytes(), _TYPES[path.suffix])
     except OSError:
         return ""
 
