@@ -47,6 +47,7 @@ from darknet_py.data.labels import find_labels
 from darknet_py.data.open_dataset import open_dataset
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.files import write_atomically
+from darknet_py.graph.graph import Graph
 from darknet_py.inference.detect import DetectOptions, detect
 from darknet_py.inference.detect_files import MAX_THREADS, detect_files
 from darknet_py.inference.detections import Detections, JsonFrame, class_number
@@ -55,10 +56,12 @@ from darknet_py.view.draw import save_image
 from darknet_py.view.window import check_window, show
 
 _DARKNETS_IMAGE = "predictions.jpg"
+_MAX_LIST_BATCH = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
+    parser.set_defaults(batch=0)
     images_argument(parser)
     result_arguments(parser)
     parser.add_argument(
@@ -106,7 +109,12 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="FILE", help=".data file, for the class names")
     parser.add_argument("--names", metavar="FILE", help="class names, one a line")
-    parser.add_argument("--batch", type=positive, default=1, help="images per forward pass (default: 1)")
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        default=1,
+        help="images per forward pass (default: 1; `detect` with a small network: as many as make a BFLOP, at most 8)",
+    )
     parser.add_argument(
         "--tiles",
         type=positive,
@@ -220,7 +228,13 @@ def load_detector(args: argparse.Namespace) -> BackendNetwork:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     net.names = list(names_of_arguments(args, net)) or net.names
     args.thresh = net.threshold(args.thresh)
+    args.batch = args.batch or (_list_batch(net.graph) if args.backend == "torch" else 1)
     return open_backend(net, args.backend, args.precision, args.batch, args.hier, args.calibrate)
+
+
+def _list_batch(graph: Graph) -> int:
+    """How many images of a list are fastest together: torch spends some microseconds on each layer of a small network."""
+    return max(1, min(_MAX_LIST_BATCH, round(1 / max(graph.bflops, 1e-3))))
 
 
 def detect_options(args: argparse.Namespace, names: Sequence[str]) -> DetectOptions:

@@ -64,4 +64,4 @@ def describe(
         "cfg_name": Path(graph.path).name,
     }
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
-    return {"producer": "darknet_py", "cfg": graph.text.encode("utf-8", "replace").decode(), **texts}
+    return {"producer": "darknet_py", "cfg": graph.sized_text.encode("utf-8", "replace").decode(), **texts}

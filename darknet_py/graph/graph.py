@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
-from darknet_py.cfg.document import CfgDocument
+from darknet_py.cfg.document import CfgDocument, CfgEdit
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options, did_you_mean
 from darknet_py.cfg.sections import Problems, Section, unusual_characters
@@ -49,6 +49,18 @@ class Graph:
     def text(self) -> str:
         """The cfg's text with all edits applied."""
         return self.document.text
+
+    @property
+    def sized_text(self) -> str:
+        """The text with the input size that the graph was built for: what a file of the network holds.
+
+        Arrays of some layers ([connected], [local]) depend on that size.
+        """
+        section = self.document.sections[0]
+        written = NetSpec.parse(Options(section, None, Problems(self.path)))
+        sides = {"width": (written.width, self.net.width), "height": (written.height, self.net.height)}
+        edits = [CfgEdit(0, key, str(used)) for key, (before, used) in sides.items() if before != used]
+        return self.document.with_edits(edits).text
 
     @property
     def layers_hash(self) -> str:

@@ -261,7 +261,8 @@ def _detect_in(
     net: DetectionNetwork, images: Sequence[Pixels | NDArray[np.uint8]], options: DetectOptions
 ) -> list[Detections]:
     """Detections on images, all of them in one forward pass."""
-    x = torch.stack([prepare(net.graph, image, options.letter_box) for image in images]).to(net.device)
+    prepared = [prepare(net.graph, image, options.letter_box)[None] for image in images]
+    x = (torch.cat(prepared) if prepared[1:] else prepared[0]).to(net.device)
     return _detect_on(net, x, [(image.shape[1], image.shape[0]) for image in images], options)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darknet_py.inference.fuse import Fused, fuse
 
@@ -17,17 +17,33 @@ class _Entry(Generic[Fused]):
 
     copy: Fused
     versions: list[tuple[int, int]]
-    first_values: list[Tensor]  # views of the arrays
-    copied_values: Tensor
+    first_values: _FirstValues
+    copied_values: list[bytes]
 
     @classmethod
     def of(cls, net: Fused) -> _Entry[Fused]:
         tensors = _tensors(net)
-        first_values = [tensor.detach().as_strided((1,), (1,)) for tensor in tensors if tensor.numel()]
-        return cls(fuse(net), _versions(tensors), first_values, _joined(first_values))
+        first_values = _FirstValues(tensors)
+        return cls(fuse(net), _versions(tensors), first_values, first_values.read())
 
     def is_current(self, net: Fused) -> bool:
-        return self.versions == _versions(_tensors(net)) and self.copied_values.equal(_joined(self.first_values))
+        return self.versions == _versions(_tensors(net)) and self.copied_values == self.first_values.read()
+
+
+class _FirstValues:
+    """The first value of each array, looked at before every detection.
+
+    NumPy reads those of 400 arrays in a twentieth of the time that `torch.cat` takes.
+    """
+
+    def __init__(self, tensors: list[Tensor]):
+        first = [tensor.detach().as_strided((1,), (1,)).view(torch.uint8) for tensor in tensors if tensor.numel()]
+        self._here = [value.numpy() for value in first if value.device.type == "cpu"]
+        self._elsewhere = [value for value in first if value.device.type != "cpu"]
+
+    def read(self) -> list[bytes]:
+        values = [value.tobytes() for value in self._here]
+        return [*values, torch.cat(self._elsewhere).cpu().numpy().tobytes()] if self._elsewhere else values
 
 
 class FusedCache(Generic[Fused]):
@@ -63,14 +79,18 @@ class FusedCache(Generic[Fused]):
 
 def _tensors(net: Fused) -> list[Tensor]:
     # As `parameters()` and `buffers()` list them, which take twenty times as long: a tenth of yolo-fastest's time.
-    arrays = (array for module in net.modules() for array in (*module._parameters.values(), *module._buffers.values()))
-    return [array for array in arrays if array is not None]
+    return [array for arrays in _arrays(net.layers, []) for array in arrays.values() if array is not None]
+
+
+def _arrays(module: nn.Module, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The dictionaries of a module's arrays and of those below it, some of them more than once."""
+    found += (module._parameters, module._buffers)
+    for child in module._modules.values():
+        if child is not None:
+            _arrays(child, found)
+    return found
 
 
 def _versions(tensors: list[Tensor]) -> list[tuple[int, int]]:
     # Tensors made in inference mode have no version.
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
-
-
-def _joined(values: list[Tensor]) -> Tensor:
-    return torch.cat(values) if values else torch.empty(0)

@@ -155,10 +155,10 @@ class Implicit(nn.Module):
         return self.weight.expand(len(x), *self.weight.shape)
 
 
-def local_average(x: Tensor, size: int, stride: tuple[int, int], pads: tuple[int, int]) -> Tensor:
-    """The mean over the pixels of each window that lie inside the map. pads: at left and top, at right and bottom."""
-    inside = F.pad(torch.ones_like(x[:1, :1]), pads * 2)
-    total = F.avg_pool2d(F.pad(x, pads * 2), size, stride, divisor_override=1)
+def local_average(x: Tensor, size: int, stride: tuple[int, int], pads: tuple[int, int, int, int]) -> Tensor:
+    """The mean over the pixels of each window that lie inside the map. pads: at left, right, top, bottom."""
+    inside = F.pad(torch.ones_like(x[:1, :1]), pads)
+    total = F.avg_pool2d(F.pad(x, pads), size, stride, divisor_override=1)
     return total / F.avg_pool2d(inside, size, stride, divisor_override=1)
 
 

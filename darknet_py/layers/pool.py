@@ -75,15 +75,21 @@ class WindowSpec(Spec):
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride_x, 1)
 
-    def pads(self, x: Tensor) -> tuple[int, int, int, int]:
-        """(left, right, top, bottom) padding of x (negative: cells that no window covers)."""
+    def pads(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(left, right, top, bottom) padding of a map (negative: cells that no window covers)."""
         first = self.padding // 2
-        height, width = x.shape[2:]
         out_h = conv_output_size(height + self.padding, self.size, self.stride_y)
         out_w = conv_output_size(width + self.padding, self.size, self.stride_x)
         right = (out_w - 1) * self.stride_x + self.size - width - first
         bottom = (out_h - 1) * self.stride_y + self.size - height - first
         return (first, right, first, bottom)
+
+    def plain_pads(self, x: Shape) -> tuple[int, int, int, int]:
+        """The same for maps of any size; where the window exceeds the map x, for that size alone."""
+        if self.size > min(x.h, x.w) + self.padding:
+            return self.pads(x.h, x.w)
+        before, after = self.padding // 2, self.padding - self.padding // 2
+        return (before, after, before, after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +148,12 @@ class MaxPoolSpec(WindowSpec):
             return LayerSource(f"depth_max({{0}}, {self.out_channels})", "", (plain.depth_max,))
         sharp = self.sharp
         stride = sharp.stride_y if sharp.stride_x == sharp.stride_y else (sharp.stride_y, sharp.stride_x)
-        before, after = sharp.padding // 2, sharp.padding - sharp.padding // 2
-        if before == after <= sharp.size // 2:
-            module = f"nn.MaxPool2d({sharp.size}, {stride}, {before})"
-        elif (sharp.size, stride, sharp.padding) == (2, 2, 1):
+        pads = sharp.plain_pads(node.inputs[0])
+        if len(set(pads)) == 1 and pads[0] <= sharp.size // 2:
+            module = f"nn.MaxPool2d({sharp.size}, {stride}, {pads[0]})"
+        elif (sharp.size, stride, pads) == (2, 2, (0, 1, 0, 1)):
             module = "nn.MaxPool2d(2, 2, ceil_mode=True)"
         else:
-            pads = (before, after, before, after)
             module = f"nn.Sequential(nn.ConstantPad2d({pads}, -torch.inf), nn.MaxPool2d({sharp.size}, {stride}))"
         if not self.antialiasing:
             return LayerSource("{layer}({0})", module)
@@ -172,7 +177,7 @@ class MaxPoolLayer(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         spec = self.spec
-        left, right, top, bottom = spec.pads(x)
+        left, right, top, bottom = spec.pads(*x.shape[2:])
         stride = (spec.stride_y, spec.stride_x)
         # torch pads both sides equally, up to half a window; cells beyond the last window do not matter.
         if right <= left <= spec.size // 2 and bottom <= left:
@@ -204,8 +209,7 @@ class LocalAvgPoolSpec(WindowSpec):
     """Darknet's `parse_local_avgpool`: mean over the cells inside the map."""
 
     def source(self, node: Node) -> LayerSource:
-        pads = (self.padding // 2, self.padding - self.padding // 2)
-        arguments = f"{self.size}, {(self.stride_y, self.stride_x)}, {pads}"
+        arguments = f"{self.size}, {(self.stride_y, self.stride_x)}, {self.plain_pads(node.inputs[0])}"
         return LayerSource(f"local_average({{0}}, {arguments})", "", (plain.local_average,))
 
     def build(self, node: Node) -> nn.Module:
@@ -225,7 +229,7 @@ class LocalAvgPoolLayer(nn.Module):
 
 
 def _local_average(x: Tensor, spec: LocalAvgPoolSpec) -> Tensor:
-    pads = spec.pads(x)
+    pads = spec.pads(*x.shape[2:])
     stride = (spec.stride_y, spec.stride_x)
     total = F.avg_pool2d(F.pad(x, pads), spec.size, stride, divisor_override=1)
     inside = F.pad(x.new_ones(1, 1, *x.shape[2:]), pads)

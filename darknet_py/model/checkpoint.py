@@ -138,7 +138,7 @@ def write_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     content = {
         "format": "darknet_py",
         "version": _VERSION,
-        "cfg": checkpoint.graph.text,
+        "cfg": checkpoint.graph.sized_text,
         "cfg_name": Path(checkpoint.graph.path).name,
         "names": list(checkpoint.names),
         "thresh": checkpoint.thresh,

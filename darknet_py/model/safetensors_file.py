@@ -54,7 +54,7 @@ def write_safetensors(path: str | Path, checkpoint: Checkpoint) -> None:
     torch_part = require("safetensors.torch", "safetensors", SUFFIX)
     texts = {
         "darknet_format": _FORMAT,
-        "cfg": checkpoint.graph.text,
+        "cfg": checkpoint.graph.sized_text,
         "cfg_name": Path(checkpoint.graph.path).name,
         "names": json.dumps(list(checkpoint.names)),
         "header": json.dumps(list(checkpoint.header)),

@@ -50,9 +50,11 @@ CASES = {
         f"[maxpool]\nsize={size}\nstride={stride}\n{more}"
         for size, stride, more in ((2, 2, ""), (2, 1, ""), (3, 2, ""), (5, 1, ""), (2, 2, "padding=0\n"))
     ),
+    "maxpool, window exceeds map": "[maxpool]\nsize=9\nstride=2\npadding=0\n",
     "maxpool, antialiasing": "[maxpool]\nsize=2\nstride=2\nantialiasing=1\n",
     "maxpool, depth": "[maxpool]\nmaxpool_depth=1\nout_channels=3\n",
     "local_avgpool": "[local_avgpool]\nsize=3\nstride=2\n[local_avgpool]\nsize=2\nstride=2\n",
+    "local_avgpool, window exceeds map": "[local_avgpool]\nsize=9\nstride=2\npadding=0\n",
     "avgpool": "[avgpool]\n[softmax]\ngroups=2\ntemperature=2\n",
     "dropout": "[dropout]\nprobability=.5\n" + CONV.format(3),
     "upsample": "[upsample]\nstride=2\nscale=.5\n[upsample]\nstride=-2\n",

@@ -114,6 +114,20 @@ def test_a_gap_is_no_partial_file() -> None:
         ModelFile(net.graph, tensors=tensors).fit(net.graph)
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_file_has_the_size_that_its_arrays_are_of(suffix: str, tmp_path: Path) -> None:
+    """The matrix of [connected] has a row for each pixel; the cfg of the file must be of the same size."""
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    text = "[net]\nwidth=8 # pixels\nheight=4\nchannels=3\n[connected]\noutput=2\nactivation=linear\n"
+    network = Network(parse_text(text, width=5, height=4)).eval()
+    network.model_file().write(tmp_path / f"a{suffix}")
+    again = darknet_py.load(tmp_path / f"a{suffix}")
+    assert again.graph.text == text.replace("width=8", "width=5")
+    x = torch.rand(1, 3, 4, 5)
+    assert torch.equal(again(x), network(x))
+
+
 @pytest.mark.filterwarnings("ignore:No complete tensor")  # torch's, of weights that are channels-last in memory
 def test_a_network_can_be_pickled_and_exported() -> None:
     net = Network(parse_text(CFG)).eval()

@@ -28,8 +28,8 @@ MEASURED = """
 import statistics, sys, time
 cfg, calls, size, train, cli = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) or None, sys.argv[4] == "1", sys.argv[5]
 if cli == "1":
-    from darknet_py.__main__ import set_spin_count
-    set_spin_count()
+    from darknet_py.openmp import share_cores
+    share_cores()
 import numpy as np, torch
 import darknet_py
 net = darknet_py.load(cfg, random_weights=True, width=size, height=size)

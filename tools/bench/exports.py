@@ -4,12 +4,13 @@
     python tools/bench/exports.py --table docs/cfg_table.csv --root ~/repositories --out docs/bench/exports.csv
 
 The cfgs are those below folders, or the rows of a table of `tools/cfg_table.py`, whose repositories are git directories
-`OWNER+NAME/repo` below --root. Each row of the result is a cfg and a format: `ok` with the largest difference from our
-own output, relative to the largest value of the output it is in, or the reason why there is none. Weights are random;
-batch norm statistics are not 0 and 1. The network has the smallest input that all its layers accept (`ran_at`), at most
-the cfg's. Each cfg has a process of its own, and limits on time and memory. Networks that differ in nothing but [net]'s
-other options run once (`same_as`: the row that ran). Small networks come first. What several formats need is made once:
-the first of them has its time in `seconds`.
+`OWNER+NAME/repo` below --root. Files that these cfgs name (data/9k.tree) are looked for in the current folder. Each row
+of the result is a cfg and a format: `ok` with the largest difference from our own output, relative to the largest value
+of the output it is in, or the reason why there is none. Weights are random; batch norm statistics are not 0 and 1. The
+network has the smallest input that all its layers accept (`ran_at`), at most the cfg's. Each cfg has a process of its
+own, and limits on time and memory. Networks that differ in nothing but [net]'s other options run once (`same_as`: the
+row that ran). Small networks come first. What several formats need is made once: the first of them has its time in
+`seconds`.
 """
 
 from __future__ import annotations
