@@ -16,8 +16,8 @@ from pathlib import Path
 # Milliseconds after which a thread of Intel's (and LLVM's) runtime sleeps: longer than the pauses between a network's
 # operations. The default is 200.
 _BLOCK_TIME = "1"
-# How often a thread of libgomp, the runtime in torch's builds for Linux, looks for work before it sleeps. The default is
-# 30 times that, some milliseconds. It is the smallest value that costs nothing where all cores are free.
+# How often a thread of libgomp, the runtime in torch's builds for Linux, looks for work before it sleeps. The default
+# is 30 times that, some milliseconds. It is the smallest value that costs nothing where all cores are free.
 _SPIN_COUNT = "10000"
 _RUNTIME = "libiomp5.so"  # of the package intel-openmp, the extra `openmp`
 

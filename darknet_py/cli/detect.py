@@ -233,7 +233,7 @@ def load_detector(args: argparse.Namespace) -> BackendNetwork:
 
 
 def _list_batch(graph: Graph) -> int:
-    """How many images of a list are fastest together: torch spends some microseconds on each layer of a small network."""
+    """How many images of a list are fastest together: each layer costs torch some microseconds of its own."""
     return max(1, min(_MAX_LIST_BATCH, round(1 / max(graph.bflops, 1e-3))))
 
 

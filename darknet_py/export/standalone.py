@@ -11,7 +11,7 @@ import json
 import keyword
 import re
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -39,17 +39,21 @@ class StandaloneExporter:
     def export(self, job: Job, out: Path) -> ExportResult:
         """Raises CfgError for a layer without source, DarknetError where the file computes something else."""
         graph = job.model.graph
-        if job.reference.states:
-            raise DarknetError(f"{out.suffix}: recurrent layers are not offered in plain torch; expected .onnx or .pt2")
         if graph.detection_specs and job.outputs == "raw":
             raise DarknetError(f"{out.suffix}: expected the outputs boxes of a detector, got raw")
         weights = out.with_name(f"{out.stem}-weights.pt")
         code, state = standalone_code(graph, job.model.names, weights.name), standalone_state(job.model)
         network = run_standalone(code, state, class_name(graph.path))
 
-        def run(x: Tensor) -> Sequence[Tensor]:
+        memories = {network.get_submodule(f"layer{k}"): layer.memories for k, layer in job.reference.recurrent()}
+
+        def run(x: Tensor, *states: Tensor) -> Sequence[Tensor]:
+            given = iter(states)
+            for cell, count in memories.items():
+                cell.__dict__["memory"] = tuple(islice(given, count))
             output: Tensor | tuple[Tensor, ...] = network(x)
-            return output if isinstance(output, tuple) else (output,)
+            following = [part for cell in memories for part in cell.__dict__["memory"]]
+            return (*(output if isinstance(output, tuple) else (output,)), *following)
 
         return ExportResult({weights: state_bytes(state), out: code.encode()}, job.compare(str(out), run))
 
@@ -97,6 +101,7 @@ def standalone_state(model: ModelFile) -> dict[str, Tensor]:
             state[name] = values.detach().clone().contiguous()
             if name.endswith(".running_mean"):
                 state[name.replace("running_mean", "num_batches_tracked")] = torch.tensor(0)
+        state |= {f"layer{index}.{name}": values for name, values in source.buffers.items()}
     return state
 
 
@@ -159,6 +164,11 @@ def _header(graph: Graph, code: str, weights: str) -> str:
         f"It computes what Darknet computes for {Path(graph.path).name}, and needs nothing but torch.",
         "",
         f"    net = load()  # reads {weights} beside this file",
+        *(
+            ["    # Each call is one step of recurrent layers; `layer.memory = None` begins anew."]
+            if "(Recurrent)" in code
+            else []
+        ),
         *(
             [f"    print({result})  # image: a uint8 tensor (height, width, {graph.net.channels}) in RGB"]
             if result

@@ -44,7 +44,7 @@ class TraceableNetwork(nn.Module):
         """The names of what the recurrent layers remember: state_INDEX, or state_INDEX_0 and state_INDEX_1."""
         return tuple(
             f"state_{index}" + (f"_{part}" if layer.memories > 1 else "")
-            for index, layer in self._recurrent()
+            for index, layer in self.recurrent()
             for part in range(layer.memories)
         )
 
@@ -69,7 +69,7 @@ class TraceableNetwork(nn.Module):
             return ()
         reset_state(self.net)
         self.net(x)
-        memories = [part.float() for _, layer in self._recurrent() for part in layer.memory or ()]
+        memories = [part.float() for _, layer in self.recurrent() for part in layer.memory or ()]
         reset_state(self.net)
         return tuple(map(torch.zeros_like, memories))
 
@@ -88,10 +88,10 @@ class TraceableNetwork(nn.Module):
         if not states:
             return self._outputs(x)
         given = iter(part if self.net.dtype is None else part.to(self.net.dtype) for part in states)
-        for _, layer in self._recurrent():
+        for _, layer in self.recurrent():
             layer.memory = tuple(islice(given, layer.memories))
         outputs = self._outputs(x)
-        following = [part.float() for _, layer in self._recurrent() for part in layer.memory or ()]
+        following = [part.float() for _, layer in self.recurrent() for part in layer.memory or ()]
         reset_state(self.net)
         return (*outputs, *following)
 
@@ -109,7 +109,8 @@ class TraceableNetwork(nn.Module):
     def _heads(self) -> list[HeadLayer]:
         return [head for _, head in self.net.detectors]
 
-    def _recurrent(self) -> Iterator[tuple[int, RecurrentLayer]]:
+    def recurrent(self) -> Iterator[tuple[int, RecurrentLayer]]:
+        """The layers that remember, with their indices."""
         return ((index, layer) for index, layer in enumerate(self.net.layers) if isinstance(layer, RecurrentLayer))
 
 

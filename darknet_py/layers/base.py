@@ -87,7 +87,8 @@ class LayerSource(NamedTuple):
     output: expression of its output; `{0}`, `{1}` … are its inputs, `{layer}` is its module, `{image}` the network's
     input. For a detection head it gives boxes, objectness and scores. module: expression of its module; empty where it
     needs none. parts: classes and functions that both use; their source is copied. names: where its module has each
-    array, by `LayerArray.name`. owner: the layer that has the arrays, where it is another one.
+    array, by `LayerArray.name`. owner: the layer that has the arrays, where it is another one. buffers: other arrays of
+    the module, which no `.weights` file has.
     """
 
     output: str
@@ -95,6 +96,7 @@ class LayerSource(NamedTuple):
     parts: tuple[Callable[..., object], ...] = ()
     names: Mapping[str, str] = {}
     owner: int | None = None
+    buffers: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)

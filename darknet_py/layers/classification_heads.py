@@ -20,12 +20,12 @@ from darknet_py.layers.base import (
     Node,
     Shape,
     ShapeError,
-    SourceError,
     TrainState,
     is_tracing,
     surrogate,
 )
 from darknet_py.layers.class_hierarchy import ClassHierarchy
+from darknet_py.layers.plain import ClassTree
 
 _IGNORED = -1234.0  # Darknet's SECRET_NUM: a target that does not count
 
@@ -59,10 +59,12 @@ class SoftmaxSpec(HeadSpec):
         return Shape(x.size, 1, 1)
 
     def source(self, node: Node) -> LayerSource:
-        if self.tree:
-            raise SourceError("a class tree")
         groups = "" if self.groups == 1 else f".unflatten(1, ({self.groups}, -1))"
         heat = "" if self.temperature == 1 else f".div({self.temperature!r})"
+        if self.tree:
+            tree = {"parent": ClassHierarchy.read(self.tree, node.output.size).parent}
+            output = f"{{layer}}.softmax({{0}}.flatten(1){heat})[:, :, None, None]"
+            return LayerSource(output, f"ClassTree({node.output.size})", (ClassTree,), buffers=tree)
         return LayerSource(f"{{0}}.flatten(1){groups}{heat}.softmax(-1).flatten(1)[:, :, None, None]")
 
     def build(self, node: Node) -> nn.Module:

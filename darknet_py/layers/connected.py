@@ -28,6 +28,14 @@ def connected_arrays(outputs: int, inputs: int, norm: bool, prefix: str = "") ->
     return tuple(array._replace(name=prefix + array.name) for array in arrays)
 
 
+def connected_source(inputs: int, outputs: int, activation: str, norm: bool) -> LayerSource:
+    """A fully connected layer in plain torch."""
+    function, parts = activation_source(activation)
+    module = f"Connected({inputs}, {outputs}{', norm=True' if norm else ''}, activation={function})"
+    names = norm_names("norm.") if norm else {"bias": "linear.bias"}
+    return LayerSource("{layer}({0})", module, (*parts, Connected), {**names, "weight": "linear.weight"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConnectedSpec(Spec):
     """Darknet's `parse_connected`."""
@@ -54,11 +62,7 @@ class ConnectedSpec(Spec):
         return connected_arrays(self.output, node.inputs[0].size, self.batch_normalize)
 
     def source(self, node: Node) -> LayerSource:
-        activation, parts = activation_source(self.activation)
-        norm = ", norm=True" if self.batch_normalize else ""
-        module = f"Connected({node.inputs[0].size}, {self.output}{norm}, activation={activation})"
-        names = norm_names("norm.") if self.batch_normalize else {"bias": "linear.bias"}
-        return LayerSource("{layer}({0})", module, (*parts, Connected), {**names, "weight": "linear.weight"})
+        return connected_source(node.inputs[0].size, self.output, self.activation, self.batch_normalize)
 
     def build(self, node: Node) -> nn.Module:
         return ConnectedLayer(node.inputs[0].size, self.output, self.activation, self.batch_normalize)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.counted import counted
-from darknet_py.layers.activations import ACTIVATIONS, parse_activation
-from darknet_py.layers.base import Cost, LayerArray, Node, Shape, ShapeError, Spec
+from darknet_py.layers import plain
+from darknet_py.layers.activations import ACTIVATIONS, activation_source, parse_activation
+from darknet_py.layers.base import Cost, LayerArray, LayerSource, Node, Shape, ShapeError, Spec
 from darknet_py.layers.convolutional import ConvolutionalLayer, ConvolutionalSpec, convolution_arrays
-from darknet_py.layers.recurrent import Memory, RecurrentLayer, RnnCell
+from darknet_py.layers.recurrent import Memory, RecurrentLayer, RnnCell, recurrent_source
 from darknet_py.layers.weight_transforms import transform_gradient
 
 
@@ -112,6 +113,13 @@ class _ConvRecurrentSpec(Spec):
             for name, channels, filters in self.layers(node.inputs[0].c)
         }
 
+    def _sources(self, node: Node) -> dict[str, LayerSource]:
+        (x,) = node.inputs
+        return {
+            name: self._convolution(filters).source(replace(node, inputs=(x._replace(c=channels),)))
+            for name, channels, filters in self.layers(x.c)
+        }
+
     def kernel(self) -> tuple[int, int, int]:
         return (self.size, self.stride, self.dilation)
 
@@ -133,6 +141,9 @@ class CrnnSpec(_ConvRecurrentSpec):
             ("self_layer", hidden, hidden),
             ("output_layer", hidden, self.output),
         )
+
+    def source(self, node: Node) -> LayerSource:
+        return recurrent_source(plain.Rnn, self._sources(node), ", shortcut=True" if self.shortcut else "", "")
 
     def build(self, node: Node) -> nn.Module:
         return RnnCell(list(self.modules(node).values()), self.shortcut, self.time_steps)
@@ -184,6 +195,13 @@ class ConvLstmSpec(_ConvRecurrentSpec):
         cost = super().cost(node)
         # Darknet counts the operations of the gates for the whole mini-batch.
         return cost._replace(flops=cost.flops + (12 if self.peephole else 9) * node.output.size * self.mini_batch)
+
+    def source(self, node: Node) -> LayerSource:
+        activation, parts = activation_source(self.lstm_activation)
+        shortcut = ", shortcut=True" if self.bottleneck and self.shortcut else ""
+        arguments = f", {self.state_constrain}{shortcut}, activation={activation}"
+        source = recurrent_source(plain.ConvLstm, self._sources(node), arguments, "gates.")
+        return source._replace(parts=(*parts, *source.parts))
 
     def build(self, node: Node) -> nn.Module:
         return ConvLstmLayer(self, nn.ModuleDict(self.modules(node)))
@@ -251,6 +269,10 @@ class HistorySpec(Spec):
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         return inputs[0]._replace(c=inputs[0].c * self.size)
+
+    def source(self, node: Node) -> LayerSource:
+        module = f"History({self.size}, {self.time_steps > 1})"
+        return LayerSource("{layer}({0})", module, (plain.Recurrent, plain.History))
 
     def build(self, node: Node) -> nn.Module:
         return HistoryLayer(self.size, self.time_steps)

@@ -85,6 +85,127 @@ class Connected(nn.Module):
         return self.activation(self.norm(self.linear(x.flatten(1))))[:, :, None, None]
 
 
+class Recurrent(nn.Module):
+    """A layer that remembers: each call is one step, each row of a batch a stream. Without `memory` a stream begins."""
+
+    def __init__(self, layers: dict[str, nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+        self.memory: tuple[Tensor, ...] | None = None
+
+    def remembered(self, blank: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
+        if self.memory is None or self.memory[0].shape != blank.shape:
+            return (blank,) * parts
+        return self.memory
+
+
+class Rnn(Recurrent):
+    """state = input_layer(x) + self_layer(state) (+ state with a shortcut); gives output_layer(state)."""
+
+    def __init__(self, layers: dict[str, nn.Module], shortcut: bool = False):
+        super().__init__(layers)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.layers["input_layer"](x)
+        (state,) = self.remembered(torch.zeros_like(total))
+        total = total + self.layers["self_layer"](state)
+        total = total + state if self.shortcut else total
+        self.memory = (total,)
+        output: Tensor = self.layers["output_layer"](total)
+        return output
+
+
+class Gru(Recurrent):
+    """state = z · state + (1 − z) · h."""
+
+    def __init__(self, layers: dict[str, nn.Module], activation: Callable[[Tensor], Tensor]):
+        super().__init__(layers)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, r, h = (self.layers[f"input_{gate}"](x) for gate in "zrh")
+        (state,) = self.remembered(torch.zeros_like(z))
+        z = torch.sigmoid(z + self.layers["state_z"](state))
+        r = torch.sigmoid(r + self.layers["state_r"](state))
+        h = self.activation(h + self.layers["state_h"](r * state))
+        state = z * state + (1 - z) * h
+        self.memory = (state,)
+        return state
+
+
+class Lstm(Recurrent):
+    """c = f · c + i · g, h = o · tanh(c)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = {gate: self.layers[f"u{gate}"](x) for gate in "figo"}
+        h, c = self.remembered(torch.zeros_like(read["f"]), 2)
+        f, i, g, o = (read[gate] + self.layers[f"w{gate}"](h) for gate in "figo")
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        self.memory = (h, c)
+        return h
+
+
+class ConvLstm(Recurrent):
+    """c = f · c + i · g, h = o · activation(c), of maps.
+
+    With layers vf, vi, vo the gates also read c. With one layer wf alone, that reads h and x together and all gates
+    read it; a shortcut then adds the first half of its channels to the output. c stays within ± limit.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Module],
+        limit: float,
+        shortcut: bool = False,
+        *,
+        activation: Callable[[Tensor], Tensor],
+    ):
+        super().__init__(layers)
+        self.limit, self.shortcut, self.activation = limit, shortcut, activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = None
+        if "wi" in self.layers:
+            sums = {gate: self.layers[f"u{gate}"](x) for gate in "figo"}
+            h, c = self.remembered(torch.zeros_like(sums["f"]), 2)
+            sums = {gate: total + self.layers[f"w{gate}"](h) for gate, total in sums.items()}
+        else:
+            h, c = self.remembered(torch.zeros_like(x), 2)
+            joined = self.activation(self.layers["wf"](torch.cat((h, x), 1)))
+            sums = {gate: self.layers[f"u{gate}"](joined) for gate in "figo"}
+        f = torch.sigmoid(sums["f"] + self.peephole("f", c))
+        i = torch.sigmoid(sums["i"] + self.peephole("i", c))
+        c = f * c + i * self.activation(sums["g"])
+        o = torch.sigmoid(sums["o"] + self.peephole("o", c))
+        h = o * self.activation(c)
+        self.memory = (h, c.clamp(-self.limit, self.limit) if self.limit else c)
+        if joined is None or not self.shortcut:
+            return h
+        first = torch.arange(joined.shape[1], device=x.device) < joined.shape[1] // 2
+        return h + joined * first[:, None, None]
+
+    def peephole(self, gate: str, c: Tensor) -> Tensor | float:
+        name = f"v{gate}"
+        return self.layers[name](c) if name in self.layers else 0.0
+
+
+class History(Recurrent):
+    """This input and those of the calls before it, `size` in all, newest first; zeros if it remembers nothing."""
+
+    def __init__(self, size: int, remembers: bool):
+        super().__init__({})
+        self.size, self.remembers = size, remembers
+
+    def forward(self, x: Tensor) -> Tensor:
+        blank = x.new_zeros(len(x), x.shape[1] * self.size, *x.shape[2:])
+        (before,) = self.remembered(blank)
+        history = torch.cat((x, (before if self.remembers else blank)[:, : -x.shape[1]]), 1)
+        self.memory = (history,) if self.remembers else (before,)
+        return history
+
+
 class Local(nn.Module):
     """A convolution with other weights at every pixel: weight (pixels, filters, channels · size²)."""
 
@@ -284,9 +405,58 @@ class Region(nn.Module):
         objectness = x[..., 4].sigmoid()
         if self.drop_unlikely:
             objectness = torch.where(objectness < 0.5, 0.0, objectness)
-        scores = objectness[..., None] * (x[..., 5:].softmax(-1) if self.softmax else x[..., 5:])
-        objectness = torch.maximum(objectness, scores.amax(-1))
+        objectness, scores = self.score(objectness, x[..., 5:])
         return boxes.flatten(1, 3), objectness.flatten(1), scores.flatten(1, 3)
+
+    def score(self, objectness: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        scores = objectness[..., None] * (classes.softmax(-1) if self.softmax else classes)
+        return torch.maximum(objectness, scores.amax(-1)), scores
+
+
+class ClassTree(nn.Module):
+    """Classes with parents (-1: none), siblings beside each other; a probability is that within its siblings."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.parent: Tensor
+        self.register_buffer("parent", torch.zeros(classes, dtype=torch.long))
+
+    def softmax(self, x: Tensor) -> Tensor:
+        group = F.pad((self.parent[1:] != self.parent[:-1]).cumsum(0), (1, 0)).expand_as(x)
+        largest = torch.full_like(x, -torch.inf).scatter_reduce(-1, group, x, "amax")
+        e = (x - largest.gather(-1, group)).exp()
+        return e / torch.zeros_like(x).scatter_add(-1, group, e).gather(-1, group)
+
+    def absolute(self, probabilities: Tensor) -> Tensor:
+        result, step = probabilities, self.parent
+        while (step >= 0).any():
+            result = result * torch.where(step >= 0, probabilities[..., step.clamp(min=0)], 1.0)
+            step = torch.where(step >= 0, self.parent[step.clamp(min=0)], -1)
+        return result
+
+
+class TreeRegion(Region):
+    """`Region` with a class tree: the last class whose probability is above `hier` has a score.
+
+    With mapped > 0 so many classes of the tree have scores, each times the objectness.
+    """
+
+    def __init__(
+        self, anchors: Sequence[tuple[float, float]], classes: int, mapped: int = 0, drop_unlikely: bool = False
+    ):
+        super().__init__(anchors, True, drop_unlikely)
+        self.tree = ClassTree(classes)
+        self.class_map: Tensor | None
+        self.register_buffer("class_map", torch.zeros(mapped, dtype=torch.long) if mapped else None)
+        self.hier = 0.5
+
+    def score(self, objectness: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        absolute = self.tree.absolute(self.tree.softmax(classes))
+        if self.class_map is not None:
+            return objectness, objectness[..., None] * absolute[..., self.class_map]
+        probable = absolute > self.hier
+        last = probable & (probable.flip(-1).cumsum(-1).flip(-1) == 1)
+        return objectness, absolute * last
 
 
 def decode_cells(

@@ -13,9 +13,10 @@ from darknet_py.cfg.net import NetSpec
 from darknet_py.cfg.options import Options
 from darknet_py.counted import counted
 from darknet_py.errors import DarknetError
+from darknet_py.layers import plain
 from darknet_py.layers.activations import parse_activation
-from darknet_py.layers.base import LayerArray, Node, Shape, Spec
-from darknet_py.layers.connected import ConnectedLayer, connected_arrays
+from darknet_py.layers.base import LayerArray, LayerSource, Node, Shape, Spec
+from darknet_py.layers.connected import ConnectedLayer, connected_arrays, connected_source
 from darknet_py.layers.normalize import NormalizedLayer
 
 Memory = tuple[Tensor, ...]
@@ -115,6 +116,28 @@ def _each_step(layer: nn.Module, x: Tensor, steps: int) -> Tensor:
     return output
 
 
+def recurrent_source(
+    cell: type[plain.Recurrent], layers: Mapping[str, LayerSource], arguments: str, prefix: str
+) -> LayerSource:
+    """A recurrent layer in plain torch.
+
+    Args:
+        cell: Its class.
+        layers: The layers that it is made of.
+        arguments: The other arguments of the class, with a comma before them.
+        prefix: Of the names of the layers' arrays, with dot.
+    """
+    inner = ", ".join(f'"{name}": {source.module}' for name, source in layers.items())
+    parts = dict.fromkeys(part for source in layers.values() for part in source.parts)
+    names = {
+        f"{prefix}{name}.{array}": f"layers.{name}.{path}"
+        for name, source in layers.items()
+        for array, path in source.names.items()
+    }
+    module = f"{cell.__name__}({{{inner}}}{arguments})"
+    return LayerSource("{layer}({0})", module, (*parts, plain.Recurrent, cell), names)
+
+
 class RnnCell(RecurrentLayer):
     """state = input(x) + self(state) (+ state with shortcut); output(state). Used by [rnn] and [crnn].
 
@@ -188,12 +211,23 @@ class RnnSpec(Spec):
             for array in connected_arrays(outputs, inputs, self.batch_normalize, f"{name}.")
         )
 
-    def build(self, node: Node) -> nn.Module:
+    @property
+    def _activations(self) -> tuple[str, str, str]:
+        """Of the layers, in file order."""
         recurrent = {1: "logistic", 2: "loggy"}.get(self.logistic, self.activation)
-        activations = (self.activation, recurrent, self.activation)
+        return (self.activation, recurrent, self.activation)
+
+    def source(self, node: Node) -> LayerSource:
+        layers = {
+            name: connected_source(inputs, outputs, activation, self.batch_normalize)
+            for (name, inputs, outputs), activation in zip(self._layers(node), self._activations, strict=True)
+        }
+        return recurrent_source(plain.Rnn, layers, ", shortcut=True" if self.shortcut else "", "")
+
+    def build(self, node: Node) -> nn.Module:
         layers = [
             ConnectedLayer(inputs, outputs, activation, self.batch_normalize)
-            for (_, inputs, outputs), activation in zip(self._layers(node), activations, strict=True)
+            for (_, inputs, outputs), activation in zip(self._layers(node), self._activations, strict=True)
         ]
         return RnnCell(layers, self.shortcut, self.time_steps)
 
@@ -234,6 +268,13 @@ class _GatedSpec(Spec):
             for array in connected_arrays(self.output, self._inputs(name, node), self.batch_normalize, f"gates.{name}.")
         )
 
+    def _source(self, node: Node, cell: type[plain.Recurrent], arguments: str = "") -> LayerSource:
+        gates = {
+            name: connected_source(self._inputs(name, node), self.output, "linear", self.batch_normalize)
+            for name in self.names
+        }
+        return recurrent_source(cell, gates, arguments, "gates.")
+
     def gates(self, node: Node) -> nn.ModuleDict:
         return nn.ModuleDict(
             {
@@ -258,6 +299,9 @@ class GruSpec(_GatedSpec):
             time_steps=net.time_steps,
             tanh=options.flag("tanh"),
         )
+
+    def source(self, node: Node) -> LayerSource:
+        return self._source(node, plain.Gru, f", torch.{'tanh' if self.tanh else 'sigmoid'}")
 
     def build(self, node: Node) -> nn.Module:
         return GruLayer(self.gates(node), self.tanh, self.time_steps)
@@ -289,6 +333,9 @@ class LstmSpec(_GatedSpec):
 
     names: ClassVar[tuple[str, ...]] = ("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo")
     reading: ClassVar[str] = "u"
+
+    def source(self, node: Node) -> LayerSource:
+        return self._source(node, plain.Lstm)
 
     def build(self, node: Node) -> nn.Module:
         return LstmLayer(self.gates(node), self.time_steps)

@@ -22,7 +22,6 @@ from darknet_py.layers.base import (
     Predictions,
     Shape,
     ShapeError,
-    SourceError,
     TrainState,
     surrogate,
 )
@@ -30,7 +29,7 @@ from darknet_py.layers.class_hierarchy import ClassHierarchy
 from darknet_py.layers.deltas import finite, focal_slope, masked_mean, sum_of_squares
 from darknet_py.layers.foreign import check_coords
 from darknet_py.layers.head_options import ANCHOR_LIMIT, channels_message, parse_anchors, read_map
-from darknet_py.layers.plain import Region
+from darknet_py.layers.plain import ClassTree, Region, TreeRegion
 from darknet_py.layers.target_assignment import Grid, SlotGroups, TruthBoxes, best_anchor_index, best_match
 
 _BOX, _OBJECTNESS, _CLASSES = 0, 4, 5  # entries of a slot
@@ -97,10 +96,16 @@ class RegionSpec(DetectionHeadSpec):
         return x
 
     def source(self, node: Node) -> LayerSource:
-        if self.tree:
-            raise SourceError("a class tree")
         drop = ", drop_unlikely=True" if self.classfix == -1 else ""
-        return LayerSource("{layer}({0})", f"Region({list(self.anchors)}, softmax={self.softmax}{drop})", (Region,))
+        if not self.tree:
+            return LayerSource("{layer}({0})", f"Region({list(self.anchors)}, softmax={self.softmax}{drop})", (Region,))
+        buffers = {"tree.parent": ClassHierarchy.read(self.tree, self.classes).parent}
+        mapped = ""
+        if self.map:
+            buffers["class_map"] = read_map(self.map)
+            mapped = f", mapped={len(buffers['class_map'])}"
+        module = f"TreeRegion({list(self.anchors)}, {self.classes}{mapped}{drop})"
+        return LayerSource("{layer}({0})", module, (Region, ClassTree, TreeRegion), buffers=buffers)
 
     def build(self, node: Node) -> nn.Module:
         return RegionLayer(self)

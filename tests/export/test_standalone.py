@@ -87,16 +87,18 @@ CASES = {
     "detection": "[connected]\noutput=48\nactivation=linear\n"
     + "[detection]\nclasses=2\nnum=2\nside=2\ncoords=4\nsqrt=1\nsoftmax=1\n",
 }  # fmt: skip
-# Layers with a memory between calls, training's helpers, and heads that only losses read.
-NOT_OFFERED = {
-    "rnn",
-    "gru",
-    "lstm",
-    "crnn",
-    "conv_lstm",
-    "history",
-    "contrastive",
+CONV_LSTM = "[conv_lstm]\nbatch_normalize=1\nsize=3\npad=1\noutput=4\n"
+RECURRENT = {
+    "rnn": "[rnn]\noutput=5\nhidden=4\nactivation=leaky\nlogistic=2\n[rnn]\nbatch_normalize=1\noutput=3\nshortcut=1\n",
+    "gru": "[gru]\noutput=5\nbatch_normalize=1\n[gru]\noutput=3\ntanh=1\n",
+    "lstm": "[lstm]\noutput=5\nbatch_normalize=1\n[lstm]\noutput=3\n",
+    "crnn": "[crnn]\nbatch_normalize=1\nsize=3\npad=1\noutput=4\nhidden=6\nactivation=leaky\nshortcut=1\n",
+    "conv_lstm": CONV_LSTM + "state_constrain=.3\n" + CONV_LSTM + "peephole=1\nlstm_activation=leaky\n",
+    "conv_lstm, bottleneck": CONV_LSTM + "bottleneck=1\nshortcut=1\n",
+    "history": "[history]\nhistory_size=3\n",
+    "history, several steps": "[history]\nhistory_size=3\n",
 }
+NOT_OFFERED = {"contrastive"}  # a head that only losses read
 
 
 def random_model(graph: Graph) -> ModelFile:
@@ -125,6 +127,40 @@ def test_output_of_each_layer(case: str) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
+TREES = {  # six classes, two of them at the top
+    "region": CONV.format(33) + "[region]\nsoftmax=1\ntree={tree}\n" + ANCHORS.replace("classes=2", "classes=6"),
+    "region, map": CONV.format(33)
+    + "[region]\nsoftmax=1\ntree={tree}\nmap={map}\n"
+    + ANCHORS.replace("classes=2", "classes=6"),
+    "softmax": "[connected]\noutput=6\nactivation=linear\n[softmax]\ntree={tree}\ntemperature=2\n",
+}
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_class_trees(case: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tree").write_text("animal -1\nvehicle -1\ncat 0\ndog 0\ncar 1\nrace-car 4\n")
+    (tmp_path / "a.map").write_text("3\n5\n")
+    text = TREES[case].format(tree=tmp_path / "a.tree", map=tmp_path / "a.map")
+    model = random_model(parse_text(NET + text))
+    expected, got = both_outputs(model, torch.rand(2, 4, 8, 12, generator=torch.Generator().manual_seed(2)) * 9)
+    assert expected[-1].count_nonzero()
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", RECURRENT)
+def test_recurrent_layers_remember(case: str) -> None:
+    """Each call is one step of two streams; another number of streams begins anew."""
+    net = NET + ("time_steps=3\n" if "steps" in case else "")
+    model = random_model(parse_text(net + RECURRENT[case]))
+    network = run_standalone(standalone_code(model.graph, (), "a.pt"), standalone_state(model), "Text")
+    ours = Network.of(model).eval()
+    generator = torch.Generator().manual_seed(2)
+    for streams in (2, 2, 2, 1, 1):
+        x = torch.rand(streams, 4, 8, 12, generator=generator)
+        with torch.no_grad():
+            torch.testing.assert_close(network(x), ours(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_output_of_each_activation(name: str) -> None:
     model = random_model(parse_text(NET + CONV.format(4).replace("leaky", name)))
@@ -133,10 +169,12 @@ def test_output_of_each_activation(name: str) -> None:
 
 
 def test_every_other_layer_is_refused_by_name() -> None:
-    types = {node.type for text in CASES.values() for node in parse_text(NET + text).layers}
+    texts = {**CASES, **RECURRENT}
+    types = {node.type for text in texts.values() for node in parse_text(NET + text).layers}
     assert types | NOT_OFFERED == set(LAYERS)
-    graph = parse_text("[net]\ninputs=4\n[lstm]\noutput=3\n[gru]\noutput=3\n", "a.cfg")
-    with pytest.raises(CfgError, match=r"a.cfg:3: \[lstm\] #0: not offered in a standalone .py") as caught:
+    window = "[convolutional]\nfilters=1\nsize=9\nstride=9\n"  # C rounds (4 - 9) / 9 to 0, and there is one window
+    graph = parse_text("[net]\nwidth=4\nheight=4\nchannels=3\n" + window + window, "a.cfg")
+    with pytest.raises(CfgError, match=r"a.cfg:5: \[convolutional\] #0: not offered in a standalone .py") as caught:
         standalone_code(graph, (), "a.pt")
     assert len(caught.value.problems) == 2
 
