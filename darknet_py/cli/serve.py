@@ -7,10 +7,13 @@ import logging
 import os
 from pathlib import Path
 
+import torch
+
 from darknet_py.cli.common import max_pixels_argument, port, positive, seconds
 from darknet_py.cli.detect import detect_options, detection_arguments, load_detector
 from darknet_py.cli.usage import UsageError
 from darknet_py.counted import counted
+from darknet_py.inference.detect_files import MAX_THREADS
 from darknet_py.optional import require
 from darknet_py.serving.serve_options import ServeOptions
 
@@ -86,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         queue=args.queue,
         seconds=args.timeout,
         max_bytes=args.max_bytes,
+        threads=1 if net.is_exclusive else min(torch.get_num_threads(), MAX_THREADS),
     )
     if args.host not in _LOOPBACK and not options.token:
         logger.warning("%s: everybody who reaches this address may detect; --token asks for a password", args.host)

@@ -43,7 +43,10 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Runs a network in one thread, on up to `batch` waiting images at a time.
+    """Runs a network on up to `batch` waiting images at a time.
+
+    With several threads, each computes batches of its own on one core, so that no core waits for another that decodes
+    an image or belongs to another process; what comes alone is computed on all cores.
 
     An image needs a place: `reserve`, then `submit`, or `release` where it cannot be read. A place is free again when
     the network is done with the image, so that the memory of what waits is bounded.
@@ -53,7 +56,9 @@ class Batcher:
         batch: The most images in a forward pass.
         wait: Seconds that the first image of a batch waits for others that have places; it does not where none has.
         queue_size: The most images that are decoded, wait or are computed.
-        on_batch: Called after each forward pass with the number of images and the seconds it took.
+        on_batch: Called after each forward pass with the number of images and the seconds it took; by one thread at a
+            time.
+        threads: Threads that use the network at once.
     """
 
     def __init__(
@@ -63,15 +68,19 @@ class Batcher:
         wait: float = 0.005,
         queue_size: int = 64,
         on_batch: Callable[[int, float], None] = lambda images, seconds: None,
+        threads: int = 1,
     ):
         self._net, self._batch, self._wait, self._queue_size, self._on_batch = net, batch, wait, queue_size, on_batch
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._taken = 0
+        self._computing = 0  # of those, in the batches of the threads
+        self._cores = torch.get_num_threads()
         self._seconds = _FIRST_GUESS
         self._closing = False
-        self._worker = threading.Thread(target=self._run, name="network", daemon=True)
-        self._worker.start()
+        self._workers = [threading.Thread(target=self._run, name="network", daemon=True) for _ in range(threads)]
+        for worker in self._workers:
+            worker.start()
 
     @property
     def taken(self) -> int:
@@ -128,28 +137,37 @@ class Batcher:
         self._closing = True
 
     def close(self) -> None:
-        """Waits for the images that were submitted, and ends the thread."""
+        """Waits for the images that were submitted, and ends the threads."""
         self._closing = True
         self._queue.put(None)
-        self._worker.join()
+        for worker in self._workers:
+            worker.join()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            end = time.monotonic() + self._wait
-            closing = False
-            while len(batch) < min(self._batch, self._taken) and not closing:
-                try:
-                    following = self._queue.get(timeout=max(end - time.monotonic(), 0))
-                except queue.Empty:
-                    break
-                if following is None:
-                    closing = True
-                else:
-                    batch.append(following)
+        while batch := self._next_batch():
+            if self._workers[1:]:
+                torch.set_num_threads(self._cores if self._taken == len(batch) else 1)  # of this thread
             self._answer(batch)
-            if closing:
-                return
+        self._queue.put(None)  # for the next thread
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Waits for images; there are none at the end."""
+        batch: list[_Waiting] = []
+        end = 0.0
+        while len(batch) < self._batch and (not batch or self._taken > self._computing):
+            try:
+                following = self._queue.get(timeout=max(end - time.monotonic(), 0) if batch else None)
+            except queue.Empty:
+                break
+            if following is None:
+                if batch:
+                    self._queue.put(None)
+                break
+            end = end or time.monotonic() + self._wait
+            batch.append(following)
+            with self._lock:
+                self._computing += 1
+        return batch
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         wanted = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
@@ -159,6 +177,7 @@ class Batcher:
         finally:
             with self._lock:
                 self._taken -= len(batch)
+                self._computing -= len(batch)
 
     def _detect(self, batch: Sequence[_Waiting]) -> None:
         start = time.perf_counter()
@@ -172,7 +191,8 @@ class Batcher:
                 waiting.answer.set_exception(error)
             return
         seconds = time.perf_counter() - start
-        self._seconds += 0.1 * (seconds / len(batch) - self._seconds)
-        self._on_batch(len(batch), seconds)
+        with self._lock:
+            self._seconds += 0.1 * (seconds / len(batch) / len(self._workers) - self._seconds)
+            self._on_batch(len(batch), seconds)
         for waiting, found in zip(batch, results, strict=True):
             waiting.answer.set_result(found)

@@ -23,6 +23,7 @@ class ServeOptions:
         seconds: Time limit for the upload of an image, and once more for its answer.
         max_bytes: The largest body of a request.
         decoders: Threads that decode images.
+        threads: Threads that use the network at once, see `Batcher`.
     """
 
     host: str = "127.0.0.1"
@@ -37,3 +38,4 @@ class ServeOptions:
     seconds: float = 30.0
     max_bytes: int = 20 << 20
     decoders: int = 2
+    threads: int = 1

@@ -55,7 +55,7 @@ def serve(net: DetectionNetwork, name: str, defaults: DetectOptions, options: Se
         images += size
         metrics.count_batch(size, seconds)
 
-    batcher = Batcher(net, options.batch, options.wait, options.queue, count)
+    batcher = Batcher(net, options.batch, options.wait, options.queue, count, options.threads)
     metrics = Metrics(PATHS, lambda: batcher.taken)
     app = create_app(net, batcher, name, defaults, options, metrics)
     host, port = listening.getsockname()[:2]

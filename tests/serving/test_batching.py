@@ -1,8 +1,9 @@
-"""The batcher: one thread, batches of what has arrived, bounded places."""
+"""The batcher: batches of what has arrived, bounded places, one thread or several."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -93,6 +94,23 @@ def test_close_finishes_what_waits(net: GatedNetwork) -> None:
     batcher.close()
     assert all(answer.done() and answer.exception() is None for answer in answers)
     assert sum(net.batches) == len(answers)
+
+
+def test_threads_compute_batches_of_their_own(net: GatedNetwork) -> None:
+    batcher = Batcher(net, batch=1, threads=2)
+    answers = [submit(batcher, image, DetectOptions(0.1)) for image in IMAGES]
+    for _ in range(300):
+        if len(net.batches) == 2:
+            break
+        time.sleep(0.1)
+    assert net.batches == [1, 1]  # both wait at the gate, the others in the queue
+    assert batcher.taken == len(IMAGES)
+    net.gate.set()
+    for image, answer in zip(IMAGES, answers, strict=True):
+        (expected,) = detect(net, image, DetectOptions(0.1))
+        np.testing.assert_allclose(answer.result(30).boxes, expected.boxes, atol=1e-6)
+    batcher.close()
+    assert batcher.taken == 0
 
 
 def test_a_failing_pass_fails_its_images_alone(
