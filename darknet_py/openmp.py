@@ -26,7 +26,7 @@ def share_cores() -> None:
     """Has OpenMP's threads wait less eagerly, unless the environment says how. Call it before torch is imported.
 
     With the extra `openmp`, Intel's runtime takes the place of libgomp: its threads give up their core sooner, and lose
-    nothing where nobody else wants it. Results are the same bit for bit.
+    nothing where nobody else wants it.
     """
     if {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         return
