@@ -165,7 +165,7 @@ def _header(graph: Graph, code: str, weights: str) -> str:
         "",
         f"    net = load()  # reads {weights} beside this file",
         *(
-            ["    # Each call is one step of recurrent layers; `layer.memory = None` begins anew."]
+            ["    # Each call is one step of recurrent layers; `layer.memory = None` starts again."]
             if "(Recurrent)" in code
             else []
         ),

@@ -149,7 +149,7 @@ def test_class_trees(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", RECURRENT)
 def test_recurrent_layers_remember(case: str) -> None:
-    """Each call is one step of two streams; another number of streams begins anew."""
+    """Each call is one step of two streams; another number of streams starts again."""
     net = NET + ("time_steps=3\n" if "steps" in case else "")
     model = random_model(parse_text(net + RECURRENT[case]))
     network = run_standalone(standalone_code(model.graph, (), "a.pt"), standalone_state(model), "Text")
