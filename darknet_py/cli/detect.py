@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
@@ -61,7 +61,6 @@ _MAX_LIST_BATCH = 8
 
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
-    parser.set_defaults(batch=0)
     images_argument(parser)
     result_arguments(parser)
     parser.add_argument(
@@ -112,7 +111,6 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch",
         type=positive,
-        default=1,
         help="images per forward pass (default: 1; `detect` with a small network: as many as make a BFLOP, at most 8)",
     )
     parser.add_argument(
@@ -137,7 +135,7 @@ def _run(args: argparse.Namespace) -> bool:
     """Whether an image could not be read."""
     if args.show:
         check_window()
-    net = load_detector(args)
+    net = load_detector(args, _list_batch)
     options = replace(detect_options(args, net.names), stb=args.stb)
     if args.darknet:
         return _run_as_darknet(args, net, options)
@@ -221,14 +219,20 @@ def prompted_images() -> Iterator[str]:
             yield line.strip()
 
 
-def load_detector(args: argparse.Namespace) -> BackendNetwork:
-    """The network that `detection_arguments` describe, by the back end asked for."""
+def load_detector(args: argparse.Namespace, torch_batch: Callable[[Graph], int] = lambda graph: 1) -> BackendNetwork:
+    """The network that `detection_arguments` describe, by the back end asked for.
+
+    Args:
+        args: Its `batch` is set where there is none.
+        torch_batch: The images per forward pass then, by torch, which takes any number; other back ends compute a full
+            batch each time, and take one.
+    """
     net = load_network(args)
     if not net.detectors:
         raise DarknetError(f"{args.cfg}: this network has no detection layer")
     net.names = list(names_of_arguments(args, net)) or net.names
     args.thresh = net.threshold(args.thresh)
-    args.batch = args.batch or (_list_batch(net.graph) if args.backend == "torch" else 1)
+    args.batch = args.batch or (torch_batch(net.graph) if args.backend == "torch" else 1)
     return open_backend(net, args.backend, args.precision, args.batch, args.hier, args.calibrate)
 
 

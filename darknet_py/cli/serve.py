@@ -20,14 +20,13 @@ from darknet_py.serving.serve_options import ServeOptions
 logger = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "DARKNET_PY_TOKEN"
-_BATCH = 8  # of torch, which takes any number of images; other back ends compute a full batch each time
+_BATCH = 8
 _MAX_PIXELS = 50_000_000
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     detection_arguments(parser)
-    parser.set_defaults(batch=None)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)"
     )
@@ -75,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("serve: --tiles is an option of detect and video")
     if args.internal_urls and not args.allow_urls:
         raise UsageError("--internal-urls: expected --allow-urls with it")
-    args.batch = args.batch or (_BATCH if args.backend == "torch" else 1)
-    net = load_detector(args)
+    net = load_detector(args, lambda graph: _BATCH)
     options = ServeOptions(
         host=args.host,
         port=args.port,

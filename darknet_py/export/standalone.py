@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from darknet_py.export.exporter import ExportResult, Job
 from darknet_py.export.plain_inference import Classifier, Detector, fit_into, suppress
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import DetectionHeadSpec, LayerSource, SourceError
+from darknet_py.layers.plain import Recurrent
 from darknet_py.model.layout import tensor_name
 from darknet_py.model.model_file import ModelFile
 
@@ -44,15 +46,18 @@ class StandaloneExporter:
         weights = out.with_name(f"{out.stem}-weights.pt")
         code, state = standalone_code(graph, job.model.names, weights.name), standalone_state(job.model)
         network = run_standalone(code, state, class_name(graph.path))
-
-        memories = {network.get_submodule(f"layer{k}"): layer.memories for k, layer in job.reference.recurrent()}
+        # The file has a copy of that class.
+        cells = [
+            (cast(Recurrent, network.get_submodule(f"layer{index}")), layer.memories)
+            for index, layer in job.reference.recurrent()
+        ]
 
         def run(x: Tensor, *states: Tensor) -> Sequence[Tensor]:
             given = iter(states)
-            for cell, count in memories.items():
-                cell.__dict__["memory"] = tuple(islice(given, count))
+            for cell, count in cells:
+                cell.memory = tuple(islice(given, count))
             output: Tensor | tuple[Tensor, ...] = network(x)
-            following = [part for cell in memories for part in cell.__dict__["memory"]]
+            following = [part for cell, _ in cells for part in cell.memory or ()]
             return (*(output if isinstance(output, tuple) else (output,)), *following)
 
         return ExportResult({weights: state_bytes(state), out: code.encode()}, job.compare(str(out), run))
