@@ -20,13 +20,16 @@ _NAME_BYTES = 255  # of a file name, on all common file systems
 _NOT_IN_NAMES = '<>:"/\\|?*' if os.name == "nt" else "/"
 
 
-def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: type[DarknetError] = DataError) -> None:
+def write_atomically(
+    path: str | Path, chunks: bytes | Iterable[bytes], error: type[DarknetError] = DataError, *, sync: bool = True
+) -> None:
     """Writes a temporary file beside `path`, syncs and renames it, so that the file is complete or unchanged.
 
     Args:
         path: The file, which is replaced if it exists. Devices and pipes are written to directly.
         chunks: The contents.
         error: Type of the exception.
+        sync: Whether the file survives a loss of power right after; without, a killed process alone.
 
     Raises:
         error: The file cannot be written.
@@ -44,10 +47,12 @@ def write_atomically(path: str | Path, chunks: bytes | Iterable[bytes], error: t
             return
         with open(temporary, "wb") as file:
             file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         raise error(f"{shown_path(path)}: cannot write: {reason(problem)}") from problem
     finally:

@@ -6,9 +6,9 @@ import json
 import logging
 import platform
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from darknet_py.export.quantize import calibration_digest
 from darknet_py.export.verify import check_images
 from darknet_py.layers.base import HIER_THRESH, Predictions
 from darknet_py.model.network import Network
+from darknet_py.timing import time_in_turns
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ PRECISION_CHOICES = ("auto", *PRECISIONS)
 MAX_SCORE_DIFFERENCE = 0.2
 MIN_IOU = 0.9
 _COMPARED = 100  # candidates per image, the best ones
-_WARM_UP, _ROUNDS = 2, 7
+_ROUNDS = (7, 7)  # in which back ends are timed
 # Flags of the processor, as Linux names them, with which a precision is faster than fp32.
 _HARDWARE = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"amx_fp16"}}
 
@@ -200,17 +201,9 @@ def check_input(net: Network, batch: int) -> Tensor:
 
 
 def time_backends(networks: Mapping[str, BackendNetwork], x: torch.Tensor) -> dict[str, float]:
-    """Median seconds of each, called in turns, so that a busy machine slows down all of them."""
-    times: dict[str, list[float]] = {name: [] for name in networks}
+    """Median seconds of each."""
     with torch.inference_mode():
-        for number in range(_WARM_UP + _ROUNDS):
-            for name, network in networks.items():
-                begin = time.perf_counter()
-                network(x)
-                if x.device.type == "cuda":
-                    torch.cuda.synchronize(x.device)
-                if number >= _WARM_UP:
-                    times[name].append(time.perf_counter() - begin)
+        times = time_in_turns({name: partial(network, x) for name, network in networks.items()}, x.device, 0, _ROUNDS)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -13,11 +13,12 @@ import torch
 from darknet_py.backends.backend_network import BackendNetwork
 from darknet_py.backends.choose import BoxDifference, output_difference, pairs_to_try, start
 from darknet_py.backends.runners import BACKENDS, Request
-from darknet_py.cli.benchmark import Timing, random_images, threshold, time_in_turns
+from darknet_py.cli.benchmark import Timing, random_images, threshold
 from darknet_py.errors import DarknetError
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
+from darknet_py.timing import time_in_turns
 
 
 class BackendTiming(NamedTuple):

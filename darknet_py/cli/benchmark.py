@@ -7,7 +7,6 @@ import platform
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,12 @@ from darknet_py.inference.fuse import AMP, fuse
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import HeadLayer, Predictions
 from darknet_py.model.network import Network
+from darknet_py.timing import time_in_turns
 from darknet_py.training.train_options import override_net
 from darknet_py.training.train_step import TrainStep
 
 CANDIDATES = 100  # per image, that reach NMS
 TRUTHS = 8  # boxes per image in a training step
-_WARM_UP = 3  # time_in_turns; compilation takes place in the first
-_MIN_ROUNDS, _MAX_ROUNDS = 10, 2000  # time_in_turns measured
 
 
 class Timing(NamedTuple):
@@ -174,32 +172,6 @@ def threshold(found: Predictions) -> float:
     """The score that CANDIDATES boxes per image exceed on average."""
     scores = found.scores.flatten()
     return float(scores.topk(min(CANDIDATES * len(found.scores) + 1, len(scores))).values[-1])
-
-
-def time_in_turns(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, seconds: float
-) -> dict[str, list[float]]:
-    """Seconds of each call. Each round calls every function once, so that a busy machine slows down all of them."""
-    for _ in range(_WARM_UP):
-        for function in functions.values():
-            function()
-    times_by_name: dict[str, list[float]] = {name: [] for name in functions}
-    end = now(device) + seconds
-    for count in range(_MAX_ROUNDS):
-        if count >= _MIN_ROUNDS and now(device) > end:
-            break
-        for name, function in functions.items():
-            start = now(device)
-            function()
-            times_by_name[name].append(now(device) - start)
-    return times_by_name
-
-
-def now(device: torch.device) -> float:
-    """Time in seconds after the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def machine_name(device: torch.device) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from darknet_py.cfg.options import did_you_mean
-from darknet_py.cli.benchmark import random_images, time_in_turns
+from darknet_py.cli.benchmark import random_images
 from darknet_py.cli.common import (
     csv_argument,
     device_argument,
@@ -35,6 +35,7 @@ from darknet_py.graph.graph import Graph
 from darknet_py.graph.profile import network_profile
 from darknet_py.inference.fuse import fuse
 from darknet_py.model.load import read_graph, read_trained
+from darknet_py.timing import time_in_turns
 from darknet_py.view.graph_plot import Point, scatter
 
 logger = logging.getLogger(__name__)

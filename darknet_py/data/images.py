@@ -1,13 +1,13 @@
 """Images: reading, Darknet's resize and letterbox, and how boxes map back.
 
-An image is a uint8 array (H, W, C), RGB or gray. A network input is float32 (H, W, C) in 0..1 until `to_tensor`
-turns it into (C, H, W).
+An image is a uint8 array (H, W, C), RGB or gray. Resized for a network it is float32 (H, W, C) in 0..1.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from functools import lru_cache
 from io import BytesIO
 from math import prod
 from os import PathLike, fspath
@@ -35,7 +35,7 @@ IMAGE_SUFFIXES = *_ALWAYS, *(suffix for suffix in _IN_SOME_BUILDS if cv2.haveIma
 MAX_PIXELS = 178_956_970  # more is refused before anything is allocated, as by Pillow; see `max_pixels`
 MAX_PIXELS_VARIABLE = "DARKNET_PY_MAX_PIXELS"
 DARK = "16-bit image with values below 4096 is nearly black in 8 bits; multiply its values by 16 and save it again"
-_STRIP = 16  # rows of a resized image that are computed together, so that they stay in the cache
+_STRIP = 32  # rows of a resized image that are computed together, so that they stay in the cache
 _UNREADABLE = "unsupported or corrupt image file"
 _dark_folders: set[str] = set()
 _DARK = 16  # the highest value of 12-bit data in the upper 8 of 16 bits is 15
@@ -147,35 +147,36 @@ def _claimed_bytes(data: bytes) -> int:
     return prod(shape) * dtype.itemsize
 
 
-def resize(image: Image | Pixels, width: int, height: int) -> Pixels:
+def resize(image: Image | Pixels, width: int, height: int, out: Pixels | None = None) -> Pixels:
     """Darknet's `resize_image`: bilinear with aligned corners, in float32.
 
-    image: (H, W, C), uint8 (scaled to 0..1) or float32 (taken as it is). Returns float32 (height, width, C).
+    image: (H, W, C), uint8 (scaled to 0..1) or float32 (taken as it is). out: contiguous memory for the result. Returns
+    float32 (height, width, C).
     """
     image = _checked_image(image, width, height)
     channels = image.shape[2]
     unit = np.float32(1 / 255 if image.dtype == np.uint8 else 1)
-    rows = None if image.shape[0] == height else _Samples.of(image.shape[0], height, 1, unit)
+    rows = None if image.shape[0] == height else _samples(image.shape[0], height, 1, unit)
     # One weight per value, so that NumPy's innermost loop is a row instead of a pixel.
-    columns = None if image.shape[1] == width else _Samples.of(image.shape[1], width, channels, 1 if rows else unit)
+    columns = None if image.shape[1] == width else _samples(image.shape[1], width, channels, 1 if rows else unit)
+    resized = np.empty((height, width, channels), np.float32) if out is None else out
     if rows is None:
         if columns is None:
-            return image / np.float32(255) if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
-        return _blend(image.take(columns.low, 1), image.take(columns.high, 1), columns.weights)
+            np.divide(image, np.float32(255 if image.dtype == np.uint8 else 1), out=resized)
+            return resized
+        return _blend(image.take(columns.low, 1), image.take(columns.high, 1), columns.weights, resized)
     needed = None
     if columns is not None and image.shape[1] > 2 * width:  # most columns of a large photo are never looked at
         needed = np.stack((columns.low, columns.high), 1).ravel()
         columns = columns._replace(low=np.arange(0, 2 * width, 2), high=np.arange(1, 2 * width, 2))
-    resized = np.empty((height, width, channels), np.float32)
     for start in range(0, height, _STRIP):
         strip = slice(start, start + _STRIP)
         low, high = image.take(rows.low[strip], 0), image.take(rows.high[strip], 0)
         if needed is not None:
             low, high = low.take(needed, 1), high.take(needed, 1)
-        blended = _blend(low, high, rows.weights[:, strip, None])
+        blended = _blend(low, high, rows.weights[:, strip, None], resized[strip] if columns is None else None)
         if columns is not None:
-            blended = _blend(blended.take(columns.low, 1), blended.take(columns.high, 1), columns.weights)
-        resized[strip] = blended
+            _blend(blended.take(columns.low, 1), blended.take(columns.high, 1), columns.weights, resized[strip])
     return resized
 
 
@@ -189,31 +190,40 @@ class _Samples(NamedTuple):
     high: NDArray[np.intp]
     weights: Pixels
 
-    @classmethod
-    def of(cls, old: int, size: int, repeats: int, unit: float | np.float32) -> _Samples:
-        """repeats: how often each weight stands there. unit: a factor of all weights."""
-        scale = np.float32(old - 1) / np.float32(max(size - 1, 1))
-        position = np.arange(size, dtype=np.float32) * scale
-        position[-1] = old - 1  # exactly the last sample, whatever the rounding
-        low = np.minimum(position.astype(np.intp), old - 1)
-        weight = (position - low).astype(np.float32).repeat(repeats)
-        return cls(low, np.minimum(low + 1, old - 1), np.stack((1 - weight, weight)) * np.float32(unit))
+
+@lru_cache(maxsize=16)  # photos of a list mostly have few sizes
+def _samples(old: int, size: int, repeats: int, unit: float | np.float32) -> _Samples:
+    """repeats: how often each weight stands there. unit: a factor of all weights."""
+    scale = np.float32(old - 1) / np.float32(max(size - 1, 1))
+    position = np.arange(size, dtype=np.float32) * scale
+    position[-1] = old - 1  # exactly the last sample, whatever the rounding
+    low = np.minimum(position.astype(np.intp), old - 1)
+    weight = (position - low).astype(np.float32).repeat(repeats)
+    return _Samples(low, np.minimum(low + 1, old - 1), np.stack((1 - weight, weight)) * np.float32(unit))
 
 
-def _blend(low: NDArray[Any], high: NDArray[Any], weights: Pixels) -> Pixels:
-    """low · weights[0] + high · weights[1], of (H, W, C) with all values of a row beside each other."""
-    blended, other = (side.reshape(len(side), -1).astype(np.float32) for side in (low, high))
-    blended *= weights[0]
-    other *= weights[1]
-    blended += other
-    return blended.reshape(low.shape)
+def _blend(low: NDArray[Any], high: NDArray[Any], weights: Pixels, out: Pixels | None = None) -> Pixels:
+    """low · weights[0] + high · weights[1], of (H, W, C) with all values of a row beside each other.
+
+    low and high are overwritten. out: where the result is written.
+    """
+    rows = len(low)
+    below, above = (side.reshape(rows, -1).astype(np.float32, copy=False) for side in (low, high))
+    below *= weights[0]
+    above *= weights[1]
+    total = below if out is None else out.reshape(rows, -1)
+    return np.add(below, above, out=total).reshape(low.shape)
 
 
-def letterbox(image: Image | Pixels, width: int, height: int) -> Pixels:
-    """Darknet's `letterbox_image`: the complete image at its own aspect ratio, centered, the rest .5."""
+def letterbox(image: Image | Pixels, width: int, height: int, out: Pixels | None = None) -> Pixels:
+    """Darknet's `letterbox_image`: the complete image at its own aspect ratio, centered, the rest .5.
+
+    out: memory for the result.
+    """
     image = _checked_image(image, width, height)
     new_width, new_height = letterbox_size(image.shape[1], image.shape[0], width, height)
-    boxed = np.full((height, width, image.shape[2]), 0.5, np.float32)
+    boxed = np.empty((height, width, image.shape[2]), np.float32) if out is None else out
+    boxed.fill(0.5)
     top, left = (height - new_height) // 2, (width - new_width) // 2
     boxed[top : top + new_height, left : left + new_width] = resize(image, new_width, new_height)
     return boxed
@@ -254,12 +264,6 @@ def to_letterbox(boxes: Tensor, image_size: tuple[int, int], net_size: tuple[int
     scale, offset = _letterbox_map(image_size, net_size)
     scaled = boxes[..., :4] * boxes.new_tensor(scale * 2)
     return torch.cat([scaled[..., :2] + boxes.new_tensor(offset), scaled[..., 2:]], -1)
-
-
-def to_tensor(image: Image | Pixels) -> Tensor:
-    """(H, W, C) → float32 (C, H, W) in 0..1, channels-last in memory. uint8 is divided by 255, float kept."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    return torch.div(tensor, 255) if tensor.dtype == torch.uint8 else tensor.float()
 
 
 def _letterbox_map(image_size: tuple[int, int], net_size: tuple[int, int]) -> tuple[list[float], list[float]]:

@@ -188,7 +188,7 @@ def build_graph(
     if len(sections) == 1:
         problems.error(sections[0].line, "[net]", "expected layers after it, got none")
     problems.raise_errors()
-    graph = Graph(document, net, _with_last_use(nodes), tuple(problems.warnings))
+    graph = Graph(document, net, with_last_uses(nodes), tuple(problems.warnings))
     for node, values in zip(graph.layers, live_values(graph), strict=True):
         if values > VALUE_LIMIT:
             problems.error(node.line, f"[{node.type}] #{node.index}", _too_many(values, "in memory at once"))
@@ -305,9 +305,21 @@ def _check_classes(heads: Sequence[tuple[Options, DetectionHeadSpec]]) -> None:
             )
 
 
-def _with_last_use(nodes: list[Node]) -> tuple[Node, ...]:
+def with_last_uses(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes, with `last_use` and `frees` as their sources tell."""
     last_use = {node.index: node.index for node in nodes}
     for node in nodes:
         for source in node.sources:
-            last_use[source] = node.index
-    return tuple(replace(node, last_use=last_use[node.index]) for node in nodes)
+            if source >= 0:
+                last_use[source] = node.index
+    read_last: dict[int, list[int]] = {node.index: [] for node in nodes}
+    for source, reader in last_use.items():
+        read_last[reader].append(source)
+    return tuple(
+        replace(
+            node,
+            last_use=last_use[node.index],
+            frees=tuple(source for source in read_last[node.index] if source != node.index),
+        )
+        for node in nodes
+    )

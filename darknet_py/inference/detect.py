@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from darknet_py.data.image_sources import find_images, open_image
-from darknet_py.data.images import Image, Pixels, decode_image, from_letterbox, letterbox, resize, to_tensor
+from darknet_py.data.images import Image, Pixels, decode_image, from_letterbox, letterbox, resize
 from darknet_py.errors import DarknetError
 from darknet_py.graph.graph import Graph
 from darknet_py.inference.detections import Detections, class_number
@@ -248,8 +248,19 @@ def _of_tensor(image: Tensor, channels: int) -> Pixels | NDArray[np.uint8]:
 
 def prepare(graph: Graph, image: Pixels | NDArray[np.uint8], letter_box: bool | None = None) -> Tensor:
     """(H, W, C) RGB, uint8 or float32 in 0..1 → (C, height, width) float in 0..1 at the network's input size."""
+    return prepare_batch(graph, [image], letter_box)[0]
+
+
+def prepare_batch(
+    graph: Graph, images: Sequence[Pixels | NDArray[np.uint8]], letter_box: bool | None = None
+) -> Tensor:
+    """As `prepare`, several images: (B, C, height, width), channels-last in memory."""
     fit = letterbox if uses_letter_box(graph, letter_box) else resize
-    return to_tensor(fit(image, graph.net.width, graph.net.height))
+    width, height = graph.net.width, graph.net.height
+    batch = np.empty((len(images), height, width, graph.net.channels), np.float32)
+    for image, place in zip(images, batch, strict=True):
+        fit(image, width, height, place)
+    return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
 
 def uses_letter_box(graph: Graph, letter_box: bool | None) -> bool:
@@ -261,8 +272,7 @@ def _detect_in(
     net: DetectionNetwork, images: Sequence[Pixels | NDArray[np.uint8]], options: DetectOptions
 ) -> list[Detections]:
     """Detections on images, all of them in one forward pass."""
-    prepared = [prepare(net.graph, image, options.letter_box)[None] for image in images]
-    x = (torch.cat(prepared) if prepared[1:] else prepared[0]).to(net.device)
+    x = prepare_batch(net.graph, images, options.letter_box).to(net.device)
     return _detect_on(net, x, [(image.shape[1], image.shape[0]) for image in images], options)
 
 

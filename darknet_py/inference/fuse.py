@@ -13,12 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darknet_py.graph.graph import Graph
+from darknet_py.inference.plan import Step, inference_plan
 from darknet_py.layers.base import HeadLayer, Node
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.layers.normalize import EPS
 from darknet_py.layers.weight_transforms import binarize
 
 _MISH_CHUNK = 1 << 15  # values per thread, so that all passes of `mish_in_place` but the first find them in the cache
+
+# Up to which size a convolution is computed as a product of matrices: measured with one and two threads, tools/bench/fuse.py.
+_PRODUCT_PIXELS = 2048  # of all images
+_PRODUCT_FLOPS = 16_000_000
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,6 +55,7 @@ class GraphModule(Protocol):
 
     dtype: torch.dtype | None
     is_fused: bool
+    steps: list[Step] | None
     names: list[str]
     layers: nn.ModuleList
     training: bool
@@ -100,6 +106,7 @@ def fuse(net: Fused, dtype: torch.dtype | None = None, pack: bool = True) -> Fus
         for node, layer in zip(fused.graph.layers, fused.layers, strict=True):
             if isinstance(layer, ConvolutionalLayer) and _is_plain(layer) and layer.weight.device.type == "cpu":
                 fused.layers[node.index] = PackedConvolution(node, layer)
+        fused.steps = inference_plan(fused.graph.layers, list(fused.layers))
     return fused
 
 
@@ -110,6 +117,9 @@ class PackedConvolution(nn.Module):
     torch's own compiler calls the same two operators, with the activation as an attribute of the first. The best layout
     depends on the input's height and width (the wrong one can be three times slower), so the weights are packed again
     when these change.
+
+    The first operator needs 20 to 50 µs besides its work, so that a small convolution of single pixels is computed as a
+    product of matrices instead.
     """
 
     def __init__(self, node: Node, plain: ConvolutionalLayer):
@@ -124,8 +134,15 @@ class PackedConvolution(nn.Module):
         self.activate = None if spec.activation in _POINTWISE else plain.activate
         if spec.activation == "mish":
             self.activate = mish_in_place
+        self.matrix: Tensor | None = None
+        if spec.size == 1 and spec.strides == (1, 1) and not pad and spec.groups == 1 and plain.weight.dtype == torch.float:
+            self.matrix = plain.weight.detach().flatten(1).t().contiguous()
+            self.activate_product = plain.activate
+            self.product_pixels = min(_PRODUCT_PIXELS, _PRODUCT_FLOPS // (2 * self.matrix.numel()))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.matrix is not None and len(x) * x.shape[2] * x.shape[3] <= self.product_pixels:
+            return self._multiply(x, self.matrix)
         if x.shape[2:] != self.size:
             self.size = (x.shape[2], x.shape[3])
             self.weight = self._pack(self.weight.to_dense())
@@ -133,6 +150,11 @@ class PackedConvolution(nn.Module):
             x, self.weight, self.bias, *self.arguments, self.activation, self.activation_arguments, ""
         )
         return y if self.activate is None else self.activate(y)
+
+    def _multiply(self, x: Tensor, matrix: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        y = torch.addmm(self.bias, x.permute(0, 2, 3, 1).reshape(-1, c), matrix)
+        return self.activate_product(y).view(b, h, w, -1).permute(0, 3, 1, 2)
 
     def _pack(self, weight: Tensor) -> Tensor:
         shape = (1, self.channels, *self.size)

@@ -66,10 +66,20 @@ def postprocess(
         scores[row, class_ids].float().cpu(),
         predictions.objectness[image, candidate].float().cpu(),
         candidate.cpu(),
+        image.cpu(),
     )
-    counts = torch.bincount(image.cpu(), minlength=len(predictions.boxes)).tolist()
-    per_image = zip(*(torch.split(column, counts) for column in columns), strict=True)
-    return [_suppress(rows, nms, similarity_of(kind, beta), agnostic) for rows in per_image]
+    order = columns[2].argsort(descending=True, stable=True)
+    if len(predictions.boxes) > 1:
+        order = order[columns[5][order].argsort(stable=True)]
+    if nms and len(order):
+        order = order[_kept([column[order] for column in columns], nms, similarity_of(kind, beta), agnostic)]
+    *kept, image = (column[order] for column in columns)
+    ends = torch.bincount(image, minlength=len(predictions.boxes)).cumsum(0)[:-1].tolist()
+    per_image = zip(*(np.split(column.numpy(), ends) for column in kept), strict=True)
+    return [
+        Detections(boxes, labels, confidences, objectness=objectness, candidate_ids=candidate_ids)
+        for boxes, labels, confidences, objectness, candidate_ids in per_image
+    ]
 
 
 def similarity_of(kind: str, beta: float) -> Similarity:
@@ -78,14 +88,15 @@ def similarity_of(kind: str, beta: float) -> Similarity:
     return special.get(kind, iou)
 
 
-def _suppress(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agnostic: bool) -> Detections:
-    """Sorts the rows of one image by falling confidence and drops those that are suppressed."""
-    order = columns[2].argsort(descending=True, stable=True)
-    if thresh and len(order):
-        groups = torch.zeros_like(columns[1]) if agnostic else columns[1]
-        order = order[_kept_rows(columns[0][order], groups[order], columns[4][order], thresh, similarity)]
-    boxes, class_ids, confidences, objectness, candidate_ids = (column[order].numpy() for column in columns)
-    return Detections(boxes, class_ids, confidences, objectness=objectness, candidate_ids=candidate_ids)
+def _kept(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agnostic: bool) -> Tensor:
+    """(N,) bool, which rows stay of images one after the other, each by falling confidence."""
+    boxes, labels, candidate_ids, image = columns[0], columns[1], columns[4], columns[5]
+    groups = torch.zeros_like(labels) if agnostic else labels
+    if len(boxes) <= _SMALL:  # all images together, as each operation costs some microseconds however small it is
+        return _kept_rows(boxes, groups + image * (groups.max() + 1), candidate_ids, thresh, similarity)
+    counts = torch.bincount(image).tolist()
+    parts = zip(boxes.split(counts), groups.split(counts), candidate_ids.split(counts), strict=True)
+    return torch.cat([_kept_rows(*part, thresh, similarity) for part in parts])
 
 
 def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: float, similarity: Similarity) -> Tensor:

@@ -154,6 +154,21 @@ class Spec:
         """
         raise NotImplementedError
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether its output is its only input, outside training."""
+        return False
+
+    @property
+    def joins_channels(self) -> bool:
+        """Whether its output is the channels of all its inputs, one after the other."""
+        return False
+
+    @property
+    def is_channelwise(self) -> bool:
+        """Whether each channel of its output depends on the same channel of its input alone."""
+        return False
+
     def inputs(self, index: int) -> tuple[int, ...]:
         """Absolute indices of the layers whose outputs it reads; -1 is the network's input."""
         return (index - 1,)
@@ -245,6 +260,7 @@ class Node:
     inputs: tuple[Shape, ...]  # shapes of the sources
     output: Shape
     last_use: int = -1  # index of the last layer that reads its output; its own index when none does
+    frees: tuple[int, ...] = ()  # the layers whose outputs it reads last
     net: NetSpec = field(default_factory=NetSpec, repr=False, compare=False)
 
     @property

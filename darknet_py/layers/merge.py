@@ -63,6 +63,14 @@ class RouteSpec(Spec):
             options.int(key)
         return cls(layers=parse_layers(options, "layers", index), groups=groups, group_id=group_id)
 
+    @property
+    def is_idle(self) -> bool:
+        return len(self.layers) == 1 and self.groups == 1
+
+    @property
+    def joins_channels(self) -> bool:
+        return len(self.layers) > 1 and self.groups == 1
+
     def inputs(self, index: int) -> tuple[int, ...]:
         return self.layers
 
@@ -305,6 +313,10 @@ class EmptySpec(Spec):
     @classmethod
     def parse(cls, options: Options, net: NetSpec, index: int) -> EmptySpec:
         return cls()
+
+    @property
+    def is_idle(self) -> bool:
+        return True
 
     def cost(self, node: Node) -> Cost:
         return Cost()

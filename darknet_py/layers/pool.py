@@ -119,6 +119,10 @@ class MaxPoolSpec(WindowSpec):
         """The pool without the blur of antialiasing, with stride 1."""
         return replace(self, stride_x=1, stride_y=1, antialiasing=0) if self.antialiasing else self
 
+    @property
+    def is_channelwise(self) -> bool:
+        return not self.depth
+
     def infer(self, inputs: Sequence[Shape]) -> Shape:
         (x,) = inputs
         if self.depth:
@@ -305,6 +309,10 @@ class DropoutSpec(Spec):
             size_rel=0.0 if size else rel,
             size_abs=size if size or rel else 7,
         )
+
+    @property
+    def is_idle(self) -> bool:
+        return True
 
     def source(self, node: Node) -> LayerSource:
         return LayerSource("{0}")  # it only acts in training

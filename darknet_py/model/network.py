@@ -15,6 +15,7 @@ from darknet_py.graph.graph import Graph
 from darknet_py.inference.detect import DetectArguments, DetectOptions, ImageLike, detect_each, detect_tensor
 from darknet_py.inference.detections import Detections
 from darknet_py.inference.fused_cache import FusedCache
+from darknet_py.inference.plan import Step
 from darknet_py.layers.base import (
     HIER_THRESH,
     DetectionHeadSpec,
@@ -67,6 +68,7 @@ class Network(nn.Module):
         state: Where training stands; heads and a few layers read it.
         dtype: Of all layers but the heads, where it is not float32 (see `fuse`).
         is_fused: Whether it is a copy for inference that `fuse` made.
+        steps: What `forward` runs instead of the layers one by one; `fuse` sets it.
         loaded_layers: Number of layers, from the first on, with weights from a file or a state dict.
         random_weights: Whether it detects although the other layers have random weights. `load` says no unless it is
             asked for, `Network(graph)` and a network that is trained say yes.
@@ -82,6 +84,7 @@ class Network(nn.Module):
         self.best_thresh: float | None = None
         self.dtype: torch.dtype | None = None
         self.is_fused = False
+        self.steps: list[Step] | None = None
         self._for_inference: FusedCache[Network] = FusedCache()
         self.loaded_layers = 0
         self.random_weights = True
@@ -143,7 +146,7 @@ class Network(nn.Module):
         Raises:
             DarknetError: The input has another shape.
         """
-        return self._forward(x, lambda node, module, inputs: None, hier)
+        return self._forward(x, lambda node, module, inputs: None, hier, self.steps)
 
     def predict(self, x: Tensor, hier: float = HIER_THRESH) -> Predictions:
         """As `forward`, of a detector. Raises DarknetError for a network without detection layers."""
@@ -187,9 +190,13 @@ class Network(nn.Module):
         return output, torch.stack(costs).mean()
 
     def _forward(
-        self, x: Tensor, before: Callable[[Node, nn.Module, list[Tensor]], None], hier: float = HIER_THRESH
+        self,
+        x: Tensor,
+        before: Callable[[Node, nn.Module, list[Tensor]], None],
+        hier: float = HIER_THRESH,
+        steps: list[Step] | None = None,
     ) -> Predictions | Tensor:
-        """`forward`, with `before` called before each layer runs."""
+        """`forward`, with `before` called before each step (default: each layer)."""
         decoded: list[Predictions] = []
         last: list[Tensor] = []
 
@@ -201,7 +208,7 @@ class Network(nn.Module):
             last[:] = [output]
             return output
 
-        self._run(x, keep)
+        self._run(x, keep, steps)
         if decoded:
             return Predictions(*(torch.cat(parts, 1) for parts in zip(*decoded, strict=True)))
         return _as_darknet(last[0], self.graph.layers[-1])
@@ -466,20 +473,24 @@ class Network(nn.Module):
         chosen = DetectOptions.of(self.threshold(thresh), nms, self.names, options)
         return detect_each(self._for_inference.get(self), images, chosen)
 
-    def _run(self, x: Tensor, step: Callable[[Node, nn.Module, list[Tensor]], Tensor | None]) -> None:
-        """Calls `step` for each layer in order with its inputs; its result is that layer's output."""
+    def _run(
+        self,
+        x: Tensor,
+        call: Callable[[Node, nn.Module, list[Tensor]], Tensor | None],
+        steps: Iterable[tuple[Node, nn.Module]] | None = None,
+    ) -> None:
+        """Calls `call` for each step (default: each layer) in order with its inputs; it gives that layer's output."""
         self._check_input(x)
         x = x if self.dtype is None else x.to(self.dtype)
         outputs: dict[int, Tensor] = {-1: x if x.dim() == 4 else x[:, :, None, None]}
         for _, head in self.heads:
             head.input_size = (x.shape[3], x.shape[2]) if x.dim() == 4 else (1, 1)
-        for node, module in zip(self.graph.layers, self.layers, strict=True):
-            output = step(node, module, [outputs[source] for source in node.sources])
+        for node, module in steps or zip(self.graph.layers, self.layers, strict=True):
+            output = call(node, module, [outputs[source] for source in node.sources])
             if output is not None and node.common.onlyforward:
                 output = output.detach()  # `backward_network` passes over such a layer
-            for source in node.sources:
-                if source >= 0 and self.graph.layers[source].last_use == node.index:
-                    outputs.pop(source, None)
+            for source in node.frees:
+                outputs.pop(source, None)
             if output is not None and node.last_use > node.index:
                 outputs[node.index] = output
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import repeat
@@ -86,6 +87,8 @@ def draw_on(canvas: Image, detections: Iterable[Drawable], track_ids: Sequence[i
 def save_image(path: str | Path, image: Image) -> None:
     """Writes an image atomically, in the format that the file extension names.
 
+    It is not synced: that takes longer than encoding it, and whoever made it can make it again.
+
     Args:
         path: The file, with one of `ENDINGS`.
         image: uint8 (H, W, 3) RGB or (H, W) gray.
@@ -102,7 +105,7 @@ def save_image(path: str | Path, image: Image) -> None:
         done = False
     if not done:
         raise DataError(f"{path}: cannot encode this image as {ending}")
-    write_atomically(path, data.tobytes())
+    write_atomically(path, data.tobytes(), sync=False)
 
 
 def rgb(image: Image) -> Image:
@@ -133,20 +136,23 @@ def _three_channels(image: Image) -> Image:
 def _edges(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int] | None:
     """Left, top, right and bottom pixel within the image, or None if the box is outside."""
     cx, cy, w, h = (float(value) for value in box)
-    corners = np.array([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]) * [width, height, width, height]
-    if not np.isfinite(corners).all():
+    left, right = (cx - w / 2) * width, (cx + w / 2) * width
+    top, bottom = (cy - h / 2) * height, (cy + h / 2) * height
+    if not all(map(math.isfinite, (left, top, right, bottom))):
         return None
-    left, top, right, bottom = corners
     if right <= 0 or bottom <= 0 or left >= width or top >= height:
         return None
-    left, top, right, bottom = np.clip(np.round(corners), 0, [width - 1, height - 1] * 2)
-    return int(left), int(top), int(right), int(bottom)
+    ends = width - 1, height - 1, width - 1, height - 1
+    left, top, right, bottom = (
+        min(max(round(edge), 0), end) for edge, end in zip((left, top, right, bottom), ends, strict=True)
+    )
+    return left, top, right, bottom
 
 
 def _label(canvas: Image, text: str, edges: tuple[int, int, int, int], line: int, fill: Color) -> None:
     """Draws a filled strip with the text above the box, or inside the box if there is no room above."""
     height, width = canvas.shape[:2]
-    size = float(np.clip(min(height, width) * 0.033, 9, 64))  # height of a letter in pixels
+    size = min(max(min(height, width) * 0.033, 9.0), 64.0)  # height of a letter in pixels
     scale = size / cv2.getTextSize("H", FONT, 1, 1)[0][1]
     weight = max(1, round(size / 14))
     margin = max(2, round(size / 4))
@@ -159,7 +165,8 @@ def _label(canvas: Image, text: str, edges: tuple[int, int, int, int], line: int
     above = edges[1] - line // 2 - strip
     top = above if above >= 0 else max(min(edges[1] + line, height - strip), 0)
     cv2.rectangle(canvas, (start, top), (start + text_width + 2 * margin, top + strip - 1), fill, cv2.FILLED)
-    ink = (0, 0, 0) if np.dot(fill, (0.299, 0.587, 0.114)) > 120 else (255, 255, 255)
+    brightness = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2]
+    ink = (0, 0, 0) if brightness > 120 else (255, 255, 255)
     at = (start + margin, top + margin // 2 + text_height)
     cv2.putText(canvas, text, at, FONT, scale, ink, weight, cv2.LINE_AA)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from darknet_py.cli import benchmark, main
-from darknet_py.cli.benchmark import CANDIDATES, PeakMemory, Timing, random_truth, threshold, time_in_turns
+from darknet_py.cli.benchmark import CANDIDATES, PeakMemory, Timing, random_truth, threshold
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.load import read_trained
@@ -164,18 +164,6 @@ def test_boxes_of_a_training_step_fit_the_network(cfg: str) -> None:
     rows = random_truth(read_trained(cfg), 3, torch.device("cpu"))
     assert rows[:, 0].unique().tolist() == [0, 1, 2] and set(rows[:, 1].tolist()) <= {0, 1, 2}
     assert bool((rows[:, 2:] > 0).all() and (rows[:, 2:] < 1).all())
-
-
-def test_rounds_take_turns() -> None:
-    order = ""
-
-    def arm(name: str) -> None:
-        nonlocal order
-        order += name
-
-    spent = time_in_turns({"a": lambda: arm("a"), "b": lambda: arm("b")}, torch.device("cpu"), 0)
-    assert order == "ab" * (len(order) // 2)
-    assert len(spent["a"]) == len(spent["b"]) == len(order) // 2 - 3
 
 
 def test_times() -> None:

@@ -12,7 +12,7 @@ import torch
 
 import darknet_py
 from darknet_py.cli import main
-from darknet_py.data.images import from_letterbox, letterbox, load_image, to_tensor
+from darknet_py.data.images import from_letterbox, letterbox, load_image
 from darknet_py.data.labels import load_labels
 
 CFG = (
@@ -46,7 +46,7 @@ def test_labels_are_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture
     command = ["detect", str(tmp_path / "x.cfg"), str(image), "--weights", str(tmp_path / "x.weights"), "--no-pictures"]
     command += ["--thresh", "0.1", "--save-labels", "--letter-box"]
     assert main(command) == 0
-    found = net.boxes(to_tensor(letterbox(load_image(image), 32, 32))[None], 0.1)[0]
+    found = net.boxes(torch.from_numpy(letterbox(load_image(image), 32, 32)).permute(2, 0, 1)[None], 0.1)[0]
     boxes = from_letterbox(torch.tensor([each.box for each in found]), (40, 20), (32, 32))
     written = load_labels(tmp_path / "a.txt").boxes
     assert len(found) > 0 and len(written) <= len(found)  # a box beyond the image is no label

@@ -20,7 +20,7 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.cli import video as video_command
-from darknet_py.data.images import from_letterbox, letterbox, to_tensor
+from darknet_py.data.images import from_letterbox, letterbox
 from darknet_py.data.video_reader import FrameReader, next_frames
 from darknet_py.errors import DataError
 from darknet_py.inference.detect import DetectOptions, detect
@@ -78,7 +78,7 @@ def test_letterboxed_frames_map_back(folder: Path, capsys: pytest.CaptureFixture
     net = darknet_py.load(folder / "a.cfg", folder / "a.weights")
     with FrameReader(str(folder / "in.avi")) as frames:
         image = next(iter(frames)).image
-    boxes = net.boxes(to_tensor(letterbox(image, 32, 32))[None], 0.2)[0]
+    boxes = net.boxes(torch.from_numpy(letterbox(image, 32, 32)).permute(2, 0, 1)[None], 0.2)[0]
     expected = from_letterbox(torch.tensor([each.box for each in boxes]), (64, 48), (32, 32))
     found = [list(each["relative_coordinates"].values()) for each in json.loads(line)["objects"]]
     torch.testing.assert_close(torch.tensor(found), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from darknet_py.data.images import (
     load_image,
     resize,
     to_letterbox,
-    to_tensor,
 )
 from darknet_py.errors import DataError
 
@@ -74,10 +74,14 @@ def test_a_letterboxed_pixel_is_where_the_box_says() -> None:
     assert (boxed[:50] == 0.5).all() and boxed[50 : 50 + 39].max() == 0
 
 
-def test_to_tensor_is_channels_last() -> None:
-    tensor = to_tensor(GOLDEN["image"])
-    assert tensor.shape == (3, 13, 17) and tensor.stride() == (1, 51, 3)
-    assert tensor[2, 4, 5] == np.float32(GOLDEN["image"][4, 5, 2]) / np.float32(255)
+@pytest.mark.parametrize("place", [resize, letterbox])
+def test_the_result_goes_into_given_memory(place: Callable[..., NDArray[np.float32]]) -> None:
+    """Of a batch; sizes that need no resizing, that of one side only, and that of both."""
+    for width, height in ((17, 13), (17, 20), (32, 13), (32, 20)):
+        batch = np.full((2, height, width, 3), 7, np.float32)
+        place(GOLDEN["image"], width, height, batch[1])
+        np.testing.assert_array_equal(batch[1], place(GOLDEN["image"], width, height))
+        assert (batch[0] == 7).all()
 
 
 def test_channels(tmp_path: Path) -> None:

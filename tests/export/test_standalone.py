@@ -14,7 +14,7 @@ from torch import Tensor
 
 import darknet_py
 from darknet_py.cli import main
-from darknet_py.data.images import center_crop, to_tensor
+from darknet_py.data.images import center_crop
 from darknet_py.errors import CfgError
 from darknet_py.export.standalone import class_name, run_standalone, standalone_code, standalone_state
 from darknet_py.graph.graph import Graph, parse, parse_text
@@ -251,7 +251,8 @@ def test_classes_are_ours(tmp_path: Path) -> None:
         image = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
         got = network.classify(image, 3)
         with torch.no_grad():
-            values = Network.of(model).eval()(to_tensor(center_crop(image.numpy(), 12, 8))[None])
+            crop = torch.from_numpy(center_crop(image.numpy(), 12, 8))
+            values = Network.of(model).eval()(crop.permute(2, 0, 1)[None])
         assert not isinstance(values, Predictions)
         expected, labels = values[0].sort(descending=True)
         assert [name for name, _ in got] == ["abcdef"[k] for k in labels[:3].tolist()]

@@ -19,7 +19,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,6 +42,7 @@ from darknet_py.export.verify import Runner
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
+from darknet_py.timing import time_in_turns
 
 ROOT = Path(__file__).parents[2]
 CFGS = ("yolo-fastest-1.1", "yolov4-tiny", "yolov4", "csresnext50-panet-spp", "csresnext50")
@@ -87,9 +87,9 @@ def measure(cfg: Path, rounds: int, threads: int) -> dict[str, Any]:
         }
         found = variants["OpenVINO f32 by hand"](x)
         limits = (threshold(Predictions(*found)), 0.45, *net.nms_kind) if net.detectors else None
-        calls = {name: partial(finish, run, x, limits) for name, run in variants.items()}
+        calls: dict[str, Callable[[], object]] = {name: partial(finish, run, x, limits) for name, run in variants.items()}
         load = os.getloadavg()[0]
-        times = in_turns(calls, rounds)
+        times = time_in_turns(calls, x.device, 0, (rounds, rounds))
     ratios = {
         name: statistics.median(
             own / min(others) for own, *others in zip(times[name], *(times[k] for k in beside), strict=True)
@@ -144,18 +144,6 @@ def finish(run: Callable[[Tensor], Sequence[Tensor]], x: Tensor, limits: tuple[A
     outputs = run(x)
     if limits is not None:
         postprocess(Predictions(*outputs), *limits)
-
-
-def in_turns(calls: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after two rounds that do not count."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 2):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            if number >= 2:
-                times[name].append(time.perf_counter() - begin)
-    return times
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs="*", type=int, default=[10, 1000])
     parser.add_argument("--large", type=int, default=20, help="photos of 12 megapixels; 0: none")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", nargs="*", default=["1"], help="of ours; several are compared")
+    parser.add_argument("--batch", nargs="*", default=["default"], help="of ours; several are compared")
     parser.add_argument("--threads", type=int, default=0, help="of both (default: what they choose)")
     parser.add_argument("--opencv-python", default=sys.executable)
     parser.add_argument("--no-opencv", action="store_true")
@@ -112,7 +112,7 @@ def main() -> None:
             arms = {
                 f"ours, batch {batch}": [
                     *(sys.executable, "-c", OURS + REPORT, "detect", args.cfg, str(folder), "--weights", args.weights),
-                    *("--out", str(out), "--batch", batch, "--device", "cpu"),
+                    *("--out", str(out), "--device", "cpu", *([] if batch == "default" else ["--batch", batch])),
                 ]
                 for batch in args.batch
             }

@@ -158,6 +158,7 @@ def compare(
     spent: dict[str, list[float]] = {arm: [] for arm in arms}
     for number in range(-_WARM_UP, args.rounds):
         for arm in list(arms)[:: 1 if number % 2 else -1]:
+            arms[arm]()  # threads of the one before may still spin
             milliseconds = arms[arm]()
             if number >= 0:
                 spent[arm].append(milliseconds)

@@ -16,7 +16,7 @@ import torch
 import darknet_py
 from darknet_py.cli import main
 from darknet_py.data.datafile import DataFile, write_list
-from darknet_py.data.images import letterbox, load_image, resize, to_tensor
+from darknet_py.data.images import letterbox, load_image, resize
 from darknet_py.data.labels import find_labels
 from darknet_py.evaluation.detector import EvalOptions, evaluate_detector
 from darknet_py.graph.graph import parse_text
@@ -109,7 +109,7 @@ def test_validation_loss_is_the_loss_of_the_images(letter_box: int, tmp_path: Pa
     place = letterbox if letter_box else resize
     costs = []
     for path, row in zip(paths, rows, strict=True):
-        x = to_tensor(place(load_image(path, 3), 64, 64))[None]
+        x = torch.from_numpy(place(load_image(path, 3), 64, 64)).permute(2, 0, 1)[None]
         costs.append(float(network.loss(x, torch.tensor([row])).cost))
     assert found.boxes.loss == pytest.approx(sum(costs) / 3, rel=1e-4)
 

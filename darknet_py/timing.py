@@ -1,0 +1,54 @@
+"""Times of several functions, measured in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+_WARM_UP = 3  # rounds; compilation takes place in the first
+
+
+def time_in_turns(
+    functions: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    seconds: float,
+    rounds: tuple[int, int] = (10, 2000),
+) -> dict[str, list[float]]:
+    """Times functions in rounds, so that a busy machine slows down all of them.
+
+    Where there are several, each is called once before its call is timed: the threads of the runtime before it may still
+    look for work, and its own weights have left the cache.
+
+    Args:
+        functions: What is called, without arguments.
+        device: The device that they use; its work counts until it is finished.
+        seconds: No round begins after this time.
+        rounds: The least and the largest number of rounds.
+
+    Returns:
+        Seconds of each call, by name.
+    """
+    times_by_name: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(_WARM_UP):
+        for function in functions.values():
+            function()
+    end = now(device) + seconds
+    for count in range(rounds[1]):
+        if count >= rounds[0] and now(device) > end:
+            break
+        for name, function in functions.items():
+            if len(functions) > 1:
+                function()
+            start = now(device)
+            function()
+            times_by_name[name].append(now(device) - start)
+    return times_by_name
+
+
+def now(device: torch.device) -> float:
+    """Time in seconds after the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
