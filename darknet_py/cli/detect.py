@@ -57,6 +57,7 @@ from darknet_py.view.window import check_window, show
 
 _DARKNETS_IMAGE = "predictions.jpg"
 _MAX_LIST_BATCH = 8
+_LIST_BFLOPS = 2  # of a batch of a list
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch",
         type=positive,
-        help="images per forward pass (default: 1; `detect` with a small network: as many as make a BFLOP, at most 8)",
+        help="images per forward pass (default: 1; `detect` with a small network: as many as make two BFLOPs, at most 8)",
     )
     parser.add_argument(
         "--tiles",
@@ -238,7 +239,7 @@ def load_detector(args: argparse.Namespace, torch_batch: Callable[[Graph], int] 
 
 def _list_batch(graph: Graph) -> int:
     """How many images of a list are fastest together: each layer costs torch some microseconds of its own."""
-    return max(1, min(_MAX_LIST_BATCH, round(1 / max(graph.bflops, 1e-3))))
+    return max(1, min(_MAX_LIST_BATCH, round(_LIST_BFLOPS / max(graph.bflops, 1e-3))))
 
 
 def detect_options(args: argparse.Namespace, names: Sequence[str]) -> DetectOptions:

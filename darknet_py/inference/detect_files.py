@@ -67,9 +67,11 @@ def detect_files(
     Yields:
         The results in the order of the paths.
     """
-    batches = [paths[start : start + options.batch] for start in range(0, len(paths), options.batch)]
     cores = torch.get_num_threads()
-    threads = min(_READERS if one_at_a_time else cores, max_threads, len(batches))
+    threads = min(_READERS if one_at_a_time else cores, max_threads)
+    size = max(min(options.batch, -(-len(paths) // threads)), 1)  # a short list is divided evenly
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+    threads = min(threads, len(batches))
     job = _Job(_Locked(net) if one_at_a_time else net, options, use)
     if threads < 2:
         for batch in batches:

@@ -18,7 +18,7 @@ from darknet_py.layers.base import Predictions
 
 KINDS = ("default", "greedynms", "diounms", "cornersnms")
 Similarity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-_SMALL = 256  # rows up to which all pairs are compared at once, whatever their classes
+_SMALL = 256  # rows up to which the pairs of all classes are compared at once
 _GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128)  # rows of a class in a batched comparison; one row suppresses nothing
 _MAX_PAIRS = 1 << 20  # compared at once
 _CACHE_BYTES = 1 << 28  # of the rows that `_LazyRows` remembers
@@ -102,7 +102,10 @@ def _kept(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agno
 def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: float, similarity: Similarity) -> Tensor:
     """(N,) bool, which rows stay: those without a kept row of their class before them at an IoU above `thresh`."""
     if len(class_ids) <= _SMALL:
-        return first_wins((similarity(box[:, None], box) > thresh) & (class_ids[:, None] == class_ids))
+        pairs = (class_ids[:, None] == class_ids).triu(1)
+        first, second = pairs.nonzero(as_tuple=True)
+        pairs[first, second] = similarity(box[first], box[second]) > thresh
+        return first_wins(pairs)
     kept = torch.ones(len(class_ids), dtype=torch.bool)
     by_class = class_ids.argsort(stable=True)
     counts = torch.bincount(class_ids)

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from darknet_py.boxes import to_corners
+from darknet_py import timing
 from darknet_py.cli import benchmark
 from darknet_py.graph.graph import parse, parse_text
 from darknet_py.inference.detections import Detections
@@ -99,7 +100,7 @@ class Seconds(NamedTuple):
 
     @classmethod
     def now(cls, device: torch.device) -> Seconds:
-        return cls(benchmark.now(device), time.process_time())
+        return cls(timing.now(device), time.process_time())
 
     def since(self, start: Seconds) -> Seconds:
         return Seconds(self.clock - start.clock, self.processor - start.processor)
