@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 _WARM_UP = 3  # rounds; compilation takes place in the first
+_SETTLING = 0.1  # seconds; onnxruntime's threads look for work for half of that after a call
 
 
 def time_in_turns(
@@ -18,8 +19,8 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Times functions in rounds, so that a busy machine slows down all of them.
 
-    Where there are several, each is called once before its call is timed: the threads of the runtime before it may still
-    look for work, and its own weights have left the cache.
+    Where there are several, each is called for a while before its call is timed: the threads of the runtime before it may
+    still look for work, and its own weights have left the cache.
 
     Args:
         functions: What is called, without arguments.
@@ -39,7 +40,8 @@ def time_in_turns(
         if count >= rounds[0] and now(device) > end:
             break
         for name, function in functions.items():
-            if len(functions) > 1:
+            settled = now(device) + _SETTLING
+            while len(functions) > 1 and now(device) < settled:
                 function()
             start = now(device)
             function()

@@ -43,6 +43,7 @@ class BackendNetwork:
         self.names: Sequence[str] = net.names
         self.backend, self.precision = backend, precision
         self._net, self._run, self._batch, self._hier = net, run, batch, hier
+        self._detects = bool(net.graph.detection_specs)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +70,7 @@ class BackendNetwork:
             DarknetError: The input has another shape.
         """
         outputs = self._outputs(x)
-        return Predictions(*outputs) if self.graph.detection_specs else outputs[0]
+        return Predictions(*outputs) if self._detects else outputs[0]
 
     def predict(self, x: Tensor, hier: float | None = None) -> Predictions:
         """As `Network.predict`.
@@ -83,7 +84,7 @@ class BackendNetwork:
         """
         if hier is not None and hier != self._hier and any(spec.tree for spec in self.graph.detection_specs):
             raise DarknetError(f"hier: expected {self._hier}, with which this back end was made, got {hier}")
-        if not self.graph.detection_specs:
+        if not self._detects:
             raise DarknetError(f"{self.graph.path}: this network has no detection layer")
         return Predictions(*self._outputs(x))
 
@@ -93,12 +94,13 @@ class BackendNetwork:
         if tuple(x.shape[1:]) != tuple(self.graph.input):
             expected = ", ".join(map(str, self.graph.input))
             raise DarknetError(f"expected an input of (batch, {expected}), got {tuple(x.shape)}")
+        if len(x) == self._batch:
+            return self._run(x)
         parts = [self._run_part(part, self._batch) for part in x.split(self._batch)]
         return parts[0] if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
 
     def _run_part(self, x: Tensor, batch: int) -> list[Tensor]:
-        missing = batch - len(x)
-        filled = torch.cat((x, x.new_zeros(missing, *x.shape[1:]))) if missing else x
+        filled = torch.cat((x, x.new_zeros(batch - len(x), *x.shape[1:])))
         return [output[: len(x)] for output in self._run(filled)]
 
     def boxes(self, x: Tensor, thresh: float = 0.25, nms: float = 0.45) -> list[Detections]:

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,8 +70,9 @@ def run_openvino(network: Path | bytes | OpenvinoIr, precision: str = "fp32", th
     compiled = core.compile_model(model, "CPU", config)
 
     def run(*x: Tensor) -> list[Tensor]:
-        found = compiled([np.ascontiguousarray(part.numpy()) for part in x])
-        return [torch.from_numpy(found[index]) for index in range(len(compiled.outputs))]
+        # It copies what is not contiguous, into memory that it keeps; a list of one costs 0.1 ms more.
+        found = compiled(x[0].numpy() if len(x) == 1 else [part.numpy() for part in x])
+        return [torch.from_numpy(value) for value in found.values()]
 
     return run
 
