@@ -19,8 +19,8 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Times functions in rounds, so that a busy machine slows down all of them.
 
-    Where there are several, each is called for a while before its call is timed: the threads of the runtime before it may
-    still look for work, and its own weights have left the cache.
+    Where there are several, each is called for a while before its call is timed: the threads of the runtime before it
+    may still look for work, and its own weights have left the cache.
 
     Args:
         functions: What is called, without arguments.

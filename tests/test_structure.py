@@ -23,7 +23,7 @@ PACKAGE = Path(darknet_py.__file__).parent
 # From the bottom up; a room may import itself and what comes before it.
 LEVELS = [
     ["errors"],
-    ["boxes", "counted", "files", "optional", "shipped", "untrusted"],
+    ["boxes", "counted", "files", "optional", "shipped", "timing", "untrusted"],
     ["cfg"],
     ["layers"],
     ["graph"],

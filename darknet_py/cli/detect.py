@@ -112,7 +112,7 @@ def detection_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch",
         type=positive,
-        help="images per forward pass (default: 1; `detect` with a small network: as many as make two BFLOPs, at most 8)",
+        help="images per forward pass (default: 1; `detect` with a small network: two BFLOPs together, at most 8)",
     )
     parser.add_argument(
         "--tiles",

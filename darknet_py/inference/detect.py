@@ -251,9 +251,7 @@ def prepare(graph: Graph, image: Pixels | NDArray[np.uint8], letter_box: bool | 
     return prepare_batch(graph, [image], letter_box)[0]
 
 
-def prepare_batch(
-    graph: Graph, images: Sequence[Pixels | NDArray[np.uint8]], letter_box: bool | None = None
-) -> Tensor:
+def prepare_batch(graph: Graph, images: Sequence[Pixels | NDArray[np.uint8]], letter_box: bool | None = None) -> Tensor:
     """As `prepare`, several images: (B, C, height, width), channels-last in memory."""
     fit = letterbox if uses_letter_box(graph, letter_box) else resize
     width, height = graph.net.width, graph.net.height

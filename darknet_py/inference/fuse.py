@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darknet_py.graph.graph import Graph
-from darknet_py.inference.plan import Step, inference_plan
+from darknet_py.inference.steps import Step, inference_steps
 from darknet_py.layers.base import HeadLayer, Node
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.layers.normalize import EPS
@@ -21,7 +21,7 @@ from darknet_py.layers.weight_transforms import binarize
 
 _MISH_CHUNK = 1 << 15  # values per thread, so that all passes of `mish_in_place` but the first find them in the cache
 
-# Up to which size a convolution is computed as a product of matrices: measured with one and two threads, tools/bench/fuse.py.
+# Up to which size a convolution is computed as a product of matrices, by trials with one and two threads on a Xeon.
 _PRODUCT_PIXELS = 2048  # of all images
 _PRODUCT_FLOPS = 16_000_000
 
@@ -106,7 +106,7 @@ def fuse(net: Fused, dtype: torch.dtype | None = None, pack: bool = True) -> Fus
         for node, layer in zip(fused.graph.layers, fused.layers, strict=True):
             if isinstance(layer, ConvolutionalLayer) and _is_plain(layer) and layer.weight.device.type == "cpu":
                 fused.layers[node.index] = PackedConvolution(node, layer)
-        fused.steps = inference_plan(fused.graph.layers, list(fused.layers))
+        fused.steps = inference_steps(fused.graph.layers, list(fused.layers))
     return fused
 
 
@@ -135,7 +135,8 @@ class PackedConvolution(nn.Module):
         if spec.activation == "mish":
             self.activate = mish_in_place
         self.matrix: Tensor | None = None
-        if spec.size == 1 and spec.strides == (1, 1) and not pad and spec.groups == 1 and plain.weight.dtype == torch.float:
+        is_product = (spec.size, pad, spec.groups, spec.strides) == (1, 0, 1, (1, 1))
+        if is_product and plain.weight.dtype is torch.float32:
             self.matrix = plain.weight.detach().flatten(1).t().contiguous()
             self.activate_product = plain.activate
             self.product_pixels = min(_PRODUCT_PIXELS, _PRODUCT_FLOPS // (2 * self.matrix.numel()))

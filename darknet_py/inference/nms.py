@@ -19,7 +19,9 @@ from darknet_py.layers.base import Predictions
 KINDS = ("default", "greedynms", "diounms", "cornersnms")
 Similarity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _SMALL = 256  # rows up to which the pairs of all classes are compared at once
-_GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128)  # rows of a class in a batched comparison; one row suppresses nothing
+# Rows of a class in a batched comparison; one suppresses nothing. The larger ones are for boxes of few classes.
+_GROUP_SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_ALWAYS_GROUPED = 128
 _MAX_PAIRS = 1 << 20  # compared at once
 _CACHE_BYTES = 1 << 28  # of the rows that `_LazyRows` remembers
 _BLOCK = 32  # rows that `_LazyRows` computes at once; a few of them may turn out not to be needed
@@ -72,7 +74,7 @@ def postprocess(
     if len(predictions.boxes) > 1:
         order = order[columns[5][order].argsort(stable=True)]
     if nms and len(order):
-        order = order[_kept([column[order] for column in columns], nms, similarity_of(kind, beta), agnostic)]
+        order = order[_staying_rows([column[order] for column in columns], nms, similarity_of(kind, beta), agnostic)]
     *kept, image = (column[order] for column in columns)
     ends = torch.bincount(image, minlength=len(predictions.boxes)).cumsum(0)[:-1].tolist()
     per_image = zip(*(np.split(column.numpy(), ends) for column in kept), strict=True)
@@ -88,7 +90,7 @@ def similarity_of(kind: str, beta: float) -> Similarity:
     return special.get(kind, iou)
 
 
-def _kept(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agnostic: bool) -> Tensor:
+def _staying_rows(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agnostic: bool) -> Tensor:
     """(N,) bool, which rows stay of images one after the other, each by falling confidence."""
     boxes, labels, candidate_ids, image = columns[0], columns[1], columns[4], columns[5]
     groups = torch.zeros_like(labels) if agnostic else labels
@@ -110,8 +112,13 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
     by_class = class_ids.argsort(stable=True)
     counts = torch.bincount(class_ids)
     starts = counts.cumsum(0) - counts
+    most, largest = int(counts.max()), _ALWAYS_GROUPED
+    if most > largest:
+        unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
+        largest = max(largest, len(unique) // 4)
     # Classes with about as many rows are compared together, padded to the same number.
-    for size in _GROUP_SIZES:
+    sizes = [size for size in _GROUP_SIZES if size <= largest]
+    for size in sizes:
         classes = ((counts > size // 2) & (counts <= size)).nonzero().squeeze(1)
         for group in torch.split(classes, _MAX_PAIRS // size**2):
             position = torch.arange(size)
@@ -120,12 +127,13 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
             member = box[rows]
             pairs = (similarity(member[:, :, None], member[:, None]) > thresh) & real[:, :, None] & real[:, None]
             kept[rows[real]] = first_wins(pairs)[real]
+    if most <= sizes[-1]:
+        return kept
     # Classes with many rows mostly suppress: rows of the IoU matrix are computed for the boxes that stay only.
-    unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
     table = box.new_empty(len(unique), 4)
     table[index] = box
     matrix = _LazyRows(table, thresh, similarity)
-    for label in (counts > _GROUP_SIZES[-1]).nonzero().squeeze(1).tolist():
+    for label in (counts > sizes[-1]).nonzero().squeeze(1).tolist():
         rows = by_class[starts[label] : starts[label] + counts[label]]
         kept[rows] = torch.tensor(list(matrix.sweep(index[rows.numpy()].tolist())))
     return kept

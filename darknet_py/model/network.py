@@ -15,7 +15,7 @@ from darknet_py.graph.graph import Graph
 from darknet_py.inference.detect import DetectArguments, DetectOptions, ImageLike, detect_each, detect_tensor
 from darknet_py.inference.detections import Detections
 from darknet_py.inference.fused_cache import FusedCache
-from darknet_py.inference.plan import Step
+from darknet_py.inference.steps import Step
 from darknet_py.layers.base import (
     HIER_THRESH,
     DetectionHeadSpec,

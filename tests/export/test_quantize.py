@@ -16,10 +16,13 @@ import darknet_py
 from darknet_py.cli import main
 from darknet_py.errors import DarknetError, DataError
 from darknet_py.export.export_options import ExportOptions
-from darknet_py.export.quantize import calibration_inputs, quantize_onnx
+from darknet_py.export.exporter import Job
+from darknet_py.export.onnx import to_onnx
+from darknet_py.export.quantize import calibration_inputs, quantize_onnx, quantize_openvino
 from darknet_py.export.runtimes import run_onnx
 from darknet_py.export.verify import verify
 from darknet_py.graph.graph import parse_text
+from darknet_py.model.network import Network
 from tests.export.export_cases import Files, write_case
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -75,6 +78,32 @@ def test_the_error_is_that_of_eight_bits() -> None:
     assert (error <= 1.1 * bound).all() and (error > 1e-4).all()
     kinds = {array.name: array.data_type for array in onnx.load_model_from_string(quantized).graph.initializer}
     assert kinds["b"] == onnx.TensorProto.FLOAT and "a" not in kinds
+
+
+def test_depthwise_convolutions_stay_in_float() -> None:
+    """The first of two grouped ones."""
+    sections = (
+        "[convolutional]\nfilters={}\nsize=1\ngroups={}\nactivation=leaky\n".format(*pair)
+        for pair in ((8, 1), (8, 8), (8, 4), (6, 1))
+    )
+    net = Network(parse_text("[net]\nwidth=16\nheight=16\nchannels=4\nbatch=1\n" + "".join(sections)))
+    content = to_onnx(Job.of(net.model_file(), ExportOptions()))
+    x = torch.rand(1, 4, 16, 16)
+    kinds = {tuple(array.dims): array.data_type for array in onnx.load_model_from_string(content).graph.initializer}
+    assert kinds[8, 1, 1, 1] == onnx.TensorProto.FLOAT
+    graph = onnx.load_model_from_string(quantize_onnx(content, [x])).graph
+    kinds = {tuple(array.dims): array.data_type for array in graph.initializer if len(array.dims) == 4}
+    integer = onnx.TensorProto.INT8
+    assert kinds == {
+        (8, 4, 1, 1): integer,
+        (8, 1, 1, 1): onnx.TensorProto.FLOAT,
+        (8, 2, 1, 1): integer,
+        (6, 8, 1, 1): onnx.TensorProto.FLOAT,  # the last, as a head would read it
+    }
+    openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    model: Any = quantize_openvino(openvino.Core().read_model(content), [x])
+    grouped = [each for each in model.get_ordered_ops() if each.get_type_name() == "GroupConvolution"]
+    assert [each.input_value(1).get_node().get_type_name() for each in grouped] == ["Reshape", "FakeQuantize"]
 
 
 def test_calibration_images_are_read_as_for_detection(images: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from darknet_py import boxes
 from darknet_py.inference.detections import Detections
-from darknet_py.inference.nms import _GROUP_SIZES, postprocess
+from darknet_py.inference.nms import _ALWAYS_GROUPED, postprocess
 from darknet_py.layers.base import Predictions
 
 
@@ -59,15 +59,21 @@ def test_equals_the_loops(kind: str) -> None:
             assert np.array_equal(found.objectness, given.objectness[image, found.candidate_ids])
 
 
-@pytest.mark.parametrize(("count", "classes"), [(600, 1), (400, 5), (2500, 1)])
-def test_many_boxes_of_many_labels(count: int, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "classes", "one_each"), [(600, 1, False), (400, 5, False), (2500, 1, False), (1200, 6, True)]
+)
+def test_many_boxes_of_many_labels(count: int, classes: int, one_each: bool) -> None:
+    """Of all classes, or each of one class: some of those have more rows than are always grouped."""
     given = predictions(7, 1, count, classes, spread=0.6)
+    if one_each:
+        labels = torch.arange(count) % (classes + 1) % classes  # the first class has twice as many
+        given.scores[0, torch.arange(classes) != labels[:, None]] = 0
     (found,) = postprocess(given, 0.0, 0.4)
-    assert count * classes > _GROUP_SIZES[-1]
+    assert int((given.scores > 0).sum((0, 1)).max()) > _ALWAYS_GROUPED
     for label in range(classes):
         mine = found.candidate_ids[found.class_ids == label]
         order = given.scores[0, :, label].argsort(descending=True)
-        left = torch.ones(count, dtype=torch.bool)
+        left = given.scores[0, :, label] > 0
         likeness = boxes.iou(given.boxes[0, :, None], given.boxes[0]) > 0.4
         for k, i in enumerate(order):
             if left[i]:

@@ -87,7 +87,9 @@ def measure(cfg: Path, rounds: int, threads: int) -> dict[str, Any]:
         }
         found = variants["OpenVINO f32 by hand"](x)
         limits = (threshold(Predictions(*found)), 0.45, *net.nms_kind) if net.detectors else None
-        calls: dict[str, Callable[[], object]] = {name: partial(finish, run, x, limits) for name, run in variants.items()}
+        calls: dict[str, Callable[[], object]] = {
+            name: partial(finish, run, x, limits) for name, run in variants.items()
+        }
         load = os.getloadavg()[0]
         times = time_in_turns(calls, x.device, 0, (rounds, rounds))
     ratios = {

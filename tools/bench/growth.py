@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -134,7 +135,11 @@ def stack(layers: int) -> Callable[[], object]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stack.cfg"
         path.write_text("[net]\nwidth=52\nheight=52\nchannels=64\nbatch=1\n" + layers * CONV)
-        return forward(darknet_py.load(path, random_weights=True), 1)
+        net = darknet_py.load(path, random_weights=True)
+    for parameter in net.parameters():
+        if parameter.dim() == 4:  # Darknet's random weights make values a third as large at each layer, soon denormal
+            parameter.mul_(math.sqrt(3 * 2 / (1 + 0.1**2) / 2))
+    return forward(net, 1)
 
 
 def measure_list(count: int) -> dict[str, float]:

@@ -1,11 +1,12 @@
 """Images per second of the training loader, compared with PyTorch_YOLOv4, on the same images.
 
-    python tools/bench/loader.py PEER_CHECKOUT IMAGE_LIST [--size 608] [--json FILE]
+    python tools/bench/loader.py PEER_CHECKOUT IMAGE_LIST [--size 608] [--workers N] [--json FILE]
 
 Each loader has one worker process with one thread and makes uint8 batches of 16; the loaders alternate. The result is
-the median processor time of the worker per batch, which depends little on other processes. Every sample of both is a
-mosaic with flip, scale and color augmentation, unless stated otherwise. The peer is imported from its checkout, with
-stubs for packages that this comparison does not use.
+the median processor time of the worker per batch, which depends little on other processes. With --workers it is the
+time by the clock of as many workers, for loaders that run alone, one after the other: the median of the rounds. Every
+sample of both is a mosaic with flip, scale and color augmentation, unless stated otherwise. The peer is imported from
+its checkout, with stubs for packages that this comparison does not use.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from darknet_py.data.labels import find_labels
 from darknet_py.data.loader import TrainLoader
 
 BATCH = 16
+_PREPARED, _COUNTED = 8, 30  # batches, by the clock
 PEER_OPTIONS = {  # its data/hyp.scratch.yaml
     "hsv_h": 0.015,
     "hsv_s": 0.7,
@@ -66,7 +68,8 @@ def main() -> None:
     parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
     parser.add_argument("images", type=Path, help="a list of images with Darknet labels")
     parser.add_argument("--size", type=int, default=608)
-    parser.add_argument("--rounds", type=int, default=12, help="batches of each loader")
+    parser.add_argument("--rounds", type=int, default=12, help="batches of each loader; with --workers runs")
+    parser.add_argument("--workers", type=int, default=0, help="measure by the clock, with so many worker processes")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     for name, package in (("PIL", "pillow"), ("matplotlib", "matplotlib")):  # which the peer imports
@@ -77,13 +80,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         layout(paths, Path(folder))
         for cached in (False, True):
-            size = arguments.size
+            size, workers = arguments.size, arguments.workers or 1
             loaders = {
-                "PyTorch_YOLOv4": partial(peer, arguments.peer, Path(folder) / "images", size, cached),
-                "darknet_py": partial(ours, paths, size, cached, 1.0),
-                "darknet_py, Darknet's rule: every second sample a mosaic": partial(ours, paths, size, cached, 0.5),
+                "PyTorch_YOLOv4": partial(peer, arguments.peer, Path(folder) / "images", size, cached, workers),
+                "darknet_py": partial(ours, paths, size, cached, workers, 1.0),
+                "darknet_py, Darknet's rule: every second sample a mosaic": partial(
+                    ours, paths, size, cached, workers, 0.5
+                ),
             }
-            rates = measure(loaders, arguments.rounds)
+            rates = (by_the_clock if arguments.workers else measure)(loaders, arguments.rounds)
             for name, rate in rates.items():
                 times = round(rate / rates["PyTorch_YOLOv4"], 2)
                 source = "memory" if cached else "disk"
@@ -93,7 +98,9 @@ def main() -> None:
         "size": arguments.size,
         "images": len(paths),
         "batch": BATCH,
-        "measured": "processor time of one worker process per batch, median, loaders in turns",
+        "measured": f"by the clock, {arguments.workers} workers, median of {arguments.rounds} runs in turns"
+        if arguments.workers
+        else "processor time of one worker process per batch, median, loaders in turns",
         "processor": processor(),
         "versions": {"python": platform.python_version(), "opencv": cv2.__version__, "numpy": np.__version__},
         "load after": [round(value, 2) for value in os.getloadavg()],
@@ -124,6 +131,34 @@ def measure(loaders: Mapping[str, Callable[[], Batches]], rounds: int) -> dict[s
     return {name: 1 / statistics.median(times) for name, times in seconds.items()}
 
 
+def by_the_clock(loaders: Mapping[str, Callable[[], Batches]], rounds: int) -> dict[str, float]:
+    """Images per second. Each loader runs alone in a new process, in turns."""
+    context = multiprocessing.get_context("fork")
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(rounds):
+        for name, loader in loaders.items():
+            parent_end, child_end = context.Pipe()
+            process = context.Process(target=run_alone, args=(loader, child_end))
+            process.start()
+            rates[name].append(parent_end.recv())
+            process.join()
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def run_alone(loader: Callable[[], Batches], end: Connection) -> None:
+    """Sends the images per second of batches in a row, without the first ones, some of which were ready."""
+    torch.set_num_threads(1)
+    batches = loader()
+    for _ in range(_PREPARED):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(_COUNTED):
+        next(batches)
+    end.send(_COUNTED * BATCH / (time.perf_counter() - start))
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+
+
 def serve(loader: Callable[[], Batches], end: Connection) -> None:
     """Takes a batch on request and sends the processor time that the worker needs to make the next one."""
     torch.set_num_threads(1)
@@ -152,14 +187,14 @@ def settled(pid: int | None) -> float:
     return now
 
 
-def ours(paths: list[str], size: int, cached: bool, mosaic: float) -> Batches:
+def ours(paths: list[str], size: int, cached: bool, workers: int, mosaic: float) -> Batches:
     net = NetSpec(width=size, height=size, channels=3, hue=0.1, saturation=1.5, exposure=1.5)
     options = replace(Augmentation.of(net), jitter=0.3, mixup=MOSAIC, mixing_share=mosaic)
     dataset = DetectionDataset(paths, classes=1 << 30)
-    return TrainLoader(dataset, net, options, mini_batch=BATCH, workers=1, cache=cached).batches()
+    return TrainLoader(dataset, net, options, mini_batch=BATCH, workers=workers, cache=cached).batches()
 
 
-def peer(checkout: Path, images: Path, size: int, cached: bool) -> Batches:
+def peer(checkout: Path, images: Path, size: int, cached: bool, workers: int) -> Batches:
     sys.path.insert(0, str(checkout))
     for name in ("torchvision", "torchvision.utils", "yaml", "utils.google_utils"):
         try:
@@ -182,7 +217,7 @@ def peer(checkout: Path, images: Path, size: int, cached: bool) -> Batches:
     np.random.seed(0)  # noqa: NPY002  (the peer uses it)
 
     loader = torch.utils.data.DataLoader(
-        dataset, BATCH, num_workers=1, sampler=Endless(len(dataset)), collate_fn=dataset.collate_fn
+        dataset, BATCH, num_workers=workers, sampler=Endless(len(dataset)), collate_fn=dataset.collate_fn
     )
     return iter(loader)
 

@@ -36,8 +36,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darknet_py.boxes import to_corners
 from darknet_py import timing
+from darknet_py.boxes import to_corners
 from darknet_py.cli import benchmark
 from darknet_py.graph.graph import parse, parse_text
 from darknet_py.inference.detections import Detections

@@ -25,7 +25,7 @@ class Step(NamedTuple):
     module: nn.Module
 
 
-def inference_plan(nodes: Sequence[Node], modules: Sequence[nn.Module]) -> list[Step]:
+def inference_steps(nodes: Sequence[Node], modules: Sequence[nn.Module]) -> list[Step]:
     """The steps that give the same output and the same detections as all layers one by one, in evaluation mode."""
     steps = _pooled_first(_without_idle([Step(*pair) for pair in zip(nodes, modules, strict=True)]))
     used = with_last_uses([step.node for step in steps])
@@ -35,31 +35,29 @@ def inference_plan(nodes: Sequence[Node], modules: Sequence[nn.Module]) -> list[
 def _without_idle(steps: Sequence[Step]) -> list[Step]:
     """Layers that pass their input on are left out; others read what these would read."""
     same: dict[int, int] = {}
-    kept: list[Step] = []
+    result: list[Step] = []
     for step in steps:
         node = replace(step.node, sources=tuple(same.get(source, source) for source in step.node.sources))
         if node.spec.is_idle and step is not steps[-1]:
             same[node.index] = node.sources[0]
         else:
-            kept.append(step._replace(node=node))
-    return kept
+            result.append(step._replace(node=node))
+    return result
 
 
 def _pooled_first(steps: Sequence[Step]) -> list[Step]:
     """What is joined and then pooled is pooled first, as pooling makes it smaller."""
     readers = Counter(source for step in steps for source in set(step.node.sources))
-    joins = {
-        step.node.index: step for step in steps if step.node.spec.joins_channels and readers[step.node.index] == 1
-    }
-    kept: dict[int, Step] = {}
+    joins = {step.node.index: step for step in steps if step.node.spec.joins_channels and readers[step.node.index] == 1}
+    result: dict[int, Step] = {}
     for step in steps:
         node, (first, *others) = step.node, step.node.sources
         if first in joins and not others and node.spec.is_channelwise and node.output.size < node.inputs[0].size:
-            join = kept.pop(first)
+            join = result.pop(first)
             node = replace(node, sources=join.node.sources, inputs=join.node.inputs)
             step = Step(node, _PooledFirst(step.module, join.module))
-        kept[node.index] = step
-    return list(kept.values())
+        result[node.index] = step
+    return list(result.values())
 
 
 class _PooledFirst(nn.Module):
@@ -70,5 +68,5 @@ class _PooledFirst(nn.Module):
         self.pool, self.join = pool, join
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        joined: Tensor = self.join(*(self.pool(x) for x in inputs))
-        return joined
+        output: Tensor = self.join(*(self.pool(x) for x in inputs))
+        return output
