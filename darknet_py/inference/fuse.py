@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Protocol, TypeVar
 
 import torch
@@ -136,10 +137,10 @@ class PackedConvolution(nn.Module):
             self.activate = mish_in_place
         self.matrix: Tensor | None = None
         is_product = (spec.size, pad, spec.groups, spec.strides) == (1, 0, 1, (1, 1))
-        if is_product and plain.weight.dtype is torch.float32:
+        self.product_pixels = min(_PRODUCT_PIXELS, _PRODUCT_FLOPS // (2 * plain.weight.numel()))
+        if is_product and plain.weight.dtype is torch.float32 and prod(self.size) <= self.product_pixels:
             self.matrix = plain.weight.detach().flatten(1).t().contiguous()
             self.activate_product = plain.activate
-            self.product_pixels = min(_PRODUCT_PIXELS, _PRODUCT_FLOPS // (2 * self.matrix.numel()))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.matrix is not None and len(x) * x.shape[2] * x.shape[3] <= self.product_pixels:

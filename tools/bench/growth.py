@@ -74,7 +74,7 @@ def main() -> None:
         name, value = args.one
         print("RESULT", json.dumps(measure(name, int(value), args.seconds)))
         return
-    report: dict[str, object] = {"machine": machine_name(torch.device("cpu")), "load": [round(os.getloadavg()[0], 2)]}
+    report: dict[str, object] = {"machine": machine_name(torch.device("cpu")), "load": round(os.getloadavg()[0], 2)}
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for name, question in QUESTIONS.items():
         rows[name] = {}
@@ -162,7 +162,7 @@ def plot(rows: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     """A column for each question: time above, memory below, both axes logarithmic but that of memory."""
     width, height, gap, left, top = 190, 150, 62, 56, 56
     with plot_style():
-        figure = new_figure(left + len(rows) * (width + gap), top + 2 * (height + gap) + 10)
+        figure = new_figure(left + len(rows) * (width + gap), top + 2 * (height + gap) - 24)
         for column, (name, measured) in enumerate(rows.items()):
             question, x = QUESTIONS[name], left + column * (width + gap)
             add_text(figure, question.label, x, 22, 15)
@@ -173,11 +173,12 @@ def plot(rows: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
                 axes.plot([int(value) for value in measured], values, color="#3f7ee8", marker="o", ms=4, lw=1.4)
                 axes.set_xscale("log")
                 axes.set_xticks(question.values, [f"{value}" for value in question.values], fontsize=9)
-                axes.minorticks_off()
                 if row == 0 and max(values) > 5 * min(values):
                     axes.set_yscale("log")
+                    axes.yaxis.set_major_formatter("{x:g}")
                 else:
                     axes.set_ylim(0, max(values) * 1.2)
+                axes.minorticks_off()
                 axes.tick_params(length=0, labelsize=10)
                 per = f" per {question.per}" if question.per and unit == "ms" else ""
                 add_text(figure, f"{unit}{per}", x, y - 8, 12)
