@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 _WARM_UP = 3  # rounds; compilation takes place in the first
-_SETTLING = 0.1  # seconds; onnxruntime's threads look for work for half of that after a call
+SETTLING = 0.1  # seconds between runtimes: onnxruntime's threads look for work for half of that after a call
 
 
 def time_in_turns(
@@ -16,17 +16,17 @@ def time_in_turns(
     device: torch.device,
     seconds: float,
     rounds: tuple[int, int] = (10, 2000),
+    settling: float = 0.0,
 ) -> dict[str, list[float]]:
     """Times functions in rounds, so that a busy machine slows down all of them.
-
-    Where there are several, each is called for a while before its call is timed: the threads of the runtime before it
-    may still look for work, and its own weights have left the cache.
 
     Args:
         functions: What is called, without arguments.
         device: The device that they use; its work counts until it is finished.
         seconds: No round begins after this time.
         rounds: The least and the largest number of rounds.
+        settling: Seconds for which each is called before its call is timed. Where they are of several runtimes, the
+            threads of the one before may still look for work (`SETTLING`).
 
     Returns:
         Seconds of each call, by name.
@@ -40,8 +40,8 @@ def time_in_turns(
         if count >= rounds[0] and now(device) > end:
             break
         for name, function in functions.items():
-            settled = now(device) + _SETTLING
-            while len(functions) > 1 and now(device) < settled:
+            settled = now(device) + settling
+            while settling and now(device) < settled:
                 function()
             start = now(device)
             function()

@@ -26,7 +26,7 @@ from darknet_py.export.quantize import calibration_digest
 from darknet_py.export.verify import check_images
 from darknet_py.layers.base import HIER_THRESH, Predictions
 from darknet_py.model.network import Network
-from darknet_py.timing import time_in_turns
+from darknet_py.timing import SETTLING, time_in_turns
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,8 @@ def check_input(net: Network, batch: int) -> Tensor:
 def time_backends(networks: Mapping[str, BackendNetwork], x: torch.Tensor) -> dict[str, float]:
     """Median seconds of each."""
     with torch.inference_mode():
-        times = time_in_turns({name: partial(network, x) for name, network in networks.items()}, x.device, 0, _ROUNDS)
+        functions = {name: partial(network, x) for name, network in networks.items()}
+        times = time_in_turns(functions, x.device, 0, _ROUNDS, SETTLING)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -18,7 +18,7 @@ from darknet_py.errors import DarknetError
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
-from darknet_py.timing import time_in_turns
+from darknet_py.timing import SETTLING, time_in_turns
 
 
 class BackendTiming(NamedTuple):
@@ -82,7 +82,7 @@ def compare_backends(
                 continue
             rows[backend, precision] = BackendTiming(backend, precision, None, difference)
             functions[f"{backend} {precision}"] = partial(run, opened)
-        times = time_in_turns(functions, net.device, seconds)
+        times = time_in_turns(functions, net.device, seconds, settling=SETTLING)
     return [
         row._replace(times=Timing.of(times[f"{row.backend} {row.precision}"])) if row.difference else row
         for row in rows.values()

@@ -42,7 +42,7 @@ from darknet_py.export.verify import Runner
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
-from darknet_py.timing import time_in_turns
+from darknet_py.timing import SETTLING, time_in_turns
 
 ROOT = Path(__file__).parents[2]
 CFGS = ("yolo-fastest-1.1", "yolov4-tiny", "yolov4", "csresnext50-panet-spp", "csresnext50")
@@ -91,7 +91,7 @@ def measure(cfg: Path, rounds: int, threads: int) -> dict[str, Any]:
             name: partial(finish, run, x, limits) for name, run in variants.items()
         }
         load = os.getloadavg()[0]
-        times = time_in_turns(calls, x.device, 0, (rounds, rounds))
+        times = time_in_turns(calls, x.device, 0, (rounds, rounds), SETTLING)
     ratios = {
         name: statistics.median(
             own / min(others) for own, *others in zip(times[name], *(times[k] for k in beside), strict=True)
