@@ -41,7 +41,7 @@ def time_in_turns(
             break
         for name, function in functions.items():
             settled = now(device) + settling
-            while settling and now(device) < settled:
+            while now(device) < settled:
                 function()
             start = now(device)
             function()

@@ -43,7 +43,6 @@ class BackendNetwork:
         self.names: Sequence[str] = net.names
         self.backend, self.precision = backend, precision
         self._net, self._run, self._batch, self._hier = net, run, batch, hier
-        self._detects = bool(net.graph.detection_specs)
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +69,7 @@ class BackendNetwork:
             DarknetError: The input has another shape.
         """
         outputs = self._outputs(x)
-        return Predictions(*outputs) if self._detects else outputs[0]
+        return Predictions(*outputs) if self.graph.detection_specs else outputs[0]
 
     def predict(self, x: Tensor, hier: float | None = None) -> Predictions:
         """As `Network.predict`.
@@ -84,7 +83,7 @@ class BackendNetwork:
         """
         if hier is not None and hier != self._hier and any(spec.tree for spec in self.graph.detection_specs):
             raise DarknetError(f"hier: expected {self._hier}, with which this back end was made, got {hier}")
-        if not self._detects:
+        if not self.graph.detection_specs:
             raise DarknetError(f"{self.graph.path}: this network has no detection layer")
         return Predictions(*self._outputs(x))
 

@@ -310,16 +310,12 @@ def with_last_uses(nodes: Sequence[Node]) -> tuple[Node, ...]:
     last_use = {node.index: node.index for node in nodes}
     for node in nodes:
         for source in node.sources:
-            if source >= 0:
-                last_use[source] = node.index
-    read_last: dict[int, list[int]] = {node.index: [] for node in nodes}
-    for source, reader in last_use.items():
-        read_last[reader].append(source)
+            last_use[source] = node.index
     return tuple(
         replace(
             node,
             last_use=last_use[node.index],
-            frees=tuple(source for source in read_last[node.index] if source != node.index),
+            frees=tuple(sorted({s for s in node.sources if s >= 0 and last_use[s] == node.index})),
         )
         for node in nodes
     )

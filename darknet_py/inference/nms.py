@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def postprocess(
     scores = predictions.scores[image, candidate]
     row, class_ids = (scores > thresh).nonzero(as_tuple=True)
     image, candidate = image[row], candidate[row]
-    columns = (
+    rows = _Rows(
         predictions.boxes[image, candidate].float().cpu(),
         class_ids.cpu(),
         scores[row, class_ids].float().cpu(),
@@ -70,17 +70,15 @@ def postprocess(
         candidate.cpu(),
         image.cpu(),
     )
-    order = columns[2].argsort(descending=True, stable=True)
-    if len(predictions.boxes) > 1:
-        order = order[columns[5][order].argsort(stable=True)]
-    if nms and len(order):
-        order = order[_staying_rows([column[order] for column in columns], nms, similarity_of(kind, beta), agnostic)]
-    *kept, image = (column[order] for column in columns)
-    ends = torch.bincount(image, minlength=len(predictions.boxes)).cumsum(0)[:-1].tolist()
-    per_image = zip(*(np.split(column.numpy(), ends) for column in kept), strict=True)
+    order = rows.confidence.argsort(descending=True, stable=True)
+    rows = rows.at(order[rows.image[order].argsort(stable=True)])
+    if nms and len(rows.image):
+        rows = rows.at(_staying(rows, nms, similarity_of(kind, beta), agnostic))
+    ends = torch.bincount(rows.image, minlength=len(predictions.boxes)).cumsum(0)[:-1].tolist()
+    per_image = zip(*(np.split(column.numpy(), ends) for column in rows[:-1]), strict=True)
     return [
-        Detections(boxes, labels, confidences, objectness=objectness, candidate_ids=candidate_ids)
-        for boxes, labels, confidences, objectness, candidate_ids in per_image
+        Detections(box, class_id, confidence, objectness=objectness, candidate_ids=candidate_id)
+        for box, class_id, confidence, objectness, candidate_id in per_image
     ]
 
 
@@ -90,14 +88,28 @@ def similarity_of(kind: str, beta: float) -> Similarity:
     return special.get(kind, iou)
 
 
-def _staying_rows(columns: Sequence[Tensor], thresh: float, similarity: Similarity, agnostic: bool) -> Tensor:
+class _Rows(NamedTuple):
+    """Boxes, each with one class, of several images."""
+
+    box: Tensor
+    class_id: Tensor
+    confidence: Tensor
+    objectness: Tensor
+    candidate_id: Tensor
+    image: Tensor
+
+    def at(self, which: Tensor) -> _Rows:
+        """The rows with these numbers, or those that are true."""
+        return _Rows(*(column[which] for column in self))
+
+
+def _staying(rows: _Rows, thresh: float, similarity: Similarity, agnostic: bool) -> Tensor:
     """(N,) bool, which rows stay of images one after the other, each by falling confidence."""
-    boxes, labels, candidate_ids, image = columns[0], columns[1], columns[4], columns[5]
-    groups = torch.zeros_like(labels) if agnostic else labels
-    if len(boxes) <= _SMALL:  # all images together, as each operation costs some microseconds however small it is
-        return _kept_rows(boxes, groups + image * (groups.max() + 1), candidate_ids, thresh, similarity)
-    counts = torch.bincount(image).tolist()
-    parts = zip(boxes.split(counts), groups.split(counts), candidate_ids.split(counts), strict=True)
+    groups = torch.zeros_like(rows.class_id) if agnostic else rows.class_id
+    if len(groups) <= _SMALL:  # all images together, as each operation costs some microseconds however small it is
+        return _kept_rows(rows.box, groups + rows.image * (groups.max() + 1), rows.candidate_id, thresh, similarity)
+    counts = torch.bincount(rows.image).tolist()
+    parts = zip(rows.box.split(counts), groups.split(counts), rows.candidate_id.split(counts), strict=True)
     return torch.cat([_kept_rows(*part, thresh, similarity) for part in parts])
 
 
@@ -112,12 +124,9 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
     by_class = class_ids.argsort(stable=True)
     counts = torch.bincount(class_ids)
     starts = counts.cumsum(0) - counts
-    most, largest = int(counts.max()), _ALWAYS_GROUPED
-    if most > largest:
-        unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
-        largest = max(largest, len(unique) // 4)
+    unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
     # Classes with about as many rows are compared together, padded to the same number.
-    sizes = [size for size in _GROUP_SIZES if size <= largest]
+    sizes = [size for size in _GROUP_SIZES if size <= max(_ALWAYS_GROUPED, len(unique) // 4)]
     for size in sizes:
         classes = ((counts > size // 2) & (counts <= size)).nonzero().squeeze(1)
         for group in torch.split(classes, _MAX_PAIRS // size**2):
@@ -127,8 +136,6 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
             member = box[rows]
             pairs = (similarity(member[:, :, None], member[:, None]) > thresh) & real[:, :, None] & real[:, None]
             kept[rows[real]] = first_wins(pairs)[real]
-    if most <= sizes[-1]:
-        return kept
     # Classes with many rows mostly suppress: rows of the IoU matrix are computed for the boxes that stay only.
     table = box.new_empty(len(unique), 4)
     table[index] = box

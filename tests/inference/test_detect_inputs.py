@@ -18,7 +18,8 @@ from PIL import Image as Pil
 
 import darknet_py
 from darknet_py.errors import DarknetError, DataError
-from darknet_py.inference.detect import as_array
+from darknet_py.graph.graph import parse_text
+from darknet_py.inference.detect import as_array, prepare, prepare_batch
 from darknet_py.inference.detections import Detections
 from darknet_py.model.network import Network
 
@@ -35,6 +36,15 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Network:
     file.write_text(CFG)
     torch.manual_seed(0)
     return darknet_py.load(file, random_weights=True)
+
+
+def test_inputs_are_channels_last() -> None:
+    graph = parse_text(CFG.replace("width=32\nheight=32", "width=30\nheight=20"))
+    x = prepare(graph, RGB)
+    assert x.shape == (3, 20, 30) and x.stride() == (1, 90, 3)
+    assert x[2, 4, 5] == np.float32(RGB[4, 5, 2]) / np.float32(255)
+    batch = prepare_batch(graph, [RGB, RGB[::-1]])
+    assert torch.equal(batch[0], x) and torch.equal(batch[1], x.flip(1))
 
 
 @pytest.fixture(scope="module")

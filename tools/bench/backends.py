@@ -28,6 +28,7 @@ import numpy as np
 import onnxruntime
 import openvino
 import torch
+from networks import SIZES
 from torch import Tensor
 
 import darknet_py
@@ -45,8 +46,6 @@ from darknet_py.model.network import Network
 from darknet_py.timing import SETTLING, time_in_turns
 
 ROOT = Path(__file__).parents[2]
-CFGS = ("yolo-fastest-1.1", "yolov4-tiny", "yolov4", "csresnext50-panet-spp", "csresnext50")
-SIZES = {"yolo-fastest-1.1": 320, "yolov4-tiny": 416, "yolov4": 416, "csresnext50-panet-spp": 512, "csresnext50": 224}
 RATIOS = {
     "auto fp32": ("onnxruntime by hand", "OpenVINO f32 by hand"),
     "auto auto": ("OpenVINO by hand",),
@@ -56,7 +55,7 @@ RATIOS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfgs", nargs="*", default=[str(ROOT / "cfg" / f"{name}.cfg") for name in CFGS], metavar="CFG")
+    parser.add_argument("cfgs", nargs="*", default=[str(ROOT / "cfg" / f"{name}.cfg") for name in SIZES], metavar="CFG")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, required=True)

@@ -33,6 +33,7 @@ from darknet_py.inference.fuse import fuse
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import Predictions
 from darknet_py.model.network import Network
+from darknet_py.timing import time_in_turns
 from darknet_py.view.figure import add_axes, add_text, new_figure, plot_style, save_figure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,13 +105,7 @@ def measure(name: str, value: int, seconds: float) -> dict[str, float]:
     torch.nn.functional.conv2d(torch.ones(1, 3, 8, 8), torch.ones(4, 3, 3, 3))  # what torch itself needs
     memory = PeakMemory()
     with torch.inference_mode():
-        call = make[name](value)
-        call()
-        times, end = [], time.perf_counter() + seconds
-        while len(times) < 5 or time.perf_counter() < end:
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
+        times = time_in_turns({name: make[name](value)}, torch.device("cpu"), seconds, (5, 2000))[name]
     share = value if QUESTIONS[name].per else 1
     return {"ms": round(1e3 * statistics.median(times) / share, 4), "MiB": round(memory.peak() / 2**20, 1)}
 

@@ -140,6 +140,7 @@ def by_the_clock(loaders: Mapping[str, Callable[[], Batches]], rounds: int) -> d
             parent_end, child_end = context.Pipe()
             process = context.Process(target=run_alone, args=(loader, child_end))
             process.start()
+            child_end.close()  # so that a process that fails is noticed
             rates[name].append(parent_end.recv())
             process.join()
     return {name: statistics.median(values) for name, values in rates.items()}

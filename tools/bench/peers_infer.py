@@ -40,15 +40,9 @@ from darknet_py.model.network import Network
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peer as yolov4_peer
+from networks import SIZES
 
 ROOT = Path(__file__).resolve().parents[2]
-NETWORKS = {  # name: side of the input
-    "yolo-fastest-1.1": 320,
-    "yolov4-tiny": 416,
-    "yolov4": 416,
-    "csresnext50-panet-spp": 512,
-    "csresnext50": 224,
-}
 _WARM_UP = 3
 _TOO_MANY = 1000  # boxes; ours finds about 30
 
@@ -85,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", type=Path, help="a checkout of WongKinYiu/PyTorch_YOLOv4")
     parser.add_argument("--opencv-python", default=sys.executable)
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=0, help="of all (default: what they choose)")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16, too")
@@ -106,7 +100,7 @@ def main() -> None:
     peer = yolov4_peer.Peer(args.peer)
     for name in args.networks:
         with tempfile.TemporaryDirectory() as folder:
-            report[name] = compare(name, NETWORKS[name], peer, args, Path(folder))
+            report[name] = compare(name, SIZES[name], peer, args, Path(folder))
     report["load after"] = [round(value, 2) for value in os.getloadavg()]
     print(f"load average {report['load'][0]} before, {report['load after'][0]} after")
     if args.json:

@@ -17,6 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from networks import SIZES
 from torch import Tensor, nn
 
 import darknet_py
@@ -25,7 +26,6 @@ from darknet_py.inference.fuse import fuse
 from darknet_py.layers.base import Node
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = {"yolo-fastest-1.1": 320, "yolov4-tiny": 416, "yolov4": 416, "csresnext50-panet-spp": 512, "csresnext50": 224}
 
 
 def main() -> None:
