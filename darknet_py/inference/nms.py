@@ -116,17 +116,19 @@ def _staying(rows: _Rows, thresh: float, similarity: Similarity, agnostic: bool)
 def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: float, similarity: Similarity) -> Tensor:
     """(N,) bool, which rows stay: those without a kept row of their class before them at an IoU above `thresh`."""
     if len(class_ids) <= _SMALL:
-        pairs = (class_ids[:, None] == class_ids).triu(1)
-        first, second = pairs.nonzero(as_tuple=True)
+        pairs = class_ids[:, None] == class_ids
+        if 4 * int(pairs.sum()) > pairs.numel():  # few classes: all pairs take less time than selecting half of them
+            return first_wins((similarity(box[:, None], box) > thresh) & pairs)
+        first, second = pairs.triu_(1).nonzero(as_tuple=True)
         pairs[first, second] = similarity(box[first], box[second]) > thresh
         return first_wins(pairs)
     kept = torch.ones(len(class_ids), dtype=torch.bool)
     by_class = class_ids.argsort(stable=True)
     counts = torch.bincount(class_ids)
     starts = counts.cumsum(0) - counts
-    unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
+    distinct = int((torch.bincount(candidate_ids) > 0).sum())
     # Classes with about as many rows are compared together, padded to the same number.
-    sizes = [size for size in _GROUP_SIZES if size <= max(_ALWAYS_GROUPED, len(unique) // 4)]
+    sizes = [size for size in _GROUP_SIZES if size <= max(_ALWAYS_GROUPED, distinct // 4)]
     for size in sizes:
         classes = ((counts > size // 2) & (counts <= size)).nonzero().squeeze(1)
         for group in torch.split(classes, _MAX_PAIRS // size**2):
@@ -136,11 +138,15 @@ def _kept_rows(box: Tensor, class_ids: Tensor, candidate_ids: Tensor, thresh: fl
             member = box[rows]
             pairs = (similarity(member[:, :, None], member[:, None]) > thresh) & real[:, :, None] & real[:, None]
             kept[rows[real]] = first_wins(pairs)[real]
+    large = (counts > sizes[-1]).nonzero().squeeze(1).tolist()
+    if not large:
+        return kept
     # Classes with many rows mostly suppress: rows of the IoU matrix are computed for the boxes that stay only.
+    unique, index = np.unique(candidate_ids.numpy(), return_inverse=True)
     table = box.new_empty(len(unique), 4)
     table[index] = box
     matrix = _LazyRows(table, thresh, similarity)
-    for label in (counts > sizes[-1]).nonzero().squeeze(1).tolist():
+    for label in large:
         rows = by_class[starts[label] : starts[label] + counts[label]]
         kept[rows] = torch.tensor(list(matrix.sweep(index[rows.numpy()].tolist())))
     return kept
