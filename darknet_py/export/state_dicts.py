@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from darknet_py.counted import counted
 from darknet_py.errors import WeightsError
 from darknet_py.export.safe_unpickle import read_tensors
+from darknet_py.export.state_dict_parts import Part, in_cfg_order, layer_number, read_parts
 from darknet_py.graph.graph import Graph
 from darknet_py.layers.base import LayerArray, Node
 from darknet_py.layers.normalize import EPS
@@ -29,19 +30,6 @@ from darknet_py.model.model_file import ModelFile
 logger = logging.getLogger(__name__)
 
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DistributedDataParallel, torch.compile
-_INDEXED = re.compile(r"(?:module_list|models|layers)\.(?P<layer>\d+)\.")
-# What heads, profilers and batch norms register beside their weights.
-_EXTRAS = {
-    "num_batches_tracked",
-    "anchors",
-    "anchor_grid",
-    "anchor_vec",
-    "anchor_wh",
-    "grid",
-    "stride",
-    "total_ops",
-    "total_params",
-}
 
 
 class Layout(NamedTuple):
@@ -78,30 +66,10 @@ LAYOUTS = (
         re.compile(r"model\.\d+\.(?:conv|bn|cv\d|m)\."),
         1e-3,
         "they decode every [yolo] as new_coords=1 and scale_x_y=2 after activation=logistic",
-        "their CSP blocks normalize the joined branches once more, which no cfg of Darknet does",
+        "BottleneckCSP2 and SPPCSP normalize and activate a branch once more after its last convolution; the cfg needs "
+        "a [convolutional] with batch_normalize=1, size=1 and groups=filters there, as yolov4-p5-large.cfg has",
     ),
 )
-
-
-@dataclass
-class _Part:
-    """A convolution or connected layer with its batch norm, a batch norm alone, or any other single tensor."""
-
-    name: str
-    values: dict[str, Tensor] = field(default_factory=dict)  # by their names in the module
-    norm: dict[str, Tensor] = field(default_factory=dict)
-    eps: float = 0.0
-
-    @property
-    def is_norm(self) -> bool:
-        return "running_var" in self.values
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(next(iter(self.values.values())).shape)
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.shape}{' with batch norm' if self.norm else ''}"
 
 
 @dataclass(frozen=True)
@@ -148,10 +116,9 @@ def read_state_dict(model: ModelFile, path: str | Path) -> ModelFile:
         return replace(model, tensors=tensors, source=str(path)).fit(model.graph)
     layout = next((layout for layout in LAYOUTS if any(layout.pattern.match(name) for name in tensors)), None)
     eps = {_WRAPPERS.sub("", name): value for name, value in stored.eps.items()}
-    parts = list(_parts(tensors, eps, layout.eps if layout else EPS))
-    slots = list(_slots(model.graph))
+    parts = list(in_cfg_order(read_parts(tensors, eps, layout.eps if layout else EPS)))
     try:
-        found, how = _match(parts, slots)
+        found, how = _match(parts, model.graph)
     except WeightsError as error:
         limit = f"; {layout.program}: {layout.limit}" if layout and layout.limit else ""
         raise WeightsError(f"{path}: {error}{limit}") from None
@@ -162,49 +129,21 @@ def read_state_dict(model: ModelFile, path: str | Path) -> ModelFile:
     return replace(model, tensors=filled, source=str(path)).fit(model.graph)
 
 
-def _match(parts: Sequence[_Part], slots: Sequence[_Slot]) -> tuple[dict[str, Tensor], str]:
+def _match(parts: Sequence[Part], graph: Graph) -> tuple[dict[str, Tensor], str]:
     """The arrays by our names, and what decided. The numbers of another cfg of the same network may differ."""
-    if not all(_layer(part) is not None for part in parts):
-        return _by_order(parts, slots), "order and shapes"
+    slots = list(_slots(graph))
+    if not all(layer_number(part) is not None for part in parts):
+        try:
+            return _by_order(parts, slots, graph), "order and shapes"
+        except WeightsError:
+            return _by_order(parts, _heads_by_level(slots, graph), graph), "order and shapes"
     try:
         return _by_number(parts, slots), "layer numbers"
     except WeightsError as error:
         try:
-            return _by_order(parts, slots), "order and shapes"
+            return _by_order(parts, slots, graph), "order and shapes"
         except WeightsError:
             raise error from None
-
-
-def _parts(tensors: Mapping[str, Tensor], eps: Mapping[str, float], default: float) -> Iterator[_Part]:
-    """The modules of a state dict in its order, each batch norm with the convolution before it."""
-    modules: dict[str, _Part] = {}
-    for name, values in tensors.items():
-        module, _, key = name.rpartition(".")
-        if key not in _EXTRAS:
-            modules.setdefault(module, _Part(module)).values[key] = values
-    before: _Part | None = None
-    for part in modules.values():
-        part.eps = eps.get(part.name, default)
-        if part.is_norm and before is not None and _belongs(part, before):
-            before.norm, before.eps = part.values, part.eps
-            continue
-        if before is not None:
-            yield before
-        before = part
-    if before is not None:
-        yield before
-
-
-def _belongs(norm: _Part, before: _Part) -> bool:
-    """Whether a batch norm is that of the part before it. In numbered layouts, a layer's parts have its number."""
-    if before.is_norm or before.norm or norm.shape[0] not in before.shape[:2]:
-        return False
-    return _layer(norm) == _layer(before)
-
-
-def _layer(part: _Part) -> int | None:
-    match = _INDEXED.match(f"{part.name}.")
-    return int(match["layer"]) if match else None
 
 
 def _slots(graph: Graph) -> Iterator[_Slot]:
@@ -217,11 +156,23 @@ def _slots(graph: Graph) -> Iterator[_Slot]:
             yield _Slot(node, tuple(group))
 
 
-def _by_number(parts: Sequence[_Part], slots: Sequence[_Slot]) -> dict[str, Tensor]:
+def _heads_by_level(slots: Sequence[_Slot], graph: Graph) -> list[_Slot]:
+    """The layers of heads that follow all others moved to the layer that each of them reads, as YAML files have it."""
+    reads: dict[int, int] = {}
+    for head in graph.heads:
+        first = head
+        while first.sources == (first.index - 1,) and first.index:
+            first = graph.layers[first.index - 1]
+        if first.type == "route" and len(first.sources) == 1:
+            reads.update(dict.fromkeys(range(first.index, head.index + 1), first.sources[0]))
+    return sorted(slots, key=lambda slot: (reads.get(slot.node.index, slot.node.index), slot.node.index))
+
+
+def _by_number(parts: Sequence[Part], slots: Sequence[_Slot]) -> dict[str, Tensor]:
     """Pairs parts and layers by the layer's number."""
-    numbered: dict[int | None, list[_Part]] = {}
+    numbered: dict[int | None, list[Part]] = {}
     for part in parts:
-        numbered.setdefault(_layer(part), []).append(part)
+        numbered.setdefault(layer_number(part), []).append(part)
     filled: dict[str, Tensor] = {}
     for slot in slots:
         candidates = numbered.get(slot.node.index, [])
@@ -236,33 +187,64 @@ def _by_number(parts: Sequence[_Part], slots: Sequence[_Slot]) -> dict[str, Tens
     return filled
 
 
-def _by_order(parts: Sequence[_Part], slots: Sequence[_Slot]) -> dict[str, Tensor]:
+def _by_order(parts: Sequence[Part], slots: Sequence[_Slot], graph: Graph) -> dict[str, Tensor]:
     """Pairs parts and layers in order, those with and without batch norm apart; else by shapes that occur only once.
 
     Heads often come last in a state dict, and theirs are the convolutions without batch norm.
     """
-    filled: dict[str, Tensor] = {}
+    pairs: list[tuple[_Slot, Part]] = []
     for norm in (True, False):
         some_slots = [slot for slot in slots if slot.has_norm == norm]
         some_parts = [part for part in parts if bool(part.norm or part.is_norm) == norm]
+        in_order = list(zip(some_slots, some_parts, strict=False))
+        unlike = next((f"{slot}, got {part}" for slot, part in in_order if _fill(slot, part) is None), "")
         if len(some_slots) != len(some_parts):
-            which = "with" if norm else "without"
+            expected = f"{counted(len(some_slots), 'layer')} {'with' if norm else 'without'} batch norm"
             raise WeightsError(
-                f"expected {counted(len(some_slots), 'layer')} {which} batch norm, got {len(some_parts)}"
+                f"expected {expected}, got {len(some_parts)}{unlike and f'; first difference: {unlike}'}"
             )
-        in_order = [_fill(slot, part) for slot, part in zip(some_slots, some_parts, strict=True)]
-        if None in in_order:
-            k = in_order.index(None)
+        if unlike:
             fitting = [[j for j, part in enumerate(some_parts) if _fill(slot, part)] for slot in some_slots]
             if sorted(fitting) != [[j] for j in range(len(some_parts))]:
-                raise WeightsError(f"{some_slots[k]}, got {some_parts[k]}; neither order nor shapes decide")
-            in_order = [_fill(slot, some_parts[j]) for slot, (j,) in zip(some_slots, fitting, strict=True)]
-        for values in in_order:
-            filled.update(values or {})
+                raise WeightsError(f"{unlike}; neither order nor shapes decide")
+            in_order = [(slot, some_parts[j]) for slot, (j,) in zip(some_slots, fitting, strict=True)]
+        pairs += in_order
+    nodes = {part.name: slot.node for slot, part in pairs}
+    filled: dict[str, Tensor] = {}
+    for slot, part in pairs:
+        if part.skip:
+            _check_skip(slot, nodes[part.skip], graph)
+        filled.update(_fill(slot, _reordered(slot, part, graph) if part.pooled else part) or {})
     return filled
 
 
-def _fill(slot: _Slot, part: _Part) -> dict[str, Tensor] | None:
+def _check_skip(slot: _Slot, skip: Node, graph: Graph) -> None:
+    """Two branches of one shape may be concatenated in either order, which no shape tells."""
+    route = graph.layers[slot.node.sources[0]]
+    if route.type != "route" or route.sources[-1] != skip.index:
+        raise WeightsError(f"{slot}: expected a [route] before it that ends with layer {skip.index}")
+
+
+def _reordered(slot: _Slot, part: Part, graph: Graph) -> Part:
+    """The part with its input channels in the order of the cfg, where the map mostly follows the poolings of it."""
+    route = graph.layers[slot.node.sources[0]]
+    windows = [_pooling_window(graph, index) for index in route.sources]
+    if route.type != "route" or len(windows) != 4 or len(set(windows)) != 4:
+        raise WeightsError(f"{slot}: expected a [route] of a layer and three [maxpool] before it")
+    chunks = part.values["weight"].chunk(4, dim=1)
+    weight = torch.cat([chunks[sorted(windows).index(window)] for window in windows], dim=1)
+    return replace(part, values={**part.values, "weight": weight})
+
+
+def _pooling_window(graph: Graph, index: int) -> int:
+    """The width of what all [maxpool] in a row up to a layer look at; 1 where it is none."""
+    node = graph.layers[index]
+    if node.type == "maxpool":
+        return node.spec.kernel()[0] - 1 + _pooling_window(graph, node.sources[0])
+    return _pooling_window(graph, node.sources[0]) if node.type == "route" and len(node.sources) == 1 else 1
+
+
+def _fill(slot: _Slot, part: Part) -> dict[str, Tensor] | None:
     """The arrays of a slot by their names in our state dict; None where the part does not fit."""
     values = _values_by_role(slot, part)
     if values is None or any(values[array.role].numel() != array.count for array in slot.arrays):
@@ -270,12 +252,12 @@ def _fill(slot: _Slot, part: _Part) -> dict[str, Tensor] | None:
     return {tensor_name(slot.node, array): values[array.role].reshape(array.shape) for array in slot.arrays}
 
 
-def _values_by_role(slot: _Slot, part: _Part) -> dict[str, Tensor] | None:
+def _values_by_role(slot: _Slot, part: Part) -> dict[str, Tensor] | None:
     roles = slot.by_role
     if len(slot.arrays) == 1 and "shortcut" not in roles:  # implicit values, slopes
         return {slot.arrays[0].role: next(iter(part.values.values()))} if len(part.values) == 1 else None
     if part.is_norm:
-        return _norm_values(part.values, part.eps) if "weight" not in roles and slot.has_norm else None
+        return _values_of_norm_alone(slot, part)
     weight, bias = part.values.get("weight"), part.values.get("bias")
     if "weight" not in roles or weight is None or tuple(weight.shape) != roles["weight"].shape:
         return None
@@ -289,6 +271,16 @@ def _values_by_role(slot: _Slot, part: _Part) -> dict[str, Tensor] | None:
         return {**plain, "scale": ones, "mean": 0 * ones, "variance": (1 - EPS) * ones}
     norm = _norm_values(part.norm, part.eps)
     return {**norm, "weight": weight, "mean": norm["mean"] - plain["bias"]}
+
+
+def _values_of_norm_alone(slot: _Slot, part: Part) -> dict[str, Tensor] | None:
+    """Those of a [batchnorm], or of a [convolutional] that multiplies each channel by 1 before its batch norm."""
+    norm = _norm_values(part.values, part.eps)
+    if not slot.has_norm or "weight" not in slot.by_role:
+        return norm if slot.has_norm else None
+    channels = slot.node.inputs[0].c
+    shape = slot.by_role["weight"].shape
+    return {**norm, "weight": torch.ones(shape)} if shape == (channels, 1, 1, 1) else None
 
 
 def _norm_values(values: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:

@@ -312,8 +312,11 @@ def rfb_set(cfg: CfgWriter, width: int) -> int:
     return conv_set(cfg, width, 3)
 
 
-def csp_set(cfg: CfgWriter, width: int, pairs: int = 2) -> int:
-    """Cross stage partial version of `conv_set`: pairs of 1x1 and 3x3 convolutions on one part."""
+def csp_set(cfg: CfgWriter, width: int, pairs: int = 2, *, renormalize: bool = False) -> int:
+    """Cross stage partial version of `conv_set`: pairs of 1x1 and 3x3 convolutions on one part.
+
+    renormalize: whether batch norm and activation follow these convolutions once more.
+    """
     x = cfg.conv(width)
     cfg.note("Split: the part that skips the convolutions")
     skipped = cfg.conv(width)
@@ -321,12 +324,30 @@ def csp_set(cfg: CfgWriter, width: int, pairs: int = 2) -> int:
     for _ in range(pairs):
         cfg.conv(width)
         cfg.conv(width, 3)
+    if renormalize:
+        _renormalize(cfg, width)
     cfg.route(cfg.last, skipped)
     return cfg.conv(width)
 
 
-def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1, *, input_first: bool = False) -> int:
-    """Cross stage partial version of `spp_set`. pairs: pairs of convolutions after it. input_first: as in `spp`."""
+def _renormalize(cfg: CfgWriter, width: int) -> None:
+    cfg.note("Batch norm and activation alone; the weights are 1")
+    cfg.depthwise(width, 1)
+
+
+def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1, *, input_first: bool = False, renormalize: bool = False) -> int:
+    """Cross stage partial version of `spp_set`.
+
+    Args:
+        cfg: The cfg.
+        width: Channels of each convolution.
+        pairs: Pairs of convolutions after the pooling.
+        input_first: As in `spp`.
+        renormalize: As in `csp_set`.
+
+    Returns:
+        Index of the last layer.
+    """
     x = cfg.last
     cfg.note("Split: the part that skips the pooling")
     skipped = cfg.conv(width)
@@ -337,6 +358,8 @@ def csp_spp(cfg: CfgWriter, width: int, pairs: int = 1, *, input_first: bool = F
     for _ in range(pairs):
         cfg.conv(width)
         cfg.conv(width, 3)
+    if renormalize:
+        _renormalize(cfg, width)
     cfg.route(cfg.last, skipped)
     return cfg.conv(width)
 

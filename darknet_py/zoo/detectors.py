@@ -308,6 +308,7 @@ _COCO_P7 = (
 _P5 = partial(darknet53, csp=Csp(), first=64, counts=(1, 3, 15, 15, 7))
 _P6 = partial(darknet53, csp=Csp(), first=64, counts=(1, 3, 15, 15, 7, 7))
 _P7 = partial(darknet53, csp=Csp(), first=0, counts=(1, 3, 15, 15, 7, 7, 7), stem=80, base=80)
+_P6_NECK = partial(necks.csp_panet, widths={8: 128, 16: 256, 32: 512, 64: 512}, pairs=3, heads_last=True)
 _P7_NECK = partial(
     necks.csp_panet,
     widths={8: 128, 16: 320, 32: 640, 64: 640, 128: 640},
@@ -316,6 +317,7 @@ _P7_NECK = partial(
     heads_last=True,
     attention=True,
 )
+_P7_WIDTHS = {8: 160, 16: 320, 32: 640, 64: 640, 128: 640}
 _P7_OBJECTNESS = {8: 4.0, 16: 1.0, 32: 0.5, 64: 0.4, 128: 0.1}
 
 DETECTORS: dict[str, Callable[..., CfgWriter]] = {
@@ -418,7 +420,7 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
         name="YOLOv4-P6",
         size=1280,
         backbone=_P6,
-        neck=partial(necks.csp_panet, widths={8: 128, 16: 256, 32: 512, 64: 512}, pairs=3, heads_last=True),
+        neck=_P6_NECK,
         anchors=_COCO_P6,
         average=0.9998,
         by_stride=dict.fromkeys((8, 16, 32, 64), _LARGE),
@@ -434,6 +436,35 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
             stride: {"obj_normalizer": weight, "objectness_smooth": 1, "max_delta": 40}
             for stride, weight in _P7_OBJECTNESS.items()
         },
+    ),
+    "yolov4-p5-large": partial(
+        _scaled_yolov4,
+        name="YOLOv4-P5-large",
+        size=896,
+        backbone=_P5,
+        neck=partial(necks.csp_panet, pairs=3, heads_last=True, renormalize=True),
+        anchors=_COCO_P5,
+        average=0.9998,
+        by_stride=dict.fromkeys((8, 16, 32), _LARGE),
+    ),
+    "yolov4-p6-large": partial(
+        _scaled_yolov4,
+        name="YOLOv4-P6-large",
+        size=1280,
+        backbone=_P6,
+        neck=partial(_P6_NECK, renormalize=True),
+        anchors=_COCO_P6,
+        average=0.9998,
+        by_stride=dict.fromkeys((8, 16, 32, 64), _LARGE),
+    ),
+    "yolov4-p7-large": partial(
+        _scaled_yolov4,
+        name="YOLOv4-P7-large",
+        size=1536,
+        backbone=partial(_P7, first=80, stem=40),
+        neck=partial(necks.csp_panet, widths=_P7_WIDTHS, pairs=3, heads_last=True, renormalize=True),
+        anchors=_COCO_P7,
+        by_stride=dict.fromkeys((8, 16, 32, 64, 128), _LARGE),
     ),
     "yolov4-pacsp": _yolov4_pacsp,
     "yolov4-tiny": _yolov4_tiny,

@@ -294,6 +294,7 @@ def csp_panet(
     heads_last: bool = False,
     wide: Mapping[int, int] | None = None,
     attention: bool = False,
+    renormalize: bool = False,
     stop_backward: int = 0,
 ) -> None:
     """PANet with cross stage partial sets of convolutions (Scaled-YOLOv4).
@@ -309,10 +310,12 @@ def csp_panet(
         heads_last: Whether the heads follow both paths instead of the bottom-up steps.
         wide: Stride → channels of the convolution before a head; default: twice the channels of the level.
         attention: Whether two 1x1 convolutions with SAM between them replace the 3x3 convolution before a head.
+        renormalize: As in `csp_set`.
         stop_backward: Iterations during which the top-down path and the backbone are frozen.
     """
     widths = widths or {stride: width * stride for stride in head.strides}
-    body, top = partial(blocks.csp_set, pairs=pairs), partial(blocks.csp_spp, pairs=top_pairs)
+    body = partial(blocks.csp_set, pairs=pairs, renormalize=renormalize)
+    top = partial(blocks.csp_spp, pairs=top_pairs, renormalize=renormalize)
     _path_aggregation(
         cfg,
         features,
