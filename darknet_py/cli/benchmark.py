@@ -19,6 +19,7 @@ from darknet_py.inference.nms import postprocess
 from darknet_py.layers.base import HeadLayer, Predictions
 from darknet_py.model.network import Network
 from darknet_py.timing import time_in_turns
+from darknet_py.training.allocator import freed_memory_reused
 from darknet_py.training.train_options import override_net
 from darknet_py.training.train_step import TrainStep
 
@@ -115,9 +116,11 @@ def training(
     memory.reset()
     x = random_images(step.network, batch, step.device)
     targets = random_truth(step.network, batch, step.device)
-    times_by_name = time_in_turns({"step": lambda: step.step([(x, targets)])}, step.device, seconds)["step"]
-    times = Timing.of(times_by_name)
-    return TrainingTiming(times, batch / times.median * 1e3, memory.peak(), len(times_by_name))
+    with freed_memory_reused():
+        calls = time_in_turns({"step": lambda: step.step([(x, targets)])}, step.device, seconds)["step"]
+        peak = memory.peak()
+    times = Timing.of(calls)
+    return TrainingTiming(times, batch / times.median * 1e3, peak, len(calls))
 
 
 def make_train_step(net: Network, batch: int, amp: str | None = None) -> TrainStep:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darknet_py.cfg.net import NetSpec
@@ -30,6 +29,7 @@ from darknet_py.layers.base import (
     pad_to_window,
     scaled_uniform,
 )
+from darknet_py.layers.conv_gradient import Window, conv2d
 from darknet_py.layers.normalize import CrossBatchNorm, NormalizedLayer, batch_norm_arrays, norm_names
 from darknet_py.layers.resample import Blur
 from darknet_py.layers.weight_transforms import DeformedKernels, binarize, centralize, signs, transform_gradient
@@ -301,7 +301,8 @@ class ConvolutionalLayer(NormalizedLayer):
         strides = spec.strides
         if self._reads_few_channels and torch.is_grad_enabled() and not is_tracing():
             x, strides = x[:, :, :: strides[0], :: strides[1]], (1, 1)
-        x = F.conv2d(pad_to_window(x, reach), self._filters(), bias, strides, (pad, pad), spec.dilation, spec.groups)
+        window = Window(strides, (pad, pad), (spec.dilation, spec.dilation), spec.groups)
+        x = conv2d(pad_to_window(x, reach), self._filters(), bias, window)
         if norm:
             x = owner.batch_norm(x) if self.cross_norm is None else self.cross_norm(owner, x)
         x = self.activate(x)

@@ -161,8 +161,8 @@ class DarknetOptimizer(Optimizer):
 
     def _buffers(self, tensors: list[Tensor], name: str) -> list[Tensor]:
         for tensor in tensors:
-            if name not in self.state[tensor]:
-                self.state[tensor][name] = torch.zeros_like(tensor)
+            state = self.state[tensor]
+            state[name] = _ordered_like(tensor, state[name]) if name in state else torch.zeros_like(tensor)
         return [self.state[tensor][name] for tensor in tensors]
 
 
@@ -173,10 +173,10 @@ class SGD(DarknetOptimizer):
     """
 
     def _update(self, group: dict[str, Any], tensors: list[Tensor], rate: float, batch: int, iteration: int) -> None:
-        buffers: list[Tensor | None] = [*self._buffers(tensors, "update")]
+        buffers: list[Tensor | None] = [*_flat(self._buffers(tensors, "update"))]
         sgd(
-            tensors,
-            _gradients(tensors),
+            _flat(tensors),
+            _flat(_gradients(tensors)),
             buffers,
             lr=rate / batch,
             momentum=self.net.momentum,
@@ -200,10 +200,10 @@ class Adam(DarknetOptimizer):
         first, second = self._buffers(tensors, "first"), self._buffers(tensors, "second")
         steps = float(iteration - 1)  # the kernel adds one
         adam(
-            tensors,
-            _gradients(tensors),
-            first,
-            second,
+            _flat(tensors),
+            _flat(_gradients(tensors)),
+            _flat(first),
+            _flat(second),
             [],
             [torch.tensor(steps, device=tensor.device) for tensor in tensors],
             lr=rate,
@@ -218,7 +218,22 @@ class Adam(DarknetOptimizer):
 
 
 def _gradients(tensors: list[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
+    return [
+        torch.zeros_like(tensor) if tensor.grad is None else _ordered_like(tensor, tensor.grad) for tensor in tensors
+    ]
+
+
+def _flat(tensors: list[Tensor]) -> list[Tensor]:
+    """Views of one dimension, in the order of the memory: torch's fused kernels copy what is not contiguous."""
+    return [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
+
+
+def _ordered_like(tensor: Tensor, values: Tensor) -> Tensor:
+    """The values in memory order of the tensor, which may be channels-last. Both are dense."""
+    steps = zip(tensor.shape, tensor.stride(), values.stride(), strict=True)
+    if all(ours == theirs for size, ours, theirs in steps if size > 1):
+        return values
+    return torch.empty_like(tensor).copy_(values)
 
 
 class Ema:

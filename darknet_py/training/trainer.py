@@ -21,6 +21,7 @@ from darknet_py.errors import TrainError
 from darknet_py.evaluation.rank_merge import all_gather
 from darknet_py.model.load import read_trained
 from darknet_py.model.network import Network
+from darknet_py.training.allocator import freed_memory_reused
 from darknet_py.training.callbacks import TrainCallback
 from darknet_py.training.checkpoint_dir import MiniBatch, is_numbered_checkpoint
 from darknet_py.training.distributed import (
@@ -170,6 +171,7 @@ class Trainer:
         plan = self.plan
         with (
             process_group(plan.context, plan.device, timeout=plan.options.rank_timeout),
+            freed_memory_reused() if plan.device.type == "cpu" else nullcontext(),
             closing(self.train_step),
             closing(self.log),
             self._lock() as lock,

@@ -427,7 +427,7 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
     ),
     "yolov4-p7": partial(
         _scaled_yolov4,
-        name="YOLOv4-P7",
+        name="CSPX-P7, a wider YOLOv4-P7 with SAM before its heads",
         size=1536,
         backbone=_P7,
         neck=_P7_NECK,

@@ -171,3 +171,22 @@ def test_ema_starts_at_half_and_replaces_the_weights_near_the_end() -> None:
 def test_nothing_flows_back_through_onlyforward() -> None:
     before, middle, after = moved(network("", "onlyforward=1", "", net="decay=0"), 2)
     assert (before, middle, after) == ((False, True), (False, False), (True, True))
+
+
+@pytest.mark.parametrize("adam", [0, 1])
+def test_memory_order_does_not_matter(adam: int) -> None:
+    """torch's fused kernels pair elements by their place in memory, which is another in channels-last tensors."""
+    plain, mixed = network("", net=f"adam={adam}"), network("", net=f"adam={adam}")
+    mixed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for net in (plain, mixed):
+        optimizer = make_optimizer(net)
+        for iteration in range(1, 4):
+            for number, parameter in enumerate(net.parameters()):
+                generator = torch.Generator().manual_seed(10 * iteration + number)
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            if net is mixed and iteration == 2:  # buffers as a file may have them
+                for state in optimizer.state.values():
+                    state.update({name: values.contiguous() for name, values in state.items()})
+            optimizer.step(rate=0.1, batch=2, iteration=iteration)
+    for ours, theirs in zip(mixed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

@@ -4,7 +4,8 @@
 
 The candidates alternate, so that a busy machine slows all of them; the result is the median of the ratios per round.
 Inference: batch 1, the same .weights file and image for both, with about 30 boxes before NMS; the detected boxes must
-be equal. Training: mini-batch 4 with the same images and boxes; forward, loss, backward, optimizer.
+be equal. Training: mini-batch 4 with the same images and boxes; forward, loss, backward, optimizer; each candidate in a
+process of its own, as how one uses its memory changes the time of the next.
 
 The peer is imported from its checkout and used as in its own scripts, with its own fuse() for inference. It is timed a
 second time in channels-last memory, which its scripts do not use. Stubs replace packages that it imports without need
@@ -18,6 +19,7 @@ import argparse
 import datetime
 import importlib
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -27,7 +29,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import MagicMock
@@ -45,6 +49,7 @@ from darknet_py.inference.fuse import fuse
 from darknet_py.inference.nms import postprocess
 from darknet_py.layers.convolutional import ConvolutionalLayer
 from darknet_py.model.network import Network
+from darknet_py.training.allocator import freed_memory_reused
 
 ROOT = Path(__file__).resolve().parents[2]
 CFG = ROOT / "cfg" / "yolov4-tiny.cfg"
@@ -52,6 +57,7 @@ BOXES, CLASSES = 30, 80
 THRESH, NMS = 0.25, 0.45
 MINI_BATCH = 4
 _WARM_UP = 3
+OURS, PEER, PEER_LAST = "darknet_py", "peer", "peer, channels-last"
 
 
 def main() -> None:
@@ -83,8 +89,8 @@ def main() -> None:
     }
     contests = (("inference", inference, arguments.rounds), ("training step", training, max(arguments.rounds // 3, 1)))
     for name, contest, rounds in contests:
-        arms, facts = contest(peer, arguments.size, device)
-        report[name] = facts | ratios(take_turns(arms, device, rounds, peer.discount))
+        with contest(peer, arguments.size, device) as (arms, facts):
+            report[name] = facts | ratios(take_turns(arms, rounds))
         show(name, report[name])
     report["load after"] = [round(value, 2) for value in os.getloadavg()]
     if arguments.json:
@@ -109,10 +115,14 @@ class Seconds(NamedTuple):
         return Seconds(self.clock + more.clock, self.processor + more.processor)
 
 
+Arms = dict[str, Callable[[], Seconds]]
+
+
 # --- the measured functions
 
 
-def inference(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+@contextmanager
+def inference(peer: Peer, size: int, device: torch.device) -> Iterator[tuple[Arms, dict[str, Any]]]:
     """Both networks with the same weights and image."""
     half = torch.float16 if device.type == "cuda" else None
     image = torch.rand(1, 3, size, size)
@@ -129,28 +139,61 @@ def inference(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Ca
     theirs_last.to(device, half, memory_format=torch.channels_last)
     x = image.to(device, half)
     x_last = x.contiguous(memory_format=torch.channels_last)
-    arms: dict[str, Callable[[], Any]] = {
-        "darknet_py": lambda: postprocess(ours(x), THRESH, NMS),
-        "peer": lambda: peer.nms(theirs(x)[0]),
-        "peer, channels-last": lambda: peer.nms(theirs_last(x_last)[0]),
+    calls: dict[str, Callable[[], Any]] = {
+        OURS: lambda: postprocess(ours(x), THRESH, NMS),
+        PEER: lambda: peer.nms(theirs(x)[0]),
+        PEER_LAST: lambda: peer.nms(theirs_last(x_last)[0]),
     }
-    return {name: torch.inference_mode()(arm) for name, arm in arms.items()}, facts
+    yield {name: partial(timed, torch.inference_mode()(call), device, peer) for name, call in calls.items()}, facts
 
 
-def training(peer: Peer, size: int, device: torch.device) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+@contextmanager
+def training(peer: Peer, size: int, device: torch.device) -> Iterator[tuple[Arms, dict[str, Any]]]:
     """A training step of each, on the same images and boxes."""
-    amp = "fp16" if device.type == "cuda" else None
+    with ExitStack() as stack:
+        arms: Arms = {}
+        memory: dict[str, int] = {}
+        for name in (OURS, PEER, PEER_LAST):
+            ends = multiprocessing.get_context("spawn").Pipe()
+            arguments = (ends[1], name, peer.checkout, size, device, torch.get_num_threads())
+            process = multiprocessing.get_context("spawn").Process(target=serve_training_steps, args=arguments)
+            process.start()
+            stack.callback(process.join)
+            stack.callback(ends[0].send, False)
+            arms[name] = partial(ask_for_step, ends[0], name, memory)
+        facts: dict[str, Any] = {"mini-batch": MINI_BATCH, "boxes": MINI_BATCH * benchmark.TRUTHS}
+        yield arms, facts | {"peak memory beyond the imports, MB": memory}
+
+
+def ask_for_step(pipe: Connection, name: str, memory: dict[str, int]) -> Seconds:
+    """Has the process at the other end do a step. memory: where its peak goes, by name."""
+    pipe.send(True)
+    seconds, memory[name] = pipe.recv()
+    return Seconds(*seconds)
+
+
+def serve_training_steps(
+    pipe: Connection, name: str, checkout: Path, size: int, device: torch.device, threads: int
+) -> None:
+    """The process of a candidate: a step whenever the other end asks, until it sends False."""
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    peer, memory = Peer(checkout), benchmark.PeakMemory()
     net = Network(parse(CFG, width=size, height=size)).to(device)
-    train_step = benchmark.make_train_step(net, MINI_BATCH, amp)
     images, truth = benchmark.random_images(net, MINI_BATCH, device), benchmark.random_truth(net, MINI_BATCH, device)
-    plain = images.contiguous()
-    theirs, theirs_last = peer.trainer(size, device), peer.trainer(size, device, last=True)
-    arms = {
-        "darknet_py": lambda: train_step.step([(images, truth)]),
-        "peer": lambda: theirs(plain, truth),
-        "peer, channels-last": lambda: theirs_last(images, truth),
-    }
-    return arms, {"mini-batch": MINI_BATCH, "boxes": len(truth)}
+    if name == OURS:
+        amp = "fp16" if device.type == "cuda" else None
+        step = partial(benchmark.make_train_step(net, MINI_BATCH, amp).step, [(images, truth)])
+    else:
+        images = images if name == PEER_LAST else images.contiguous()
+        step = partial(peer.trainer(size, device, last=name == PEER_LAST), images, truth)
+    del net
+    memory.reset()
+    with freed_memory_reused() if name == OURS else nullcontext():
+        while pipe.recv():
+            pipe.send((timed(step, device, peer), memory.peak() // 1_000_000))
 
 
 def match_peer_decoding(text: str) -> str:
@@ -336,17 +379,20 @@ class OnDevice:
 # --- measuring
 
 
-def take_turns(
-    arms: dict[str, Callable[[], Any]], device: torch.device, rounds: int, discount: Callable[[], Seconds]
-) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds per call, minus `discount`. Every second round runs in the opposite order."""
+def timed(call: Callable[[], Any], device: torch.device, peer: Peer) -> Seconds:
+    """Of a call, without those in the peer's stub."""
+    peer.discount()
+    start = Seconds.now(device)
+    call()
+    return Seconds.now(device).since(start).since(peer.discount())
+
+
+def take_turns(arms: Arms, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds per call. Every second round runs in the opposite order."""
     spent: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in Seconds._fields} for name in arms}
     for number in range(-_WARM_UP, rounds):
         for name in list(arms)[:: 1 if number % 2 else -1]:
-            discount()
-            start = Seconds.now(device)
-            arms[name]()
-            taken = Seconds.now(device).since(start).since(discount())
+            taken = arms[name]()
             if number >= 0:
                 for kind, seconds in taken._asdict().items():
                     spent[name][kind].append(round(1e3 * seconds, 3))
@@ -355,10 +401,10 @@ def take_turns(
 
 def ratios(spent: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     """Our time divided by theirs: the median over the rounds, and of the fastest calls; then all rounds."""
-    ours = spent["darknet_py"]
+    ours = spent[OURS]
     comparisons: dict[str, Any] = {}
     for name, theirs in spent.items():
-        if name == "darknet_py":
+        if name == OURS:
             continue
         comparisons[f"ratio to {name}"] = {
             kind: {
