@@ -117,9 +117,9 @@ def weight_gradient(gradient: Tensor, x: Tensor, size: Sequence[int], window: Wi
     result = x.new_zeros(filters, size_y, size_x * channels)
     images = max(_ROWS // (reach * width), 1)
     for part, part_of_gradient in zip(x.split(images), gradient.split(images), strict=True):
-        padded = F.pad(part, padding)
+        padded = F.pad(part, padding).permute(0, 2, 3, 1).contiguous()  # F.pad forgets the order of maps of one pixel
         rows = _as_matrix(F.pad(part_of_gradient, (0, 0, 0, reach - height)))
-        by_image, by_channel, by_row, by_column = padded.stride()
+        by_image, by_row, by_column, by_channel = padded.stride()
         shape = (len(part), reach, width, size_x * channels)
         strides = (by_image, by_row * stride_y, by_column * stride_x, by_channel)
         for first in range(min(stride_y, size_y)):

@@ -24,6 +24,11 @@ CASES = [
     ((2, 64, 16, 16), 6, 7, 2, 3),
     ((2, 70, 12, 17), 6, 2, 3, 0),  # a stride larger than the window
     ((2, 64, 3, 3), 4, 3, 1, 1),
+    ((2, 64, 1, 1), 4, 3, 1, 1),  # both memory formats at once
+    ((2, 64, 1, 5), 4, 3, 2, 1),
+    ((2, 64, 2, 2), 4, 3, 2, 1),
+    ((2, 64, 1, 1), 4, 1, 1, 0),
+    ((1, 64, 4, 4), 1, 4, 1, 0),
 ]
 # Both sum the same products of float32 in another order.
 TOLERANCE = 2e-6
