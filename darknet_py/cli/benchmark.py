@@ -116,11 +116,10 @@ def training(
     memory.reset()
     x = random_images(step.network, batch, step.device)
     targets = random_truth(step.network, batch, step.device)
-    with freed_memory_reused():
+    with freed_memory_reused(step.device):
         calls = time_in_turns({"step": lambda: step.step([(x, targets)])}, step.device, seconds)["step"]
-        peak = memory.peak()
     times = Timing.of(calls)
-    return TrainingTiming(times, batch / times.median * 1e3, peak, len(calls))
+    return TrainingTiming(times, batch / times.median * 1e3, memory.peak(), len(calls))
 
 
 def make_train_step(net: Network, batch: int, amp: str | None = None) -> TrainStep:

@@ -163,7 +163,7 @@ def _heads_by_level(slots: Sequence[_Slot], graph: Graph) -> list[_Slot]:
         first = head
         while first.sources == (first.index - 1,) and first.index:
             first = graph.layers[first.index - 1]
-        if first.type == "route" and len(first.sources) == 1:
+        if first.spec.is_idle and len(first.sources) == 1:
             reads.update(dict.fromkeys(range(first.index, head.index + 1), first.sources[0]))
     return sorted(slots, key=lambda slot: (reads.get(slot.node.index, slot.node.index), slot.node.index))
 
@@ -221,7 +221,7 @@ def _by_order(parts: Sequence[Part], slots: Sequence[_Slot], graph: Graph) -> di
 def _check_skip(slot: _Slot, skip: Node, graph: Graph) -> None:
     """Two branches of one shape may be concatenated in either order, which no shape tells."""
     route = graph.layers[slot.node.sources[0]]
-    if route.type != "route" or route.sources[-1] != skip.index:
+    if not route.spec.joins_channels or route.sources[-1] != skip.index:
         raise WeightsError(f"{slot}: expected a [route] before it that ends with layer {skip.index}")
 
 
@@ -229,7 +229,7 @@ def _reordered(slot: _Slot, part: Part, graph: Graph) -> Part:
     """The part with its input channels in the order of the cfg, where the map mostly follows the poolings of it."""
     route = graph.layers[slot.node.sources[0]]
     windows = [_pooling_window(graph, index) for index in route.sources]
-    if route.type != "route" or len(windows) != 4 or len(set(windows)) != 4:
+    if not route.spec.joins_channels or len(windows) != 4 or len(set(windows)) != 4:
         raise WeightsError(f"{slot}: expected a [route] of a layer and three [maxpool] before it")
     chunks = part.values["weight"].chunk(4, dim=1)
     weight = torch.cat([chunks[sorted(windows).index(window)] for window in windows], dim=1)
@@ -239,9 +239,9 @@ def _reordered(slot: _Slot, part: Part, graph: Graph) -> Part:
 def _pooling_window(graph: Graph, index: int) -> int:
     """The width of what all [maxpool] in a row up to a layer look at; 1 where it is none."""
     node = graph.layers[index]
-    if node.type == "maxpool":
-        return node.spec.kernel()[0] - 1 + _pooling_window(graph, node.sources[0])
-    return _pooling_window(graph, node.sources[0]) if node.type == "route" and len(node.sources) == 1 else 1
+    if not (node.spec.is_channelwise or node.spec.is_idle):
+        return 1
+    return node.spec.kernel()[0] - 1 + _pooling_window(graph, node.sources[0])
 
 
 def _fill(slot: _Slot, part: Part) -> dict[str, Tensor] | None:

@@ -171,7 +171,7 @@ class Trainer:
         plan = self.plan
         with (
             process_group(plan.context, plan.device, timeout=plan.options.rank_timeout),
-            freed_memory_reused() if plan.device.type == "cpu" else nullcontext(),
+            freed_memory_reused(plan.device),
             closing(self.train_step),
             closing(self.log),
             self._lock() as lock,

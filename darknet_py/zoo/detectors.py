@@ -305,10 +305,25 @@ _COCO_P7 = (
     *(13, 17, 22, 25, 27, 66, 55, 41, 57, 88, 112, 69, 69, 177, 136, 138, 136, 138, 287, 114),
     *(134, 275, 268, 248, 268, 248, 232, 504, 445, 416, 640, 640, 812, 393, 477, 808, 1070, 908, 1408, 1408),
 )
-_P5 = partial(darknet53, csp=Csp(), first=64, counts=(1, 3, 15, 15, 7))
-_P6 = partial(darknet53, csp=Csp(), first=64, counts=(1, 3, 15, 15, 7, 7))
+_P5_NECK = partial(necks.csp_panet, pairs=3, heads_last=True)
+_P5 = partial(
+    _scaled_yolov4,
+    size=896,
+    backbone=partial(darknet53, csp=Csp(), first=64, counts=(1, 3, 15, 15, 7)),
+    anchors=_COCO_P5,
+    average=0.9998,
+    by_stride=dict.fromkeys((8, 16, 32), _LARGE),
+)
+_P6_NECK = partial(_P5_NECK, widths={8: 128, 16: 256, 32: 512, 64: 512})
+_P6 = partial(
+    _scaled_yolov4,
+    size=1280,
+    backbone=partial(darknet53, csp=Csp(), first=64, counts=(1, 3, 15, 15, 7, 7)),
+    anchors=_COCO_P6,
+    average=0.9998,
+    by_stride=dict.fromkeys((8, 16, 32, 64), _LARGE),
+)
 _P7 = partial(darknet53, csp=Csp(), first=0, counts=(1, 3, 15, 15, 7, 7, 7), stem=80, base=80)
-_P6_NECK = partial(necks.csp_panet, widths={8: 128, 16: 256, 32: 512, 64: 512}, pairs=3, heads_last=True)
 _P7_NECK = partial(
     necks.csp_panet,
     widths={8: 128, 16: 320, 32: 640, 64: 640, 128: 640},
@@ -405,26 +420,8 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
         neck=partial(necks.csp_panet, width=20, pairs=3, top_pairs=2, stop_backward=800),
         by_stride=_CSP_BY_STRIDE,
     ),
-    "yolov4-p5": partial(
-        _scaled_yolov4,
-        name="YOLOv4-P5",
-        size=896,
-        backbone=_P5,
-        neck=partial(necks.csp_panet, pairs=3, heads_last=True),
-        anchors=_COCO_P5,
-        average=0.9998,
-        by_stride=dict.fromkeys((8, 16, 32), _LARGE),
-    ),
-    "yolov4-p6": partial(
-        _scaled_yolov4,
-        name="YOLOv4-P6",
-        size=1280,
-        backbone=_P6,
-        neck=_P6_NECK,
-        anchors=_COCO_P6,
-        average=0.9998,
-        by_stride=dict.fromkeys((8, 16, 32, 64), _LARGE),
-    ),
+    "yolov4-p5": partial(_P5, name="YOLOv4-P5", neck=_P5_NECK),
+    "yolov4-p6": partial(_P6, name="YOLOv4-P6", neck=_P6_NECK),
     "yolov4-p7": partial(
         _scaled_yolov4,
         name="CSPX-P7, a wider YOLOv4-P7 with SAM before its heads",
@@ -437,32 +434,14 @@ DETECTORS: dict[str, Callable[..., CfgWriter]] = {
             for stride, weight in _P7_OBJECTNESS.items()
         },
     ),
-    "yolov4-p5-large": partial(
-        _scaled_yolov4,
-        name="YOLOv4-P5-large",
-        size=896,
-        backbone=_P5,
-        neck=partial(necks.csp_panet, pairs=3, heads_last=True, renormalize=True),
-        anchors=_COCO_P5,
-        average=0.9998,
-        by_stride=dict.fromkeys((8, 16, 32), _LARGE),
-    ),
-    "yolov4-p6-large": partial(
-        _scaled_yolov4,
-        name="YOLOv4-P6-large",
-        size=1280,
-        backbone=_P6,
-        neck=partial(_P6_NECK, renormalize=True),
-        anchors=_COCO_P6,
-        average=0.9998,
-        by_stride=dict.fromkeys((8, 16, 32, 64), _LARGE),
-    ),
+    "yolov4-p5-large": partial(_P5, name="YOLOv4-P5-large", neck=partial(_P5_NECK, renormalize=True)),
+    "yolov4-p6-large": partial(_P6, name="YOLOv4-P6-large", neck=partial(_P6_NECK, renormalize=True)),
     "yolov4-p7-large": partial(
         _scaled_yolov4,
         name="YOLOv4-P7-large",
         size=1536,
         backbone=partial(_P7, first=80, stem=40),
-        neck=partial(necks.csp_panet, widths=_P7_WIDTHS, pairs=3, heads_last=True, renormalize=True),
+        neck=partial(_P5_NECK, widths=_P7_WIDTHS, renormalize=True),
         anchors=_COCO_P7,
         by_stride=dict.fromkeys((8, 16, 32, 64, 128), _LARGE),
     ),

@@ -17,7 +17,7 @@ def megabytes():
     return _proc_status("VmRSS") / 1e6
 
 before = megabytes()
-with freed_memory_reused():
+with freed_memory_reused(torch.device("cpu")):
     tensors = [torch.ones(10_000_000) for _ in range(3)]
     del tensors
     print(megabytes() - before)

@@ -29,7 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,11 +71,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    warnings.simplefilter("ignore")  # the peer is older than this torch
-    torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True
+    set_up(arguments.threads)
     device = torch.device(arguments.device)
     peer = Peer(arguments.peer)
     report: dict[str, Any] = {
@@ -96,6 +92,15 @@ def main() -> None:
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(re.sub(r"\n +(-?[\d.]+,?)(?=\n)", r" \1", json.dumps(report, indent=1)) + "\n")
+
+
+def set_up(threads: int | None) -> None:
+    """What holds for a whole process."""
+    if threads:
+        torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")  # the peer is older than this torch
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
 
 
 class Seconds(NamedTuple):
@@ -150,17 +155,19 @@ def inference(peer: Peer, size: int, device: torch.device) -> Iterator[tuple[Arm
 @contextmanager
 def training(peer: Peer, size: int, device: torch.device) -> Iterator[tuple[Arms, dict[str, Any]]]:
     """A training step of each, on the same images and boxes."""
+    spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         arms: Arms = {}
         memory: dict[str, int] = {}
         for name in (OURS, PEER, PEER_LAST):
-            ends = multiprocessing.get_context("spawn").Pipe()
-            arguments = (ends[1], name, peer.checkout, size, device, torch.get_num_threads())
-            process = multiprocessing.get_context("spawn").Process(target=serve_training_steps, args=arguments)
+            here, there = spawn.Pipe()
+            arguments = (there, name, peer.checkout, size, device, torch.get_num_threads())
+            process = spawn.Process(target=serve_training_steps, args=arguments)
             process.start()
+            there.close()  # else a process that ends would never be noticed here
             stack.callback(process.join)
-            stack.callback(ends[0].send, False)
-            arms[name] = partial(ask_for_step, ends[0], name, memory)
+            stack.callback(here.close)
+            arms[name] = partial(ask_for_step, here, name, memory)
         facts: dict[str, Any] = {"mini-batch": MINI_BATCH, "boxes": MINI_BATCH * benchmark.TRUTHS}
         yield arms, facts | {"peak memory beyond the imports, MB": memory}
 
@@ -175,11 +182,8 @@ def ask_for_step(pipe: Connection, name: str, memory: dict[str, int]) -> Seconds
 def serve_training_steps(
     pipe: Connection, name: str, checkout: Path, size: int, device: torch.device, threads: int
 ) -> None:
-    """The process of a candidate: a step whenever the other end asks, until it sends False."""
-    torch.set_num_threads(threads)
-    warnings.simplefilter("ignore")
-    torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True
+    """The process of a candidate: a step whenever the other end asks, until that is closed."""
+    set_up(threads)
     peer, memory = Peer(checkout), benchmark.PeakMemory()
     net = Network(parse(CFG, width=size, height=size)).to(device)
     images, truth = benchmark.random_images(net, MINI_BATCH, device), benchmark.random_truth(net, MINI_BATCH, device)
@@ -191,7 +195,7 @@ def serve_training_steps(
         step = partial(peer.trainer(size, device, last=name == PEER_LAST), images, truth)
     del net
     memory.reset()
-    with freed_memory_reused() if name == OURS else nullcontext():
+    with freed_memory_reused(device) if name == OURS else nullcontext(), suppress(EOFError):
         while pipe.recv():
             pipe.send((timed(step, device, peer), memory.peak() // 1_000_000))
 
